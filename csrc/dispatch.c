@@ -1,0 +1,78 @@
+/*
+ * Which kernels run: the table of instruction sets, what this CPU supports, and
+ * the set in force. A new set is one isa_*.c and one row here.
+ */
+#include "kernel.h"
+
+#include <string.h>
+
+extern const fs_entry kernels_baseline[];
+
+static int always(void) { return 1; }
+
+#ifdef __x86_64__
+extern const fs_entry kernels_avx2[];
+extern const fs_entry kernels_avx512[];
+
+static int has_avx2(void) { return __builtin_cpu_supports("avx2"); }
+
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+/* From the plainest to the widest. On arm64 NEON is the baseline, by its own name too. */
+static const struct {
+    const char *name;
+    int (*supported)(void);
+    const fs_entry *kernels;
+} sets[] = {
+    {"baseline", always, kernels_baseline},
+#ifdef __x86_64__
+    {"avx2", has_avx2, kernels_avx2},
+    {"avx512", has_avx512, kernels_avx512},
+#endif
+#ifdef __aarch64__
+    {"neon", always, kernels_baseline},
+#endif
+};
+
+enum { SETS = sizeof sets / sizeof *sets };
+
+static int selected = -1;
+
+static int in_force(void) {
+    if (selected < 0)
+        for (int i = 0; i < SETS; i++)
+            if (sets[i].supported())
+                selected = i;
+    return selected;
+}
+
+const char *fs_isa_name(int index) {
+    return index >= 0 && index < SETS ? sets[index].name : NULL;
+}
+
+int fs_isa_supported(int index) {
+    return index >= 0 && index < SETS && sets[index].supported();
+}
+
+const char *fs_isa(void) { return sets[in_force()].name; }
+
+int fs_isa_select(const char *name) {
+    for (int i = 0; i < SETS; i++)
+        if (strcmp(sets[i].name, name) == 0 && sets[i].supported()) {
+            selected = i;
+            return 0;
+        }
+    return -1;
+}
+
+fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int inside) {
+    for (const fs_entry *entry = sets[in_force()].kernels; entry->rule; entry++)
+        if (strcmp(entry->rule, rule) == 0 && strcmp(entry->dtype, dtype) == 0 &&
+            entry->has == has && entry->inside == inside)
+            return entry->kernel;
+    return NULL;
+}

@@ -1,0 +1,18 @@
+/*
+ * Storage types and the types they are computed in: for each dtype what lies in
+ * memory, what the rule sees, and the way between the two.
+ */
+#pragma once
+#include <math.h>
+
+#include "kernel.h"
+
+typedef float storage_f32, real_f32;
+static ALWAYS_INLINE real_f32 load_f32(const storage_f32 *at) { return *at; }
+static ALWAYS_INLINE void store_f32(storage_f32 *at, real_f32 value) { *at = value; }
+static ALWAYS_INLINE real_f32 root_f32(real_f32 value) { return sqrtf(value); }
+
+typedef double storage_f64, real_f64;
+static ALWAYS_INLINE real_f64 load_f64(const storage_f64 *at) { return *at; }
+static ALWAYS_INLINE void store_f64(storage_f64 *at, real_f64 value) { *at = value; }
+static ALWAYS_INLINE real_f64 root_f64(real_f64 value) { return sqrt(value); }

@@ -1,0 +1,21 @@
+/*
+ * What the kernels of every instruction set share: the boundary's types, a
+ * table's entry, and the macros that build names.
+ */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+
+typedef struct {
+    const char *rule;
+    const char *dtype;
+    int has;
+    int inside;
+    fs_kernel kernel;
+} fs_entry;

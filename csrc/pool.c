@@ -1,0 +1,166 @@
+/*
+ * Our own helpers: threads that sleep on a futex between steps.
+ *
+ * `invited` counts the helpers that may still join the task in hand, `working`
+ * those that have. A caller publishes by inviting, closes by taking back the
+ * invitations that nobody used, and then waits for those at work alone: a helper
+ * that wakes late finds no invitation and costs nothing. Both counts live in one
+ * word, so joining and closing cannot cross.
+ */
+#define _GNU_SOURCE
+#include "team.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+
+enum { WORKING = 1, INVITED = 1 << 16, MOST_HELPERS = 255 };
+
+static _Atomic uint32_t seats;    /* invited * INVITED + working * WORKING */
+static _Atomic int sleepers;      /* helpers in the futex, or about to be */
+static _Atomic int eager;         /* steps follow one another closely: spin a little */
+static atomic_flag busy = ATOMIC_FLAG_INIT; /* a caller has the helpers */
+static int helpers;               /* threads started; guarded by `busy` */
+static team_task current_task;    /* guarded by `seats` */
+static void *current_arg;
+
+/* How long a helper spins for the next step before it sleeps, and the gap
+ * between two steps below which it does. */
+enum { SPIN_NS = 100000, CLOSE_NS = 50000 };
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static void sleep_while_equal(_Atomic uint32_t *word, uint32_t value) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void wake(_Atomic uint32_t *word, int threads) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, threads, NULL, NULL, 0);
+}
+
+static void reset_sleep(void) {}
+#else
+/* The same from a mutex and a condition, where there is no futex. */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+static void sleep_while_equal(_Atomic uint32_t *word, uint32_t value) {
+    pthread_mutex_lock(&mutex);
+    while (atomic_load(word) == value)
+        pthread_cond_wait(&changed, &mutex);
+    pthread_mutex_unlock(&mutex);
+}
+
+static void wake(_Atomic uint32_t *word, int threads) {
+    (void)word, (void)threads;
+    pthread_mutex_lock(&mutex);
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&mutex);
+}
+
+static void reset_sleep(void) {
+    pthread_mutex_init(&mutex, NULL);
+    pthread_cond_init(&changed, NULL);
+}
+#endif
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void await_invitation(void) {
+    if (atomic_load(&eager)) {
+        int64_t until = nanoseconds() + SPIN_NS;
+        while (atomic_load(&seats) < INVITED && nanoseconds() < until)
+            for (int i = 0; i < 16; i++)
+                relax();
+    }
+    atomic_fetch_add(&sleepers, 1);
+    uint32_t seen;
+    while ((seen = atomic_load(&seats)) < INVITED)
+        sleep_while_equal(&seats, seen);
+    atomic_fetch_sub(&sleepers, 1);
+}
+
+static void *helper(void *unused) {
+    for (;;) {
+        uint32_t seen = atomic_load(&seats);
+        if (seen < INVITED)
+            await_invitation();
+        else if (atomic_compare_exchange_weak(&seats, &seen, seen - INVITED + WORKING)) {
+            current_task(current_arg);
+            atomic_fetch_sub(&seats, WORKING);
+        }
+    }
+    return unused;
+}
+
+/* A forked child has none of the helpers, and perhaps a step cut short. */
+static void reset_in_child(void) {
+    atomic_store(&seats, 0);
+    atomic_store(&sleepers, 0);
+    atomic_flag_clear(&busy);
+    helpers = 0;
+    reset_sleep();
+}
+
+/* Python's signal handlers belong to Python's threads, so helpers block all signals. */
+static void start_helpers(int wanted) {
+    static int registered;
+    if (!registered)
+        registered = pthread_atfork(NULL, NULL, reset_in_child) == 0;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (helpers < wanted) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, helper, NULL) != 0)
+            break;
+        pthread_detach(thread);
+        helpers++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void pool_run(team_task task, void *arg, int threads) {
+    static int64_t ended; /* guarded by `busy` */
+    int wanted = threads - 1 < MOST_HELPERS ? threads - 1 : MOST_HELPERS;
+    if (wanted < 1 || atomic_flag_test_and_set(&busy)) {
+        task(arg); /* another thread's step has the helpers: do without */
+        return;
+    }
+    if (helpers < wanted)
+        start_helpers(wanted);
+    atomic_store(&eager, nanoseconds() - ended < CLOSE_NS);
+    current_task = task;
+    current_arg = arg;
+    atomic_fetch_add(&seats, (uint32_t)wanted * INVITED);
+    if (atomic_load(&sleepers) > 0)
+        wake(&seats, wanted);
+
+    task(arg);
+
+    atomic_fetch_and(&seats, INVITED - 1);
+    for (int spins = 0; atomic_load(&seats) != 0; spins++)
+        if (spins < 1000)
+            relax();
+        else
+            sched_yield();
+    ended = nanoseconds();
+    atomic_flag_clear(&busy);
+}

@@ -1,0 +1,135 @@
+/*
+ * THE update rules in C.
+ *
+ * Numerics contract: a rule is a sequence of IEEE-754 operations, each rounded
+ * to nearest even in the compute dtype, in the order that
+ * src/fusedstep/reference.py writes them. The two files mirror one another line
+ * by line, and every bit of their results is the same.
+ *
+ * This file names no instruction set and no type: the includer supplies `real`,
+ * `scalars`, `root` (the square root), FN, which makes a name unique, and RULE:
+ *
+ *     real rule(real p, real g, real state[], scalars h, int has, int inside)
+ *
+ * That is one element: parameter p and gradient g; its state arrays' elements, read
+ * and written; HAS(k), whether state[k] is there, asked of optional ones; `inside`, whether eps
+ * stands under the root. The last two are constants wherever a rule is compiled.
+ * It returns the new p.
+ */
+
+/* Before every rule, and only what is switched on. */
+
+static ALWAYS_INLINE real FN(sign)(real p) {
+    return p != p ? p : (real)((p > 0) - (p < 0));
+}
+
+static ALWAYS_INLINE real FN(gradient)(real p, real g, scalars h) {
+    g = h.sign * g;
+    if (h.weight_decay != 0)
+        g = g + h.weight_decay * p;
+    if (h.l1 != 0)
+        g = g + h.l1 * FN(sign)(p);
+    return g;
+}
+
+RULE(sgd) {
+    p = p - h.lr * g;
+    return p;
+}
+
+RULE(momentum) {
+    real b = state[0];
+    b = h.momentum * b + h.undamped * g;
+    p = p - h.lr * b;
+    state[0] = b;
+    return p;
+}
+
+RULE(nesterov) {
+    real b = state[0];
+    b = h.momentum * b + h.undamped * g;
+    p = p - h.lr * (g + h.momentum * b);
+    state[0] = b;
+    return p;
+}
+
+RULE(adagrad) {
+    real s = state[0], d;
+    s = s + g * g;
+    if (inside)
+        d = root(s + h.eps);
+    else
+        d = root(s) + h.eps;
+    p = p - h.lr * (g / d);
+    state[0] = s;
+    return p;
+}
+
+RULE(rmsprop) {
+    real v = state[0], a = state[1], b = state[2], w, d;
+    v = h.rho * v + h.rest * (g * g);
+    w = v;
+    if (HAS(1)) {
+        a = h.rho * a + h.rest * g;
+        w = v - a * a;
+    }
+    if (inside)
+        d = root(w + h.eps);
+    else
+        d = root(w) + h.eps;
+    if (HAS(2)) {
+        b = h.momentum * b + g / d;
+        p = p - h.lr * b;
+    } else {
+        p = p - h.lr * (g / d);
+    }
+    state[0] = v, state[1] = a, state[2] = b;
+    return p;
+}
+
+RULE(adam) {
+    real m = state[0], v = state[1], x = state[2], w, d;
+    m = h.beta1 * m + h.rest1 * g;
+    v = h.beta2 * v + h.rest2 * (g * g);
+    w = v;
+    if (HAS(2)) {
+        x = v > x || v != v ? v : x;
+        w = x;
+    }
+    if (inside)
+        d = root(w * h.r2 + h.eps);
+    else
+        d = root(w) * h.r + h.eps;
+    p = p - h.lr * (m / d);
+    state[0] = m, state[1] = v, state[2] = x;
+    return p;
+}
+
+RULE(adamw) {
+    p = p * h.decay;
+    return FN(adam)(p, g, state, h, has, inside);
+}
+
+/* Every kernel: its name, rule, state arrays (bit k for state[k]), eps under the root. */
+#define KERNELS(K)                                   \
+    K(sgd, sgd, 0, 0)                                \
+    K(momentum, momentum, 1, 0)                      \
+    K(nesterov, nesterov, 1, 0)                      \
+    K(adagrad, adagrad, 1, 0)                        \
+    K(adagrad_inside, adagrad, 1, 1)                 \
+    K(rmsprop, rmsprop, 1, 0)                        \
+    K(rmsprop_inside, rmsprop, 1, 1)                 \
+    K(rmsprop_centered, rmsprop, 3, 0)               \
+    K(rmsprop_centered_inside, rmsprop, 3, 1)        \
+    K(rmsprop_momentum, rmsprop, 5, 0)               \
+    K(rmsprop_momentum_inside, rmsprop, 5, 1)        \
+    K(rmsprop_centered_momentum, rmsprop, 7, 0)      \
+    K(rmsprop_centered_momentum_inside, rmsprop, 7, 1) \
+    K(adam, adam, 3, 0)                              \
+    K(adam_inside, adam, 3, 1)                       \
+    K(adam_amsgrad, adam, 7, 0)                      \
+    K(adam_amsgrad_inside, adam, 7, 1)               \
+    K(adamw, adamw, 3, 0)                            \
+    K(adamw_inside, adamw, 3, 1)                     \
+    K(adamw_amsgrad, adamw, 7, 0)                    \
+    K(adamw_amsgrad_inside, adamw, 7, 1)

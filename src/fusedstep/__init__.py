@@ -1,0 +1,21 @@
+"""The parameter update of a training loop in one fused pass, the same bits on every engine."""
+
+from fusedstep import functional
+from fusedstep.dispatch import get_isa, info, set_isa
+from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from fusedstep.threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "functional",
+    "get_isa",
+    "get_num_threads",
+    "info",
+    "set_isa",
+    "set_num_threads",
+]

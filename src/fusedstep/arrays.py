@@ -1,0 +1,182 @@
+"""Every check on arrays, once, and the order in which the kernels walk over them.
+
+A kernel sees contiguous memory only. Each parameter is visited in the order in which its
+elements lie in memory, whatever its axes, so that C- and F-order, transposed and reversed
+arrays need no copy; what has gaps in it, or another layout than its parameter, goes
+through scratch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+from fusedstep.structure import describe
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Walk:
+    """The order in which one parameter's elements are visited: as they lie in memory."""
+
+    def __init__(self, p: Array) -> None:
+        self.shape = p.shape
+        self.plain = p.flags.c_contiguous
+        self.forward = tuple(slice(None, None, -1 if step < 0 else 1) for step in p.strides)
+        self.axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
+        self.back = sorted(range(p.ndim), key=self.axes.__getitem__)
+
+    def lay(self, array: Array) -> Array:
+        """`array`, of the parameter's shape, as a view whose C order is the walk's."""
+        return array if self.plain else array[self.forward].transpose(self.axes)
+
+    def unlay(self, laid: Array) -> Array:
+        """The inverse: a view of the parameter's shape."""
+        return laid if self.plain else laid.transpose(self.back)[self.forward]
+
+    def zeros(self, dtype: np.dtype[Any]) -> Array:
+        """A new array of the parameter's shape, contiguous along the walk."""
+        return self.unlay(np.zeros([self.shape[axis] for axis in self.axes], dtype))
+
+
+class Operand:
+    """An array as a kernel sees it: `flat` is its own memory, or scratch where it has gaps."""
+
+    __slots__ = ("flat", "laid", "scratch")
+
+    def __init__(self, array: Array, walk: Walk) -> None:
+        self.laid = walk.lay(array)
+        self.scratch = not (self.laid.flags.c_contiguous and self.laid.flags.aligned)
+        self.flat = np.empty(array.size, array.dtype) if self.scratch else self.laid.reshape(-1)
+
+    def fetch(self) -> None:
+        np.copyto(self.flat.reshape(self.laid.shape), self.laid)
+
+    def put_back(self) -> None:
+        np.copyto(self.laid, self.flat.reshape(self.laid.shape))
+
+
+class Written:
+    """The memory that a step writes, to refuse whatever else overlaps it."""
+
+    def __init__(self, arrays: Iterable[tuple[str, Array]]) -> None:
+        bounded = [(*byte_bounds(array), name, array) for name, array in arrays if array.size]
+        bounded.sort(key=lambda entry: entry[:2])
+        self.arrays = [(name, array) for _, _, name, array in bounded]
+        self.lows = [low for low, *_ in bounded]
+        self.highs = list(accumulate((high for _, high, *_ in bounded), max))
+
+    def overlapping(self, array: Array, low: int, high: int, before: int | None = None) -> str | None:
+        """The name of an array here that shares an element with `array`, which lies in
+        [low, high). Only the first `before` arrays are looked at, in order of address."""
+        at = bisect_left(self.lows, high) if before is None else before
+        while at > 0 and self.highs[at - 1] > low:
+            at -= 1
+            name, other = self.arrays[at]
+            if np.shares_memory(array, other):
+                return name
+        return None
+
+    def refuse(self, g: Array, name: str) -> None:
+        """No gradient in memory that the step writes: it would be read half changed."""
+        other = self.overlapping(g, *byte_bounds(g))
+        if other is not None:
+            raise ValueError(
+                f"{name} shares memory with {other}, which the step writes; pass a copy"
+            )
+
+    def refuse_overlaps(self) -> None:
+        """No memory twice among parameters and state: the second step would undo the first."""
+        for at, (name, array) in enumerate(self.arrays):
+            other = self.overlapping(array, *byte_bounds(array), before=at)
+            if other is not None:
+                first, second = sorted((name, other))
+                raise ValueError(
+                    f"{first} and {second} share memory, and both would be written; pass each "
+                    "array once, or copies"
+                )
+
+
+def check_parameter(p: Any, name: str) -> None:
+    """Refuse what cannot be updated in place."""
+    check_array(p, name)
+    if p.dtype not in DTYPES:
+        raise TypeError(
+            f"{name} has dtype {p.dtype.str!r} ({p.dtype.name}); "
+            "pass float32 or float64 in the machine's byte order, as `array.astype(np.float32)`"
+        )
+    check_written(p, name)
+
+
+def check_state(array: Any, p: Array, name: str) -> None:
+    """Refuse a state array that does not fit its parameter."""
+    check_like(array, p, name)
+    check_written(array, name)
+
+
+def check_like(array: Any, p: Array, name: str) -> None:
+    """Refuse a gradient or other array that does not fit its parameter."""
+    check_array(array, name)
+    if array.dtype != p.dtype:
+        raise TypeError(
+            f"{name} has dtype {array.dtype.str!r} ({array.dtype.name}), its parameter "
+            f"{p.dtype.name}; convert it: `array.astype(np.{p.dtype.name})`"
+        )
+    if array.shape != p.shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}, its parameter {p.shape}; they must be equal, so "
+            "broadcast it yourself: `np.broadcast_to(array, shape)`"
+        )
+
+
+def check_array(array: Any, name: str) -> None:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(
+            f"{name} is {describe(array)}; pass a NumPy array, for instance `np.asarray(x)`, or "
+            "`x.detach().numpy()` of a torch tensor on the CPU, which share its memory"
+        )
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask a step would ignore; pass its `.data`")
+
+
+def check_written(array: Array, name: str) -> None:
+    if not array.flags.writeable:
+        raise ValueError(
+            f"{name} is read-only, and a step writes to it; pass a copy, or set "
+            "`array.flags.writeable = True`"
+        )
+    if has_overlapping_elements(array):
+        raise ValueError(
+            f"{name} has elements that share memory (shape {array.shape}, strides "
+            f"{array.strides}), so one would be updated several times; pass a copy"
+        )
+
+
+def has_overlapping_elements(array: Array) -> bool:
+    if array.flags.c_contiguous or array.size == 0:
+        return False
+    axes = sorted(
+        (abs(stride), length)
+        for stride, length in zip(array.strides, array.shape, strict=True)
+        if length > 1
+    )
+    reach = array.itemsize
+    for stride, length in axes:
+        if stride < reach:
+            break
+        reach += stride * (length - 1)
+    else:
+        return False
+    # The axes interleave: only counting tells. The offsets are exact, byte by byte.
+    offsets = np.zeros((), np.int64)
+    for stride, length in axes:
+        offsets = np.add.outer(offsets, stride * np.arange(length, dtype=np.int64))
+    gaps = np.diff(np.sort(offsets, axis=None))
+    return bool((gaps < array.itemsize).any())

@@ -1,0 +1,91 @@
+"""The "c" engine: the step's rows as a C table, run in one call with the GIL released."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from fusedstep import threads
+from fusedstep._engine import ffi, lib
+from fusedstep.coefficients import Scalars
+from fusedstep.plan import Job, Row
+from fusedstep.structure import quoted
+
+_selections = 0
+"""How often the instruction set was chosen anew: tables look up their kernels again."""
+
+
+class Table:
+    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row]) -> None:
+        self.jobs = jobs
+        self.rows = rows
+        self.c_jobs = ffi.new("fs_job[]", len(jobs))
+        self.c_rows = ffi.new("fs_row[]", len(rows))
+        self.bytes = 0
+        start = 0
+        for index, (row, c_row) in enumerate(zip(rows, self.c_rows, strict=True)):
+            c_row.p = ffi.from_buffer(row.p.flat)
+            for slot, state in enumerate(row.states):
+                if state is not None:
+                    c_row.s[slot] = ffi.from_buffer(state.flat)
+            c_row.n = row.p.flat.size
+            c_row.start = start
+            c_row.job = row.job
+            self.set_gradient(index)
+            start += row.p.flat.size
+            self.bytes += row.p.flat.nbytes * (1 + 2 * len(row.written))
+        self.find_kernels()
+
+    def find_kernels(self) -> None:
+        self.selections = _selections
+        for job, c_job in zip(self.jobs, self.c_jobs, strict=True):
+            has = sum(letter is not None and 1 << k for k, letter in enumerate(job.rule.letters))
+            c_job.kernel = lib.fs_find_kernel(
+                job.rule.name.encode(), job.dtype.name.encode(), has, job.rule.inside
+            )
+            if not c_job.kernel:
+                raise NotImplementedError(f"the C engine has no kernel for {job}")
+
+    def set_scalars(self, job: int, scalars: Scalars) -> None:
+        self.c_jobs[job].scalars = scalars
+
+    def set_gradient(self, row: int) -> None:
+        self.c_rows[row].g = ffi.from_buffer(self.rows[row].g.flat)
+
+    def run(self) -> None:
+        if self.selections != _selections:
+            self.find_kernels()
+        lib.fs_step(self.c_rows, len(self.rows), self.c_jobs, self.bytes, threads.get_num_threads())
+
+
+def isas() -> list[str]:
+    """The instruction sets that this build holds and this CPU runs, plainest first."""
+    names = []
+    while name := lib.fs_isa_name(len(names)):
+        names.append(ffi.string(name).decode())
+    return [name for index, name in enumerate(names) if lib.fs_isa_supported(index)]
+
+
+def isa() -> str:
+    return str(ffi.string(lib.fs_isa()).decode())
+
+
+def select_isa(name: str, argument: str = "name") -> None:
+    """Use the instruction set `name` from the next step on."""
+    global _selections
+    if name not in isas():
+        raise ValueError(
+            f"{argument}={name!r} is not an instruction set that this CPU runs; "
+            f"pass one of {quoted(isas())}"
+        )
+    lib.fs_isa_select(name.encode())
+    _selections += 1
+
+
+def team() -> str:
+    """Whose threads ran this thread's last step: "caller", "pool" or "openmp"."""
+    return str(ffi.string(lib.fs_team()).decode())
+
+
+if "FUSEDSTEP_ISA" in os.environ:
+    select_isa(os.environ["FUSEDSTEP_ISA"], "FUSEDSTEP_ISA")

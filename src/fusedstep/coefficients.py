@@ -1,0 +1,132 @@
+"""Hyperparameters and step count to the scalars that the kernels read.
+
+Everything that depends on hyperparameters and t alone is computed here, once per step,
+in Python's float64; the engines round each scalar once to the compute dtype. Nothing else
+in the package does arithmetic on hyperparameters, and no kernel calls `pow`.
+
+Each optimizer has two pure functions of its hyperparameters h: `..._rule`, which names
+the update rule, its state arrays and its variant, and `..._scalars`, which also takes t,
+counted from 1.
+"""
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any, NamedTuple
+
+Hyperparameters = Mapping[str, Any]
+
+
+class Rule(NamedTuple):
+    """What to compute: the choices that a kernel is compiled for."""
+
+    name: str
+    """Of the function in reference.py and csrc/rules.h."""
+    letters: tuple[str | None, ...] = ()
+    """The state arrays in the order of that function's arguments; None: not there."""
+    inside: bool = False
+    """Whether ε stands under the root."""
+
+
+class Scalars(NamedTuple):
+    """What a rule needs besides the arrays: the members of csrc/scalars.h, in its order."""
+
+    sign: float = 1.0
+    weight_decay: float = 0.0
+    l1: float = 0.0
+    lr: float = 0.0
+    decay: float = 1.0
+    momentum: float = 0.0
+    undamped: float = 1.0
+    rho: float = 0.0
+    rest: float = 1.0
+    beta1: float = 0.0
+    rest1: float = 1.0
+    beta2: float = 0.0
+    rest2: float = 1.0
+    r: float = 1.0
+    r2: float = 1.0
+    eps: float = 0.0
+
+
+def sgd_rule(h: Hyperparameters) -> Rule:
+    if h["momentum"] == 0:
+        return Rule("sgd")
+    return Rule("nesterov" if h["nesterov"] else "momentum", ("b",))
+
+
+def sgd_scalars(h: Hyperparameters, t: int) -> Scalars:
+    return Scalars(
+        sign=-1.0 if h["maximize"] else 1.0,
+        weight_decay=h["weight_decay"],
+        l1=h["l1"],
+        lr=h["lr"],
+        momentum=h["momentum"],
+        undamped=1 - h["dampening"] if t > 1 else 1.0,
+    )
+
+
+def adagrad_rule(h: Hyperparameters) -> Rule:
+    return Rule("adagrad", ("s",), h["eps_inside_sqrt"])
+
+
+def adagrad_scalars(h: Hyperparameters, t: int) -> Scalars:
+    return Scalars(
+        sign=-1.0 if h["maximize"] else 1.0,
+        weight_decay=h["weight_decay"],
+        l1=h["l1"],
+        lr=h["lr"] / (1 + (t - 1) * h["lr_decay"]),
+        eps=h["eps"],
+    )
+
+
+def rmsprop_rule(h: Hyperparameters) -> Rule:
+    a = "a" if h["centered"] else None
+    b = "b" if h["momentum"] != 0 else None
+    return Rule("rmsprop", ("v", a, b), h["eps_inside_sqrt"])
+
+
+def rmsprop_scalars(h: Hyperparameters, t: int) -> Scalars:
+    return Scalars(
+        sign=-1.0 if h["maximize"] else 1.0,
+        weight_decay=h["weight_decay"],
+        l1=h["l1"],
+        lr=h["lr"],
+        momentum=h["momentum"],
+        rho=h["alpha"],
+        rest=1 - h["alpha"],
+        eps=h["eps"],
+    )
+
+
+def adam_rule(h: Hyperparameters) -> Rule:
+    return Rule("adam", ("m", "v", "x" if h["amsgrad"] else None), h["eps_inside_sqrt"])
+
+
+def adam_scalars(h: Hyperparameters, t: int) -> Scalars:
+    beta1, beta2 = h["betas"]
+    correction1 = correction2 = 1.0
+    if h["bias_correction"]:
+        correction1 = 1 - beta1**t
+        correction2 = 1 - beta2**t
+    return Scalars(
+        sign=-1.0 if h["maximize"] else 1.0,
+        weight_decay=h["weight_decay"],
+        l1=h["l1"],
+        lr=h["lr"] / correction1,
+        beta1=beta1,
+        rest1=1 - beta1,
+        beta2=beta2,
+        rest2=1 - beta2,
+        r=1 / sqrt(correction2),
+        r2=1 / correction2,
+        eps=h["eps"],
+    )
+
+
+def adamw_rule(h: Hyperparameters) -> Rule:
+    return adam_rule(h)._replace(name="adamw")
+
+
+def adamw_scalars(h: Hyperparameters, t: int) -> Scalars:
+    rate = h["lr"] if h["decay_scale"] == "lr" else h["lr"] / h["initial_lr"]
+    return adam_scalars(h, t)._replace(weight_decay=0.0, decay=1 - rate * h["weight_decay"])

@@ -1,0 +1,264 @@
+"""The same steps without an object, on arrays that the caller owns.
+
+Each function updates p and its state arrays in place, once, as step number t (from 1). The
+formulas, hyperparameters and defaults are those of the class of the same name; an optional
+state array that is passed switches on what needs it. All arrays have the shape and dtype of
+p. What an optimizer checks once is checked at every call, so a loop over many arrays is
+faster with an optimizer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fusedstep import coefficients
+from fusedstep.arrays import Array, Written, check_like, check_parameter, check_state
+from fusedstep.coefficients import Rule, Scalars
+from fusedstep.dispatch import table_class
+from fusedstep.hyperparameters import check
+from fusedstep.plan import Job, Plan, Row
+
+
+def sgd(
+    p: Array,
+    g: Array,
+    b: Array | None = None,
+    *,
+    t: int,
+    lr: float = 1e-3,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+    l1: float = 0.0,
+    backend: str = "auto",
+) -> None:
+    """One step of `fusedstep.SGD`; momentum needs b.
+
+    >>> import numpy as np, fusedstep as fs
+    >>> p = np.array([1.0, 2.0])
+    >>> fs.functional.sgd(p, np.array([1.0, -1.0]), t=1, lr=0.1)
+    >>> p
+    array([0.9, 2.1])
+    """
+    h = check(
+        {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "l1": l1,
+        }
+    )
+    _check_momentum(h["momentum"], b)
+    rule = coefficients.sgd_rule(h)
+    _step(backend, rule, coefficients.sgd_scalars(h, _check_t(t)), p, g, {"b": b})
+
+
+def adagrad(
+    p: Array,
+    g: Array,
+    s: Array,
+    *,
+    t: int,
+    lr: float = 1e-2,
+    lr_decay: float = 0.0,
+    weight_decay: float = 0.0,
+    eps: float = 1e-10,
+    eps_inside_sqrt: bool = False,
+    maximize: bool = False,
+    l1: float = 0.0,
+    backend: str = "auto",
+) -> None:
+    """One step of `fusedstep.Adagrad`; s starts from what the caller puts in it.
+
+    >>> import numpy as np, fusedstep as fs
+    >>> p, s = np.array([1.0, 2.0]), np.zeros(2)
+    >>> fs.functional.adagrad(p, np.array([3.0, -0.01]), s, t=1, lr=0.5)
+    >>> p
+    array([0.5, 2.5])
+    """
+    h = check(
+        {
+            "lr": lr,
+            "lr_decay": lr_decay,
+            "weight_decay": weight_decay,
+            "eps": eps,
+            "eps_inside_sqrt": eps_inside_sqrt,
+            "maximize": maximize,
+            "l1": l1,
+        }
+    )
+    rule = coefficients.adagrad_rule(h)
+    _step(backend, rule, coefficients.adagrad_scalars(h, _check_t(t)), p, g, {"s": s})
+
+
+def rmsprop(
+    p: Array,
+    g: Array,
+    v: Array,
+    a: Array | None = None,
+    b: Array | None = None,
+    *,
+    t: int,
+    lr: float = 1e-2,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    eps_inside_sqrt: bool = False,
+    maximize: bool = False,
+    l1: float = 0.0,
+    backend: str = "auto",
+) -> None:
+    """One step of `fusedstep.RMSprop`; centered if a is passed, momentum needs b.
+
+    >>> import numpy as np, fusedstep as fs
+    >>> p, v = np.array([1.0, 2.0]), np.zeros(2)
+    >>> fs.functional.rmsprop(p, np.array([3.0, -0.01]), v, t=1, lr=0.1, alpha=0.75)
+    >>> p.round(6)
+    array([0.8     , 2.199999])
+    """
+    h = check(
+        {
+            "lr": lr,
+            "alpha": alpha,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "centered": a is not None,
+            "eps_inside_sqrt": eps_inside_sqrt,
+            "maximize": maximize,
+            "l1": l1,
+        }
+    )
+    _check_momentum(h["momentum"], b)
+    rule = coefficients.rmsprop_rule(h)
+    scalars = coefficients.rmsprop_scalars(h, _check_t(t))
+    _step(backend, rule, scalars, p, g, {"v": v, "a": a, "b": b})
+
+
+def adam(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    x: Array | None = None,
+    *,
+    t: int,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    eps_inside_sqrt: bool = False,
+    bias_correction: bool = True,
+    maximize: bool = False,
+    l1: float = 0.0,
+    backend: str = "auto",
+) -> None:
+    """One step of `fusedstep.Adam`; amsgrad if x is passed.
+
+    >>> import numpy as np, fusedstep as fs
+    >>> p, m, v = np.array([1.0, 2.0]), np.zeros(2), np.zeros(2)
+    >>> fs.functional.adam(p, np.array([3.0, -0.01]), m, v, t=1, lr=0.1)
+    >>> p.round(6)
+    array([0.9, 2.1])
+    """
+    h = check(
+        {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": x is not None,
+            "eps_inside_sqrt": eps_inside_sqrt,
+            "bias_correction": bias_correction,
+            "maximize": maximize,
+            "l1": l1,
+        }
+    )
+    rule = coefficients.adam_rule(h)
+    scalars = coefficients.adam_scalars(h, _check_t(t))
+    _step(backend, rule, scalars, p, g, {"m": m, "v": v, "x": x})
+
+
+def adamw(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    x: Array | None = None,
+    *,
+    t: int,
+    lr: float = 1e-3,
+    initial_lr: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    eps_inside_sqrt: bool = False,
+    bias_correction: bool = True,
+    decay_scale: Literal["lr", "schedule"] = "lr",
+    maximize: bool = False,
+    l1: float = 0.0,
+    backend: str = "auto",
+) -> None:
+    """One step of `fusedstep.AdamW`; amsgrad if x is passed.
+
+    With `decay_scale="schedule"`, ηₜ = lr / initial_lr; `initial_lr` is lr if it is None.
+
+    >>> import numpy as np, fusedstep as fs
+    >>> p, m, v = np.array([1.0, 2.0]), np.zeros(2), np.zeros(2)
+    >>> fs.functional.adamw(p, np.array([3.0, -0.01]), m, v, t=1, lr=0.1, weight_decay=0.5)
+    >>> p.round(6)
+    array([0.85, 2.  ])
+    """
+    h = check(
+        {
+            "lr": lr,
+            "initial_lr": lr if initial_lr is None else initial_lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": x is not None,
+            "eps_inside_sqrt": eps_inside_sqrt,
+            "bias_correction": bias_correction,
+            "decay_scale": decay_scale,
+            "maximize": maximize,
+            "l1": l1,
+        }
+    )
+    rule = coefficients.adamw_rule(h)
+    scalars = coefficients.adamw_scalars(h, _check_t(t))
+    _step(backend, rule, scalars, p, g, {"m": m, "v": v, "x": x})
+
+
+def _step(
+    backend: str, rule: Rule, scalars: Scalars, p: Any, g: Any, states: dict[str, Any]
+) -> None:
+    table = table_class(backend)
+    check_parameter(p, "p")
+    present = {letter: state for letter, state in states.items() if letter in rule.letters}
+    for letter, state in present.items():
+        check_state(state, p, letter)
+    check_like(g, p, "g")
+    written = Written([("p", p), *present.items()])
+    written.refuse_overlaps()
+    written.refuse(g, "g")
+    row = Row(0, p, [letter and present[letter] for letter in rule.letters], g)
+    Plan(table, [Job(rule, p.dtype)], [row]).run([scalars])
+
+
+def _check_t(t: Any) -> int:
+    if isinstance(t, bool) or not isinstance(t, int) or t < 1:
+        raise ValueError(f"t={t!r}; pass the number of this step, a whole number from 1")
+    return t
+
+
+def _check_momentum(momentum: float, b: Any) -> None:
+    if momentum != 0 and b is None:
+        raise TypeError(f"momentum={momentum!r} needs b; pass `np.zeros_like(p)` at t = 1")
+    if momentum == 0 and b is not None:
+        raise ValueError("b is passed with momentum=0; leave it out, or pass momentum=0.9")

@@ -1,0 +1,76 @@
+"""A step laid out: which rows there are, what they share, and what must be copied around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fusedstep.arrays import Array, Operand, Walk
+from fusedstep.coefficients import Rule, Scalars
+
+
+class Job(NamedTuple):
+    """What rows of the same hyperparameters, step count and dtype share."""
+
+    rule: Rule
+    dtype: np.dtype[Any]
+
+
+class Row:
+    """One tensor: parameter, state in the rule's order (None: not there), and gradient."""
+
+    __slots__ = ("g", "job", "p", "states", "walk")
+
+    def __init__(self, job: int, p: Array, states: Sequence[Array | None], g: Array) -> None:
+        self.job = job
+        self.walk = Walk(p)
+        self.p = Operand(p, self.walk)
+        self.states = [state if state is None else Operand(state, self.walk) for state in states]
+        self.g = Operand(g, self.walk)
+
+    @property
+    def written(self) -> list[Operand]:
+        return [self.p, *(state for state in self.states if state is not None)]
+
+
+class Table(Protocol):
+    """An engine's own form of the rows and jobs. It keeps `rows` and reads them again when
+    told that gradients have changed."""
+
+    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row]) -> None: ...
+    def set_scalars(self, job: int, scalars: Scalars) -> None: ...
+    def set_gradient(self, row: int) -> None: ...
+    def run(self) -> None: ...
+
+
+class Plan:
+    """Rows and jobs in an engine's table, run as one step as often as wanted."""
+
+    def __init__(self, table: type[Table], jobs: Sequence[Job], rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self.table = table(jobs, rows)
+        self.rewritten = [operand for row in rows for operand in row.written if operand.scratch]
+        self.find_copied_gradients()
+
+    def find_copied_gradients(self) -> None:
+        self.copied_gradients = [row.g for row in self.rows if row.g.scratch]
+
+    def set_gradients(self, changed: Iterable[tuple[int, Array]]) -> None:
+        for index, g in changed:
+            row = self.rows[index]
+            row.g = Operand(g, row.walk)
+            self.table.set_gradient(index)
+        self.find_copied_gradients()
+
+    def run(self, scalars: Iterable[Scalars]) -> None:
+        for job, values in enumerate(scalars):
+            self.table.set_scalars(job, values)
+        for operand in self.rewritten:
+            operand.fetch()
+        for operand in self.copied_gradients:
+            operand.fetch()
+        self.table.run()
+        for operand in self.rewritten:
+            operand.put_back()

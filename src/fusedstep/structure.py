@@ -1,0 +1,150 @@
+"""The shape of a collection of parameters: arrays in sequences and mappings, nested at will.
+
+A structure is read off the parameters once. It then takes gradients of the same structure
+apart into a flat list, in the parameters' order, and puts per-parameter results together
+in the structure again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Leaf:
+    """One parameter."""
+
+    def __init__(self, path: str) -> None:
+        self.paths = [path]
+
+    def flatten(self, value: Any, name: str) -> list[Any]:
+        return [value]
+
+    def rebuild(self, leaves: Iterable[Any]) -> Any:
+        return next(iter(leaves))
+
+
+class Branch:
+    """A sequence or a mapping of structures; `keys` are its indices or its keys."""
+
+    def __init__(self, path: str, children: dict[Any, Leaf | Branch]) -> None:
+        self.path = path
+        self.children = children
+        self.keys = list(children)
+        self.paths = [path for child in children.values() for path in child.paths]
+        self.shallow = all(isinstance(child, Leaf) for child in children.values())
+
+    def flatten(self, value: Any, name: str) -> list[Any]:
+        """`value` taken apart into one item a parameter; `name` is what errors call it."""
+        items = self.items(value, name)
+        if self.shallow:
+            return items
+        return [
+            leaf
+            for child, item in zip(self.children.values(), items, strict=True)
+            for leaf in child.flatten(item, name)
+        ]
+
+    def items(self, value: Any, name: str) -> list[Any]:
+        raise NotImplementedError
+
+    def rebuild(self, leaves: Iterable[Any]) -> Any:
+        raise NotImplementedError
+
+
+class List(Branch):
+    def items(self, value: Any, name: str) -> list[Any]:
+        if not isinstance(value, list):
+            if isinstance(value, Mapping) or is_array(value) or not is_collection(value):
+                raise TypeError(
+                    f"{name}{self.path} is {describe(value)}; pass a sequence of "
+                    f"{len(self.keys)}, in the order of the parameters"
+                )
+            value = list(value)
+        if len(value) != len(self.keys):
+            raise ValueError(
+                f"{name}{self.path} has {len(value)} items for {len(self.keys)} parameters; "
+                "pass one for each, None for a parameter to skip"
+            )
+        return value
+
+    def rebuild(self, leaves: Iterable[Any]) -> Any:
+        leaves = iter(leaves)
+        return [child.rebuild(leaves) for child in self.children.values()]
+
+
+class Dict(Branch):
+    def items(self, value: Any, name: str) -> list[Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                f"{name}{self.path} is {describe(value)}; pass a mapping with the keys "
+                f"{quoted(self.keys)}"
+            )
+        if len(value) == len(self.keys):
+            try:
+                return [value[key] for key in self.keys]
+            except KeyError:
+                pass
+        missing = [key for key in self.keys if key not in value]
+        surplus = [key for key in value if key not in self.children]
+        parts = [
+            f"{word} {quoted(keys)}"
+            for word, keys in (("lacks", missing), ("has the surplus", surplus))
+            if keys
+        ]
+        raise KeyError(
+            f"{name}{self.path} {' and '.join(parts)}; pass one item for each parameter, "
+            "None for one to skip"
+        )
+
+    def rebuild(self, leaves: Iterable[Any]) -> Any:
+        leaves = iter(leaves)
+        return {key: child.rebuild(leaves) for key, child in self.children.items()}
+
+
+Structure = Leaf | Branch
+
+
+def read(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
+    """The structure of the parameters `value`, and its leaves in order."""
+    if is_array(value):
+        return Leaf(path), [value]
+    if not is_collection(value):
+        raise TypeError(
+            f"params{path} is {describe(value)}; pass a NumPy array, or a sequence or mapping "
+            "of arrays"
+        )
+    mapping = isinstance(value, Mapping)
+    children: dict[Any, Structure] = {}
+    leaves: list[Any] = []
+    for key, item in value.items() if mapping else enumerate(value):
+        children[key], below = read(item, f"{path}[{key!r}]")
+        leaves += below
+    return (Dict if mapping else List)(path, children), leaves
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` stands for one parameter; arrays.py says which arrays will do."""
+    return any(hasattr(value, name) for name in ("__array_interface__", "__array__", "__dlpack__"))
+
+
+def is_collection(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+
+
+def describe(value: Any) -> str:
+    """What an error says of a value that is not what it should be."""
+    if value is None:
+        return "None"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def quoted(keys: Sequence[Any]) -> str:
+    """Keys as an error lists them: all of a few, the first of many."""
+    listed = ", ".join(repr(key) for key in keys[:8])
+    return listed if len(keys) <= 8 else f"{listed} and {len(keys) - 8} more"
