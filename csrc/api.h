@@ -28,6 +28,7 @@ typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const f
 typedef struct {
     fs_kernel kernel;
     fs_scalars scalars;
+    int64_t itemsize; /* of p, in bytes */
 } fs_job;
 
 /* One step of everything: rows in order of `start`, their work cut into chunks

@@ -8,7 +8,11 @@
 #include <fenv.h>
 #include <stdatomic.h>
 
-enum { CHUNK = 16384 }; /* elements: four float32 arrays of it take 256 KiB, a quarter of an L2 */
+enum {
+    CHUNK = 16384, /* elements: four float32 arrays of them take 256 KiB, a quarter of an L2 */
+    LONG = 1024,   /* elements from which an aligned start is worth a call of its own */
+    LINE = 64,     /* bytes of a cache line, and of the widest vector */
+};
 
 typedef struct {
     const fs_row *rows;
@@ -31,16 +35,35 @@ static int64_t row_at(const step *s, int64_t at) {
     return low;
 }
 
+/* Where a cut before element `at` of a row really falls: where p enters a new
+ * cache line, so that no vector of a long run straddles two. Any two chunks that
+ * meet at `at` agree on it. */
+static int64_t cut(const fs_row *row, int64_t at, int64_t itemsize) {
+    if (at <= 0)
+        return 0;
+    uintptr_t past = ((uintptr_t)row->p + (uintptr_t)(at * itemsize)) % LINE;
+    at += past ? (int64_t)(LINE - past) / itemsize : 0;
+    return at < row->n ? at : row->n;
+}
+
+static void run_row(const fs_row *row, int64_t begin, int64_t end, const fs_job *job) {
+    int64_t first = cut(row, 1, job->itemsize);
+    begin = cut(row, begin, job->itemsize);
+    end = cut(row, end, job->itemsize);
+    if (begin == 0 && end > LONG) {
+        job->kernel(row, 0, first, &job->scalars);
+        begin = first;
+    }
+    if (begin < end)
+        job->kernel(row, begin, end, &job->scalars);
+}
+
+/* Elements [from, to) of the whole. */
 static void run_chunk(const step *s, int64_t from, int64_t to) {
-    const fs_row *row = s->rows + row_at(s, from);
-    for (; from < to; row++) {
-        int64_t begin = from - row->start;
-        int64_t end = to - row->start < row->n ? to - row->start : row->n;
-        const fs_job *job = s->jobs + row->job;
-        if (begin < end) {
-            job->kernel(row, begin, end, &job->scalars);
-            from = row->start + end;
-        }
+    for (const fs_row *row = s->rows + row_at(s, from); from < to; row++) {
+        int64_t stop = row->start + row->n < to ? row->start + row->n : to;
+        run_row(row, from - row->start, stop - row->start, s->jobs + row->job);
+        from = stop;
     }
 }
 

@@ -103,24 +103,7 @@ def adam_rule(h: Hyperparameters) -> Rule:
 
 
 def adam_scalars(h: Hyperparameters, t: int) -> Scalars:
-    beta1, beta2 = h["betas"]
-    correction1 = correction2 = 1.0
-    if h["bias_correction"]:
-        correction1 = 1 - beta1**t
-        correction2 = 1 - beta2**t
-    return Scalars(
-        sign=-1.0 if h["maximize"] else 1.0,
-        weight_decay=h["weight_decay"],
-        l1=h["l1"],
-        lr=h["lr"] / correction1,
-        beta1=beta1,
-        rest1=1 - beta1,
-        beta2=beta2,
-        rest2=1 - beta2,
-        r=1 / sqrt(correction2),
-        r2=1 / correction2,
-        eps=h["eps"],
-    )
+    return _adam_scalars(h, t, h["weight_decay"], 1.0)
 
 
 def adamw_rule(h: Hyperparameters) -> Rule:
@@ -129,4 +112,26 @@ def adamw_rule(h: Hyperparameters) -> Rule:
 
 def adamw_scalars(h: Hyperparameters, t: int) -> Scalars:
     rate = h["lr"] if h["decay_scale"] == "lr" else h["lr"] / h["initial_lr"]
-    return adam_scalars(h, t)._replace(weight_decay=0.0, decay=1 - rate * h["weight_decay"])
+    return _adam_scalars(h, t, 0.0, 1 - rate * h["weight_decay"])
+
+
+def _adam_scalars(h: Hyperparameters, t: int, coupled: float, decay: float) -> Scalars:
+    beta1, beta2 = h["betas"]
+    correction1 = correction2 = 1.0
+    if h["bias_correction"]:
+        correction1 = 1 - beta1**t
+        correction2 = 1 - beta2**t
+    return Scalars(
+        sign=-1.0 if h["maximize"] else 1.0,
+        weight_decay=coupled,
+        l1=h["l1"],
+        lr=h["lr"] / correction1,
+        decay=decay,
+        beta1=beta1,
+        rest1=1 - beta1,
+        beta2=beta2,
+        rest2=1 - beta2,
+        r=1 / sqrt(correction2),
+        r2=1 / correction2,
+        eps=h["eps"],
+    )

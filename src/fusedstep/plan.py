@@ -36,13 +36,15 @@ class Row:
 
 
 class Table(Protocol):
-    """An engine's own form of the rows and jobs. It keeps `rows` and reads them again when
-    told that gradients have changed."""
+    """An engine's own form of the rows and jobs."""
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row]) -> None: ...
-    def set_scalars(self, job: int, scalars: Scalars) -> None: ...
-    def set_gradient(self, row: int) -> None: ...
-    def run(self) -> None: ...
+
+    def set_gradient(self, row: int) -> None:
+        """Take over that `rows[row].g` is another."""
+
+    def run(self, scalars: Sequence[Scalars]) -> None:
+        """One step, with the scalars of each job."""
 
 
 class Plan:
@@ -51,26 +53,22 @@ class Plan:
     def __init__(self, table: type[Table], jobs: Sequence[Job], rows: Sequence[Row]) -> None:
         self.rows = rows
         self.table = table(jobs, rows)
-        self.rewritten = [operand for row in rows for operand in row.written if operand.scratch]
-        self.find_copied_gradients()
+        self.put_back = [operand for row in rows for operand in row.written if operand.scratch]
+        self.find_fetched()
 
-    def find_copied_gradients(self) -> None:
-        self.copied_gradients = [row.g for row in self.rows if row.g.scratch]
+    def find_fetched(self) -> None:
+        self.fetched = [*self.put_back, *(row.g for row in self.rows if row.g.scratch)]
 
     def set_gradients(self, changed: Iterable[tuple[int, Array]]) -> None:
         for index, g in changed:
             row = self.rows[index]
             row.g = Operand(g, row.walk)
             self.table.set_gradient(index)
-        self.find_copied_gradients()
+        self.find_fetched()
 
-    def run(self, scalars: Iterable[Scalars]) -> None:
-        for job, values in enumerate(scalars):
-            self.table.set_scalars(job, values)
-        for operand in self.rewritten:
+    def run(self, scalars: Sequence[Scalars]) -> None:
+        for operand in self.fetched:
             operand.fetch()
-        for operand in self.copied_gradients:
-            operand.fetch()
-        self.table.run()
-        for operand in self.rewritten:
+        self.table.run(scalars)
+        for operand in self.put_back:
             operand.put_back()

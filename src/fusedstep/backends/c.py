@@ -20,6 +20,7 @@ class Table:
         self.jobs = jobs
         self.rows = rows
         self.c_jobs = ffi.new("fs_job[]", len(jobs))
+        self.each_job = list(self.c_jobs)
         self.c_rows = ffi.new("fs_row[]", len(rows))
         self.bytes = 0
         start = 0
@@ -38,7 +39,8 @@ class Table:
 
     def find_kernels(self) -> None:
         self.selections = _selections
-        for job, c_job in zip(self.jobs, self.c_jobs, strict=True):
+        for job, c_job in zip(self.jobs, self.each_job, strict=True):
+            c_job.itemsize = job.dtype.itemsize
             has = sum(letter is not None and 1 << k for k, letter in enumerate(job.rule.letters))
             c_job.kernel = lib.fs_find_kernel(
                 job.rule.name.encode(), job.dtype.name.encode(), has, job.rule.inside
@@ -46,15 +48,14 @@ class Table:
             if not c_job.kernel:
                 raise NotImplementedError(f"the C engine has no kernel for {job}")
 
-    def set_scalars(self, job: int, scalars: Scalars) -> None:
-        self.c_jobs[job].scalars = scalars
-
     def set_gradient(self, row: int) -> None:
         self.c_rows[row].g = ffi.from_buffer(self.rows[row].g.flat)
 
-    def run(self) -> None:
+    def run(self, scalars: Sequence[Scalars]) -> None:
         if self.selections != _selections:
             self.find_kernels()
+        for c_job, values in zip(self.each_job, scalars, strict=True):
+            c_job.scalars = values
         lib.fs_step(self.c_rows, len(self.rows), self.c_jobs, self.bytes, threads.get_num_threads())
 
 

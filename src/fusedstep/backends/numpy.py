@@ -15,18 +15,18 @@ class Table:
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row]) -> None:
         self.jobs = jobs
         self.rows = rows
-        self.scalars = [Scalars()] * len(jobs)
-
-    def set_scalars(self, job: int, scalars: Scalars) -> None:
-        self.scalars[job] = Scalars._make(map(self.jobs[job].dtype.type, scalars))
 
     def set_gradient(self, row: int) -> None:
         pass  # each step reads the rows afresh
 
-    def run(self) -> None:
+    def run(self, scalars: Sequence[Scalars]) -> None:
         with np.errstate(all="ignore"):
+            narrowed = [
+                Scalars._make(map(job.dtype.type, values))
+                for job, values in zip(self.jobs, scalars, strict=True)
+            ]
             for row in self.rows:
-                rule, h = self.jobs[row.job].rule, self.scalars[row.job]
+                rule, h = self.jobs[row.job].rule, narrowed[row.job]
                 p = row.p.flat
                 states = [state and state.flat for state in row.states]
                 g = reference.gradient(p, row.g.flat, h)
