@@ -31,9 +31,19 @@ typedef struct {
     int64_t itemsize; /* of p, in bytes */
 } fs_job;
 
+/* How fast a table's steps go with helpers and without: see team.c, which alone
+ * reads and writes it. All zero at first. */
+typedef struct {
+    int64_t mean[2]; /* nanoseconds of a step: alone, shared */
+    int shared;      /* which way steps go now */
+    int trial;       /* to try it, or because it is the faster */
+    int left;        /* steps until that is decided anew */
+    int interval;    /* steps between two trials */
+} fs_pace;
+
 /* One step of everything: rows in order of `start`, their work cut into chunks
- * for up to `threads` threads. `bytes` is the traffic of the whole step. */
-void fs_step(const fs_row *rows, int64_t nrows, const fs_job *jobs, int64_t bytes, int threads);
+ * for up to `threads` threads. */
+void fs_step(const fs_row *rows, int64_t nrows, const fs_job *jobs, fs_pace *pace, int threads);
 
 /* The kernel of a rule in the instruction set in force, or NULL. Bit k of `has`
  * says that state array k is there; `inside` puts eps under the root. */

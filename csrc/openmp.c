@@ -62,13 +62,6 @@ static void introduce(void *second) {
         pthread_getcpuclockid(pthread_self(), second);
 }
 
-static int64_t read_clock(clockid_t clock) {
-    struct timespec now;
-    if (clock_gettime(clock, &now) != 0)
-        return 0;
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static int available(void) {
     if (!found && team.steps++ % LOOK_EVERY == 0)
         look_for_runtime();
@@ -90,16 +83,16 @@ int openmp_is_awake(void) {
     }
     if (team.wall == 0)
         return 0;
-    int64_t gap = read_clock(CLOCK_MONOTONIC) - team.wall;
-    int64_t used = read_clock(team.second) - team.cpu;
+    int64_t gap = team_clock() - team.wall;
+    int64_t used = clock_read(team.second) - team.cpu;
     team.trust = 2 * used > gap ? TRUST : 0;
     return team.trust > 0;
 }
 
 void openmp_begin_gap(void) {
     if (team.acquainted) {
-        team.cpu = read_clock(team.second);
-        team.wall = read_clock(CLOCK_MONOTONIC);
+        team.cpu = clock_read(team.second);
+        team.wall = team_clock();
     }
 }
 

@@ -14,7 +14,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <time.h>
 
 enum { WORKING = 1, INVITED = 1 << 16, MOST_HELPERS = 255 };
 
@@ -26,9 +25,10 @@ static int helpers;               /* threads started; guarded by `busy` */
 static team_task current_task;    /* guarded by `seats` */
 static void *current_arg;
 
-/* How long a helper spins for the next step before it sleeps, and the gap
- * between two steps below which it does. */
-enum { SPIN_NS = 100000, CLOSE_NS = 50000 };
+enum {
+    CLOSE_NS = 50000, /* a gap between steps that a helper bridges by spinning */
+    SPIN_NS = 100000, /* and how long it spins */
+};
 
 static inline void relax(void) {
 #if defined(__x86_64__)
@@ -77,16 +77,10 @@ static void reset_sleep(void) {
 }
 #endif
 
-static int64_t nanoseconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static void await_invitation(void) {
     if (atomic_load(&eager)) {
-        int64_t until = nanoseconds() + SPIN_NS;
-        while (atomic_load(&seats) < INVITED && nanoseconds() < until)
+        int64_t until = team_clock() + SPIN_NS;
+        while (atomic_load(&seats) < INVITED && team_clock() < until)
             for (int i = 0; i < 16; i++)
                 relax();
     }
@@ -122,6 +116,8 @@ static void reset_in_child(void) {
 /* Python's signal handlers belong to Python's threads, so helpers block all signals. */
 static void start_helpers(int wanted) {
     static int registered;
+    if (helpers >= wanted)
+        return;
     if (!registered)
         registered = pthread_atfork(NULL, NULL, reset_in_child) == 0;
     sigset_t all, before;
@@ -140,13 +136,12 @@ static void start_helpers(int wanted) {
 void pool_run(team_task task, void *arg, int threads) {
     static int64_t ended; /* guarded by `busy` */
     int wanted = threads - 1 < MOST_HELPERS ? threads - 1 : MOST_HELPERS;
-    if (wanted < 1 || atomic_flag_test_and_set(&busy)) {
-        task(arg); /* another thread's step has the helpers: do without */
+    if (atomic_flag_test_and_set(&busy)) {
+        task(arg); /* another thread's step has the helpers */
         return;
     }
-    if (helpers < wanted)
-        start_helpers(wanted);
-    atomic_store(&eager, nanoseconds() - ended < CLOSE_NS);
+    start_helpers(wanted);
+    atomic_store(&eager, team_clock() - ended < CLOSE_NS);
     current_task = task;
     current_arg = arg;
     atomic_fetch_add(&seats, (uint32_t)wanted * INVITED);
@@ -161,6 +156,6 @@ void pool_run(team_task task, void *arg, int threads) {
             relax();
         else
             sched_yield();
-    ended = nanoseconds();
+    ended = team_clock();
     atomic_flag_clear(&busy);
 }

@@ -8,17 +8,21 @@
 #include <fenv.h>
 #include <stdatomic.h>
 
+/* In elements, but for the last. A float32 AdamW step takes some 3 us over 10,000. */
 enum {
-    CHUNK = 16384, /* elements: four float32 arrays of them take 256 KiB, a quarter of an L2 */
-    LONG = 1024,   /* elements from which an aligned start is worth a call of its own */
-    LINE = 64,     /* bytes of a cache line, and of the widest vector */
+    WORTH_SHARING = 30000, /* a step below is done before a helper is up */
+    SHARES = 8,   /* chunks for each thread: none waits long for another's last */
+    LEAST = 2048, /* a chunk: below, taking it costs as much as doing it */
+    MOST = 16384, /* and four float32 arrays of this many fill a quarter of an L2 */
+    LONG = 1024,  /* a run from which an aligned start is worth a call of its own */
+    LINE = 64,    /* bytes of a cache line, and of the widest vector */
 };
 
 typedef struct {
     const fs_row *rows;
     int64_t nrows;
     const fs_job *jobs;
-    int64_t total; /* elements */
+    int64_t total, chunk; /* elements */
     _Atomic int64_t next;
 } step;
 
@@ -75,19 +79,20 @@ static void run_chunks(void *arg) {
     fegetenv(&environment);
     fesetenv(FE_DFL_ENV);
     for (;;) {
-        int64_t from = atomic_fetch_add_explicit(&s->next, CHUNK, memory_order_relaxed);
+        int64_t from = atomic_fetch_add_explicit(&s->next, s->chunk, memory_order_relaxed);
         if (from >= s->total)
             break;
-        run_chunk(s, from, from + CHUNK < s->total ? from + CHUNK : s->total);
+        run_chunk(s, from, from + s->chunk < s->total ? from + s->chunk : s->total);
     }
     fesetenv(&environment);
 }
 
-void fs_step(const fs_row *rows, int64_t nrows, const fs_job *jobs, int64_t bytes, int threads) {
+void fs_step(const fs_row *rows, int64_t nrows, const fs_job *jobs, fs_pace *pace, int threads) {
     if (nrows == 0)
         return;
-    const fs_row *last = rows + nrows - 1;
-    step s = {.rows = rows, .nrows = nrows, .jobs = jobs, .total = last->start + last->n};
-    int64_t chunks = (s.total + CHUNK - 1) / CHUNK;
-    team_run(run_chunks, &s, threads < chunks ? threads : (int)chunks, bytes);
+    int64_t total = rows[nrows - 1].start + rows[nrows - 1].n;
+    int64_t chunk = total / (threads * SHARES);
+    chunk = chunk < LEAST ? LEAST : chunk > MOST ? MOST : chunk;
+    step s = {.rows = rows, .nrows = nrows, .jobs = jobs, .total = total, .chunk = chunk};
+    team_run(run_chunks, &s, total < WORTH_SHARING ? 1 : threads, pace);
 }

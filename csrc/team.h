@@ -6,12 +6,13 @@
  */
 #pragma once
 #include <stdint.h>
+#include <time.h>
 
 #include "api.h"
 
 typedef void (*team_task)(void *arg);
 
-void team_run(team_task task, void *arg, int threads, int64_t bytes);
+void team_run(team_task task, void *arg, int threads, fs_pace *pace);
 
 /* Our own helpers, asleep between steps (pool.c). */
 void pool_run(team_task task, void *arg, int threads);
@@ -21,3 +22,12 @@ void pool_run(team_task task, void *arg, int threads);
 int openmp_is_awake(void);
 void openmp_begin_gap(void);
 void openmp_run(team_task task, void *arg, int threads);
+
+/* Nanoseconds. */
+static inline int64_t clock_read(clockid_t clock) {
+    struct timespec now = {0, 0};
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static inline int64_t team_clock(void) { return clock_read(CLOCK_MONOTONIC); }

@@ -22,7 +22,7 @@ class Table:
         self.c_jobs = ffi.new("fs_job[]", len(jobs))
         self.each_job = list(self.c_jobs)
         self.c_rows = ffi.new("fs_row[]", len(rows))
-        self.bytes = 0
+        self.pace = ffi.new("fs_pace *")
         start = 0
         for index, (row, c_row) in enumerate(zip(rows, self.c_rows, strict=True)):
             c_row.p = ffi.from_buffer(row.p.flat)
@@ -34,7 +34,6 @@ class Table:
             c_row.job = row.job
             self.set_gradient(index)
             start += row.p.flat.size
-            self.bytes += row.p.flat.nbytes * (1 + 2 * len(row.written))
         self.find_kernels()
 
     def find_kernels(self) -> None:
@@ -56,7 +55,7 @@ class Table:
             self.find_kernels()
         for c_job, values in zip(self.each_job, scalars, strict=True):
             c_job.scalars = values
-        lib.fs_step(self.c_rows, len(self.rows), self.c_jobs, self.bytes, threads.get_num_threads())
+        lib.fs_step(self.c_rows, len(self.rows), self.c_jobs, self.pace, threads.get_num_threads())
 
 
 def isas() -> list[str]:
