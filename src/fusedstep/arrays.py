@@ -28,6 +28,7 @@ class Walk:
 
     def __init__(self, p: Array) -> None:
         self.shape = p.shape
+        # Strides mean nothing along axes of length 0 or 1, so plain goes by the flag alone.
         self.plain = p.flags.c_contiguous
         self.forward = tuple(slice(None, None, -1 if step < 0 else 1) for step in p.strides)
         self.axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
@@ -37,13 +38,12 @@ class Walk:
         """`array`, of the parameter's shape, as a view whose C order is the walk's."""
         return array if self.plain else array[self.forward].transpose(self.axes)
 
-    def unlay(self, laid: Array) -> Array:
-        """The inverse: a view of the parameter's shape."""
-        return laid if self.plain else laid.transpose(self.back)[self.forward]
-
     def zeros(self, dtype: np.dtype[Any]) -> Array:
         """A new array of the parameter's shape, contiguous along the walk."""
-        return self.unlay(np.zeros([self.shape[axis] for axis in self.axes], dtype))
+        if self.plain:
+            return np.zeros(self.shape, dtype)
+        laid = np.zeros([self.shape[axis] for axis in self.axes], dtype)
+        return laid.transpose(self.back)[self.forward]
 
 
 class Operand:

@@ -18,24 +18,26 @@ def get_num_threads() -> int:
     global _threads
     if _threads is None:
         named = os.environ.get("FUSEDSTEP_NUM_THREADS")
-        _threads = _usable_cpus() if named is None else _check("FUSEDSTEP_NUM_THREADS", named)
+        _threads = _usable_cpus() if named is None else _from_environment(named)
     return _threads
 
 
 def set_num_threads(n: int) -> None:
     """Let a step use up to `n` threads, the caller's included."""
     global _threads
-    _threads = _check("n", n)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise _refusal("n", n)
+    _threads = n
 
 
-def _check(name: str, value: int | str) -> int:
-    try:
-        number = int(value) if isinstance(value, str) else value
-        if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
-            return number
-    except ValueError:
-        pass
-    raise ValueError(f"{name}={value!r} is no number of threads; pass a whole number from 1")
+def _from_environment(named: str) -> int:
+    if not named.isdecimal() or int(named) < 1:
+        raise _refusal("FUSEDSTEP_NUM_THREADS", named)
+    return int(named)
+
+
+def _refusal(name: str, value: object) -> ValueError:
+    return ValueError(f"{name}={value!r} is no number of threads; pass a whole number from 1")
 
 
 def _usable_cpus() -> int:

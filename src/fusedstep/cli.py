@@ -1,0 +1,94 @@
+"""The program `fusedstep`: what is installed here, and a demonstration of what it does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from fusedstep.dispatch import info
+
+EXTRA = ("matplotlib", "rich", "sklearn")
+"""The modules of the extra "demo"."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with the arguments `argv`, those of the process by default.
+
+    Returns the exit status. Arguments that do not fit exit with status 2 at once.
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.command == "info":
+        print(info())
+        return 0
+    if options.command == "demo":
+        return _demo(options)
+    parser.print_help()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fusedstep", description="Fused optimizer steps.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('fusedstep')}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("info", help="show which engines are there, and why others are not")
+    demo = commands.add_parser(
+        "demo",
+        help="train a small network with every optimizer, fused and in plain NumPy",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_argument("--epochs", type=_epochs, default=10, help="passes over the digits")
+    demo.add_argument("--seed", type=_seed, default=0, help="of the split, weights and batches")
+    demo.add_argument(
+        "--picture",
+        type=_picture,
+        default="fusedstep-demo.png",
+        metavar="PATH",
+        help="where to save the losses, as PNG",
+    )
+    return parser
+
+
+def _epochs(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+    return int(text)
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no directory; create it first")
+    return path
+
+
+def _demo(options: argparse.Namespace) -> int:
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        return _fail(f"the demo needs {', '.join(missing)}: pip install 'fusedstep[demo]'")
+    from fusedstep.demo import demo
+
+    try:
+        demo(options.epochs, options.picture, options.seed)
+    except OSError as error:
+        return _fail(f"cannot write {options.picture}: {error.strerror}")
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"fusedstep: error: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,291 @@
+"""The demonstration: seven optimizers learn to read handwritten digits, each trained twice.
+
+One training steps with fusedstep, the other with the same rule as textbooks write it in
+NumPy. The two take turns, an epoch each, so that a machine that speeds up or slows down
+favours neither. They start from the same seed, and must end in the same bits.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+import fusedstep as fs
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Params: TypeAlias = dict[str, Array]
+
+
+class Steps(Protocol):
+    def step(self, grads: Params) -> None: ...
+
+
+# The training loop.
+
+
+def train(
+    params: Params, opt: Steps, x: Array, y: Array, epochs: int, rng: np.random.Generator
+) -> Iterator[float]:
+    """Train in place on batches of 32, and yield the mean loss of each epoch."""
+    for _ in range(epochs):
+        losses = []
+        for batch in np.array_split(rng.permutation(len(x)), len(x) // 32):
+            loss, grads = backward(params, x[batch], y[batch])
+            opt.step(grads)
+            losses.append(loss)
+        yield sum(losses) / len(losses)
+
+
+# The network: 64 pixels, two hidden layers with ReLU, softmax over ten classes.
+
+
+def initial(rng: np.random.Generator) -> Params:
+    params = {}
+    for layer, (n, m) in enumerate([(64, 128), (128, 64), (64, 10)], start=1):
+        params[f"w{layer}"] = rng.standard_normal((n, m), np.float32) * sqrt(2 / n)
+        params[f"b{layer}"] = np.zeros(m, np.float32)
+    return params
+
+
+def forward(params: Params, x: Array) -> tuple[Array, Array, Array]:
+    h1 = np.maximum(x @ params["w1"] + params["b1"], 0)
+    h2 = np.maximum(h1 @ params["w2"] + params["b2"], 0)
+    return h1, h2, h2 @ params["w3"] + params["b3"]
+
+
+def backward(params: Params, x: Array, y: Array) -> tuple[float, Params]:
+    """The mean cross-entropy against the one-hot rows of y, and its gradients."""
+    h1, h2, z = forward(params, x)
+    z = z - z.max(axis=1, keepdims=True)
+    log_q = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    d3 = (np.exp(log_q) - y) / len(y)
+    d2 = d3 @ params["w3"].T * (h2 > 0)
+    d1 = d2 @ params["w2"].T * (h1 > 0)
+    grads = {"w1": x.T @ d1, "w2": h1.T @ d2, "w3": h2.T @ d3}
+    grads |= {"b1": d1.sum(axis=0), "b2": d2.sum(axis=0), "b3": d3.sum(axis=0)}
+    return -float((y * log_q).sum()) / len(y), grads
+
+
+# The rules as textbooks write them. A state is a mapping that starts from zeros.
+
+State: TypeAlias = defaultdict[str, Any]
+
+
+def sgd(params: Params, grads: Params, t: int, lr: float) -> None:
+    for k, g in grads.items():
+        params[k] -= lr * g
+
+
+def momentum(params: Params, grads: Params, t: int, lr: float, b: State) -> None:
+    for k, g in grads.items():
+        b[k] = 0.9 * b[k] + g
+        params[k] -= lr * b[k]
+
+
+def nesterov(params: Params, grads: Params, t: int, lr: float, b: State) -> None:
+    for k, g in grads.items():
+        b[k] = 0.9 * b[k] + g
+        params[k] -= lr * (g + 0.9 * b[k])
+
+
+def adagrad(params: Params, grads: Params, t: int, lr: float, s: State) -> None:
+    for k, g in grads.items():
+        s[k] += g**2
+        params[k] -= lr * (g / (np.sqrt(s[k]) + 1e-10))
+
+
+def rmsprop(params: Params, grads: Params, t: int, lr: float, v: State) -> None:
+    for k, g in grads.items():
+        v[k] = 0.99 * v[k] + (1 - 0.99) * g**2
+        params[k] -= lr * (g / (np.sqrt(v[k]) + 1e-8))
+
+
+def adam(params: Params, grads: Params, t: int, lr: float, m: State, v: State) -> None:
+    lr, r = lr / (1 - 0.9**t), 1 / sqrt(1 - 0.999**t)
+    for k, g in grads.items():
+        m[k] = 0.9 * m[k] + (1 - 0.9) * g
+        v[k] = 0.999 * v[k] + (1 - 0.999) * g**2
+        params[k] -= lr * (m[k] / (np.sqrt(v[k]) * r + 1e-8))
+
+
+def adamw(params: Params, grads: Params, t: int, lr: float, m: State, v: State) -> None:
+    for p in params.values():
+        p *= 1 - lr * 0.1
+    adam(params, grads, t, lr, m, v)
+
+
+class Textbook:
+    """One of the rules above as an optimizer."""
+
+    def __init__(self, params: Params, rule: Callable[..., None], states: int, lr: float) -> None:
+        self.params, self.rule, self.lr, self.t = params, rule, lr, 0
+        self.states = [State(float) for _ in range(states)]
+
+    def step(self, grads: Params) -> None:
+        self.t += 1
+        self.rule(self.params, grads, self.t, self.lr, *self.states)
+
+
+# The contest.
+
+
+class Contestant(NamedTuple):
+    """An optimizer of fusedstep's, and its rule above with as many states."""
+
+    name: str
+    lr: float
+    fused: Callable[..., fs.Optimizer]
+    rule: Callable[..., None]
+    states: int
+
+
+CONTESTANTS = [
+    Contestant("SGD", 0.2, fs.SGD, sgd, 0),
+    Contestant("momentum", 0.05, partial(fs.SGD, momentum=0.9), momentum, 1),
+    Contestant("Nesterov", 0.05, partial(fs.SGD, momentum=0.9, nesterov=True), nesterov, 1),
+    Contestant("AdaGrad", 0.03, fs.Adagrad, adagrad, 1),
+    Contestant("RMSprop", 0.002, fs.RMSprop, rmsprop, 1),
+    Contestant("Adam", 0.003, fs.Adam, adam, 2),
+    Contestant("AdamW", 0.003, partial(fs.AdamW, weight_decay=0.1), adamw, 2),
+]
+
+
+class Result(NamedTuple):
+    name: str
+    losses: list[float]
+    """The mean training loss of each epoch."""
+    accuracy: float
+    """The share of the test digits that the trained network reads rightly."""
+    fused: float
+    """The median time of a step, in seconds, as is `textbook`."""
+    textbook: float
+    same_bits: bool
+
+    @property
+    def ratio(self) -> float:
+        return self.textbook / self.fused
+
+
+class Timed:
+    """An optimizer, and the seconds that each of its steps took."""
+
+    def __init__(self, opt: Steps) -> None:
+        self.opt = opt
+        self.seconds: list[float] = []
+
+    def step(self, grads: Params) -> None:
+        start = perf_counter()
+        self.opt.step(grads)
+        self.seconds.append(perf_counter() - start)
+
+
+class Digits(NamedTuple):
+    """Images as rows of 64 pixels in [0, 1], labels as one-hot rows."""
+
+    x: Array
+    y: Array
+    test_x: Array
+    test_y: Array
+
+
+def read_digits(seed: int) -> Digits:
+    """The 1,797 digits of scikit-learn, shuffled: four fifths to train on, the rest to test."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    order = np.random.default_rng(seed).permutation(len(data.data))
+    x = (data.data[order] / 16).astype(np.float32)
+    y = np.eye(10, dtype=np.float32)[data.target[order]]
+    n = len(x) * 4 // 5
+    return Digits(x[:n], y[:n], x[n:], y[n:])
+
+
+def compete(contestant: Contestant, digits: Digits, epochs: int, seed: int) -> Result:
+    name, lr, optimizer, rule, states = contestant
+    trained = [initial(np.random.default_rng(seed)) for _ in range(2)]
+    fused = Timed(optimizer(trained[0], lr=lr))
+    textbook = Timed(Textbook(trained[1], rule, states, lr))
+    trainings = [
+        train(params, opt, digits.x, digits.y, epochs, np.random.default_rng(seed))
+        for params, opt in zip(trained, (fused, textbook), strict=True)
+    ]
+    return Result(
+        name,
+        losses=[loss for loss, _ in zip(*trainings, strict=True)],
+        accuracy=accuracy(trained[0], digits.test_x, digits.test_y),
+        fused=median(fused.seconds),
+        textbook=median(textbook.seconds),
+        same_bits=all(trained[0][k].tobytes() == trained[1][k].tobytes() for k in trained[0]),
+    )
+
+
+def accuracy(params: Params, x: Array, y: Array) -> float:
+    *_, z = forward(params, x)
+    return float((z.argmax(axis=1) == y.argmax(axis=1)).mean())
+
+
+# What the user sees.
+
+
+def demo(epochs: int, picture: Path, seed: int) -> list[Result]:
+    """Run the contest, print its table, and save the picture of the losses."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 100
+    digits = read_digits(seed)
+    bar = partial(track, console=console, transient=True, disable=not console.is_terminal)
+    results = [compete(row, digits, epochs, seed) for row in bar(CONTESTANTS, "training")]
+    console.print(tabulate(results, epochs))
+    draw(results, picture)
+    console.print(f"The losses are drawn in {picture}", markup=False, highlight=False)
+    return results
+
+
+def tabulate(results: list[Result], epochs: int) -> Table:
+    from rich.table import Table
+
+    info = fs.info()
+    engine = " ".join(filter(None, [info.auto, info.isa]))
+    table = Table(
+        title=f"Handwritten digits, seven optimizers, {epochs} epochs",
+        caption="Times are the medians of a step. "
+        f"fusedstep {info.version} ({engine}, threads: {info.threads}), NumPy {info.numpy}",
+    )
+    table.add_column("optimizer")
+    for heading in ("test accuracy", "fused", "textbook NumPy", "ratio", "same bits"):
+        table.add_column(heading, justify="right")
+    for row in results:
+        times = (f"{seconds * 1e6:.1f} µs" for seconds in (row.fused, row.textbook))
+        same = "yes" if row.same_bits else "NO"
+        table.add_row(row.name, f"{row.accuracy:.1%}", *times, f"{row.ratio:.1f}", same)
+    return table
+
+
+def draw(results: list[Result], picture: Path) -> None:
+    """Save the losses as a PNG picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for row, marker in zip(results, "osD^vPX", strict=True):
+        axes.plot(range(1, len(row.losses) + 1), row.losses, marker=marker, label=row.name)
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("mean training loss (cross-entropy)")
+    axes.set_title("Reading handwritten digits: the training loss of seven optimizers")
+    axes.legend()
+    figure.savefig(picture, format="png", dpi=150)

@@ -1,0 +1,38 @@
+"""Fixtures that choose how the C engine runs, and put back what was before."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+
+import pytest
+
+import fusedstep as fs
+
+MISSING = fs.info().backends["c"]
+
+needs_c = pytest.mark.skipif(MISSING is not None, reason=f"no C engine: {MISSING}")
+
+
+ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["baseline", "neon"]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    if MISSING is not None:
+        pytest.skip(f"no C engine: {MISSING}")
+    if request.param not in fs.info().isas:
+        pytest.skip(f"this CPU or build lacks {request.param}")
+    before = fs.get_isa()
+    fs.set_isa(request.param)
+    assert fs.get_isa() == request.param
+    yield request.param
+    fs.set_isa(before)
+
+
+@pytest.fixture(params=[1, 2, 7])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = fs.get_num_threads()
+    fs.set_num_threads(request.param)
+    yield request.param
+    fs.set_num_threads(before)

@@ -1,0 +1,238 @@
+"""The papers' pseudocode in long double: what a trajectory is in (almost) exact arithmetic.
+
+Each function takes a start, the gradients of every step, and the hyperparameters of the
+optimizer of the same name with the same defaults; they count as the float64 numbers that
+they are. `schedule` has one multiplier ηₜ of the learning rate for each step. What comes
+back is the trajectory: by letter ("p" and the state), the array after each step.
+
+Where long double is no wider than float64, as on Windows and on Apple's CPUs, the oracle's
+own rounding is of the size of what it is compared with, and tolerances must leave room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Number: TypeAlias = np.floating[Any]
+Trajectory: TypeAlias = dict[str, list[Array]]
+
+
+def wide(*values: float) -> list[Number]:
+    return [np.longdouble(value) for value in values]
+
+
+def steps(
+    gradients: Sequence[Array], schedule: Sequence[float] | None
+) -> Iterator[tuple[int, Array, Number]]:
+    """Give each step its t, g and ηₜ."""
+    etas = [1.0] * len(gradients) if schedule is None else schedule
+    for t, (g, eta) in enumerate(zip(gradients, etas, strict=True), 1):
+        yield t, g.astype(np.longdouble), np.longdouble(eta)
+
+
+def append(trajectory: Trajectory, **arrays: Array) -> None:
+    for letter, array in arrays.items():
+        trajectory.setdefault(letter, []).append(array)
+
+
+def objective_gradient(
+    p: Array, g: Array, *, maximize: bool, weight_decay: float, l1: float
+) -> Array:
+    """Differentiate ±f(p) + λ/2·|p|² + λ₁·|p|₁, where g is the gradient of f."""
+    l2, l1_strength = wide(weight_decay, l1)
+    return (-g if maximize else g) + l2 * p + l1_strength * np.sign(p)
+
+
+def root(square: Array, epsilon: Number, inside: bool) -> Array:
+    return np.sqrt(square + epsilon) if inside else np.sqrt(square) + epsilon
+
+
+def sgd(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 1e-3,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Robbins & Monro (1951); momentum of Polyak (1964) and Nesterov (1983).
+
+    The buffer begins as the first gradient, undampened, and the learning rate stands
+    outside of it, as the frameworks have it.
+    """
+    alpha, mu, tau = wide(lr, momentum, dampening)
+    p = p.astype(np.longdouble)
+    b = np.zeros_like(p)
+    trajectory: Trajectory = {}
+    for t, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=weight_decay, l1=l1)
+        if momentum == 0:
+            p = p - eta * alpha * g
+            append(trajectory, p=p)
+            continue
+        b = g if t == 1 else mu * b + (1 - tau) * g
+        p = p - eta * alpha * (g + mu * b if nesterov else b)
+        append(trajectory, p=p, b=b)
+    return trajectory
+
+
+def adagrad(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 1e-2,
+    lr_decay: float = 0.0,
+    weight_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: float = 1e-10,
+    eps_inside_sqrt: bool = False,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Duchi, Hazan & Singer (2011), diagonal form; the falling rate is the frameworks'."""
+    alpha, fall, initial, epsilon = wide(lr, lr_decay, initial_accumulator_value, eps)
+    p = p.astype(np.longdouble)
+    s = np.full_like(p, initial)
+    trajectory: Trajectory = {}
+    for t, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=weight_decay, l1=l1)
+        s = s + g**2
+        rate = eta * alpha / (1 + (t - 1) * fall)
+        p = p - rate * g / root(s, epsilon, eps_inside_sqrt)
+        append(trajectory, p=p, s=s)
+    return trajectory
+
+
+def rmsprop(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 1e-2,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    centered: bool = False,
+    eps_inside_sqrt: bool = False,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Tieleman & Hinton (2012), lecture 6.5; centered as Graves (2013), equations 38 to 41.
+
+    Momentum gathers the scaled gradients, and the learning rate stands outside of it, as
+    the frameworks have it.
+    """
+    rate, rho, mu, epsilon = wide(lr, alpha, momentum, eps)
+    p = p.astype(np.longdouble)
+    v, a, b = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    trajectory: Trajectory = {}
+    for _, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=weight_decay, l1=l1)
+        v = rho * v + (1 - rho) * g**2
+        append(trajectory, v=v)
+        variance = v
+        if centered:
+            a = rho * a + (1 - rho) * g
+            append(trajectory, a=a)
+            variance = v - a**2
+        change = g / root(variance, epsilon, eps_inside_sqrt)
+        if momentum != 0:
+            b = mu * b + change
+            append(trajectory, b=b)
+            change = b
+        p = p - eta * rate * change
+        append(trajectory, p=p)
+    return trajectory
+
+
+def adam(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    amsgrad: bool = False,
+    eps_inside_sqrt: bool = False,
+    bias_correction: bool = True,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Kingma & Ba (2015), Algorithm 1; AMSGrad of Reddi, Kale & Kumar (2018).
+
+    The maximum is of v before its correction for bias, which AMSGrad's paper leaves out
+    and the frameworks put back.
+    """
+    alpha, beta1, beta2, epsilon = wide(lr, *betas, eps)
+    p = p.astype(np.longdouble)
+    m, v, x = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    trajectory: Trajectory = {}
+    for t, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=weight_decay, l1=l1)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        append(trajectory, m=m, v=v)
+        largest = v
+        if amsgrad:
+            largest = x = np.maximum(x, v)
+            append(trajectory, x=x)
+        m_hat = m / (1 - beta1**t) if bias_correction else m
+        v_hat = largest / (1 - beta2**t) if bias_correction else largest
+        p = p - eta * alpha * m_hat / root(v_hat, epsilon, eps_inside_sqrt)
+        append(trajectory, p=p)
+    return trajectory
+
+
+def adamw(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    amsgrad: bool = False,
+    eps_inside_sqrt: bool = False,
+    bias_correction: bool = True,
+    decay_scale: Literal["lr", "schedule"] = "lr",
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Loshchilov & Hutter (2019), Algorithm 2, whose decay is that of "schedule".
+
+    "lr" is the frameworks': the learning rate multiplies the decay as well.
+    """
+    alpha, beta1, beta2, epsilon, decay = wide(lr, *betas, eps, weight_decay)
+    if decay_scale == "lr":
+        decay = alpha * decay
+    p = p.astype(np.longdouble)
+    m, v, x = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    trajectory: Trajectory = {}
+    for t, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=0.0, l1=l1)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        append(trajectory, m=m, v=v)
+        largest = v
+        if amsgrad:
+            largest = x = np.maximum(x, v)
+            append(trajectory, x=x)
+        m_hat = m / (1 - beta1**t) if bias_correction else m
+        v_hat = largest / (1 - beta2**t) if bias_correction else largest
+        p = p - eta * (alpha * m_hat / root(v_hat, epsilon, eps_inside_sqrt) + decay * p)
+        append(trajectory, p=p)
+    return trajectory

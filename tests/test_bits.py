@@ -1,0 +1,123 @@
+"""The numerics contract: every engine's results equal the reference's, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import (
+    BASES,
+    CASES,
+    DTYPES,
+    LARGE_SIZES,
+    SIZES,
+    Case,
+    differing_bits,
+    difficult,
+    ordinary,
+)
+from conftest import needs_c
+
+import fusedstep as fs
+
+STEPS = 4
+
+
+def steps(
+    case: Case, backend: str, p: np.ndarray[Any, Any], grads: list[np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The parameter and the state, by letter, after a step with each of `grads`."""
+    p = p.copy()
+    optimizer = case.optimizer(p, backend=backend, **case.options)  # type: ignore[call-arg, arg-type]
+    for g in grads:
+        optimizer.step(g)
+    return {"p": p, **{letter: a for letter, a in optimizer.state.items() if letter != "t"}}
+
+
+def assert_same_bits(case: Case, p: Any, grads: list[Any], backend: str = "c") -> None:
+    expected = steps(case, "numpy", p, grads)
+    found = steps(case, backend, p, grads)
+    assert found.keys() == expected.keys()
+    for letter in expected:
+        assert differing_bits(found[letter], expected[letter]) == 0, letter
+
+
+def data(n: int, dtype: Any, make: Any = difficult) -> tuple[Any, list[Any]]:
+    rng = np.random.default_rng(n)
+    return make(rng, n, dtype), [make(rng, n, dtype) for _ in range(STEPS)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_isas_and_sizes(case: Case, dtype: Any, isa: str) -> None:
+    for n in [*SIZES, 1025]:
+        assert_same_bits(case, *data(n, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("case", BASES, ids=lambda case: case.name)
+def test_threads_and_large_sizes(case: Case, dtype: Any, isa: str, threads: int) -> None:
+    for n in LARGE_SIZES:
+        assert_same_bits(case, *data(n, dtype, ordinary))
+
+
+@needs_c
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("offset", [1, 2, 3, 5, 7, 13])
+def test_odd_offsets(offset: int, dtype: Any) -> None:
+    """No array starts where a vector or a cache line does, nor where the others start."""
+    case = next(case for case in BASES if case.name == "adamw-amsgrad")
+    for n in [*SIZES, 1031, 20_011]:
+        rng = np.random.default_rng(n)
+        p = difficult(rng, n + offset, dtype)
+        grads = [difficult(rng, n + 2 * offset, dtype) for _ in range(STEPS)]
+        results = []
+        for backend in ("c", "numpy"):
+            memory = p.copy()
+            optimizer = case.optimizer(memory[offset:], backend=backend, **case.options)  # type: ignore[call-arg, arg-type]
+            for g in grads:
+                optimizer.step(g[2 * offset :])
+            results.append([memory, *(optimizer.state[letter] for letter in "mvx")])
+        for found, expected in zip(*results, strict=True):
+            assert differing_bits(found, expected) == 0
+
+
+@needs_c
+def test_tensors_of_every_size_in_one_call(threads: int) -> None:
+    """Chunks span and divide tensors: where a tensor stands in the table changes nothing."""
+    rng = np.random.default_rng(0)
+    sizes = [*rng.integers(0, 200, 500), 50_000, 0, 1, 16384, *rng.integers(0, 3000, 50)]
+    params = [ordinary(rng, n, rng.choice(DTYPES)) for n in sizes]
+    grads = [ordinary(rng, p.size, p.dtype) for p in params]
+    copies = [p.copy() for p in params]
+    fused, reference = fs.AdamW(params, backend="c"), fs.AdamW(copies, backend="numpy")
+    for _ in range(STEPS):
+        fused.step(grads)
+        reference.step(grads)
+    for p, expected, state, expected_state in zip(
+        params, copies, fused.state, reference.state, strict=True
+    ):
+        assert differing_bits(p, expected) == 0
+        assert differing_bits(state["m"], expected_state["m"]) == 0
+        assert differing_bits(state["v"], expected_state["v"]) == 0
+
+
+def test_difficult_values_are_difficult() -> None:
+    """The comparisons above mean something only if the inputs hold what they should."""
+    for dtype in DTYPES:
+        values = difficult(np.random.default_rng(0), 10_000, dtype)
+        tiny = np.finfo(dtype).tiny
+        assert np.isnan(values).any()
+        assert np.isposinf(values).any()
+        assert np.isneginf(values).any()
+        assert ((values != 0) & (np.abs(values) < tiny)).any()
+        assert (np.signbit(values) & (values == 0)).any()
+        assert (np.abs(values) > np.sqrt(np.finfo(dtype).max)).any()
+
+
+def test_a_changed_bit_is_seen() -> None:
+    a = np.array([1.0, np.nan, 0.0], np.float32)
+    assert differing_bits(a, a.copy()) == 0
+    assert differing_bits(a, np.array([1.0, -np.nan, -0.0], np.float32)) == 1
+    assert differing_bits(a, np.nextafter(a, np.float32(2))) == 2

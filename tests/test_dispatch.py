@@ -1,0 +1,126 @@
+"""Which engine runs, what is said of those that do not, and what an import costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import MISSING, needs_c
+
+import fusedstep as fs
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_info() -> None:
+    info = fs.info()
+    assert info.backends == {"c": MISSING, "numpy": None}
+    assert info.auto == ("numpy" if MISSING else "c")
+    assert info.threads == fs.get_num_threads()
+    for part in (info.version, info.python, info.numpy, "engine c", "engine numpy"):
+        assert part in str(info)
+
+
+@needs_c
+def test_isa_in_force_is_the_widest_and_can_be_chosen(isa: str) -> None:
+    assert fs.info().isa == isa
+    assert isa in fs.info().isas
+    assert f"instruction set {isa}" in str(fs.info())
+
+
+HIDE = "import sys; sys.modules['fusedstep._engine'] = None\n"
+
+
+def test_missing_engine_is_said_loudly() -> None:
+    shown = python(HIDE + "import fusedstep as fs; print(fs.info())")
+    assert "engine c      MISSING: it was not built" in shown
+    assert "engine numpy  available (auto)" in shown
+    refused = python(
+        HIDE
+        + "import numpy as np, fusedstep as fs\n"
+        + "for use in (lambda: fs.SGD(np.ones(2), backend='c'), fs.get_isa):\n"
+        + "    try: use()\n"
+        + "    except RuntimeError as error: print(error)\n"
+    )
+    assert refused.count("backend='c' is not available: it was not built") == 2
+
+
+def test_missing_engine_warns_once_and_steps() -> None:
+    python(
+        HIDE
+        + "import warnings, numpy as np, fusedstep as fs\n"
+        + "with warnings.catch_warnings(record=True) as caught:\n"
+        + "    warnings.simplefilter('always')\n"
+        + "    p, q = np.ones(3), np.ones(3)\n"
+        + "    fs.SGD(p, lr=1.0).step(np.ones(3))\n"
+        + "    fs.functional.sgd(q, np.ones(3), t=1, lr=1.0)\n"
+        + "    fs.SGD(p, lr=1.0, backend='numpy')\n"
+        + "assert (p == 0).all() and (q == 0).all()\n"
+        + "assert [w.category for w in caught] == [RuntimeWarning], caught\n"
+        + "assert caught[0].filename == '<string>'\n"
+    )
+
+
+def test_broken_engine_says_why() -> None:
+    shown = python(
+        "import sys, types, importlib.abc, importlib.machinery\n"
+        "class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'fusedstep._engine':\n"
+        "            return importlib.machinery.ModuleSpec(name, self)\n"
+        "    def exec_module(self, module): raise ImportError('undefined symbol: x')\n"
+        "sys.meta_path.insert(0, Broken())\n"
+        "import fusedstep as fs; print(fs.info())"
+    )
+    assert "MISSING: it was built but cannot be loaded: undefined symbol: x" in shown
+
+
+def test_import_loads_nothing_heavy() -> None:
+    loaded = set(python("import sys, fusedstep; print(*sys.modules)").split())
+    assert "fusedstep" in loaded
+    assert not loaded & {"numba", "_cffi_backend", "rich", "matplotlib", "torch", "sklearn"}
+
+
+def test_backends_by_name() -> None:
+    for backend in ("auto", "c", "numpy"):
+        if backend != "numpy" and MISSING:
+            continue
+        p = np.ones(3)
+        fs.SGD(p, lr=1.0, backend=backend).step(np.ones(3))
+        assert (p == 0).all()
+
+
+@needs_c
+def test_scalars_are_the_members_of_the_c_struct() -> None:
+    """They are passed by position, so the order must be the same."""
+    from fusedstep._engine import ffi
+    from fusedstep.coefficients import Scalars
+
+    members = tuple(name for name, _ in ffi.typeof("fs_scalars").fields)
+    assert members == Scalars._fields
+
+
+@needs_c
+def test_every_kernel_of_the_reference_is_in_the_table(isa: str) -> None:
+    from fusedstep._engine import ffi, lib
+
+    found = [
+        (rule, dtype, has, inside)
+        for rule in ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+        for dtype in ("float32", "float64")
+        for has in range(8)
+        for inside in (0, 1)
+        if lib.fs_find_kernel(rule.encode(), dtype.encode(), has, inside) != ffi.NULL
+    ]
+    assert len(found) == 2 * 21
+
+
+def test_set_isa_needs_a_name_that_is_there() -> None:
+    with pytest.raises((ValueError, RuntimeError)):
+        fs.set_isa("mmx")

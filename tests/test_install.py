@@ -1,0 +1,84 @@
+"""The package builds anywhere from its sdist, and says what it lacks. Slow: it compiles."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An sdist of this tree: what is not in it is not there for the builds below."""
+    folder = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "venv", folder / "tools")
+    run(folder / "tools/bin/pip", "install", "build")
+    run(folder / "tools/bin/python", "-m", "build", "--sdist", "-o", folder, ROOT)
+    return next(folder.glob("fusedstep-*.tar.gz"))
+
+
+def test_one_abi3_wheel(source: Path, tmp_path: Path) -> None:
+    run(
+        *(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, source),
+        FUSEDSTEP_REQUIRE_C="1",
+    )
+    wheel = next(tmp_path.glob("*.whl"))
+    assert "-cp310-abi3-" in wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "fusedstep/_engine.abi3.so" in names
+    assert "fusedstep/py.typed" in names
+    assert not [name for name in names if name.startswith(("csrc", "tests", "bench"))]
+
+
+def test_installs_without_a_compiler(source: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    run(tmp_path / "venv/bin/pip", "install", source, CC="/no/such/compiler")
+    python = tmp_path / "venv/bin/python"
+    information = run(python, "-c", "import fusedstep as fs; print(fs.info())")
+    assert "engine c      MISSING: it was not built" in information
+    assert "Install gcc or clang" in information
+    step = (
+        "import warnings, numpy as np, fusedstep as fs\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    p = np.ones(3); fs.SGD(p, lr=1.0).step(np.ones(3)); fs.SGD(p)\n"
+        "assert (p == 0).all()\n"
+        "assert [w.category for w in caught] == [RuntimeWarning], caught\n"
+        "assert caught[0].filename == '<string>', caught[0].filename\n"
+        "try:\n"
+        "    fs.SGD(p, backend='c')\n"
+        "except RuntimeError as error:\n"
+        "    print(error)\n"
+    )
+    assert "backend='c' is not available: it was not built" in run(python, "-c", step)
+
+
+def test_a_wheel_without_the_engine_is_refused(source: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, source],
+        env={**os.environ, "CC": "/no/such/compiler", "FUSEDSTEP_REQUIRE_C": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert not list(tmp_path.glob("*.whl"))

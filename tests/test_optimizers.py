@@ -1,0 +1,375 @@
+"""The optimizers as their users see them: structures, groups, state, resuming."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pytest
+from cases import BASES, Case, differing_bits, ordinary
+
+import fusedstep as fs
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+def ones(*shape: int) -> Array:
+    return np.ones(shape, np.float32)
+
+
+def test_an_array() -> None:
+    p = ones(3)
+    optimizer = fs.SGD(p, lr=0.25, momentum=0.5)
+    optimizer.step(ones(3))
+    assert (p == 0.75).all()
+    assert set(optimizer.state) == {"b", "t"}
+    assert optimizer.state["t"] == 1
+    assert (optimizer.state["b"] == 1).all()
+
+
+def test_a_sequence() -> None:
+    params = [ones(3), ones(2)]
+    optimizer = fs.SGD(iter(params), lr=0.25, momentum=0.5)
+    optimizer.step((ones(3), ones(2)))
+    optimizer.step(g for g in (ones(3), ones(2)))
+    assert [p[0] for p in params] == [0.375, 0.375]
+    assert isinstance(optimizer.state, list)
+    assert [state["t"] for state in optimizer.state] == [2, 2]
+
+
+def test_a_mapping_in_any_order() -> None:
+    params = {"w": ones(3), 7: ones(2)}
+    optimizer = fs.SGD(params, lr=0.25)
+    optimizer.step({7: ones(2) * 2, "w": ones(3)})
+    assert params["w"][0] == 0.75
+    assert params[7][0] == 0.5
+    assert list(optimizer.state) == ["w", 7]
+    assert optimizer.state["w"] == {"t": 1}
+
+
+class Layer(NamedTuple):
+    w: Array
+    b: Array
+
+
+def test_a_nested_structure() -> None:
+    params = {"layers": [Layer(ones(2, 2), ones(2)), {"w": ones(3)}], "scale": ones()}
+    optimizer = fs.SGD(params, lr=1.0, momentum=0.5)
+    optimizer.step({"scale": ones(), "layers": [Layer(ones(2, 2), ones(2)), {"w": 2 * ones(3)}]})
+    assert (params["layers"][0].w == 0).all()
+    assert (params["layers"][1]["w"] == -1).all()
+    assert params["scale"] == 0
+    assert optimizer.state["layers"][1]["w"]["b"][0] == 2
+    assert optimizer.state["layers"][0][1]["t"] == 1
+
+
+def test_groups() -> None:
+    a, b, c = ones(2), ones(2), ones(2)
+    groups = [{"params": [a, b]}, {"params": {"c": c}, "lr": 0.5, "momentum": 0.5}]
+    optimizer = fs.SGD(groups, lr=0.25)
+    optimizer.step([[ones(2), ones(2)], {"c": ones(2)}])
+    assert [p[0] for p in (a, b, c)] == [0.75, 0.75, 0.5]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.5]
+    assert optimizer.param_groups[0]["params"] == [a, b]
+    assert optimizer.state[0][0] == {"t": 1}
+    assert set(optimizer.state[1]["c"]) == {"b", "t"}
+    with pytest.raises(ValueError, match=r"lr differs between the groups: \[0.25, 0.5\]"):
+        _ = optimizer.lr
+    optimizer.lr = 1.0
+    assert optimizer.lr == 1.0
+    optimizer.step([[ones(2), None], {"c": None}])
+    assert [p[0] for p in (a, b, c)] == [-0.25, 0.75, 0.5]
+
+
+def test_a_mapping_with_a_parameter_called_params() -> None:
+    params = {"params": ones(2)}
+    fs.SGD(params, lr=1.0).step({"params": ones(2)})
+    assert (params["params"] == 0).all()
+
+
+def test_mixed_dtypes_among_parameters() -> None:
+    params = [np.ones(3, np.float32), np.ones(3, np.float64)]
+    optimizer = fs.AdamW(params, lr=0.1)
+    optimizer.step([np.ones(3, np.float32), np.ones(3, np.float64)])
+    assert [state["m"].dtype for state in optimizer.state] == [np.float32, np.float64]
+    np.testing.assert_allclose(params[0], params[1], rtol=1e-6)
+    assert params[0][0] != params[1][0]
+
+
+def test_no_gradient_skips_a_parameter() -> None:
+    """Its state and its t stay, and its bias correction goes on from its own t."""
+    rng = np.random.default_rng(0)
+    params = [ordinary(rng, 40, np.float32) for _ in range(3)]
+    alone = [p.copy() for p in params]
+    optimizer = fs.AdamW(params, lr=0.1)
+    separate = [fs.AdamW(p, lr=0.1, backend="numpy") for p in alone]
+    pattern = [(1, 1, 1), (1, 0, 1), (1, 0, 1), (0, 0, 0), (0, 1, 1), (1, 1, 1), (1, 1, 0)]
+    for present in pattern:
+        grads = [ordinary(rng, 40, np.float32) if there else None for there in present]
+        optimizer.step(grads)
+        for one, g in zip(separate, grads, strict=True):
+            if g is not None:
+                one.step(g)
+    for p, expected, state, one in zip(params, alone, optimizer.state, separate, strict=True):
+        assert differing_bits(p, expected) == 0
+        assert differing_bits(state["v"], one.state["v"]) == 0
+        assert state["t"] == one.state["t"]
+    assert [state["t"] for state in optimizer.state] == [5, 4, 5]
+
+
+def test_dampening_starts_with_each_parameters_own_first_step() -> None:
+    params = [ones(1), ones(1)]
+    optimizer = fs.SGD(params, lr=1.0, momentum=0.5, dampening=0.5)
+    optimizer.step([ones(1), None])
+    optimizer.step([ones(1), ones(1)])
+    assert [float(state["b"][0]) for state in optimizer.state] == [1.0, 1.0]
+
+
+def test_hyperparameters_change_between_steps() -> None:
+    p = ones(1)
+    optimizer = fs.SGD(p, lr=1.0)
+    optimizer.step(ones(1))
+    optimizer.lr = 0.25
+    optimizer.step(ones(1))
+    assert p == -0.25
+    optimizer.param_groups[0]["weight_decay"] = 1.0
+    optimizer.step(ones(1))
+    assert p == -0.4375
+    optimizer.param_groups[0].update(weight_decay=0, maximize=True, lr=1)
+    optimizer.step(ones(1))
+    assert p == 0.5625
+    assert optimizer.lr == 1.0
+
+
+def test_options_that_need_state_switch_on_later() -> None:
+    p, expected = ones(40), ones(40)
+    g = np.linspace(-1, 1, 40, dtype=np.float32)
+    optimizer = fs.RMSprop(p)
+    optimizer.step(g)
+    optimizer.param_groups[0].update(momentum=0.9, centered=True)
+    assert set(optimizer.state) == {"v", "t"}
+    optimizer.step(g)
+    assert set(optimizer.state) == {"v", "a", "b", "t"}
+
+    v, a, b = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    fs.functional.rmsprop(expected, g, v, t=1, backend="numpy")
+    fs.functional.rmsprop(expected, g, v, a, b, t=2, momentum=0.9, backend="numpy")
+    assert differing_bits(p, expected) == 0
+    assert differing_bits(optimizer.state["b"], b) == 0
+
+
+def test_state_is_live_but_fixed() -> None:
+    p = ones(2)
+    optimizer = fs.SGD(p, lr=1.0, momentum=1.0)
+    optimizer.step(ones(2))
+    state = optimizer.state
+    state["b"][...] = 0
+    optimizer.step(ones(2))
+    assert (p == -1).all()
+    assert state["t"] == 2
+    with pytest.raises(TypeError):
+        state["t"] = 5
+    assert "array" in repr(state)
+
+
+def test_adagrad_starts_from_the_initial_accumulator() -> None:
+    optimizer = fs.Adagrad(ones(3), initial_accumulator_value=0.5)
+    assert (optimizer.state["s"] == 0.5).all()
+    assert optimizer.state["t"] == 0
+
+
+def test_a_gradient_is_only_read() -> None:
+    g = ones(50)
+    g.flags.writeable = False
+    for case in BASES:
+        case.optimizer(ones(50), **case.options).step(g)  # type: ignore[call-arg, arg-type]
+    assert (g == 1).all()
+
+
+def test_the_same_list_with_other_arrays() -> None:
+    params, grads = [ones(2), ones(2)], [ones(2), ones(2)]
+    optimizer = fs.SGD(params, lr=1.0)
+    optimizer.step(grads)
+    grads[1] = 2 * ones(2)
+    optimizer.step(grads)
+    grads[0] = 3 * ones(2)
+    optimizer.step(grads)
+    assert [p[0] for p in params] == [-4, -4]
+
+
+def test_one_gradient_for_two_parameters() -> None:
+    params, g = [ones(2), ones(2)], ones(2)
+    fs.SGD(params, lr=1.0).step([g, g])
+    assert (params[0] == 0).all()
+    assert (params[1] == 0).all()
+
+
+# ---- going on as if nothing had been ----
+
+
+def run(optimizer: fs.Optimizer, seed: int, steps: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        optimizer.step({"w": ordinary(rng, 90, np.float32), "b": ordinary(rng, 7, np.float32)})
+        optimizer.lr *= 0.9
+
+
+def start(case: Case) -> tuple[dict[str, Array], fs.Optimizer]:
+    rng = np.random.default_rng(5)
+    params = {"w": ordinary(rng, 90, np.float32), "b": ordinary(rng, 7, np.float32)}
+    return params, case.optimizer(params, lr=0.1, **case.options)  # type: ignore[call-arg, arg-type]
+
+
+@pytest.mark.parametrize("way", ["state_dict", "pickled state_dict", "pickle", "deepcopy"])
+@pytest.mark.parametrize("case", BASES, ids=lambda case: case.name)
+def test_resumes_with_the_same_bits(case: Case, way: str) -> None:
+    params, optimizer = start(case)
+    run(optimizer, 1, 3)
+    if "state_dict" in way:
+        saved, kept = optimizer.state_dict(), {key: p.copy() for key, p in params.items()}
+        if "pickled" in way:
+            saved = pickle.loads(pickle.dumps(saved))
+        resumed_params, resumed = start(case)
+        resumed.load_state_dict(saved)
+        for key, p in kept.items():
+            resumed_params[key][...] = p
+    else:
+        pair = params, optimizer
+        twin = pickle.loads(pickle.dumps(pair)) if way == "pickle" else copy.deepcopy(pair)
+        resumed_params, resumed = twin
+    run(optimizer, 2, 3)
+    run(resumed, 2, 3)
+    for key, p in params.items():
+        assert differing_bits(resumed_params[key], p) == 0
+        assert resumed.state[key]["t"] == 6
+        for letter, array in optimizer.state[key].items():
+            if letter != "t":
+                assert differing_bits(resumed.state[key][letter], array) == 0
+    assert resumed.lr == optimizer.lr
+
+
+def test_a_state_dict_is_a_copy() -> None:
+    p = ones(2)
+    optimizer = fs.SGD(p, momentum=0.9)
+    optimizer.step(ones(2))
+    saved = optimizer.state_dict()
+    optimizer.step(ones(2))
+    assert (saved["state"]["b"] == 1).all()
+    assert saved["state"]["t"] == 1
+    held = optimizer.state["b"]
+    optimizer.load_state_dict(saved)
+    saved["state"]["b"][...] = 7
+    assert (held == 1).all()
+    assert optimizer.state["b"] is held
+
+
+def test_loading_brings_its_options() -> None:
+    p = ones(3)
+    source = fs.Adam(ones(3), amsgrad=True, lr=0.5)
+    source.step(ones(3))
+    optimizer = fs.Adam(p)
+    optimizer.load_state_dict(source.state_dict())
+    assert optimizer.lr == 0.5
+    assert differing_bits(optimizer.state["x"], source.state["x"]) == 0
+    optimizer.step(ones(3))
+    source.step(ones(3))
+    assert differing_bits(optimizer.state["x"], source.state["x"]) == 0
+
+
+# ---- the steps without an object ----
+
+CALLS = {
+    fs.SGD: (fs.functional.sgd, "b"),
+    fs.Adagrad: (fs.functional.adagrad, "s"),
+    fs.RMSprop: (fs.functional.rmsprop, "vab"),
+    fs.Adam: (fs.functional.adam, "mvx"),
+    fs.AdamW: (fs.functional.adamw, "mvx"),
+}
+
+
+@pytest.mark.parametrize("case", BASES, ids=lambda case: case.name)
+def test_functional_equals_the_optimizer(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    p = ordinary(rng, 500, np.float32).reshape(20, 25)
+    mine = p.copy()
+    optimizer = case.optimizer(p, **case.options)  # type: ignore[call-arg, arg-type]
+    call, letters = CALLS[case.optimizer]
+    options = {
+        name: value
+        for name, value in case.options.items()
+        if name in inspect.signature(call).parameters
+    }
+    # In another layout than p, as arrays of the caller's own may be.
+    states = {
+        letter: np.array(optimizer.state[letter], order="F")
+        for letter in letters
+        if letter in optimizer.state
+    }
+    for t in (1, 2, 3):
+        g = ordinary(rng, 500, np.float32).reshape(20, 25)
+        optimizer.step(g)
+        call(mine, g, **states, t=t, **options)  # type: ignore[operator]
+    assert differing_bits(mine, p) == 0
+    for letter, array in states.items():
+        assert differing_bits(array, optimizer.state[letter]) == 0
+
+
+@pytest.mark.parametrize("optimizer", CALLS, ids=lambda optimizer: optimizer.__name__)
+def test_functional_has_the_defaults_of_the_class(optimizer: Any) -> None:
+    """But for those that a state array passed or left out stands for."""
+    implied = {"params", "amsgrad", "centered", "initial_accumulator_value"}
+    of_class = inspect.signature(optimizer).parameters
+    of_function = inspect.signature(CALLS[optimizer][0]).parameters
+    names = [name for name in of_class if name not in implied]
+    assert [name for name in of_function if name in of_class] == names
+    for name in names:
+        assert of_function[name].default == of_class[name].default, name
+
+
+def test_functional_schedule() -> None:
+    p = np.array([1.0])
+    m, v = np.zeros(1), np.zeros(1)
+    fs.functional.adamw(
+        p,
+        np.zeros(1),
+        m,
+        v,
+        t=1,
+        lr=0.1,
+        initial_lr=0.2,
+        weight_decay=0.5,
+        decay_scale="schedule",
+    )
+    assert p == 0.75
+
+
+# ---- one call a step ----
+
+
+def test_a_step_is_one_call_and_allocates_nothing_that_grows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if fs.info().backends["c"] is not None:
+        pytest.skip("no C engine")
+    from fusedstep.backends import c
+
+    calls = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            calls.append(name)
+            return getattr(lib, name)
+
+    lib = c.lib
+    for count in (1, 1000):
+        params, grads = [ones(10) for _ in range(count)], [ones(10) for _ in range(count)]
+        optimizer = fs.AdamW(params)
+        optimizer.step(grads)
+        monkeypatch.setattr(c, "lib", Counting())
+        calls.clear()
+        optimizer.step(grads)
+        assert calls == ["fs_step"]
+        monkeypatch.setattr(c, "lib", lib)

@@ -1,0 +1,188 @@
+"""Threads decide the time of a step and never its result, whoever else has threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import differing_bits, ordinary
+from conftest import needs_c
+
+import fusedstep as fs
+
+pytestmark = needs_c
+
+N = 300_000
+
+
+def problem(seed: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    return ordinary(rng, N, np.float32), ordinary(rng, N, np.float32)
+
+
+def result(seed: int, steps: int, backend: str = "c") -> Any:
+    p, g = problem(seed)
+    optimizer = fs.AdamW(p, backend=backend)
+    for _ in range(steps):
+        optimizer.step(g)
+    return p
+
+
+@pytest.fixture
+def two_threads() -> Any:
+    before = fs.get_num_threads()
+    fs.set_num_threads(2)
+    yield
+    fs.set_num_threads(before)
+
+
+def test_helpers_are_used_and_then_only_where_they_help(two_threads: None) -> None:
+    from fusedstep.backends import c
+
+    p, g = problem(0)
+    optimizer = fs.AdamW(p)
+    teams = []
+    for _ in range(100):
+        optimizer.step(g)
+        teams.append(c.team())
+    assert teams[0] in ("pool", "openmp")
+    assert {"pool", "caller", "openmp"} >= set(teams)
+    fs.set_num_threads(1)
+    optimizer.step(g)
+    assert c.team() == "caller"
+
+
+def test_small_steps_stay_with_the_caller(two_threads: None) -> None:
+    from fusedstep.backends import c
+
+    fs.SGD(np.zeros(1000, np.float32)).step(np.zeros(1000, np.float32))
+    assert c.team() == "caller"
+
+
+def test_many_steps_with_helpers_coming_and_going(two_threads: None) -> None:
+    """Hundreds of steps go through every phase of the search for the faster way."""
+    assert differing_bits(result(1, 300), result(1, 300, "numpy")) == 0
+
+
+def test_several_python_threads(two_threads: None) -> None:
+    expected = [result(seed, 40, "numpy") for seed in range(5)]
+    found: dict[int, Any] = {}
+    ready = threading.Barrier(5)
+
+    def work(seed: int) -> None:
+        ready.wait()
+        found[seed] = result(seed, 40)
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert not worker.is_alive()
+    for seed in range(5):
+        assert differing_bits(found[seed], expected[seed]) == 0
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+FORK = """
+import os, sys
+import numpy as np
+import fusedstep as fs
+{before}
+fs.set_num_threads(2)
+p, g = np.ones(300_000, np.float32), np.full(300_000, 0.25, np.float32)
+optimizer = fs.SGD(p, lr=1.0)
+for _ in range(20):
+    {between}
+    optimizer.step(g)
+child = os.fork()
+for _ in range(20):
+    optimizer.step(g)
+assert (p == -9).all()
+if child == 0:
+    grandchild = os.fork()
+    optimizer.step(g)
+    assert (p == -9.25).all()
+    if grandchild:
+        assert os.waitpid(grandchild, 0)[1] == 0
+    sys.stdout.write("stepped\\n")
+    sys.stdout.flush()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_children_of_a_fork(two_threads: None) -> None:
+    done = python(FORK.format(before="", between=""))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stepped") == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_children_of_a_fork_beside_torch() -> None:
+    """Torch's OpenMP team, borrowed by the parent, is gone in the child."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    done = python(
+        FORK.format(
+            before="import torch\na = torch.rand(300, 300)\nteams = set()\n"
+            "from fusedstep.backends import c",
+            between="a @ a; teams.add(c.team())",
+        )
+        + "assert 'openmp' in teams or torch.get_num_threads() < 2, teams\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stepped") == 2
+
+
+def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept() -> None:
+    """Torch can set the thread to flush subnormals: the step keeps them, and the setting."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    p, g = np.full(100, 3e-39, np.float32), np.full(100, 2e-39, np.float32)
+    expected, flushed = p.copy(), p.copy()
+    fs.SGD(expected, lr=0.5, backend="numpy").step(g)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU cannot flush subnormals")
+    try:
+        fs.SGD(p, lr=0.5, backend="c").step(g)
+        fs.SGD(flushed, lr=0.5, backend="numpy").step(g)
+    finally:
+        torch.set_flush_denormal(False)
+    assert expected[0] > 0
+    assert differing_bits(p, expected) == 0
+    assert (flushed == 0).all()
+
+
+def test_environment() -> None:
+    show = "import fusedstep as fs; info = fs.info(); print(info.isa, info.threads)"
+    done = python(show, FUSEDSTEP_ISA="baseline", FUSEDSTEP_NUM_THREADS="3")
+    assert done.stdout.split() == ["baseline", "3"]
+    for name, value in (
+        ("FUSEDSTEP_ISA", "avx9"),
+        ("FUSEDSTEP_NUM_THREADS", "0"),
+        ("FUSEDSTEP_NUM_THREADS", "many"),
+    ):
+        done = python(show, **{name: value})
+        assert done.returncode != 0
+        assert f"{name}='{value}'" in done.stderr
+        assert "pass" in done.stderr
+
+
+def test_environment_is_no_ground_to_fall_back() -> None:
+    step = "import numpy as np, fusedstep as fs; fs.SGD(np.zeros(3))"
+    done = python(step, FUSEDSTEP_ISA="avx9")
+    assert "FUSEDSTEP_ISA='avx9' is not an instruction set that this CPU runs" in done.stderr
