@@ -1,4 +1,4 @@
-"""Steps inside a training loop: a matrix product before each, timed with what it does to the product.
+"""Steps inside a training loop: a matrix product before each, and what it suffers.
 
     python bench/loops.py numpy|torch [--rounds N]
 

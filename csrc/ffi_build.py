@@ -35,7 +35,7 @@ ffi.set_source(
     "fusedstep._engine",
     '#include <stdint.h>\n#include "api.h"',
     sources=[f"csrc/{path.name}" for path in sorted(HERE.glob("*.c"))],
-    depends=[f"csrc/{path.name}" for path in sorted(HERE.glob("*.[hi]*")) + [Path(__file__)]],
+    depends=["csrc/ffi_build.py", *(f"csrc/{path.name}" for path in sorted(HERE.glob("*.[hi]*")))],
     include_dirs=["csrc"],
     libraries=["m", "dl", "pthread"],
     extra_compile_args=FLAGS,

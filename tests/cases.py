@@ -18,7 +18,7 @@ OURS = {"eps_inside_sqrt", "bias_correction", "decay_scale", "l1"}
 
 class Case(NamedTuple):
     name: str
-    optimizer: type[fs.Optimizer]
+    optimizer: Any
     options: dict[str, Any]
 
     @property
@@ -58,9 +58,7 @@ BASES = [
     Case("adam-uncorrected", fs.Adam, {"bias_correction": False}),
     Case("adam-inside", fs.Adam, {"eps": 1e-3, "eps_inside_sqrt": True}),
     Case("adam-amsgrad", fs.Adam, {"amsgrad": True, "betas": (0.8, 0.9)}),
-    Case(
-        "adam-amsgrad-inside", fs.Adam, {"amsgrad": True, "eps": 1e-3, "eps_inside_sqrt": True}
-    ),
+    Case("adam-amsgrad-inside", fs.Adam, {"amsgrad": True, "eps": 1e-3, "eps_inside_sqrt": True}),
     Case("adamw", fs.AdamW, {"weight_decay": 0.1}),
     Case("adamw-uncorrected", fs.AdamW, {"weight_decay": 0.1, "bias_correction": False}),
     Case("adamw-inside", fs.AdamW, {"weight_decay": 0.1, "eps": 1e-3, "eps_inside_sqrt": True}),
@@ -87,7 +85,7 @@ CASES = [
     for crossed in CROSSED
 ]
 
-DTYPES = [np.float32, np.float64]
+DTYPES: list[Any] = [np.float32, np.float64]
 
 # Around the widest vector (16 float32), a chunk (16,384 elements) and a run that is split
 # at a cache line (1,024), and large odd ones that several threads share.

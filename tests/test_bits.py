@@ -29,7 +29,7 @@ def steps(
 ) -> dict[str, np.ndarray[Any, Any]]:
     """The parameter and the state, by letter, after a step with each of `grads`."""
     p = p.copy()
-    optimizer = case.optimizer(p, backend=backend, **case.options)  # type: ignore[call-arg, arg-type]
+    optimizer = case.optimizer(p, backend=backend, **case.options)
     for g in grads:
         optimizer.step(g)
     return {"p": p, **{letter: a for letter, a in optimizer.state.items() if letter != "t"}}
@@ -75,7 +75,7 @@ def test_odd_offsets(offset: int, dtype: Any) -> None:
         results = []
         for backend in ("c", "numpy"):
             memory = p.copy()
-            optimizer = case.optimizer(memory[offset:], backend=backend, **case.options)  # type: ignore[call-arg, arg-type]
+            optimizer = case.optimizer(memory[offset:], backend=backend, **case.options)
             for g in grads:
                 optimizer.step(g[2 * offset :])
             results.append([memory, *(optimizer.state[letter] for letter in "mvx")])

@@ -100,6 +100,7 @@ def test_backends_by_name() -> None:
 def test_scalars_are_the_members_of_the_c_struct() -> None:
     """They are passed by position, so the order must be the same."""
     from fusedstep._engine import ffi
+
     from fusedstep.coefficients import Scalars
 
     members = tuple(name for name, _ in ffi.typeof("fs_scalars").fields)

@@ -42,7 +42,7 @@ BAD_PARAMETERS = {
     "booleans": (zeros(3, dtype=bool), TypeError, "bool.*astype"),
     "records": (zeros(3, dtype=[("x", "f4")]), TypeError, "float32 or float64"),
     "foreign bytes": (zeros(3, dtype=">f4"), TypeError, "'>f4'.*byte order"),
-    "masked": (np.ma.masked_array(zeros(3), [0, 1, 0]), TypeError, "mask.*`.data`"),
+    "masked": (np.ma.masked_array(zeros(3), [False, True, False]), TypeError, "mask.*`.data`"),
     "NumPy scalar": (np.float32(1), TypeError, "float32.*asarray"),
     "number": (1.0, TypeError, "1.0 .float.*NumPy array"),
     "None": (None, TypeError, "None.*NumPy array"),
@@ -66,7 +66,8 @@ def test_bad_parameters(name: str) -> None:
 
 
 def test_no_parameters() -> None:
-    for nothing in ([], {}, {"layer": []}, [{"params": []}]):
+    nothings: list[Any] = [[], {}, {"layer": []}, [{"params": []}]]
+    for nothing in nothings:
         with pytest.raises(ValueError, match="params is empty"):
             fs.SGD(nothing)
 
@@ -91,7 +92,7 @@ def bad_gradients(p: Array, other: Array, m: Array) -> dict[str, tuple[Any, type
         "integers": (zeros(4, dtype=np.int32), TypeError, "int32"),
         "objects": (zeros(4, dtype=object), TypeError, "object"),
         "list": ([0.0] * 4, TypeError, "NumPy array"),
-        "masked": (np.ma.masked_array(zeros(4), 0), TypeError, "mask"),
+        "masked": (np.ma.masked_array(zeros(4), False), TypeError, "mask"),
         "number": (1.0, TypeError, "1.0"),
         "its parameter": (p, ValueError, r"shares memory with params\['p'\].*copy"),
         "part of it": (packed[2:6], ValueError, r"shares memory with params\['p'\]"),
@@ -209,7 +210,7 @@ def test_bad_hyperparameters(
     optimizer: type[fs.Optimizer], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
-        optimizer(zeros(2), **options)  # type: ignore[call-arg]
+        optimizer(zeros(2), **options)
 
 
 def test_unknown_options() -> None:
@@ -311,5 +312,5 @@ def test_bad_threads_and_isa() -> None:
         with pytest.raises(ValueError, match=f"n={bad!r} is no number of threads"):
             fs.set_num_threads(bad)  # type: ignore[arg-type]
     if fs.info().backends["c"] is None:
-        with pytest.raises(ValueError, match="name='avx9'.*pass one of 'baseline'"):
+        with pytest.raises(ValueError, match=r"name='avx9'.*pass one of 'baseline'"):
             fs.set_isa("avx9")

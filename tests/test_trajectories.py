@@ -159,9 +159,9 @@ def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -
 @on_each_backend
 @for_each(BASES)
 def test_float32_strays_from_the_papers_by_a_few_roundings_a_step(case: Case, backend: str) -> None:
-    # BASES alone: g + λ·p may cancel, and sign(p) differ, at any step of the crossed ones,
-    # which float64 has the digits to judge. A first step of Adam rounds 12 times at most
-    # between its inputs and p, the longest way that there is.
+    # BASES alone: in the crossed ones g + λ·p may cancel and sign(p) differ at any step, which
+    # float64 has the digits to judge. The longest way from inputs to p, a first step of Adam,
+    # comes to 12 half ulps at most; each further step may add as much.
     start, gradients = problem(np.float32)
     actual = walk(case, backend, start, gradients)
     expected = ORACLES[case.optimizer](start, gradients, **case.options)

@@ -2,7 +2,8 @@
 
 from fusedstep import functional
 from fusedstep.dispatch import get_isa, info, set_isa
-from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from fusedstep.optimizer import Optimizer
+from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from fusedstep.threads import get_num_threads, set_num_threads
 
 __all__ = [

@@ -73,9 +73,14 @@ class Written:
         self.lows = [low for low, *_ in bounded]
         self.highs = list(accumulate((high for _, high, *_ in bounded), max))
 
-    def overlapping(self, array: Array, low: int, high: int, before: int | None = None) -> str | None:
-        """The name of an array here that shares an element with `array`, which lies in
-        [low, high). Only the first `before` arrays are looked at, in order of address."""
+    def overlapping(
+        self, array: Array, low: int, high: int, before: int | None = None
+    ) -> str | None:
+        """The name of an array here that shares an element with `array`.
+
+        `array` lies in [low, high). Only the first `before` arrays are looked at, in order
+        of address.
+        """
         at = bisect_left(self.lows, high) if before is None else before
         while at > 0 and self.highs[at - 1] > low:
             at -= 1
@@ -143,7 +148,9 @@ def check_array(array: Any, name: str) -> None:
             "`x.detach().numpy()` of a torch tensor on the CPU, which share its memory"
         )
     if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask a step would ignore; pass its `.data`")
+        raise TypeError(
+            f"{name} is a masked array, whose mask a step would ignore; pass its `.data`"
+        )
 
 
 def check_written(array: Array, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,27 +39,28 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("info", help="show which engines are there, and why others are not")
     demo = commands.add_parser(
         "demo",
-        help="train a small network with every optimizer, fused and in plain NumPy",
+        help="train a small network with every optimizer, and with its rule in plain NumPy",
+        description="Train a small network to read handwritten digits, with every optimizer "
+        "and again with its rule in plain NumPy. Compare times and bits, and draw the losses.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument("--epochs", type=_epochs, default=10, help="passes over the digits")
-    demo.add_argument("--seed", type=_seed, default=0, help="of the split, weights and batches")
+    demo.add_argument(
+        "--epochs", type=partial(_whole, least=1), default=10, help="passes over the digits"
+    )
+    demo.add_argument(
+        "--seed",
+        type=partial(_whole, least=0),
+        default=0,
+        help="fixes the split of the digits, the initial weights and the batches",
+    )
     demo.add_argument(
         "--picture",
         type=_picture,
         default="fusedstep-demo.png",
         metavar="PATH",
-        help="where to save the losses, as PNG",
+        help="where to save the picture of the losses",
     )
     return parser
-
-
-def _epochs(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _seed(text: str) -> int:
-    return _whole(text, 0)
 
 
 def _whole(text: str, least: int) -> int:
@@ -70,7 +72,7 @@ def _whole(text: str, least: int) -> int:
 def _picture(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png")
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a PNG; end it in .png")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no directory; create it first")
     return path
@@ -80,12 +82,14 @@ def _demo(options: argparse.Namespace) -> int:
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:
         return _fail(f"the demo needs {', '.join(missing)}: pip install 'fusedstep[demo]'")
-    from fusedstep.demo import demo
+    from fusedstep.demo import draw, run
 
+    results = run(options.epochs, options.seed)
     try:
-        demo(options.epochs, options.picture, options.seed)
+        draw(results, options.picture)
     except OSError as error:
-        return _fail(f"cannot write {options.picture}: {error.strerror}")
+        return _fail(f"cannot write {options.picture}: {error.strerror}; name another --picture")
+    print(f"The losses are drawn in {options.picture}")
     return 0
 
 

@@ -247,7 +247,7 @@ def _step(
     written = Written([("p", p), *present.items()])
     written.refuse_overlaps()
     written.refuse(g, "g")
-    row = Row(0, p, [letter and present[letter] for letter in rule.letters], g)
+    row = Row(0, p, rule.letters, present, g)
     Plan(table, [Job(rule, p.dtype)], [row]).run([scalars])
 
 

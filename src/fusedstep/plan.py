@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,15 +19,24 @@ class Job(NamedTuple):
 
 
 class Row:
-    """One tensor: parameter, state in the rule's order (None: not there), and gradient."""
+    """One tensor: parameter, state in the order of the rule's letters, and gradient."""
 
     __slots__ = ("g", "job", "p", "states", "walk")
 
-    def __init__(self, job: int, p: Array, states: Sequence[Array | None], g: Array) -> None:
+    def __init__(
+        self,
+        job: int,
+        p: Array,
+        letters: Sequence[str | None],
+        states: Mapping[str, Array],
+        g: Array,
+    ) -> None:
         self.job = job
         self.walk = Walk(p)
         self.p = Operand(p, self.walk)
-        self.states = [state if state is None else Operand(state, self.walk) for state in states]
+        self.states = [
+            None if letter is None else Operand(states[letter], self.walk) for letter in letters
+        ]
         self.g = Operand(g, self.walk)
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 
 from fusedstep.coefficients import Scalars
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 State: TypeAlias = Array | None
 
 

@@ -33,7 +33,7 @@ class Branch:
         self.path = path
         self.children = children
         self.keys = list(children)
-        self.paths = [path for child in children.values() for path in child.paths]
+        self.paths: list[str] = [path for child in children.values() for path in child.paths]
         self.shallow = all(isinstance(child, Leaf) for child in children.values())
 
     def flatten(self, value: Any, name: str) -> list[Any]:
@@ -56,19 +56,21 @@ class Branch:
 
 class List(Branch):
     def items(self, value: Any, name: str) -> list[Any]:
-        if not isinstance(value, list):
-            if isinstance(value, Mapping) or is_array(value) or not is_collection(value):
-                raise TypeError(
-                    f"{name}{self.path} is {describe(value)}; pass a sequence of "
-                    f"{len(self.keys)}, in the order of the parameters"
-                )
-            value = list(value)
-        if len(value) != len(self.keys):
+        if isinstance(value, list):
+            items = value
+        elif isinstance(value, Mapping) or is_array(value) or not is_collection(value):
+            raise TypeError(
+                f"{name}{self.path} is {describe(value)}; pass a sequence of "
+                f"{len(self.keys)}, in the order of the parameters"
+            )
+        else:
+            items = list(value)
+        if len(items) != len(self.keys):
             raise ValueError(
-                f"{name}{self.path} has {len(value)} items for {len(self.keys)} parameters; "
+                f"{name}{self.path} has {len(items)} items for {len(self.keys)} parameters; "
                 "pass one for each, None for a parameter to skip"
             )
-        return value
+        return items
 
     def rebuild(self, leaves: Iterable[Any]) -> Any:
         leaves = iter(leaves)

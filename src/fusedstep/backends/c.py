@@ -60,7 +60,7 @@ class Table:
 
 def isas() -> list[str]:
     """The instruction sets that this build holds and this CPU runs, plainest first."""
-    names = []
+    names: list[str] = []
     while name := lib.fs_isa_name(len(names)):
         names.append(ffi.string(name).decode())
     return [name for index, name in enumerate(names) if lib.fs_isa_supported(index)]

@@ -28,7 +28,7 @@ class Table:
             for row in self.rows:
                 rule, h = self.jobs[row.job].rule, narrowed[row.job]
                 p = row.p.flat
-                states = [state and state.flat for state in row.states]
+                states = [None if state is None else state.flat for state in row.states]
                 g = reference.gradient(p, row.g.flat, h)
                 results = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
                 for array, result in zip((p, *states), results, strict=True):

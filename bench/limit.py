@@ -1,0 +1,59 @@
+"""The memory's limit: a step's traffic without its arithmetic, run by the step's own runner.
+
+`limit.c` is compiled on first use, with the flags of the engine and for this machine's CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from fusedstep._engine import ffi, lib
+
+import fusedstep as fs
+from fusedstep import threads
+from fusedstep.backends import c
+
+HERE = Path(__file__).parent
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    folder = tempfile.mkdtemp(prefix="fusedstep-limit-")
+    built = os.path.join(folder, "limit.so")
+    compiler = os.environ.get("CC", "cc")
+    flags = ["-O3", "-march=native", "-shared", "-fPIC", f"-I{HERE.parent / 'csrc'}"]
+    subprocess.run([compiler, *flags, "-o", built, str(HERE / "limit.c")], check=True)
+    return ctypes.CDLL(built)
+
+
+def limit_of(optimizer: fs.Optimizer) -> Callable[[], None]:
+    """What takes the time of a step of `optimizer`, which has stepped, on its own arrays."""
+    table = c.Table(c_table(optimizer).jobs, optimizer._plan.rows)
+    for job, c_job in zip(table.jobs, table.each_job, strict=True):
+        states = sum(letter is not None for letter in job.rule.letters)
+        assert job.dtype.itemsize == 4
+        address = ctypes.cast(getattr(_library(), f"limit_{states}"), ctypes.c_void_p).value
+        c_job.kernel = ffi.cast("fs_kernel", address)
+    return bare(table)
+
+
+def bare_call(optimizer: fs.Optimizer) -> Callable[[], None]:
+    """The C call of a step of `optimizer`, and nothing around it."""
+    return bare(c_table(optimizer))
+
+
+def c_table(optimizer: fs.Optimizer) -> c.Table:
+    table = optimizer._plan.table
+    assert isinstance(table, c.Table)
+    return table
+
+
+def bare(table: c.Table) -> Callable[[], None]:
+    arguments = table.c_rows, len(table.rows), table.c_jobs, table.pace, threads.get_num_threads()
+    return lambda: lib.fs_step(*arguments)
