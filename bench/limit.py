@@ -34,7 +34,10 @@ def _library() -> ctypes.CDLL:
 
 def limit_of(optimizer: fs.Optimizer) -> Callable[[], None]:
     """What takes the time of a step of `optimizer`, which has stepped, on its own arrays."""
-    table = c.Table(c_table(optimizer).jobs, optimizer._plan.rows)
+    own = c_table(optimizer)
+    table = c.Table(own.jobs, own.rows, optimizer._memory())
+    for c_row, own_row in zip(table.c_rows, own.c_rows, strict=True):
+        c_row.g = own_row.g
     for job, c_job in zip(table.jobs, table.each_job, strict=True):
         states = sum(letter is not None for letter in job.rule.letters)
         assert job.dtype.itemsize == 4
@@ -55,5 +58,5 @@ def c_table(optimizer: fs.Optimizer) -> c.Table:
 
 
 def bare(table: c.Table) -> Callable[[], None]:
-    arguments = table.c_rows, len(table.rows), table.c_jobs, table.pace, threads.get_num_threads()
-    return lambda: lib.fs_step(*arguments)
+    count = threads.get_num_threads()
+    return lambda: lib.fs_step(table.table, count)

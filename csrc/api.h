@@ -41,9 +41,41 @@ typedef struct {
     int interval;    /* steps between two trials */
 } fs_pace;
 
-/* One step of everything: rows in order of `start`, their work cut into chunks
- * for up to `threads` threads. */
-void fs_step(const fs_row *rows, int64_t nrows, const fs_job *jobs, fs_pace *pace, int threads);
+/* What is known of a parameter's gradient: how the array was laid out that Python
+ * checked last, and where in its row it goes. */
+typedef struct {
+    int64_t row;            /* -1: this parameter is skipped, None is expected */
+    intptr_t data;          /* address of its first element */
+    int scratch;            /* the row reads a copy of it, made from this very address */
+    int ndim;
+    const intptr_t *layout; /* its shape, then its strides in bytes */
+    intptr_t below;         /* from `data` to the lowest byte, 0 or negative */
+    int64_t bytes;          /* from the lowest byte to past the highest */
+    int64_t itemsize;
+    uintptr_t dtype, type;  /* its dtype object and its type */
+} fs_header;
+
+/* One step of everything: rows in order of `start`, a header for each parameter,
+ * and the memory that the step writes: range i begins at lows[i], which ascend, and
+ * highs[i] is the farthest end of those up to i. */
+typedef struct {
+    const fs_job *jobs;
+    fs_row *rows;
+    int64_t nrows;
+    fs_header *headers;
+    int64_t nheaders;
+    const intptr_t *lows, *highs;
+    int64_t nranges;
+    fs_pace pace;
+} fs_table;
+
+/* Run the table on up to `threads` threads. */
+void fs_step(fs_table *table, int threads);
+
+/* Take over the gradients in `list`, the address of a Python list, from the one at
+ * `start` on. Returns the index of the first that is not as its header says, for
+ * Python to look at, or nheaders. */
+int64_t fs_take(fs_table *table, uintptr_t list, int64_t start);
 
 /* The kernel of a rule in the instruction set in force, or NULL. Bit k of `has`
  * says that state array k is there; `inside` puts eps under the root. */

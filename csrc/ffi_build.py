@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import cffi
+import numpy
 
 HERE = Path(__file__).parent
 
@@ -36,7 +37,7 @@ ffi.set_source(
     '#include <stdint.h>\n#include "api.h"',
     sources=[f"csrc/{path.name}" for path in sorted(HERE.glob("*.c"))],
     depends=["csrc/ffi_build.py", *(f"csrc/{path.name}" for path in sorted(HERE.glob("*.[hi]*")))],
-    include_dirs=["csrc"],
+    include_dirs=["csrc", numpy.get_include()],
     libraries=["m", "dl", "pthread"],
     extra_compile_args=FLAGS,
     # Without a compiler the package installs all the same, and fusedstep.info()

@@ -87,12 +87,13 @@ static void run_chunks(void *arg) {
     fesetenv(&environment);
 }
 
-void fs_step(const fs_row *rows, int64_t nrows, const fs_job *jobs, fs_pace *pace, int threads) {
-    if (nrows == 0)
+void fs_step(fs_table *table, int threads) {
+    if (table->nrows == 0)
         return;
-    int64_t total = rows[nrows - 1].start + rows[nrows - 1].n;
-    int64_t chunk = total / (threads * SHARES);
-    chunk = chunk < LEAST ? LEAST : chunk > MOST ? MOST : chunk;
-    step s = {.rows = rows, .nrows = nrows, .jobs = jobs, .total = total, .chunk = chunk};
-    team_run(run_chunks, &s, total < WORTH_SHARING ? 1 : threads, pace);
+    const fs_row *last = table->rows + table->nrows - 1;
+    step s = {.rows = table->rows, .nrows = table->nrows, .jobs = table->jobs};
+    s.total = last->start + last->n;
+    s.chunk = s.total / (threads * SHARES);
+    s.chunk = s.chunk < LEAST ? LEAST : s.chunk > MOST ? MOST : s.chunk;
+    team_run(run_chunks, &s, s.total < WORTH_SHARING ? 1 : threads, &table->pace);
 }

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import warnings
+import weakref
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
 from cases import BASES, Case, differing_bits, ordinary
+from conftest import needs_c
 
 import fusedstep as fs
 
@@ -352,27 +355,99 @@ def test_functional_schedule() -> None:
 # ---- one call a step ----
 
 
-def test_a_step_is_one_call_and_allocates_nothing_that_grows(
-    monkeypatch: pytest.MonkeyPatch,
+@needs_c
+@pytest.mark.parametrize("fresh", [False, True], ids=["same arrays", "new arrays"])
+@pytest.mark.parametrize("count", [1, 1000])
+def test_calls_do_not_grow_with_the_number_of_tensors(
+    count: int, fresh: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if fs.info().backends["c"] is not None:
-        pytest.skip("no C engine")
+    """One call takes over the gradients and one steps; nothing is looked at from Python."""
+    from fusedstep import arrays, optimizer
     from fusedstep.backends import c
 
-    calls = []
+    def gradients() -> list[Array]:
+        return [ones(10) for _ in range(count)]
+
+    lib = vars(c)["lib"]
+    calls: list[str] = []
 
     class Counting:
         def __getattr__(self, name: str) -> Any:
             calls.append(name)
             return getattr(lib, name)
 
-    lib = vars(c)["lib"]
-    for count in (1, 1000):
-        params, grads = [ones(10) for _ in range(count)], [ones(10) for _ in range(count)]
-        optimizer = fs.AdamW(params)
+    grads = gradients()
+    made = fs.AdamW(gradients())
+    made.step(grads)
+    if fresh:
+        grads, kept = gradients(), grads  # `kept`, so that the new ones lie elsewhere
+        assert grads[0] is not kept[0]
+    monkeypatch.setattr(c, "lib", Counting())
+    monkeypatch.setattr(optimizer, "check_like", None)
+    monkeypatch.setattr(arrays, "byte_bounds", None)
+    made.step(grads)
+    assert calls == ["fs_take", "fs_step"]
+
+
+def test_gradients_are_not_kept() -> None:
+    """A step holds on to no gradient that it read in place."""
+    p = ones(10)
+    optimizer = fs.AdamW(p)
+    for _ in range(3):
+        g = ones(10)
+        optimizer.step(g)
+        gone = weakref.ref(g)
+        del g
+        assert gone() is None or optimizer._table.__module__.endswith("numpy")
+
+
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
+def test_gradients_of_every_kind_one_after_the_other(backend: str) -> None:
+    """What is taken over at a glance and what must be looked at, in all transitions."""
+    params = [ones(4, 6), ones(4, 6), ones(6)]
+    expected = [p.copy() for p in params]
+    optimizer = fs.SGD(params, lr=0.25, backend=backend)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        grads: list[Any] = []
+        for p, q in zip(params, expected, strict=True):
+            g: Any = rng.integers(-4, 5, p.shape).astype(np.float32)
+            kind = rng.integers(6)
+            if kind == 1:
+                g = np.asfortranarray(g)
+            elif kind == 2:
+                g = np.repeat(g, 2, axis=-1)[..., ::2]
+            elif kind == 3:
+                g = np.broadcast_to(g[:1], p.shape)
+            elif kind == 4:
+                memory = np.zeros(g.nbytes + 1, np.uint8)
+                memory[1:] = g.reshape(-1).view(np.uint8)
+                g = memory[1:].view(np.float32).reshape(p.shape)
+            elif kind == 5:
+                g = None
+            grads.append(g)
+            if g is not None:
+                q -= np.float32(0.25) * g
         optimizer.step(grads)
-        monkeypatch.setattr(c, "lib", Counting())
-        calls.clear()
-        optimizer.step(grads)
-        assert calls == ["fs_step"]
-        monkeypatch.setattr(c, "lib", lib)
+    for p, q in zip(params, expected, strict=True):
+        assert differing_bits(p, q) == 0
+
+
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
+def test_an_array_that_changed_its_dtype_or_shape_is_seen(backend: str) -> None:
+    p = ones(2, 3)
+    optimizer = fs.SGD(p, lr=1.0, backend=backend)
+    g = ones(2, 3)
+    optimizer.step(g)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        g.dtype = np.int32  # type: ignore[misc]
+        with pytest.raises(TypeError, match="grads has dtype '<i4'"):
+            optimizer.step(g)
+        g.dtype = np.float32  # type: ignore[misc]
+        g.shape = (3, 2)
+        with pytest.raises(ValueError, match=r"grads has shape \(3, 2\)"):
+            optimizer.step(g)
+        g.shape = (2, 3)
+    optimizer.step(g)
+    assert (p == -1).all()

@@ -223,9 +223,10 @@ def compete(contestant: Contestant, digits: Digits, epochs: int, seed: int) -> R
         train(params, opt, digits.x, digits.y, epochs, np.random.default_rng(seed))
         for params, opt in zip(trained, (fused, textbook), strict=True)
     ]
+    losses = [loss for loss, _ in zip(*trainings, strict=True)]
     return Result(
         name,
-        losses=[loss for loss, _ in zip(*trainings, strict=True)],
+        losses,
         accuracy=accuracy(trained[0], digits.test_x, digits.test_y),
         fused=median(fused.seconds),
         textbook=median(textbook.seconds),

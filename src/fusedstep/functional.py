@@ -120,7 +120,7 @@ def rmsprop(
     >>> p, v = np.array([1.0, 2.0]), np.zeros(2)
     >>> fs.functional.rmsprop(p, np.array([3.0, -0.01]), v, t=1, lr=0.1, alpha=0.75)
     >>> p.round(6)
-    array([0.8     , 2.199999])
+    array([0.8, 2.2])
     """
     h = check(
         {
@@ -247,8 +247,9 @@ def _step(
     written = Written([("p", p), *present.items()])
     written.refuse_overlaps()
     written.refuse(g, "g")
-    row = Row(0, p, rule.letters, present, g)
-    Plan(table, [Job(rule, p.dtype)], [row]).run([scalars])
+    plan = Plan(table, [Job(rule, p.dtype)], [Row(0, p, rule.letters, present)], written)
+    plan.set_gradient(0, g)
+    plan.run([scalars])
 
 
 def _check_t(t: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from operator import is_
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,7 +35,6 @@ class Parameter:
         self.p = p
         self.cohort = Cohort(group, p.dtype, 0)
         self.states: dict[str, Array] = {}
-        self.row = 0
 
     def allocate(self, rule: Rule) -> bool:
         """The state arrays that `rule` needs and that are not there yet: whether there were any."""
@@ -88,8 +86,6 @@ class Optimizer:
     _plan: Plan
     _written: Written | None
     _cohorts: list[Cohort]
-    _bound: list[Array | None]
-    _skipped: list[bool]
     _versions: list[int]
 
     def __init__(self, params: Any, backend: str, hyperparameters: dict[str, Any]) -> None:
@@ -137,57 +133,57 @@ class Optimizer:
             it, and nothing has been written.
         """
         flat = self._structure.flatten(grads, "grads")
-        if (
-            len(flat) != len(self._bound)
-            or not all(map(is_, flat, self._bound))
-            or [group.version for group in self._groups] != self._versions
-        ):
-            self._bind(flat)
+        if [group.version for group in self._groups] != self._versions:
+            self._lay_out(flat)
+        elif (at := self._plan.take(flat, 0)) < len(flat):
+            self._look_at(flat, at)
         self._plan.run(
             [self._scalars(job.group.hyperparameters, job.t + 1) for job in self._cohorts]
         )
         for cohort in self._cohorts:
             cohort.t += 1
 
-    def _bind(self, grads: list[Any]) -> None:
-        """Check the gradients that are new, and lay the step out for them."""
-        before: list[Any] = self._bound or [None] * len(grads)
-        self._bound = []
-        versions = [group.version for group in self._groups]
-        if versions != self._versions:
-            self._allocate()
-        memory = self._memory()
-        changed = []
-        for parameter, g, known in zip(self._parameters, grads, before, strict=True):
-            if g is not None and g is not known:
-                check_like(g, parameter.p, f"grads{parameter.path}")
-                memory.refuse(g, f"grads{parameter.path}")
-                changed.append((parameter, g))
-        skipped = [g is None for g in grads]
-        if versions != self._versions or skipped != self._skipped:
-            self._lay_out(grads)
-        else:
-            self._plan.set_gradients((parameter.row, g) for parameter, g in changed)
-        self._versions, self._skipped, self._bound = versions, skipped, list(grads)
+    def _look_at(self, grads: list[Any], at: int) -> None:
+        """Check the gradient at `at`, and each further one that differs from what was before."""
+        while at < len(grads):
+            if (grads[at] is None) != (self._plan.rows[at] is None):
+                self._lay_out(grads)
+                return
+            self._check_gradient(at, grads[at])
+            self._plan.set_gradient(at, grads[at])
+            at = self._plan.take(grads, at + 1)
 
     def _lay_out(self, grads: list[Any]) -> None:
         """One row for each parameter with a gradient, one job for each cohort of them."""
+        versions = [group.version for group in self._groups]
+        self._allocate()
+        present = [(index, g) for index, g in enumerate(grads) if g is not None]
+        for index, g in present:
+            self._check_gradient(index, g)
         cohorts: dict[Any, Cohort] = {}
         active: dict[Cohort, int] = {}
-        rows: list[Row] = []
+        rows: list[Row | None] = []
         for parameter, g in zip(self._parameters, grads, strict=True):
             old = parameter.cohort
             key = id(old.group), old.dtype, old.t, g is None
             cohort = cohorts.setdefault(key, Cohort(old.group, old.dtype, old.t))
             parameter.cohort = cohort
-            if g is not None:
+            if g is None:
+                rows.append(None)
+            else:
                 job = active.setdefault(cohort, len(active))
                 letters = self._rule(cohort.group.hyperparameters).letters
-                parameter.row = len(rows)
-                rows.append(Row(job, parameter.p, letters, parameter.states, g))
-        self._cohorts = list(active)
+                rows.append(Row(job, parameter.p, letters, parameter.states))
         jobs = [Job(self._rule(job.group.hyperparameters), job.dtype) for job in active]
-        self._plan = Plan(self._table, jobs, rows)
+        plan = Plan(self._table, jobs, rows, self._memory())
+        for index, g in present:
+            plan.set_gradient(index, g)
+        self._plan, self._cohorts, self._versions = plan, list(active), versions
+
+    def _check_gradient(self, index: int, g: Any) -> None:
+        parameter = self._parameters[index]
+        check_like(g, parameter.p, f"grads{parameter.path}")
+        self._memory().refuse(g, f"grads{parameter.path}")
 
     def _allocate(self) -> None:
         """The state that the hyperparameters call for."""
@@ -208,10 +204,10 @@ class Optimizer:
 
     def _forget_layout(self) -> None:
         self._written = None
-        self._cohorts, self._bound, self._skipped, self._versions = [], [], [], []
+        self._cohorts, self._versions = [], []
 
     def __getstate__(self) -> dict[str, Any]:
-        addresses = ("_plan", "_written", "_bound", "_skipped", "_versions", "_cohorts")
+        addresses = ("_plan", "_written", "_cohorts", "_versions")
         return {name: value for name, value in self.__dict__.items() if name not in addresses}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -218,7 +218,7 @@ class RMSprop(Optimizer):
     >>> p = np.array([1.0, 2.0])
     >>> fs.RMSprop(p, lr=0.1, alpha=0.75).step(np.array([3.0, -0.01]))
     >>> p.round(6)
-    array([0.8     , 2.199999])
+    array([0.8, 2.2])
     """
 
     _rule = staticmethod(coefficients.rmsprop_rule)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fusedstep.arrays import Array, Operand, Walk
+from fusedstep.arrays import Array, Operand, Walk, Written
 from fusedstep.coefficients import Rule, Scalars
 
 
@@ -19,17 +19,12 @@ class Job(NamedTuple):
 
 
 class Row:
-    """One tensor: parameter, state in the order of the rule's letters, and gradient."""
+    """One tensor: a parameter, and its state in the order of the rule's letters."""
 
-    __slots__ = ("g", "job", "p", "states", "walk")
+    __slots__ = ("job", "p", "states", "walk")
 
     def __init__(
-        self,
-        job: int,
-        p: Array,
-        letters: Sequence[str | None],
-        states: Mapping[str, Array],
-        g: Array,
+        self, job: int, p: Array, letters: Sequence[str | None], states: Mapping[str, Array]
     ) -> None:
         self.job = job
         self.walk = Walk(p)
@@ -37,7 +32,6 @@ class Row:
         self.states = [
             None if letter is None else Operand(states[letter], self.walk) for letter in letters
         ]
-        self.g = Operand(g, self.walk)
 
     @property
     def written(self) -> list[Operand]:
@@ -45,39 +39,57 @@ class Row:
 
 
 class Table(Protocol):
-    """An engine's own form of the rows and jobs."""
+    """An engine's own form of a step. `rows` has a place for each parameter, None if skipped."""
 
-    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row]) -> None: ...
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written
+    ) -> None: ...
 
-    def set_gradient(self, row: int) -> None:
-        """Take over that `rows[row].g` is another."""
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        """Use `g`, which has been checked, as the gradient of parameter `index`."""
+
+    def take(self, grads: list[Any], start: int) -> int:
+        """Use `grads`, from `start` on, as far as they can be taken without another check.
+
+        Returns the index of the first that cannot, or their number.
+        """
 
     def run(self, scalars: Sequence[Scalars]) -> None:
         """One step, with the scalars of each job."""
 
 
 class Plan:
-    """Rows and jobs in an engine's table, run as one step as often as wanted."""
+    """A table, and the scratch around it: run as one step as often as wanted."""
 
-    def __init__(self, table: type[Table], jobs: Sequence[Job], rows: Sequence[Row]) -> None:
+    def __init__(
+        self,
+        table: type[Table],
+        jobs: Sequence[Job],
+        rows: Sequence[Row | None],
+        written: Written,
+    ) -> None:
         self.rows = rows
-        self.table = table(jobs, rows)
-        self.put_back = [operand for row in rows for operand in row.written if operand.scratch]
-        self.find_fetched()
+        self.table = table(jobs, rows, written)
+        self.take = self.table.take
+        self.scratch = [
+            operand for row in rows if row for operand in row.written if operand.scratch
+        ]
+        self.gradient_scratch: dict[int, Operand] = {}
 
-    def find_fetched(self) -> None:
-        self.fetched = [*self.put_back, *(row.g for row in self.rows if row.g.scratch)]
-
-    def set_gradients(self, changed: Iterable[tuple[int, Array]]) -> None:
-        for index, g in changed:
-            row = self.rows[index]
-            row.g = Operand(g, row.walk)
-            self.table.set_gradient(index)
-        self.find_fetched()
+    def set_gradient(self, index: int, g: Array) -> None:
+        row = self.rows[index]
+        assert row is not None
+        operand = Operand(g, row.walk)
+        self.gradient_scratch.pop(index, None)
+        if operand.scratch:
+            self.gradient_scratch[index] = operand
+        self.table.set_gradient(index, g, operand)
 
     def run(self, scalars: Sequence[Scalars]) -> None:
-        for operand in self.fetched:
+        for operand in self.scratch:
+            operand.fetch()
+        for operand in self.gradient_scratch.values():
             operand.fetch()
         self.table.run(scalars)
-        for operand in self.put_back:
+        for operand in self.scratch:
             operand.put_back()

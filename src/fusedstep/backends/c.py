@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from fusedstep import threads
 from fusedstep._engine import ffi, lib
+from fusedstep.arrays import Array, Operand, Written
 from fusedstep.coefficients import Scalars
 from fusedstep.plan import Job, Row
 from fusedstep.structure import quoted
@@ -16,15 +22,17 @@ _selections = 0
 
 
 class Table:
-    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row]) -> None:
+    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+        active = [row for row in rows if row is not None]
         self.jobs = jobs
         self.rows = rows
         self.c_jobs = ffi.new("fs_job[]", len(jobs))
+        self.c_rows = ffi.new("fs_row[]", len(active))
+        self.headers = ffi.new("fs_header[]", len(rows))
+        self.layouts: list[Any] = [None] * len(rows)
         self.each_job = list(self.c_jobs)
-        self.c_rows = ffi.new("fs_row[]", len(rows))
-        self.pace = ffi.new("fs_pace *")
         start = 0
-        for index, (row, c_row) in enumerate(zip(rows, self.c_rows, strict=True)):
+        for row, c_row in zip(active, self.c_rows, strict=True):
             c_row.p = ffi.from_buffer(row.p.flat)
             for slot, state in enumerate(row.states):
                 if state is not None:
@@ -32,8 +40,25 @@ class Table:
             c_row.n = row.p.flat.size
             c_row.start = start
             c_row.job = row.job
-            self.set_gradient(index)
             start += row.p.flat.size
+        places = count()
+        for index, place in enumerate(rows):
+            self.headers[index].row = -1 if place is None else next(places)
+        self.lows = ffi.new("intptr_t[]", written.lows)
+        self.highs = ffi.new("intptr_t[]", written.highs)
+        self.table = ffi.new(
+            "fs_table *",
+            {
+                "jobs": self.c_jobs,
+                "rows": self.c_rows,
+                "nrows": len(active),
+                "headers": self.headers,
+                "nheaders": len(rows),
+                "lows": self.lows,
+                "highs": self.highs,
+                "nranges": len(written.lows),
+            },
+        )
         self.find_kernels()
 
     def find_kernels(self) -> None:
@@ -47,15 +72,31 @@ class Table:
             if not c_job.kernel:
                 raise NotImplementedError(f"the C engine has no kernel for {job}")
 
-    def set_gradient(self, row: int) -> None:
-        self.c_rows[row].g = ffi.from_buffer(self.rows[row].g.flat)
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        header = self.headers[index]
+        low, high = byte_bounds(g)
+        self.c_rows[header.row].g = ffi.from_buffer(operand.flat)
+        self.layouts[index] = ffi.new("intptr_t[]", [*g.shape, *g.strides])
+        header.data = g.ctypes.data
+        header.scratch = operand.scratch
+        header.ndim = g.ndim
+        header.layout = self.layouts[index]
+        header.below = low - header.data
+        header.bytes = high - low
+        header.itemsize = g.itemsize
+        # NumPy's own dtype object, not one that is equal to it and may be gone tomorrow.
+        header.dtype = id(np.dtype(g.dtype.type))
+        header.type = id(np.ndarray)
+
+    def take(self, grads: list[Any], start: int) -> int:
+        return int(lib.fs_take(self.table, id(grads), start))
 
     def run(self, scalars: Sequence[Scalars]) -> None:
         if self.selections != _selections:
             self.find_kernels()
         for c_job, values in zip(self.each_job, scalars, strict=True):
             c_job.scalars = values
-        lib.fs_step(self.c_rows, len(self.rows), self.c_jobs, self.pace, threads.get_num_threads())
+        lib.fs_step(self.table, threads.get_num_threads())
 
 
 def isas() -> list[str]:

@@ -1,0 +1,69 @@
+/*
+ * A step's gradients, straight from their array objects. In most loops each step
+ * brings new arrays of the old layout; asking Python for address, dtype and shape
+ * of each takes microseconds, reading their headers nanoseconds.
+ *
+ * Nothing is decided here that Python has not decided before: a gradient passes if
+ * it is laid out as the one that Python checked last, and lies clear of all that
+ * the step writes. Of any other Python is told, and looks for itself.
+ */
+#define Py_LIMITED_API 0x030a0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#define NPY_TARGET_VERSION NPY_2_0_API_VERSION
+#include <numpy/ndarraytypes.h>
+
+#include "api.h"
+
+static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
+    int64_t first = 0, last = table->nranges; /* ranges before `last` begin below `high` */
+    while (first < last) {
+        int64_t middle = first + (last - first) / 2;
+        if (table->lows[middle] < high)
+            first = middle + 1;
+        else
+            last = middle;
+    }
+    return last == 0 || table->highs[last - 1] <= low;
+}
+
+static int equal(const intptr_t *known, const npy_intp *found, int n) {
+    for (int i = 0; i < n; i++)
+        if (known[i] != found[i])
+            return 0;
+    return 1;
+}
+
+static int take(fs_table *table, PyObject *item, fs_header *known) {
+    if (known->row < 0)
+        return item == Py_None;
+    if ((uintptr_t)Py_TYPE(item) != known->type)
+        return 0;
+    PyArrayObject *array = (PyArrayObject *)item;
+    if ((uintptr_t)PyArray_DESCR(array) != known->dtype || PyArray_NDIM(array) != known->ndim ||
+        !equal(known->layout, PyArray_DIMS(array), known->ndim) ||
+        !equal(known->layout + known->ndim, PyArray_STRIDES(array), known->ndim))
+        return 0;
+    intptr_t data = (intptr_t)PyArray_DATA(array);
+    if (data == known->data)
+        return 1;
+    intptr_t low = data + known->below;
+    if (known->scratch || data % known->itemsize != 0 ||
+        !lies_clear(table, low, low + known->bytes))
+        return 0;
+    known->data = data;
+    table->rows[known->row].g = (const void *)low;
+    return 1;
+}
+
+int64_t fs_take(fs_table *table, uintptr_t list, int64_t start) {
+    int64_t at = start;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    while (at < table->nheaders &&
+           take(table, PyList_GetItem((PyObject *)list, at), table->headers + at))
+        at++;
+    PyGILState_Release(gil);
+    return at;
+}
