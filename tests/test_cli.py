@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,15 @@ def test_module_is_the_same_program() -> None:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     assert done.stdout == f"{fs.info()}\n"
     assert done.stderr == ""
+
+
+def test_unfit_environment_is_one_line() -> None:
+    command = [sys.executable, "-m", "fusedstep", "info"]
+    environment = {**os.environ, "FUSEDSTEP_NUM_THREADS": "none"}
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("fusedstep: error: FUSEDSTEP_NUM_THREADS='none'")
+    assert done.stderr.count("\n") == 1
 
 
 def test_program_imports_the_extra_only_for_the_demo() -> None:

@@ -24,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.command == "info":
-        print(info())
-        return 0
+        return _info()
     if options.command == "demo":
         return _demo(options)
     parser.print_help()
@@ -76,6 +75,14 @@ def _picture(text: str) -> Path:
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no directory; create it first")
     return path
+
+
+def _info() -> int:
+    try:
+        print(info())
+    except ValueError as error:  # of the environment: FUSEDSTEP_ISA or FUSEDSTEP_NUM_THREADS
+        return _fail(str(error))
+    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
