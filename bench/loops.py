@@ -38,7 +38,8 @@ def torch_fused(n: int) -> Callable[[], None]:
 
     p = torch.zeros(n, requires_grad=True)
     p.grad = torch.full((n,), 1e-3)
-    return torch.optim.AdamW([p], fused=True).step
+    step: Callable[[], None] = torch.optim.AdamW([p], fused=True).step
+    return step
 
 
 def product(loop: str) -> Callable[[], object]:
