@@ -4,6 +4,7 @@
  */
 #include "kernel.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 extern const fs_entry kernels_baseline[];
@@ -40,14 +41,15 @@ static const struct {
 
 enum { SETS = sizeof sets / sizeof *sets };
 
-static int selected = -1;
+static _Atomic int selected;
 
-static int in_force(void) {
-    if (selected < 0)
-        for (int i = 0; i < SETS; i++)
-            if (sets[i].supported())
-                selected = i;
-    return selected;
+__attribute__((constructor)) static void select_widest(void) {
+#ifdef __x86_64__
+    __builtin_cpu_init();
+#endif
+    for (int i = 0; i < SETS; i++)
+        if (sets[i].supported())
+            selected = i;
 }
 
 const char *fs_isa_name(int index) {
@@ -58,7 +60,7 @@ int fs_isa_supported(int index) {
     return index >= 0 && index < SETS && sets[index].supported();
 }
 
-const char *fs_isa(void) { return sets[in_force()].name; }
+const char *fs_isa(void) { return sets[selected].name; }
 
 int fs_isa_select(const char *name) {
     for (int i = 0; i < SETS; i++)
@@ -70,7 +72,7 @@ int fs_isa_select(const char *name) {
 }
 
 fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int inside) {
-    for (const fs_entry *entry = sets[in_force()].kernels; entry->rule; entry++)
+    for (const fs_entry *entry = sets[selected].kernels; entry->rule; entry++)
         if (strcmp(entry->rule, rule) == 0 && strcmp(entry->dtype, dtype) == 0 &&
             entry->has == has && entry->inside == inside)
             return entry->kernel;

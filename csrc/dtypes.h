@@ -3,9 +3,12 @@
  * memory, what the rule sees, and the way between the two.
  */
 #pragma once
+#include <float.h>
 #include <math.h>
 
 #include "kernel.h"
+
+_Static_assert(FLT_EVAL_METHOD == 0, "each operation must round to its own type");
 
 typedef float storage_f32, real_f32;
 static ALWAYS_INLINE real_f32 load_f32(const storage_f32 *at) { return *at; }

@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 FLAGS = [
     "-O3",
     "-std=gnu11",
+    "-fno-fast-math",
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",

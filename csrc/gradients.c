@@ -61,7 +61,8 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start) {
     int64_t at = start;
     PyGILState_STATE gil = PyGILState_Ensure();
-    while (at < table->nheaders &&
+    int64_t n = PyList_Size((PyObject *)list);
+    while (at < n && at < table->nheaders &&
            take(table, PyList_GetItem((PyObject *)list, at), table->headers + at))
         at++;
     PyGILState_Release(gil);

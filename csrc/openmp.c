@@ -9,36 +9,40 @@
  * the CPU through most of the gap between two steps that did not borrow it.
  *
  * GNU's runtime is called through dlsym, so the extension needs no OpenMP to
- * build or to load. A forked child must not touch it: its threads are gone, and
- * the runtime would wait for them forever.
+ * build or to load. A child of fork must not touch it: the team's threads are
+ * gone, and the runtime would wait for them forever. For the same reason no team
+ * is made where there was none, or children that use OpenMP would hang.
  */
 #define _GNU_SOURCE
 #include "team.h"
 
+#ifdef __linux__
 #include <dlfcn.h>
 #include <pthread.h>
-#include <stdint.h>
-#include <time.h>
 
 enum {
-    LOOK_EVERY = 64, /* steps between two looks for the runtime */
-    TRUST = 64,      /* steps that borrow the team before it is judged again */
+    LOOK_EVERY = 64,  /* steps between two looks for the runtime */
+    LONG_NS = 200000, /* a gap in which helpers of our own would not spin to its end */
+    TRUST = 64,       /* steps that borrow the team before it is judged again */
 };
 
-static void (*gomp_parallel)(void (*)(void *), void *, unsigned threads, unsigned flags);
-static int (*omp_get_thread_num)(void);
-static int (*omp_get_max_threads)(void);
+static void (*_Atomic gomp_parallel)(void (*)(void *), void *, unsigned threads, unsigned flags);
+static int (*_Atomic omp_get_thread_num)(void);
+static int (*_Atomic omp_get_max_threads)(void);
+static int (*_Atomic omp_in_parallel)(void);
 static _Atomic int found, forked;
 
-/* Each thread that opens parallel regions has an OpenMP team of its own. */
-static _Thread_local struct {
+/* What a thread knows of the OpenMP team that its parallel regions get. */
+typedef struct {
     unsigned steps;
-    int acquainted;  /* `second` is known */
-    clockid_t second; /* CPU clock of the team's second thread */
-    int trust;       /* steps that may still borrow */
-    int64_t wall;    /* when the last step that did not borrow ended; 0 if it did */
-    int64_t cpu;     /* what `second` read then */
-} team;
+    int trust;        /* steps that may still borrow it */
+    int acquainted;   /* `second` is known */
+    clockid_t second; /* CPU clock of its second thread */
+    int64_t wall;     /* when the last step ended that did not borrow; 0 if it did */
+    int64_t cpu;      /* what `cpu_of_team` was then */
+} acquaintance;
+
+static _Thread_local acquaintance team;
 
 static void mark_forked(void) { forked = 1; }
 
@@ -54,44 +58,50 @@ static void look_for_runtime(void) {
     gomp_parallel = dlsym(runtime, "GOMP_parallel");
     omp_get_thread_num = dlsym(runtime, "omp_get_thread_num");
     omp_get_max_threads = dlsym(runtime, "omp_get_max_threads");
-    found = gomp_parallel && omp_get_thread_num && omp_get_max_threads;
-}
-
-static void introduce(void *second) {
-    if (omp_get_thread_num() == 1)
-        pthread_getcpuclockid(pthread_self(), second);
+    omp_in_parallel = dlsym(runtime, "omp_in_parallel");
+    found = gomp_parallel && omp_get_thread_num && omp_get_max_threads && omp_in_parallel;
 }
 
 static int available(void) {
     if (!found && team.steps++ % LOOK_EVERY == 0)
         look_for_runtime();
-    return found && !forked && omp_get_max_threads() > 1;
+    return found && !forked && omp_get_max_threads() > 1 && !omp_in_parallel();
+}
+
+/* Until its second thread is known: all of the process but the caller. */
+static int64_t cpu_of_team(void) {
+    if (team.acquainted)
+        return clock_read(team.second);
+    return clock_read(CLOCK_PROCESS_CPUTIME_ID) - clock_read(CLOCK_THREAD_CPUTIME_ID);
+}
+
+static void introduce(void *caller) {
+    acquaintance *known = caller;
+    if (omp_get_thread_num() == 1)
+        known->acquainted = pthread_getcpuclockid(pthread_self(), &known->second) == 0;
 }
 
 int openmp_is_awake(void) {
     if (!available())
         return 0;
-    if (!team.acquainted) {
-        gomp_parallel(introduce, &team.second, 0, 0);
-        team.acquainted = 1;
-        return 0;
-    }
     if (team.trust > 0) {
         team.trust--;
-        team.wall = 0;
         return 1;
     }
-    if (team.wall == 0)
-        return 0;
     int64_t gap = team_clock() - team.wall;
-    int64_t used = clock_read(team.second) - team.cpu;
-    team.trust = 2 * used > gap ? TRUST : 0;
+    if (team.wall == 0 || 2 * (cpu_of_team() - team.cpu) < gap)
+        return 0;
+    team.wall = 0;
+    if (team.acquainted)
+        team.trust = TRUST;
+    else if (gap > LONG_NS)
+        gomp_parallel(introduce, &team, 0, 0);
     return team.trust > 0;
 }
 
 void openmp_begin_gap(void) {
-    if (team.acquainted) {
-        team.cpu = clock_read(team.second);
+    if (found && !forked) {
+        team.cpu = cpu_of_team();
         team.wall = team_clock();
     }
 }
@@ -115,3 +125,14 @@ void openmp_run(team_task task, void *arg, int threads) {
     share s = {task, arg, threads};
     gomp_parallel(run_share, &s, 0, 0);
 }
+#else
+/* Elsewhere there is no such runtime to find, nor a clock of another thread. */
+int openmp_is_awake(void) { return 0; }
+
+void openmp_begin_gap(void) {}
+
+void openmp_run(team_task task, void *arg, int threads) {
+    (void)threads;
+    task(arg);
+}
+#endif

@@ -15,7 +15,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 
-enum { WORKING = 1, INVITED = 1 << 16, MOST_HELPERS = 255 };
+enum { WORKING = 1, INVITED = 1 << 16, MOST_HELPERS = 1023 };
 
 static _Atomic uint32_t seats;    /* invited * INVITED + working * WORKING */
 static _Atomic int sleepers;      /* helpers in the futex, or about to be */
@@ -108,27 +108,35 @@ static void *helper(void *unused) {
 static void reset_in_child(void) {
     atomic_store(&seats, 0);
     atomic_store(&sleepers, 0);
-    atomic_flag_clear(&busy);
     helpers = 0;
     reset_sleep();
+    atomic_flag_clear(&busy);
 }
 
-/* Python's signal handlers belong to Python's threads, so helpers block all signals. */
+__attribute__((constructor)) static void watch_forks(void) {
+    pthread_atfork(NULL, NULL, reset_in_child);
+}
+
+/* Python's signal handlers belong to Python's threads, so helpers block signals,
+ * but for those that a fault raises in the thread itself. */
 static void start_helpers(int wanted) {
-    static int registered;
-    if (helpers >= wanted)
+    static int refused; /* the system gave no more threads once: it is not asked again */
+    if (helpers >= wanted || refused)
         return;
-    if (!registered)
-        registered = pthread_atfork(NULL, NULL, reset_in_child) == 0;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (helpers < wanted) {
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    sigdelset(&blocked, SIGSEGV);
+    sigdelset(&blocked, SIGBUS);
+    sigdelset(&blocked, SIGFPE);
+    sigdelset(&blocked, SIGILL);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    while (helpers < wanted && !refused) {
         pthread_t thread;
-        if (pthread_create(&thread, NULL, helper, NULL) != 0)
-            break;
-        pthread_detach(thread);
-        helpers++;
+        refused = pthread_create(&thread, NULL, helper, NULL) != 0;
+        if (!refused) {
+            pthread_detach(thread);
+            helpers++;
+        }
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

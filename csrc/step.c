@@ -93,7 +93,7 @@ void fs_step(fs_table *table, int threads) {
     const fs_row *last = table->rows + table->nrows - 1;
     step s = {.rows = table->rows, .nrows = table->nrows, .jobs = table->jobs};
     s.total = last->start + last->n;
-    s.chunk = s.total / (threads * SHARES);
+    s.chunk = s.total / ((int64_t)threads * SHARES);
     s.chunk = s.chunk < LEAST ? LEAST : s.chunk > MOST ? MOST : s.chunk;
     team_run(run_chunks, &s, s.total < WORTH_SHARING ? 1 : threads, &table->pace);
 }

@@ -44,7 +44,7 @@ static void next_phase(fs_pace *pace) {
 }
 
 static void run_at_pace(team_task task, void *arg, int threads, fs_pace *pace) {
-    if (pace->left == 0)
+    if (pace->left <= 0)
         next_phase(pace);
     pace->left--;
     int64_t began = team_clock();

@@ -308,7 +308,7 @@ def test_bad_state_dicts() -> None:
 
 
 def test_bad_threads_and_isa() -> None:
-    for bad in (0, -1, 1.5, "2", True, None):
+    for bad in (0, -1, 1.5, "2", True, None, 1025, 2**40):
         with pytest.raises(ValueError, match=f"n={bad!r} is no number of threads"):
             fs.set_num_threads(bad)  # type: ignore[arg-type]
     if fs.info().backends["c"] is None:

@@ -149,6 +149,41 @@ def test_children_of_a_fork_beside_torch() -> None:
     assert done.stdout.count("stepped") == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_no_openmp_team_is_made_where_there_was_none() -> None:
+    """Or a child of fork that is the first to use OpenMP would wait for it forever."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    done = python(
+        "import os, torch, numpy as np, fusedstep as fs\n"
+        "fs.set_num_threads(2)\n"
+        "p = np.ones(300_000, np.float32)\n"
+        "optimizer = fs.SGD(p)\n"
+        "for _ in range(100): optimizer.step(np.ones_like(p))\n"
+        "if os.fork() == 0:\n"
+        "    torch.rand(400, 400) @ torch.rand(400, 400)\n"
+        "    torch.ones(1_000_000).exp()\n"
+        "    os._exit(0)\n"
+        "assert os.wait()[1] == 0\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_gradients_may_go_while_the_step_reads_them(two_threads: None) -> None:
+    """The step runs without the GIL: its list of gradients is its own."""
+    n = 20_000_000
+    grads = [np.ones(n, np.float32)]
+    optimizer = fs.SGD([np.zeros(n, np.float32)])
+    optimizer.step(grads)
+    for _ in range(5):
+        grads.append(np.ones(n, np.float32))
+        del grads[0]
+        going = threading.Timer(0.001, grads.clear)
+        going.start()
+        optimizer.step(grads)
+        going.join()
+        grads.append(np.ones(n, np.float32))
+
+
 def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept() -> None:
     """Torch can set the thread to flush subnormals: the step keeps them, and the setting."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -175,6 +210,7 @@ def test_environment() -> None:
         ("FUSEDSTEP_ISA", "avx9"),
         ("FUSEDSTEP_NUM_THREADS", "0"),
         ("FUSEDSTEP_NUM_THREADS", "many"),
+        ("FUSEDSTEP_NUM_THREADS", "536870912"),
     ):
         done = python(show, **{name: value})
         assert done.returncode != 0

@@ -57,7 +57,7 @@ class Branch:
 class List(Branch):
     def items(self, value: Any, name: str) -> list[Any]:
         if isinstance(value, list):
-            items = value
+            items = list(value)  # ours to keep: others may change theirs while a step reads
         elif isinstance(value, Mapping) or is_array(value) or not is_collection(value):
             raise TypeError(
                 f"{name}{self.path} is {describe(value)}; pass a sequence of "

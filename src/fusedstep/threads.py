@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+MOST = 1024
+
 _threads: int | None = None
 
 
@@ -25,19 +27,21 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Let a step use up to `n` threads, the caller's included."""
     global _threads
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST:
         raise _refusal("n", n)
     _threads = n
 
 
 def _from_environment(named: str) -> int:
-    if not named.isdecimal() or int(named) < 1:
+    if not named.isdecimal() or not 1 <= int(named) <= MOST:
         raise _refusal("FUSEDSTEP_NUM_THREADS", named)
     return int(named)
 
 
 def _refusal(name: str, value: object) -> ValueError:
-    return ValueError(f"{name}={value!r} is no number of threads; pass a whole number from 1")
+    return ValueError(
+        f"{name}={value!r} is no number of threads; pass a whole number from 1 to {MOST}"
+    )
 
 
 def _usable_cpus() -> int:
@@ -45,6 +49,6 @@ def _usable_cpus() -> int:
     cpus = len(affine(0)) if affine else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cpus, -(-int(quota) // int(period))))
+        return min(cpus, MOST, max(1, -(-int(quota) // int(period))))
     except (OSError, ValueError):  # no such control group, or no limit in it: "max"
-        return cpus
+        return min(cpus, MOST)
