@@ -10,19 +10,19 @@
 
 static volatile uint32_t always_zero;
 
-#define LIMIT(states, touch_states)                                               \
-    void limit_##states(const fs_row *row, int64_t begin, int64_t end,             \
-                        const fs_scalars *scalars) {                               \
-        const uint32_t zero = always_zero;                                         \
-        const uint32_t *restrict g = row->g;                                       \
-        uint32_t *restrict p = row->p, *restrict s0 = row->s[0];                   \
-        uint32_t *restrict s1 = row->s[1], *restrict s2 = row->s[2];               \
-        (void)s0, (void)s1, (void)s2, (void)scalars;                               \
-        for (int64_t i = begin; i < end; i++) {                                    \
-            uint32_t nothing = g[i] & zero;                                        \
-            p[i] ^= nothing;                                                       \
-            touch_states                                                           \
-        }                                                                          \
+#define LIMIT(states, touch_states)                                                                \
+    void limit_##states(const fs_row *row, int64_t begin, int64_t end,                             \
+                        const fs_scalars *scalars) {                                               \
+        const uint32_t zero = always_zero;                                                         \
+        const uint32_t *restrict g = row->g;                                                       \
+        uint32_t *restrict p = row->p, *restrict s0 = row->s[0];                                   \
+        uint32_t *restrict s1 = row->s[1], *restrict s2 = row->s[2];                               \
+        (void)s0, (void)s1, (void)s2, (void)scalars;                                               \
+        for (int64_t i = begin; i < end; i++) {                                                    \
+            uint32_t nothing = g[i] & zero;                                                        \
+            p[i] ^= nothing;                                                                       \
+            touch_states                                                                           \
+        }                                                                                          \
     }
 
 LIMIT(0, )

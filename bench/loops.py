@@ -83,9 +83,11 @@ def main() -> None:
         if options.loop == "torch":
             contestants["torch fused"] = torch_fused(n)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+        order = list(contestants)
         for _ in range(options.rounds):
-            for name, step in contestants.items():
-                times[name] += turn(multiply, step)
+            for name in order:
+                times[name] += turn(multiply, contestants[name])
+            order = order[1:] + order[:1]  # no one always comes after the same other
         medians = {
             name: [statistics.median(column) * 1e6 for column in zip(*rows, strict=True)]
             for name, rows in times.items()

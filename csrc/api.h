@@ -44,15 +44,15 @@ typedef struct {
 /* What is known of a parameter's gradient: how the array was laid out that Python
  * checked last, and where in its row it goes. */
 typedef struct {
-    int64_t row;            /* -1: this parameter is skipped, None is expected */
-    intptr_t data;          /* address of its first element */
-    int scratch;            /* the row reads a copy of it, made from this very address */
+    int64_t row;   /* -1: this parameter is skipped, None is expected */
+    intptr_t data; /* address of its first element */
+    int scratch;   /* the row reads a copy of it, made from this very address */
     int ndim;
     const intptr_t *layout; /* its shape, then its strides in bytes */
     intptr_t below;         /* from `data` to the lowest byte, 0 or negative */
     int64_t bytes;          /* from the lowest byte to past the highest */
     int64_t itemsize;
-    uintptr_t dtype, type;  /* its dtype object and its type */
+    uintptr_t dtype, type; /* its dtype object and its type */
 } fs_header;
 
 /* One step of everything: rows in order of `start`, a header for each parameter,

@@ -52,13 +52,9 @@ __attribute__((constructor)) static void select_widest(void) {
             selected = i;
 }
 
-const char *fs_isa_name(int index) {
-    return index >= 0 && index < SETS ? sets[index].name : NULL;
-}
+const char *fs_isa_name(int index) { return index >= 0 && index < SETS ? sets[index].name : NULL; }
 
-int fs_isa_supported(int index) {
-    return index >= 0 && index < SETS && sets[index].supported();
-}
+int fs_isa_supported(int index) { return index >= 0 && index < SETS && sets[index].supported(); }
 
 const char *fs_isa(void) { return sets[selected].name; }
 

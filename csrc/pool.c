@@ -17,12 +17,12 @@
 
 enum { WORKING = 1, INVITED = 1 << 16, MOST_HELPERS = 1023 };
 
-static _Atomic uint32_t seats;    /* invited * INVITED + working * WORKING */
-static _Atomic int sleepers;      /* helpers in the futex, or about to be */
-static _Atomic int eager;         /* steps follow one another closely: spin a little */
+static _Atomic uint32_t seats;              /* invited * INVITED + working * WORKING */
+static _Atomic int sleepers;                /* helpers in the futex, or about to be */
+static _Atomic int eager;                   /* steps follow one another closely: spin a little */
 static atomic_flag busy = ATOMIC_FLAG_INIT; /* a caller has the helpers */
-static int helpers;               /* threads started; guarded by `busy` */
-static team_task current_task;    /* guarded by `seats` */
+static int helpers;                         /* threads started; guarded by `busy` */
+static team_task current_task;              /* guarded by `seats` */
 static void *current_arg;
 
 enum {

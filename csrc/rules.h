@@ -11,17 +11,15 @@
  *
  *     real rule(real p, real g, real state[], scalars h, int has, int inside)
  *
- * That is one element: parameter p and gradient g; its state arrays' elements, read
- * and written; HAS(k), whether state[k] is there, asked of optional ones; `inside`, whether eps
- * stands under the root. The last two are constants wherever a rule is compiled.
- * It returns the new p.
+ * That is one element: parameter p and gradient g; the elements of its state
+ * arrays, read and written; HAS(k), whether state[k] is there, asked of those that
+ * are optional; `inside`, whether eps stands under the root. The last two are
+ * constants wherever a rule is compiled. It returns the new p.
  */
 
 /* Before every rule, and only what is switched on. */
 
-static ALWAYS_INLINE real FN(sign)(real p) {
-    return p != p ? p : (real)((p > 0) - (p < 0));
-}
+static ALWAYS_INLINE real FN(sign)(real p) { return p != p ? p : (real)((p > 0) - (p < 0)); }
 
 static ALWAYS_INLINE real FN(gradient)(real p, real g, scalars h) {
     g = h.sign * g;
@@ -111,25 +109,25 @@ RULE(adamw) {
 }
 
 /* Every kernel: its name, rule, state arrays (bit k for state[k]), eps under the root. */
-#define KERNELS(K)                                   \
-    K(sgd, sgd, 0, 0)                                \
-    K(momentum, momentum, 1, 0)                      \
-    K(nesterov, nesterov, 1, 0)                      \
-    K(adagrad, adagrad, 1, 0)                        \
-    K(adagrad_inside, adagrad, 1, 1)                 \
-    K(rmsprop, rmsprop, 1, 0)                        \
-    K(rmsprop_inside, rmsprop, 1, 1)                 \
-    K(rmsprop_centered, rmsprop, 3, 0)               \
-    K(rmsprop_centered_inside, rmsprop, 3, 1)        \
-    K(rmsprop_momentum, rmsprop, 5, 0)               \
-    K(rmsprop_momentum_inside, rmsprop, 5, 1)        \
-    K(rmsprop_centered_momentum, rmsprop, 7, 0)      \
-    K(rmsprop_centered_momentum_inside, rmsprop, 7, 1) \
-    K(adam, adam, 3, 0)                              \
-    K(adam_inside, adam, 3, 1)                       \
-    K(adam_amsgrad, adam, 7, 0)                      \
-    K(adam_amsgrad_inside, adam, 7, 1)               \
-    K(adamw, adamw, 3, 0)                            \
-    K(adamw_inside, adamw, 3, 1)                     \
-    K(adamw_amsgrad, adamw, 7, 0)                    \
+#define KERNELS(K)                                                                                 \
+    K(sgd, sgd, 0, 0)                                                                              \
+    K(momentum, momentum, 1, 0)                                                                    \
+    K(nesterov, nesterov, 1, 0)                                                                    \
+    K(adagrad, adagrad, 1, 0)                                                                      \
+    K(adagrad_inside, adagrad, 1, 1)                                                               \
+    K(rmsprop, rmsprop, 1, 0)                                                                      \
+    K(rmsprop_inside, rmsprop, 1, 1)                                                               \
+    K(rmsprop_centered, rmsprop, 3, 0)                                                             \
+    K(rmsprop_centered_inside, rmsprop, 3, 1)                                                      \
+    K(rmsprop_momentum, rmsprop, 5, 0)                                                             \
+    K(rmsprop_momentum_inside, rmsprop, 5, 1)                                                      \
+    K(rmsprop_centered_momentum, rmsprop, 7, 0)                                                    \
+    K(rmsprop_centered_momentum_inside, rmsprop, 7, 1)                                             \
+    K(adam, adam, 3, 0)                                                                            \
+    K(adam_inside, adam, 3, 1)                                                                     \
+    K(adam_amsgrad, adam, 7, 0)                                                                    \
+    K(adam_amsgrad_inside, adam, 7, 1)                                                             \
+    K(adamw, adamw, 3, 0)                                                                          \
+    K(adamw_inside, adamw, 3, 1)                                                                   \
+    K(adamw_amsgrad, adamw, 7, 0)                                                                  \
     K(adamw_amsgrad_inside, adamw, 7, 1)

@@ -11,11 +11,11 @@
 /* In elements, but for the last. A float32 AdamW step takes some 3 us over 10,000. */
 enum {
     WORTH_SHARING = 30000, /* a step below is done before a helper is up */
-    SHARES = 8,   /* chunks for each thread: none waits long for another's last */
-    LEAST = 2048, /* a chunk: below, taking it costs as much as doing it */
-    MOST = 16384, /* and four float32 arrays of this many fill a quarter of an L2 */
-    LONG = 1024,  /* a run from which an aligned start is worth a call of its own */
-    LINE = 64,    /* bytes of a cache line, and of the widest vector */
+    SHARES = 8,            /* chunks for each thread: none waits long for another's last */
+    LEAST = 2048,          /* a chunk: below, taking it costs as much as doing it */
+    MOST = 16384,          /* and four float32 arrays of this many fill a quarter of an L2 */
+    LONG = 1024,           /* a run from which an aligned start is worth a call of its own */
+    LINE = 64,             /* bytes of a cache line, and of the widest vector */
 };
 
 typedef struct {

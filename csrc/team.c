@@ -28,12 +28,15 @@ static int64_t blend(int64_t mean, int64_t sample) {
 }
 
 static void next_phase(fs_pace *pace) {
+    int64_t mean = pace->mean[pace->shared], other = pace->mean[!pace->shared];
     if (!pace->trial) {
         pace->shared = !pace->shared;
         pace->mean[pace->shared] = 0;
         pace->left = TRIAL;
-    } else if (pace->mean[!pace->shared] == 0 ||
-               pace->mean[pace->shared] < pace->mean[!pace->shared]) {
+    } else if (other == 0) {
+        pace->interval = SHORTEST;
+        pace->left = 1; /* and then a trial of the other */
+    } else if (mean < other) {
         pace->left = pace->interval = SHORTEST;
     } else {
         pace->shared = !pace->shared;

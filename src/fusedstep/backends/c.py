@@ -77,7 +77,7 @@ class Table:
         low, high = byte_bounds(g)
         self.c_rows[header.row].g = ffi.from_buffer(operand.flat)
         self.layouts[index] = ffi.new("intptr_t[]", [*g.shape, *g.strides])
-        header.data = g.ctypes.data
+        header.data = g.__array_interface__["data"][0]
         header.scratch = operand.scratch
         header.ndim = g.ndim
         header.layout = self.layouts[index]
@@ -94,8 +94,8 @@ class Table:
     def run(self, scalars: Sequence[Scalars]) -> None:
         if self.selections != _selections:
             self.find_kernels()
-        for c_job, values in zip(self.each_job, scalars, strict=True):
-            c_job.scalars = values
+        for index, values in enumerate(scalars):
+            self.each_job[index].scalars = values
         lib.fs_step(self.table, threads.get_num_threads())
 
 
