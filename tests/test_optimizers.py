@@ -384,7 +384,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
         assert grads[0] is not kept[0]
     monkeypatch.setattr(c, "lib", Counting())
     monkeypatch.setattr(optimizer, "check_like", None)
-    monkeypatch.setattr(arrays, "byte_bounds", None)
+    monkeypatch.setattr(arrays, "extent", None)
     made.step(grads)
     assert calls == ["fs_take", "fs_step"]
 

@@ -63,35 +63,28 @@ class Operand:
         np.copyto(self.laid, self.flat.reshape(self.laid.shape))
 
 
+def extent(array: Array) -> tuple[int, int]:
+    """The addresses of an array's lowest byte and of the one past its highest."""
+    if array.flags.forc:  # contiguous, in either order
+        low: int = array.__array_interface__["data"][0]
+        return low, low + array.nbytes
+    return byte_bounds(array)
+
+
 class Written:
     """The memory that a step writes, to refuse whatever else overlaps it."""
 
     def __init__(self, arrays: Iterable[tuple[str, Array]]) -> None:
-        bounded = [(*byte_bounds(array), name, array) for name, array in arrays if array.size]
+        bounded = [(*extent(array), name, array) for name, array in arrays if array.size]
         bounded.sort(key=lambda entry: entry[:2])
-        self.arrays = [(name, array) for _, _, name, array in bounded]
+        self.arrays = bounded
         self.lows = [low for low, *_ in bounded]
         self.highs = list(accumulate((high for _, high, *_ in bounded), max))
 
-    def overlapping(
-        self, array: Array, low: int, high: int, before: int | None = None
-    ) -> str | None:
-        """The name of an array here that shares an element with `array`.
-
-        `array` lies in [low, high). Only the first `before` arrays are looked at, in order
-        of address.
-        """
-        at = bisect_left(self.lows, high) if before is None else before
-        while at > 0 and self.highs[at - 1] > low:
-            at -= 1
-            name, other = self.arrays[at]
-            if np.shares_memory(array, other):
-                return name
-        return None
-
     def refuse(self, g: Array, name: str) -> None:
         """No gradient in memory that the step writes: it would be read half changed."""
-        other = self.overlapping(g, *byte_bounds(g))
+        low, high = extent(g)
+        other = self._first_overlap(g, low, bisect_left(self.lows, high))
         if other is not None:
             raise ValueError(
                 f"{name} shares memory with {other}, which the step writes; pass a copy"
@@ -99,14 +92,26 @@ class Written:
 
     def refuse_overlaps(self) -> None:
         """No memory twice among parameters and state: the second step would undo the first."""
-        for at, (name, array) in enumerate(self.arrays):
-            other = self.overlapping(array, *byte_bounds(array), before=at)
+        for at, (low, _, name, array) in enumerate(self.arrays):
+            other = self._first_overlap(array, low, at)
             if other is not None:
                 first, second = sorted((name, other))
                 raise ValueError(
                     f"{first} and {second} share memory, and both would be written; pass each "
                     "array once, or copies"
                 )
+
+    def _first_overlap(self, array: Array, low: int, before: int) -> str | None:
+        """The name of an array that shares an element with `array`, whose lowest byte is `low`.
+
+        Only the first `before` in order of address are looked at, which begin below its end.
+        """
+        while before > 0 and self.highs[before - 1] > low:
+            before -= 1
+            *_, name, other = self.arrays[before]
+            if np.shares_memory(array, other):
+                return name
+        return None
 
 
 def check_parameter(p: Any, name: str) -> None:

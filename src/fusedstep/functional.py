@@ -9,6 +9,7 @@ faster with an optimizer.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal
 
 from fusedstep import coefficients
@@ -42,7 +43,7 @@ def sgd(
     >>> p
     array([0.9, 2.1])
     """
-    h = check(
+    h = _check(
         {
             "lr": lr,
             "momentum": momentum,
@@ -81,7 +82,7 @@ def adagrad(
     >>> p
     array([0.5, 2.5])
     """
-    h = check(
+    h = _check(
         {
             "lr": lr,
             "lr_decay": lr_decay,
@@ -122,7 +123,7 @@ def rmsprop(
     >>> p.round(6)
     array([0.8, 2.2])
     """
-    h = check(
+    h = _check(
         {
             "lr": lr,
             "alpha": alpha,
@@ -167,7 +168,7 @@ def adam(
     >>> p.round(6)
     array([0.9, 2.1])
     """
-    h = check(
+    h = _check(
         {
             "lr": lr,
             "betas": betas,
@@ -215,7 +216,7 @@ def adamw(
     >>> p.round(6)
     array([0.85, 2.  ])
     """
-    h = check(
+    h = _check(
         {
             "lr": lr,
             "initial_lr": lr if initial_lr is None else initial_lr,
@@ -233,6 +234,18 @@ def adamw(
     rule = coefficients.adamw_rule(h)
     scalars = coefficients.adamw_scalars(h, _check_t(t))
     _step(backend, rule, scalars, p, g, {"m": m, "v": v, "x": x})
+
+
+def _check(values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _checked(**values)
+    except TypeError:  # a value that cannot be hashed, or one that will be refused again
+        return check(values)
+
+
+@lru_cache(maxsize=64, typed=True)
+def _checked(**values: Any) -> dict[str, Any]:
+    return check(values)
 
 
 def _step(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from itertools import count
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from fusedstep import threads
 from fusedstep._engine import ffi, lib
-from fusedstep.arrays import Array, Operand, Written
+from fusedstep.arrays import Array, Operand, Written, extent
 from fusedstep.coefficients import Scalars
 from fusedstep.plan import Job, Row
 from fusedstep.structure import quoted
@@ -65,16 +65,11 @@ class Table:
         self.selections = _selections
         for job, c_job in zip(self.jobs, self.each_job, strict=True):
             c_job.itemsize = job.dtype.itemsize
-            has = sum(letter is not None and 1 << k for k, letter in enumerate(job.rule.letters))
-            c_job.kernel = lib.fs_find_kernel(
-                job.rule.name.encode(), job.dtype.name.encode(), has, job.rule.inside
-            )
-            if not c_job.kernel:
-                raise NotImplementedError(f"the C engine has no kernel for {job}")
+            c_job.kernel = find_kernel(job, _selections)
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        low, high = extent(g)
         header = self.headers[index]
-        low, high = byte_bounds(g)
         self.c_rows[header.row].g = ffi.from_buffer(operand.flat)
         self.layouts[index] = ffi.new("intptr_t[]", [*g.shape, *g.strides])
         header.data = g.__array_interface__["data"][0]
@@ -97,6 +92,18 @@ class Table:
         for index, values in enumerate(scalars):
             self.each_job[index].scalars = values
         lib.fs_step(self.table, threads.get_num_threads())
+
+
+@cache
+def find_kernel(job: Job, selection: int) -> Any:
+    """The kernel of a job in the instruction set that the `selection`-th choice put in force."""
+    has = sum(letter is not None and 1 << k for k, letter in enumerate(job.rule.letters))
+    kernel = lib.fs_find_kernel(
+        job.rule.name.encode(), job.dtype.name.encode(), has, job.rule.inside
+    )
+    if not kernel:
+        raise NotImplementedError(f"the C engine has no kernel for {job}")
+    return kernel
 
 
 def isas() -> list[str]:
