@@ -7,6 +7,7 @@ import inspect
 import pickle
 import warnings
 import weakref
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from cases import BASES, Case, differing_bits, ordinary
 from conftest import needs_c
 
 import fusedstep as fs
+from fusedstep import optimizer as optimizer_module
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -79,7 +81,7 @@ def test_groups() -> None:
     optimizer.step([[ones(2), ones(2)], {"c": ones(2)}])
     assert [p[0] for p in (a, b, c)] == [0.75, 0.75, 0.5]
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.5]
-    assert optimizer.param_groups[0]["params"] == [a, b]
+    assert [p is q for p, q in zip(optimizer.param_groups[0]["params"], (a, b), strict=True)]
     assert optimizer.state[0][0] == {"t": 1}
     assert set(optimizer.state[1]["c"]) == {"b", "t"}
     with pytest.raises(ValueError, match=r"lr differs between the groups: \[0.25, 0.5\]"):
@@ -285,6 +287,147 @@ def test_loading_brings_its_options() -> None:
     assert differing_bits(optimizer.state["x"], source.state["x"]) == 0
 
 
+def test_resumes_after_an_option_was_switched_off() -> None:
+    """State that is not needed now is kept, saved and loaded; and what the dict lacks goes."""
+    p = np.ones(3)
+    a = fs.SGD(p, momentum=0.9, lr=0.1)
+    for _ in range(3):
+        a.step(np.ones(3))
+    a.param_groups[0]["momentum"] = 0.0
+    saved = a.state_dict()
+    q, r = p.copy(), p.copy()
+    b, c = fs.SGD(q, lr=0.1), fs.SGD(r, lr=0.2, momentum=0.5)
+    c.step(np.zeros(3))
+    for o in (b, c):
+        o.load_state_dict(saved)
+    for o in (a, b, c):
+        o.param_groups[0]["momentum"] = 0.9
+        o.step(np.ones(3))
+    assert differing_bits(q, p) == differing_bits(r, p) == 0
+    plain = fs.SGD(p.copy())
+    c.load_state_dict(plain.state_dict())
+    assert set(c.state) == {"t"}
+
+
+def test_its_own_state_dict_always_loads() -> None:
+    optimizer = fs.SGD(np.ones(2))
+    optimizer.param_groups[0]["momentum"] = 0.9
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert set(optimizer.state) == {"b", "t"}
+
+
+def test_a_state_dict_of_live_arrays_is_read_before_it_is_written() -> None:
+    optimizer = fs.Adam(ones(3))
+    optimizer.step(2 * ones(3))
+    saved, live = optimizer.state_dict(), optimizer.state
+    m, v = live["m"].copy(), live["v"].copy()
+    optimizer.load_state_dict(
+        {**saved, "state": {"m": live["v"], "v": live["m"], "t": np.int64(1)}}
+    )
+    assert (live["m"] == v).all()
+    assert (live["v"] == m).all()
+    assert live["t"] == 1
+
+
+def test_a_shallow_copy_is_refused() -> None:
+    with pytest.raises(TypeError, match="deepcopy"):
+        copy.copy(fs.SGD(ones(2)))
+
+
+def test_a_pickle_is_not_bound_to_an_engine() -> None:
+    assert b"_engine" not in pickle.dumps(fs.AdamW(ones(2)))
+    assert b"backends" not in pickle.dumps(fs.AdamW(ones(2)))
+
+
+# ---- whatever is done to the array objects ----
+
+
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
+def test_a_parameter_whose_object_changes_is_stepped_as_it_was(backend: str) -> None:
+    for change in ({"dtype": np.float64}, {"shape": (2, 2)}, {"dtype": np.int32}):
+        memory = np.asfortranarray(np.ones((4, 4), np.float32))
+        p = memory[:, :1][:, 0]
+        optimizer = fs.Adam(p, lr=0.5, backend=backend)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for name, value in change.items():
+                setattr(p, name, value)
+        optimizer.step(ones(4))
+        assert (memory[:, 0] == 0.5).all()
+        assert (memory[:, 1:] == 1).all()
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
+def test_subclasses_are_taken_as_the_arrays_that_they_are(backend: str) -> None:
+    class Copying(np.ndarray[Any, Any]):
+        def __getitem__(self, key: Any) -> Any:
+            return np.array(np.ndarray.__getitem__(self, key))
+
+    params: list[Any] = [np.matrix(ones(3, 3)), ones(3, 4).T.view(Copying), ones(2)]
+    optimizer = fs.Adam(params, lr=0.5, backend=backend)
+    for _ in range(2):
+        optimizer.step([np.matrix(ones(3, 3)), ones(4, 3).view(Copying), ones(2).view(Copying)])
+    for p in params:
+        assert np.allclose(np.asarray(p), 0, atol=1e-6)
+
+
+def test_parameters_in_a_file(tmp_path: Path) -> None:
+    p = np.memmap(tmp_path / "p", np.float32, "w+", shape=(5,))
+    fs.SGD(p, lr=1.0).step(ones(5))
+    p.flush()
+    assert (np.fromfile(tmp_path / "p", np.float32) == -1).all()
+
+
+# ---- layouts are made when they must be ----
+
+
+def count_layouts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    made: list[Any] = []
+    plan = vars(optimizer_module)["Plan"]
+
+    def counting(*arguments: Any) -> Any:
+        made.append(arguments)
+        return plan(*arguments)
+
+    monkeypatch.setattr(optimizer_module, "Plan", counting)
+    return made
+
+
+def test_a_schedule_needs_no_new_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = fs.AdamW([ones(3), ones(2)])
+    optimizer.step([ones(3), ones(2)])
+    made = count_layouts(monkeypatch)
+    for _ in range(5):
+        optimizer.lr *= 0.9
+        optimizer.param_groups[0].update(weight_decay=0.1, betas=(0.8, 0.9))
+        optimizer.step([ones(3), ones(2)])
+    assert made == []
+    optimizer.param_groups[0]["amsgrad"] = True
+    optimizer.step([ones(3), ones(2)])
+    assert len(made) == 1
+
+
+def test_a_step_that_fails_in_its_layout_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    p, q = ones(3), ones(2)
+    optimizer = fs.SGD([p, q], lr=1.0, momentum=0.5)
+    optimizer.step([ones(3), ones(2)])
+
+    def refuse(*_: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimizer_module, "Plan", refuse)
+        with pytest.raises(MemoryError):
+            optimizer.step([ones(3), None])
+    assert [state["t"] for state in optimizer.state] == [1, 1]
+    optimizer.step([ones(3), ones(2)])
+    assert [state["t"] for state in optimizer.state] == [2, 2]
+    optimizer.step([ones(3), None])
+    assert [state["t"] for state in optimizer.state] == [3, 2]
+    assert (p == 1 - 1 - 1.5 - 1.75).all()
+
+
 # ---- the steps without an object ----
 
 CALLS: dict[Any, tuple[Any, str]] = {
@@ -362,7 +505,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
     count: int, fresh: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One call takes over the gradients and one steps; nothing is looked at from Python."""
-    from fusedstep import arrays, optimizer
+    from fusedstep import arrays
     from fusedstep.backends import c
 
     def gradients() -> list[Array]:
@@ -383,7 +526,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
         grads, kept = gradients(), grads  # `kept`, so that the new ones lie elsewhere
         assert grads[0] is not kept[0]
     monkeypatch.setattr(c, "lib", Counting())
-    monkeypatch.setattr(optimizer, "check_like", None)
+    monkeypatch.setattr(optimizer_module, "check_like", None)
     monkeypatch.setattr(arrays, "extent", None)
     made.step(grads)
     assert calls == ["fs_take", "fs_step"]

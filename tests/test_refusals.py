@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -200,7 +201,10 @@ BAD_HYPERPARAMETERS: list[tuple[Any, dict[str, Any], str]] = [
     (fs.Adam, {"betas": (0.9, 0.99, 0.999)}, "pair"),
     (fs.Adam, {"eps": float("nan")}, "eps=nan"),
     (fs.AdamW, {"decay_scale": "eta"}, "decay_scale='eta'; pass one of 'lr', 'schedule'"),
+    (fs.AdamW, {"decay_scale": ["lr"]}, r"decay_scale=\['lr'\]"),
     (fs.AdamW, {"decay_scale": "schedule", "lr": 0}, "initial_lr=0.0"),
+    (fs.SGD, {"lr": 10**400}, "lr=1000.*finite"),
+    (fs.SGD, {"lr": np.array(0.1)}, "lr=.*number"),
     (fs.AdamW, {"backend": "gpu"}, "backend='gpu' is unknown; pass one of 'auto', 'c', 'numpy'"),
 ]
 
@@ -218,8 +222,8 @@ def test_unknown_options() -> None:
         fs.SGD(zeros(2), learning_rate=0.1)  # type: ignore[call-arg]
     with pytest.raises(KeyError, match=r"params\[1\].*unknown hyperparameter 'rate'.*'lr'"):
         fs.SGD([{"params": zeros(2)}, {"params": zeros(2), "rate": 1}])
-    with pytest.raises(ValueError, match="lr=-1"):
-        fs.SGD([{"params": zeros(2), "lr": -1}])
+    with pytest.raises(ValueError, match=r"params\[1\]: lr=-1"):
+        fs.SGD([{"params": zeros(2)}, {"params": zeros(2), "lr": -1}])
 
 
 def test_bad_assignments_change_nothing() -> None:
@@ -236,6 +240,10 @@ def test_bad_assignments_change_nothing() -> None:
             group[name] = value
     with pytest.raises(ValueError, match="lr=nan"):
         optimizer.lr = float("nan")
+    with pytest.raises(ValueError, match="momentum=-1"):
+        group.update(lr=0.75, momentum=-1)
+    with pytest.raises(AttributeError, match=r"no 'momentum' to set.*param_groups\[0\]"):
+        optimizer.momentum = 0.5
     with pytest.raises(TypeError, match="cannot lose 'lr'"):
         del group["lr"]
     assert dict(group) == {
@@ -248,6 +256,19 @@ def test_bad_assignments_change_nothing() -> None:
         "maximize": False,
         "l1": 0.0,
     }
+
+
+def test_a_schedule_that_overflows_is_refused() -> None:
+    optimizer = fs.AdamW(zeros(2), lr=5e-324, decay_scale="schedule")
+    with pytest.raises(ValueError, match=r"lr=1000.0 and initial_lr=5e-324"):
+        optimizer.lr = 1e3
+
+
+def test_a_mapping_that_makes_up_keys_is_seen_through() -> None:
+    grads: dict[str, Any] = defaultdict(lambda: None, z=zeros(2))
+    with pytest.raises(KeyError, match="grads lacks 'w' and has the surplus 'z'"):
+        fs.SGD({"w": zeros(2)}).step(grads)
+    assert list(grads) == ["z"]
 
 
 def test_bad_functional_arguments() -> None:
@@ -287,7 +308,7 @@ def test_bad_state_dicts() -> None:
         ({**good, "format": 99}, "'format'.*99.*reads 1"),
         ({**good, "optimizer": "SGD"}, "'SGD'.*reads 'Adam'"),
         ({**good, "param_groups": []}, "0 param_groups"),
-        ({**good, "param_groups": [{"lr": 1.0}]}, "has 'lr'; pass 'lr', 'betas'"),
+        ({**good, "param_groups": [{"lr": 1.0}]}, "lacks 'betas'"),
         ({**good, "param_groups": [{**good["param_groups"][0], "lr": -1}]}, "lr=-1"),
         ({**good, "state": {"p": state["p"]}}, "lacks 'q'"),
         ({**good, "state": {**state, "q": {"m": zeros(2), "t": 1}}}, r"\['q'\] lacks 'v'"),
@@ -296,8 +317,17 @@ def test_bad_state_dicts() -> None:
             {**good, "state": {**state, "q": {**state["q"], "m": zeros(2, dtype=np.float64)}}},
             r"\['m'\] has dtype",
         ),
-        ({**good, "state": {**state, "q": {**state["q"], "t": -1}}}, r"\['t'\] is -1"),
-        ({**good, "state": {**state, "q": {**state["q"], "t": 1.5}}}, r"\['t'\] is 1.5"),
+        ({**good, "state": {**state, "q": {**state["q"], "t": -1}}}, r"\['t'\]=-1"),
+        ({**good, "state": {**state, "q": {**state["q"], "t": 1.5}}}, r"\['t'\]=1.5"),
+    ]
+    bad += [
+        (7, "state_dict is 7"),  # type: ignore[list-item]
+        ({**good, "param_groups": None}, r"\['param_groups'\] is None"),
+        ({**good, "param_groups": [3]}, r"\['param_groups'\]\[0\] is 3"),
+        ({key: good[key] for key in good if key != "state"}, "lacks 'state'"),
+        ({**good, "state": {**state, "q": None}}, r"\['q'\] is None"),
+        ({**good, "state": {**state, "q": {**state["q"], "t": True}}}, r"\['t'\]=True"),
+        ({**good, "state": {**state, "q": {**state["q"], "z": zeros(2)}}}, "surplus 'z'"),
     ]
     before = p.copy(), q.copy(), good
     for state_dict, message in bad:

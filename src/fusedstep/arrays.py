@@ -52,7 +52,7 @@ class Operand:
     __slots__ = ("flat", "laid", "scratch")
 
     def __init__(self, array: Array, walk: Walk) -> None:
-        self.laid = walk.lay(array)
+        self.laid = walk.lay(array.view(np.ndarray))
         self.scratch = not (self.laid.flags.c_contiguous and self.laid.flags.aligned)
         self.flat = np.empty(array.size, array.dtype) if self.scratch else self.laid.reshape(-1)
 

@@ -9,6 +9,7 @@ faster with an optimizer.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from fusedstep import coefficients
 from fusedstep.arrays import Array, Written, check_like, check_parameter, check_state
 from fusedstep.coefficients import Rule, Scalars
 from fusedstep.dispatch import table_class
-from fusedstep.hyperparameters import check
+from fusedstep.hyperparameters import check, whole
 from fusedstep.plan import Job, Plan, Row
 
 
@@ -237,10 +238,9 @@ def adamw(
 
 
 def _check(values: dict[str, Any]) -> dict[str, Any]:
-    try:
+    with suppress(TypeError):  # of a value that cannot be hashed, or is about to be refused
         return _checked(**values)
-    except TypeError:  # a value that cannot be hashed, or one that will be refused again
-        return check(values)
+    return check(values)
 
 
 @lru_cache(maxsize=64, typed=True)
@@ -260,15 +260,13 @@ def _step(
     written = Written([("p", p), *present.items()])
     written.refuse_overlaps()
     written.refuse(g, "g")
-    plan = Plan(table, [Job(rule, p.dtype)], [Row(0, p, rule.letters, present)], written)
+    plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule.letters, present)], written)
     plan.set_gradient(0, g)
     plan.run([scalars])
 
 
 def _check_t(t: Any) -> int:
-    if isinstance(t, bool) or not isinstance(t, int) or t < 1:
-        raise ValueError(f"t={t!r}; pass the number of this step, a whole number from 1")
-    return t
+    return whole("t", t, least=1)
 
 
 def _check_momentum(momentum: float, b: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from math import isfinite
+from contextlib import suppress
+from math import inf, isfinite
 from numbers import Real
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,13 @@ DECAY_SCALES = ("lr", "schedule")
 def number(name: str, value: Any) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name}={describe(value)}; pass a number")
-    if not isfinite(value):
-        raise ValueError(f"{name}={value!r}; pass a finite number")
-    return float(value)
+    try:
+        checked = float(value)
+    except OverflowError:
+        checked = inf
+    if not isfinite(checked):
+        raise ValueError(f"{name}={describe(value)}; pass a finite number")
+    return checked + 0.0  # -0.0 is 0.0
 
 
 def non_negative(name: str, value: Any) -> float:
@@ -46,6 +52,16 @@ def pair_of_fractions(name: str, value: Any) -> tuple[float, float]:
     return fraction(f"{name}[0]", first), fraction(f"{name}[1]", second)
 
 
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` as a Python int; NumPy's will do."""
+    if not isinstance(value, (bool, np.bool_)):
+        with suppress(TypeError):
+            checked = index(value)
+            if checked >= least:
+                return checked
+    raise ValueError(f"{name}={value!r}; pass a whole number from {least}")
+
+
 def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}={describe(value)}; pass True or False")
@@ -53,9 +69,9 @@ def flag(name: str, value: Any) -> bool:
 
 
 def decay_scale(name: str, value: Any) -> str:
-    if value not in DECAY_SCALES:
+    if not isinstance(value, str) or value not in DECAY_SCALES:
         raise ValueError(f"{name}={value!r}; pass one of {quoted(DECAY_SCALES)}")
-    return str(value)
+    return value
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -80,21 +96,30 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-def check(values: dict[str, Any]) -> dict[str, Any]:
-    """`values` as Python numbers, each checked, and together."""
-    checked = {name: CHECKS[name](name, value) for name, value in values.items()}
-    if checked.get("nesterov") and (checked["momentum"] == 0 or checked["dampening"] != 0):
+def check(values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """`values` as Python numbers, each checked, and together; `where` begins an error."""
+    try:
+        checked = {name: CHECKS[name](name, value) for name, value in values.items()}
+        check_together(checked)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}{error}") from None
+    return checked
+
+
+def check_together(values: dict[str, Any]) -> None:
+    if values.get("nesterov") and (values["momentum"] == 0 or values["dampening"] != 0):
         raise ValueError(
-            f"nesterov=True with momentum={checked['momentum']!r} and "
-            f"dampening={checked['dampening']!r}; Nesterov's step needs momentum above 0 and "
+            f"nesterov=True with momentum={values['momentum']!r} and "
+            f"dampening={values['dampening']!r}; Nesterov's step needs momentum above 0 and "
             "dampening=0"
         )
-    if checked.get("decay_scale") == "schedule" and checked["initial_lr"] == 0:
-        raise ValueError(
-            "decay_scale='schedule' with initial_lr=0.0; the schedule's multiplier is "
-            "lr / initial_lr, so start from an lr above 0"
-        )
-    return checked
+    if values.get("decay_scale") == "schedule":
+        lr, initial_lr = values["lr"], values["initial_lr"]
+        if initial_lr == 0 or not isfinite(lr / initial_lr):
+            raise ValueError(
+                f"decay_scale='schedule' with lr={lr!r} and initial_lr={initial_lr!r}; the "
+                "schedule's multiplier is lr / initial_lr, so start from an lr above 0"
+            )
 
 
 class Group(MutableMapping[str, Any]):
@@ -104,23 +129,29 @@ class Group(MutableMapping[str, Any]):
     refused at once and changes nothing. `version` counts the assignments.
     """
 
-    def __init__(self, params: list[Any], hyperparameters: dict[str, Any]) -> None:
-        self._params = params
+    def __init__(self, params: list[Any], hyperparameters: dict[str, Any], where: str = "") -> None:
+        self._params = tuple(params)
         if "decay_scale" in hyperparameters:
             hyperparameters = {"initial_lr": hyperparameters["lr"], **hyperparameters}
-        self.hyperparameters = check(hyperparameters)
+        self.hyperparameters = check(hyperparameters, where)
         self.version = 0
 
     def __getitem__(self, name: str) -> Any:
         return self._params if name == "params" else self.hyperparameters[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self.hyperparameters:
-            raise KeyError(
-                f"a group has no hyperparameter {name!r} to set; it has "
-                f"{quoted(list(self.hyperparameters))}"
-            )
-        self.hyperparameters = check({**self.hyperparameters, name: value})
+        self.update({name: value})
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Assign several at once: all of them, or none if one will not do."""
+        values = dict(*args, **kwargs)
+        for name in values:
+            if name not in self.hyperparameters:
+                raise KeyError(
+                    f"a group has no hyperparameter {name!r} to set; it has "
+                    f"{quoted(list(self.hyperparameters))}"
+                )
+        self.hyperparameters = check({**self.hyperparameters, **values})
         self.version += 1
 
     def __delitem__(self, name: str) -> None:

@@ -1,73 +1,18 @@
-"""What all optimizers share: parameters and groups in, steps, state, and saving and resuming."""
+"""What all optimizers share: parameters and groups in, steps, state, and resuming."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
 
-import numpy as np
-
-from fusedstep.arrays import Array, Walk, Written, check_like, check_parameter
+from fusedstep import checkpoint
+from fusedstep.arrays import Written, check_like
 from fusedstep.coefficients import Hyperparameters, Rule, Scalars
 from fusedstep.dispatch import table_class
-from fusedstep.hyperparameters import Group, check
-from fusedstep.plan import Job, Plan, Row
-from fusedstep.structure import Branch, Structure, is_array, is_collection, quoted, read
-
-FORMAT = 1
-"""Of state_dict. It rises when what older releases wrote can no longer be read."""
-
-
-class Cohort:
-    """Parameters of one group and dtype that have taken the same number of steps, t."""
-
-    def __init__(self, group: Group, dtype: np.dtype[Any], t: int) -> None:
-        self.group = group
-        self.dtype = dtype
-        self.t = t
-
-
-class Parameter:
-    """One parameter and its state."""
-
-    def __init__(self, path: str, p: Array, group: Group) -> None:
-        self.path = path
-        self.p = p
-        self.cohort = Cohort(group, p.dtype, 0)
-        self.states: dict[str, Array] = {}
-
-    def allocate(self, rule: Rule) -> bool:
-        """The state arrays that `rule` needs and that are not there yet: whether there were any."""
-        lacking = [letter for letter in rule.letters if letter and letter not in self.states]
-        initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
-        for letter in lacking:
-            self.states[letter] = Walk(self.p).zeros(self.p.dtype)
-            if initial != 0:
-                self.states[letter][...] = initial
-        return bool(lacking)
-
-
-class State(Mapping[str, Any]):
-    """One parameter's state: its arrays by letter, live, and `t`, the steps it has taken.
-
-    Arrays may be written to in place. What is read-only here changes by `load_state_dict`.
-    """
-
-    def __init__(self, parameter: Parameter) -> None:
-        self._parameter = parameter
-
-    def __getitem__(self, key: str) -> Any:
-        return self._parameter.cohort.t if key == "t" else self._parameter.states[key]
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._parameter.states
-        yield "t"
-
-    def __len__(self) -> int:
-        return len(self._parameter.states) + 1
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
+from fusedstep.hyperparameters import Group
+from fusedstep.parameters import Cohort, Parameter, State, read_groups
+from fusedstep.plan import Job, Plan, Row, Table
+from fusedstep.structure import quoted
 
 
 class Optimizer:
@@ -82,33 +27,39 @@ class Optimizer:
     _rule: ClassVar[staticmethod[[Hyperparameters], Rule]]
     _scalars: ClassVar[staticmethod[[Hyperparameters, int], Scalars]]
 
+    _letters: ClassVar[str]
+    """Of all the state arrays that any of its rules has."""
+
+    _table: type[Table]
+
     # What knows addresses. It is made at the first step after `_forget_layout`.
     _plan: Plan
     _written: Written | None
     _cohorts: list[Cohort]
+    _rules: list[Rule]
     _versions: list[int]
 
     def __init__(self, params: Any, backend: str, hyperparameters: dict[str, Any]) -> None:
+        self._backend = backend
         self._table = table_class(backend)
-        self._structure, divided = _read_groups(params)
+        self._structure, divided = read_groups(params)
         paths = iter(self._structure.paths)
         self._groups: list[Group] = []
         self._parameters: list[Parameter] = []
-        for arrays, differences in divided:
-            surplus = [name for name in differences if name not in hyperparameters]
+        self._forget_layout()
+        for name, arrays, own in divided:
+            surplus = [key for key in own if key not in hyperparameters]
             if surplus:
                 raise KeyError(
-                    f"params[{len(self._groups)}] has the unknown hyperparameter "
-                    f"{quoted(surplus)}; {type(self).__name__} has {quoted([*hyperparameters])}"
+                    f"{name}the unknown hyperparameter {quoted(surplus)}; "
+                    f"{type(self).__name__} has {quoted([*hyperparameters])}"
                 )
-            group = Group(arrays, {**hyperparameters, **differences})
+            group = Group(arrays, {**hyperparameters, **own}, name)
             self._groups.append(group)
-            for p, path in zip(arrays, paths, strict=False):
-                check_parameter(p, f"params{path}")
-                self._parameters.append(Parameter(path, p, group))
+            for array, path in zip(arrays, paths, strict=False):
+                self._parameters.append(Parameter(path, array, group))
         if not self._parameters:
             raise ValueError("params is empty; pass at least one array")
-        self._forget_layout()
         self._memory().refuse_overlaps()
         self._allocate()
 
@@ -133,7 +84,9 @@ class Optimizer:
             it, and nothing has been written.
         """
         flat = self._structure.flatten(grads, "grads")
-        if [group.version for group in self._groups] != self._versions:
+        if (
+            versions := [group.version for group in self._groups]
+        ) != self._versions and not self._keeps_rules(versions):
             self._lay_out(flat)
         elif (at := self._plan.take(flat, 0)) < len(flat):
             self._look_at(flat, at)
@@ -153,13 +106,24 @@ class Optimizer:
             self._plan.set_gradient(at, grads[at])
             at = self._plan.take(grads, at + 1)
 
+    def _keeps_rules(self, versions: list[int]) -> bool:
+        """Whether the hyperparameters call for the same rules as before: new scalars will do."""
+        if self._rules != [self._rule(group.hyperparameters) for group in self._groups]:
+            return False
+        self._versions = versions
+        return True
+
     def _lay_out(self, grads: list[Any]) -> None:
         """One row for each parameter with a gradient, one job for each cohort of them."""
         versions = [group.version for group in self._groups]
+        rules = [self._rule(group.hyperparameters) for group in self._groups]
+        rule_of = {id(group): rule for group, rule in zip(self._groups, rules, strict=True)}
         self._allocate()
         present = [(index, g) for index, g in enumerate(grads) if g is not None]
         for index, g in present:
             self._check_gradient(index, g)
+        self._rules, self._versions = [], []  # until all is done: if this fails, the next step
+        # is laid out anew
         cohorts: dict[Any, Cohort] = {}
         active: dict[Cohort, int] = {}
         rows: list[Row | None] = []
@@ -171,14 +135,15 @@ class Optimizer:
             if g is None:
                 rows.append(None)
             else:
-                job = active.setdefault(cohort, len(active))
-                letters = self._rule(cohort.group.hyperparameters).letters
-                rows.append(Row(job, parameter.p, letters, parameter.states))
-        jobs = [Job(self._rule(job.group.hyperparameters), job.dtype) for job in active]
+                row = parameter.row_of(rule_of[id(cohort.group)])
+                row.job = active.setdefault(cohort, len(active))
+                rows.append(row)
+        jobs = [Job(rule_of[id(cohort.group)], cohort.dtype) for cohort in active]
         plan = Plan(self._table, jobs, rows, self._memory())
         for index, g in present:
             plan.set_gradient(index, g)
         self._plan, self._cohorts, self._versions = plan, list(active), versions
+        self._rules = rules
 
     def _check_gradient(self, index: int, g: Any) -> None:
         parameter = self._parameters[index]
@@ -204,22 +169,29 @@ class Optimizer:
 
     def _forget_layout(self) -> None:
         self._written = None
-        self._cohorts, self._versions = [], []
+        self._cohorts, self._rules, self._versions = [], [], []
 
     def __getstate__(self) -> dict[str, Any]:
-        addresses = ("_plan", "_written", "_cohorts", "_versions")
-        return {name: value for name, value in self.__dict__.items() if name not in addresses}
+        kept = ("_backend", "_structure", "_groups", "_parameters")
+        return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._table = table_class(self._backend)
         self._forget_layout()
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError(
+            "a shallow copy would step the same state; take copy.deepcopy of the optimizer and "
+            "its parameters together, or load its state_dict() into another"
+        )
 
     # ---- hyperparameters and state ----
 
     @property
-    def param_groups(self) -> list[Group]:
+    def param_groups(self) -> tuple[Group, ...]:
         """The groups: `"params"`, and hyperparameters that may change between steps."""
-        return self._groups
+        return tuple(self._groups)
 
     @property
     def lr(self) -> float:
@@ -236,9 +208,20 @@ class Optimizer:
         for group in self._groups:
             group["lr"] = value
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "lr" and not name.startswith("_"):
+            raise AttributeError(
+                f"an optimizer has no {name!r} to set; set `lr`, or a hyperparameter of a group, "
+                f"as `param_groups[0][{name!r}] = {value!r}`"
+            )
+        super().__setattr__(name, value)
+
     @property
     def state(self) -> Any:
-        """Each parameter's arrays by letter, and its t, in the structure of the parameters."""
+        """Each parameter's arrays by letter, and its t, in the structure of the parameters.
+
+        A mapping for a mapping, a list for any sequence.
+        """
         return self._structure.rebuild(map(State, self._parameters))
 
     def state_dict(self) -> dict[str, Any]:
@@ -247,91 +230,32 @@ class Optimizer:
         Plain dicts, lists, numbers and arrays, fit for pickle. An optimizer of the same class
         over parameters of the same structure goes on from it with the same bits as this one.
         """
-        return {
-            "format": FORMAT,
-            "optimizer": type(self).__name__,
-            "param_groups": [dict(group.hyperparameters) for group in self._groups],
-            "state": self._structure.rebuild(
-                {
-                    key: value.copy() if isinstance(value, np.ndarray) else value
-                    for key, value in State(parameter).items()
-                }
-                for parameter in self._parameters
-            ),
-        }
+        self._allocate()  # what hyperparameters assigned since the last step call for
+        return checkpoint.save(type(self).__name__, self._groups, self._structure, self._parameters)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over hyperparameters and state from what `state_dict` returned.
 
         Arrays are copied, into the ones that are there. Nothing is written unless all fits.
         """
-        hyperparameters, states = self._check_state_dict(state_dict)
-        for group, values in zip(self._groups, hyperparameters, strict=True):
-            group.hyperparameters = values
-            group.version += 1
-        self._allocate()
+        checkpoint.check_top(state_dict, type(self).__name__, len(self._groups))
+        hyperparameters = {
+            id(group): checkpoint.check_group(values, group, index)
+            for index, (group, values) in enumerate(
+                zip(self._groups, state_dict["param_groups"], strict=True)
+            )
+        }
+        states = []
+        flat = self._structure.flatten(state_dict["state"], "state_dict['state']")
+        for parameter, state in zip(self._parameters, flat, strict=True):
+            rule = self._rule(hyperparameters[id(parameter.cohort.group)])
+            states.append(checkpoint.check_state(state, parameter, rule.letters, self._letters))
+        for group in self._groups:
+            group.hyperparameters = hyperparameters[id(group)]
         for parameter, state in zip(self._parameters, states, strict=True):
-            group, dtype = parameter.cohort.group, parameter.cohort.dtype
-            parameter.cohort = Cohort(group, dtype, state["t"])
-            for letter in parameter.states.keys() & state.keys():
-                parameter.states[letter][...] = state[letter]
+            parameter.restore(state)
+            parameter.row = None
         self._forget_layout()
 
-    def _check_state_dict(self, given: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-        """The checked hyperparameters of each group and the state of each parameter."""
-        for key, expected in (("format", FORMAT), ("optimizer", type(self).__name__)):
-            if key not in given:
-                raise KeyError(f"state_dict lacks {key!r}; pass what state_dict() returned")
-            if given[key] != expected:
-                raise ValueError(
-                    f"state_dict[{key!r}] is {given[key]!r}; this optimizer reads {expected!r}"
-                )
-        groups = given["param_groups"]
-        if len(groups) != len(self._groups):
-            raise ValueError(
-                f"state_dict has {len(groups)} param_groups, this optimizer {len(self._groups)}; "
-                "make it with the same groups"
-            )
-        hyperparameters = []
-        for index, (group, values) in enumerate(zip(self._groups, groups, strict=True)):
-            if values.keys() != group.hyperparameters.keys():
-                raise KeyError(
-                    f"state_dict['param_groups'][{index}] has {quoted([*values])}; "
-                    f"pass {quoted([*group.hyperparameters])}"
-                )
-            hyperparameters.append(check(dict(values)))
-        states = self._structure.flatten(given["state"], "state_dict['state']")
-        of_group = {id(group): h for group, h in zip(self._groups, hyperparameters, strict=True)}
-        for parameter, state in zip(self._parameters, states, strict=True):
-            name = f"state_dict['state']{parameter.path}"
-            rule = self._rule(of_group[id(parameter.cohort.group)])
-            for letter in ("t", *filter(None, rule.letters)):
-                if letter not in state:
-                    raise KeyError(f"{name} lacks {letter!r}; pass what state_dict() returned")
-            if not isinstance(state["t"], int) or state["t"] < 0:
-                raise ValueError(f"{name}['t'] is {state['t']!r}; pass a whole number from 0")
-            for letter in state.keys() - {"t"}:
-                check_like(state[letter], parameter.p, f"{name}[{letter!r}]")
-        return hyperparameters, states
-
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._groups})"
-
-
-def _read_groups(params: Any) -> tuple[Structure, list[tuple[list[Array], dict[str, Any]]]]:
-    """The structure of `params`, and for each group its arrays and its own hyperparameters."""
-    if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
-        params = list(params)
-        if params and all(isinstance(item, Mapping) and "params" in item for item in params):
-            structure, leaves = read([item["params"] for item in params])
-            assert isinstance(structure, Branch)
-            rest = iter(leaves)
-            return structure, [
-                (
-                    [next(rest) for _ in child.paths],
-                    {name: value for name, value in item.items() if name != "params"},
-                )
-                for child, item in zip(structure.children.values(), params, strict=True)
-            ]
-    structure, leaves = read(params)
-    return structure, [(leaves, {})]
+        return f"{type(self).__name__}({list(self._groups)})"

@@ -66,6 +66,7 @@ class SGD(Optimizer):
 
     _rule = staticmethod(coefficients.sgd_rule)
     _scalars = staticmethod(coefficients.sgd_scalars)
+    _letters = "b"
 
     def __init__(
         self,
@@ -141,6 +142,7 @@ class Adagrad(Optimizer):
 
     _rule = staticmethod(coefficients.adagrad_rule)
     _scalars = staticmethod(coefficients.adagrad_scalars)
+    _letters = "s"
 
     def __init__(
         self,
@@ -223,6 +225,7 @@ class RMSprop(Optimizer):
 
     _rule = staticmethod(coefficients.rmsprop_rule)
     _scalars = staticmethod(coefficients.rmsprop_scalars)
+    _letters = "vab"
 
     def __init__(
         self,
@@ -308,6 +311,7 @@ class Adam(Optimizer):
 
     _rule = staticmethod(coefficients.adam_rule)
     _scalars = staticmethod(coefficients.adam_scalars)
+    _letters = "mvx"
 
     def __init__(
         self,
@@ -398,6 +402,7 @@ class AdamW(Optimizer):
 
     _rule = staticmethod(coefficients.adamw_rule)
     _scalars = staticmethod(coefficients.adamw_scalars)
+    _letters = "mvx"
 
     def __init__(
         self,

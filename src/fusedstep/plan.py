@@ -21,12 +21,13 @@ class Job(NamedTuple):
 class Row:
     """One tensor: a parameter, and its state in the order of the rule's letters."""
 
-    __slots__ = ("job", "p", "states", "walk")
+    __slots__ = ("job", "letters", "p", "states", "walk")
 
     def __init__(
-        self, job: int, p: Array, letters: Sequence[str | None], states: Mapping[str, Array]
+        self, p: Array, letters: Sequence[str | None], states: Mapping[str, Array], job: int = 0
     ) -> None:
         self.job = job
+        self.letters = letters
         self.walk = Walk(p)
         self.p = Operand(p, self.walk)
         self.states = [

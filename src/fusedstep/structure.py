@@ -84,22 +84,12 @@ class Dict(Branch):
                 f"{name}{self.path} is {describe(value)}; pass a mapping with the keys "
                 f"{quoted(self.keys)}"
             )
-        if len(value) == len(self.keys):
-            try:
-                return [value[key] for key in self.keys]
-            except KeyError:
-                pass
-        missing = [key for key in self.keys if key not in value]
-        surplus = [key for key in value if key not in self.children]
-        parts = [
-            f"{word} {quoted(keys)}"
-            for word, keys in (("lacks", missing), ("has the surplus", surplus))
-            if keys
-        ]
-        raise KeyError(
-            f"{name}{self.path} {' and '.join(parts)}; pass one item for each parameter, "
-            "None for one to skip"
-        )
+        if value.keys() != self.children.keys():
+            raise KeyError(
+                f"{name}{self.path} {differences(value, self.children)}; pass one item for each "
+                "parameter, None for one to skip"
+            )
+        return [value[key] for key in self.keys]
 
     def rebuild(self, leaves: Iterable[Any]) -> Any:
         leaves = iter(leaves)
@@ -144,6 +134,14 @@ def describe(value: Any) -> str:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def differences(given: Mapping[Any, Any], expected: Mapping[Any, Any]) -> str:
+    """What an error says of keys that are not those expected."""
+    missing = [key for key in expected if key not in given]
+    surplus = [key for key in given if key not in expected]
+    named = (("lacks", missing), ("has the surplus", surplus))
+    return " and ".join(f"{word} {quoted(keys)}" for word, keys in named if keys)
 
 
 def quoted(keys: Sequence[Any]) -> str:

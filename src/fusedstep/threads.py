@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import index
 from pathlib import Path
 
 MOST = 1024
@@ -27,13 +28,13 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Let a step use up to `n` threads, the caller's included."""
     global _threads
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST:
+    if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= index(n) <= MOST:
         raise _refusal("n", n)
-    _threads = n
+    _threads = index(n)
 
 
 def _from_environment(named: str) -> int:
-    if not named.isdecimal() or not 1 <= int(named) <= MOST:
+    if not named.isdecimal() or len(named) > 4 or not 1 <= int(named) <= MOST:
         raise _refusal("FUSEDSTEP_NUM_THREADS", named)
     return int(named)
 

@@ -1,0 +1,119 @@
+"""The parameters of an optimizer: how they are read, and the state of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fusedstep.arrays import Array, Walk, check_parameter
+from fusedstep.coefficients import Rule
+from fusedstep.hyperparameters import Group
+from fusedstep.plan import Row
+from fusedstep.structure import Branch, Structure, is_array, is_collection, read
+
+
+class Cohort:
+    """Parameters of one group and dtype that have taken the same number of steps, t."""
+
+    def __init__(self, group: Group, dtype: np.dtype[Any], t: int) -> None:
+        self.group = group
+        self.dtype = dtype
+        self.t = t
+
+
+class Parameter:
+    """One parameter and its state.
+
+    `array` is the user's, `p` a view of its memory that stays as it was found: whatever is
+    done to the array object later, its shape and dtype here are those that were checked.
+    """
+
+    def __init__(self, path: str, array: Any, group: Group) -> None:
+        check_parameter(array, f"params{path}")
+        self.path = path
+        self.array = array
+        self.p: Array = array.view(np.ndarray)
+        self.cohort = Cohort(group, self.p.dtype, 0)
+        self.states: dict[str, Array] = {}
+        self.row: Row | None = None
+
+    def allocate(self, rule: Rule) -> bool:
+        """The state arrays that `rule` needs and that are not there yet: whether there were any."""
+        lacking = [letter for letter in rule.letters if letter and letter not in self.states]
+        for letter in lacking:
+            self.add(letter)
+        return bool(lacking)
+
+    def add(self, letter: str) -> None:
+        initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
+        self.states[letter] = Walk(self.p).zeros(self.p.dtype)
+        if initial != 0:
+            with np.errstate(over="ignore"):
+                self.states[letter][...] = initial
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over t and exactly the arrays of `state`, into the ones that are there."""
+        self.cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
+        for letter in self.states.keys() - state.keys():
+            del self.states[letter]
+        for letter in state.keys() - self.states.keys() - {"t"}:
+            self.add(letter)
+        for letter, array in self.states.items():
+            array[...] = state[letter]
+
+    def row_of(self, rule: Rule) -> Row:
+        """Its row in a plan, made once for as long as the rule has the same state."""
+        if self.row is None or self.row.letters != rule.letters:
+            self.row = Row(self.p, rule.letters, self.states)
+        return self.row
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("p", "row")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.p = self.array.view(np.ndarray)
+        self.row = None
+
+
+class State(Mapping[str, Any]):
+    """One parameter's state: its arrays by letter, live, and `t`, the steps it has taken.
+
+    Arrays may be written to in place. What is read-only here changes by `load_state_dict`.
+    """
+
+    def __init__(self, parameter: Parameter) -> None:
+        self._parameter = parameter
+
+    def __getitem__(self, key: str) -> Any:
+        return self._parameter.cohort.t if key == "t" else self._parameter.states[key]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._parameter.states
+        yield "t"
+
+    def __len__(self) -> int:
+        return len(self._parameter.states) + 1
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def read_groups(params: Any) -> tuple[Structure, list[tuple[str, list[Any], dict[str, Any]]]]:
+    """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
+    if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
+        params = list(params)
+        if params and all(isinstance(item, Mapping) and "params" in item for item in params):
+            structure, leaves = read([item["params"] for item in params])
+            assert isinstance(structure, Branch)
+            rest = iter(leaves)
+            groups = []
+            for index, item in enumerate(params):
+                members = [next(rest) for _ in structure.children[index].paths]
+                own = {name: value for name, value in item.items() if name != "params"}
+                groups.append((f"params[{index}]: ", members, own))
+            return structure, groups
+    structure, leaves = read(params)
+    return structure, [("", leaves, {})]
