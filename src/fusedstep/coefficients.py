@@ -98,8 +98,8 @@ def rmsprop_scalars(h: Hyperparameters, t: int) -> Scalars:
     )
 
 
-def adam_rule(h: Hyperparameters) -> Rule:
-    return Rule("adam", ("m", "v", "x" if h["amsgrad"] else None), h["eps_inside_sqrt"])
+def adam_rule(h: Hyperparameters, name: str = "adam") -> Rule:
+    return Rule(name, ("m", "v", "x" if h["amsgrad"] else None), h["eps_inside_sqrt"])
 
 
 def adam_scalars(h: Hyperparameters, t: int) -> Scalars:
@@ -107,7 +107,7 @@ def adam_scalars(h: Hyperparameters, t: int) -> Scalars:
 
 
 def adamw_rule(h: Hyperparameters) -> Rule:
-    return adam_rule(h)._replace(name="adamw")
+    return adam_rule(h, "adamw")
 
 
 def adamw_scalars(h: Hyperparameters, t: int) -> Scalars:

@@ -118,12 +118,12 @@ class Optimizer:
         versions = [group.version for group in self._groups]
         rules = [self._rule(group.hyperparameters) for group in self._groups]
         rule_of = {id(group): rule for group, rule in zip(self._groups, rules, strict=True)}
-        self._allocate()
+        if rules != self._rules:
+            self._allocate()
         present = [(index, g) for index, g in enumerate(grads) if g is not None]
         for index, g in present:
             self._check_gradient(index, g)
-        self._rules, self._versions = [], []  # until all is done: if this fails, the next step
-        # is laid out anew
+        self._rules, self._versions = [], []  # should this fail, the next step does it anew
         cohorts: dict[Any, Cohort] = {}
         active: dict[Cohort, int] = {}
         rows: list[Row | None] = []
@@ -152,9 +152,9 @@ class Optimizer:
 
     def _allocate(self) -> None:
         """The state that the hyperparameters call for."""
+        rules = {id(group): self._rule(group.hyperparameters) for group in self._groups}
         for parameter in self._parameters:
-            rule = self._rule(parameter.cohort.group.hyperparameters)
-            if parameter.allocate(rule):
+            if parameter.allocate(rules[id(parameter.cohort.group)]):
                 self._written = None
 
     def _memory(self) -> Written:
