@@ -84,9 +84,8 @@ class Optimizer:
             it, and nothing has been written.
         """
         flat = self._structure.flatten(grads, "grads")
-        if (
-            versions := [group.version for group in self._groups]
-        ) != self._versions and not self._keeps_rules(versions):
+        versions = [group.version for group in self._groups]
+        if versions != self._versions and not self._keeps_rules(versions):
             self._lay_out(flat)
         elif (at := self._plan.take(flat, 0)) < len(flat):
             self._look_at(flat, at)
