@@ -77,6 +77,9 @@ void fs_step(fs_table *table, int threads);
  * Python to look at, or nheaders. */
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start);
 
+/* Take over all of `list` and run; nothing is run if the index returned is not nheaders. */
+int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads);
+
 /* The kernel of a rule in the instruction set in force, or NULL. Bit k of `has`
  * says that state array k is there; `inside` puts eps under the root. */
 fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int inside);

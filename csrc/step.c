@@ -97,3 +97,10 @@ void fs_step(fs_table *table, int threads) {
     s.chunk = s.chunk < LEAST ? LEAST : s.chunk > MOST ? MOST : s.chunk;
     team_run(run_chunks, &s, s.total < WORTH_SHARING ? 1 : threads, &table->pace);
 }
+
+int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
+    int64_t taken = fs_take(table, list, 0);
+    if (taken == table->nheaders)
+        fs_step(table, threads);
+    return taken;
+}

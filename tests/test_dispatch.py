@@ -98,7 +98,7 @@ def test_backends_by_name() -> None:
 
 @needs_c
 def test_scalars_are_the_members_of_the_c_struct() -> None:
-    """They are passed by position, so the order must be the same."""
+    """Their unset values are passed by position, so the order must be the same."""
     from fusedstep._engine import ffi
 
     from fusedstep.coefficients import Scalars

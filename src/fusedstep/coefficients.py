@@ -6,12 +6,12 @@ in the package does arithmetic on hyperparameters, and no kernel calls `pow`.
 
 Each optimizer has two pure functions of its hyperparameters h: `..._rule`, which names
 the update rule, its state arrays and its variant, and `..._scalars`, which also takes t,
-counted from 1.
+counted from 1, and returns the members of `Scalars` that the rule reads, by name.
 """
 
 from collections.abc import Mapping
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 Hyperparameters = Mapping[str, Any]
 
@@ -27,8 +27,11 @@ class Rule(NamedTuple):
     """Whether ε stands under the root."""
 
 
+Values: TypeAlias = dict[str, float]
+
+
 class Scalars(NamedTuple):
-    """What a rule needs besides the arrays: the members of csrc/scalars.h, in its order."""
+    """What a rule needs besides the arrays: the members of csrc/scalars.h, as they are unset."""
 
     sign: float = 1.0
     weight_decay: float = 0.0
@@ -54,29 +57,29 @@ def sgd_rule(h: Hyperparameters) -> Rule:
     return Rule("nesterov" if h["nesterov"] else "momentum", ("b",))
 
 
-def sgd_scalars(h: Hyperparameters, t: int) -> Scalars:
-    return Scalars(
-        sign=-1.0 if h["maximize"] else 1.0,
-        weight_decay=h["weight_decay"],
-        l1=h["l1"],
-        lr=h["lr"],
-        momentum=h["momentum"],
-        undamped=1 - h["dampening"] if t > 1 else 1.0,
-    )
+def sgd_scalars(h: Hyperparameters, t: int) -> Values:
+    return {
+        "sign": -1.0 if h["maximize"] else 1.0,
+        "weight_decay": h["weight_decay"],
+        "l1": h["l1"],
+        "lr": h["lr"],
+        "momentum": h["momentum"],
+        "undamped": 1 - h["dampening"] if t > 1 else 1.0,
+    }
 
 
 def adagrad_rule(h: Hyperparameters) -> Rule:
     return Rule("adagrad", ("s",), h["eps_inside_sqrt"])
 
 
-def adagrad_scalars(h: Hyperparameters, t: int) -> Scalars:
-    return Scalars(
-        sign=-1.0 if h["maximize"] else 1.0,
-        weight_decay=h["weight_decay"],
-        l1=h["l1"],
-        lr=h["lr"] / (1 + (t - 1) * h["lr_decay"]),
-        eps=h["eps"],
-    )
+def adagrad_scalars(h: Hyperparameters, t: int) -> Values:
+    return {
+        "sign": -1.0 if h["maximize"] else 1.0,
+        "weight_decay": h["weight_decay"],
+        "l1": h["l1"],
+        "lr": h["lr"] / (1 + (t - 1) * h["lr_decay"]),
+        "eps": h["eps"],
+    }
 
 
 def rmsprop_rule(h: Hyperparameters) -> Rule:
@@ -85,24 +88,24 @@ def rmsprop_rule(h: Hyperparameters) -> Rule:
     return Rule("rmsprop", ("v", a, b), h["eps_inside_sqrt"])
 
 
-def rmsprop_scalars(h: Hyperparameters, t: int) -> Scalars:
-    return Scalars(
-        sign=-1.0 if h["maximize"] else 1.0,
-        weight_decay=h["weight_decay"],
-        l1=h["l1"],
-        lr=h["lr"],
-        momentum=h["momentum"],
-        rho=h["alpha"],
-        rest=1 - h["alpha"],
-        eps=h["eps"],
-    )
+def rmsprop_scalars(h: Hyperparameters, t: int) -> Values:
+    return {
+        "sign": -1.0 if h["maximize"] else 1.0,
+        "weight_decay": h["weight_decay"],
+        "l1": h["l1"],
+        "lr": h["lr"],
+        "momentum": h["momentum"],
+        "rho": h["alpha"],
+        "rest": 1 - h["alpha"],
+        "eps": h["eps"],
+    }
 
 
 def adam_rule(h: Hyperparameters, name: str = "adam") -> Rule:
     return Rule(name, ("m", "v", "x" if h["amsgrad"] else None), h["eps_inside_sqrt"])
 
 
-def adam_scalars(h: Hyperparameters, t: int) -> Scalars:
+def adam_scalars(h: Hyperparameters, t: int) -> Values:
     return _adam_scalars(h, t, h["weight_decay"], 1.0)
 
 
@@ -110,28 +113,28 @@ def adamw_rule(h: Hyperparameters) -> Rule:
     return adam_rule(h, "adamw")
 
 
-def adamw_scalars(h: Hyperparameters, t: int) -> Scalars:
+def adamw_scalars(h: Hyperparameters, t: int) -> Values:
     rate = h["lr"] if h["decay_scale"] == "lr" else h["lr"] / h["initial_lr"]
     return _adam_scalars(h, t, 0.0, 1 - rate * h["weight_decay"])
 
 
-def _adam_scalars(h: Hyperparameters, t: int, coupled: float, decay: float) -> Scalars:
+def _adam_scalars(h: Hyperparameters, t: int, coupled: float, decay: float) -> Values:
     beta1, beta2 = h["betas"]
     correction1 = correction2 = 1.0
     if h["bias_correction"]:
         correction1 = 1 - beta1**t
         correction2 = 1 - beta2**t
-    return Scalars(
-        sign=-1.0 if h["maximize"] else 1.0,
-        weight_decay=coupled,
-        l1=h["l1"],
-        lr=h["lr"] / correction1,
-        decay=decay,
-        beta1=beta1,
-        rest1=1 - beta1,
-        beta2=beta2,
-        rest2=1 - beta2,
-        r=1 / sqrt(correction2),
-        r2=1 / correction2,
-        eps=h["eps"],
-    )
+    return {
+        "sign": -1.0 if h["maximize"] else 1.0,
+        "weight_decay": coupled,
+        "l1": h["l1"],
+        "lr": h["lr"] / correction1,
+        "decay": decay,
+        "beta1": beta1,
+        "rest1": 1 - beta1,
+        "beta2": beta2,
+        "rest2": 1 - beta2,
+        "r": 1 / sqrt(correction2),
+        "r2": 1 / correction2,
+        "eps": h["eps"],
+    }

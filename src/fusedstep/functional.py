@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from fusedstep import coefficients
 from fusedstep.arrays import Array, Written, check_like, check_parameter, check_state
-from fusedstep.coefficients import Rule, Scalars
+from fusedstep.coefficients import Rule, Values
 from fusedstep.dispatch import table_class
 from fusedstep.hyperparameters import check, whole
 from fusedstep.plan import Job, Plan, Row
@@ -249,7 +249,7 @@ def _checked(**values: Any) -> dict[str, Any]:
 
 
 def _step(
-    backend: str, rule: Rule, scalars: Scalars, p: Any, g: Any, states: dict[str, Any]
+    backend: str, rule: Rule, scalars: Values, p: Any, g: Any, states: dict[str, Any]
 ) -> None:
     table = table_class(backend)
     check_parameter(p, "p")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NoReturn
 
 from fusedstep import checkpoint
 from fusedstep.arrays import Written, check_like
-from fusedstep.coefficients import Hyperparameters, Rule, Scalars
+from fusedstep.coefficients import Hyperparameters, Rule, Values
 from fusedstep.dispatch import table_class
 from fusedstep.hyperparameters import Group
 from fusedstep.parameters import Cohort, Parameter, State, read_groups
@@ -25,7 +25,7 @@ class Optimizer:
     """
 
     _rule: ClassVar[staticmethod[[Hyperparameters], Rule]]
-    _scalars: ClassVar[staticmethod[[Hyperparameters, int], Scalars]]
+    _scalars: ClassVar[staticmethod[[Hyperparameters, int], Values]]
 
     _letters: ClassVar[str]
     """Of all the state arrays that any of its rules has."""
@@ -87,13 +87,17 @@ class Optimizer:
         versions = [group.version for group in self._groups]
         if versions != self._versions and not self._keeps_rules(versions):
             self._lay_out(flat)
-        elif (at := self._plan.take(flat, 0)) < len(flat):
-            self._look_at(flat, at)
-        self._plan.run(
-            [self._scalars(job.group.hyperparameters, job.t + 1) for job in self._cohorts]
-        )
+        if (taken := self._plan.take_and_run(flat, self._values())) < len(flat):
+            self._look_at(flat, taken)
+            self._plan.run(self._values())
         for cohort in self._cohorts:
             cohort.t += 1
+
+    def _values(self) -> list[Values]:
+        """The scalars of the step that comes, for each cohort."""
+        return [
+            self._scalars(cohort.group.hyperparameters, cohort.t + 1) for cohort in self._cohorts
+        ]
 
     def _look_at(self, grads: list[Any], at: int) -> None:
         """Check the gradient at `at`, and each further one that differs from what was before."""

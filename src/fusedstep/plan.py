@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fusedstep.arrays import Array, Operand, Walk, Written
-from fusedstep.coefficients import Rule, Scalars
+from fusedstep.coefficients import Rule, Values
 
 
 class Job(NamedTuple):
@@ -55,8 +55,11 @@ class Table(Protocol):
         Returns the index of the first that cannot, or their number.
         """
 
-    def run(self, scalars: Sequence[Scalars]) -> None:
+    def run(self, scalars: Sequence[Values]) -> None:
         """One step, with the scalars of each job."""
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+        """`take` from the first on, and `run` if that took all."""
 
 
 class Plan:
@@ -86,7 +89,16 @@ class Plan:
             self.gradient_scratch[index] = operand
         self.table.set_gradient(index, g, operand)
 
-    def run(self, scalars: Sequence[Scalars]) -> None:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+        """See `Table.take_and_run`."""
+        if not self.scratch and not self.gradient_scratch:
+            return self.table.take_and_run(grads, scalars)
+        taken = self.table.take(grads, 0)
+        if taken == len(grads):
+            self.run(scalars)
+        return taken
+
+    def run(self, scalars: Sequence[Values]) -> None:
         for operand in self.scratch:
             operand.fetch()
         for operand in self.gradient_scratch.values():

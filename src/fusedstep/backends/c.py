@@ -13,7 +13,7 @@ import numpy as np
 from fusedstep import threads
 from fusedstep._engine import ffi, lib
 from fusedstep.arrays import Array, Operand, Written, extent
-from fusedstep.coefficients import Scalars
+from fusedstep.coefficients import Scalars, Values
 from fusedstep.plan import Job, Row
 from fusedstep.structure import quoted
 
@@ -65,6 +65,7 @@ class Table:
         self.selections = _selections
         for job, c_job in zip(self.jobs, self.each_job, strict=True):
             c_job.itemsize = job.dtype.itemsize
+            c_job.scalars = Scalars()
             c_job.kernel = find_kernel(job, _selections)
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
@@ -86,12 +87,19 @@ class Table:
     def take(self, grads: list[Any], start: int) -> int:
         return int(lib.fs_take(self.table, id(grads), start))
 
-    def run(self, scalars: Sequence[Scalars]) -> None:
+    def run(self, scalars: Sequence[Values]) -> None:
+        self.prepare(scalars)
+        lib.fs_step(self.table, threads.get_num_threads())
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+        self.prepare(scalars)
+        return int(lib.fs_take_and_step(self.table, id(grads), threads.get_num_threads()))
+
+    def prepare(self, scalars: Sequence[Values]) -> None:
         if self.selections != _selections:
             self.find_kernels()
         for index, values in enumerate(scalars):
             self.each_job[index].scalars = values
-        lib.fs_step(self.table, threads.get_num_threads())
 
 
 @cache

@@ -9,7 +9,7 @@ import numpy as np
 
 from fusedstep import reference
 from fusedstep.arrays import Array, Operand, Written
-from fusedstep.coefficients import Scalars
+from fusedstep.coefficients import Scalars, Values
 from fusedstep.plan import Job, Row
 
 
@@ -28,10 +28,16 @@ class Table:
                 return index
         return len(grads)
 
-    def run(self, scalars: Sequence[Scalars]) -> None:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+        taken = self.take(grads, 0)
+        if taken == len(grads):
+            self.run(scalars)
+        return taken
+
+    def run(self, scalars: Sequence[Values]) -> None:
         with np.errstate(all="ignore"):
             narrowed = [
-                Scalars._make(map(job.dtype.type, values))
+                Scalars._make(map(job.dtype.type, Scalars(**values)))
                 for job, values in zip(self.jobs, scalars, strict=True)
             ]
             for row, operand in zip(self.rows, self.operands, strict=True):
