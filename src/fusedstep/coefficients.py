@@ -51,6 +51,15 @@ class Scalars(NamedTuple):
     eps: float = 0.0
 
 
+def gradient_scalars(h: Hyperparameters) -> Values:
+    """Of what is done to the gradient before any rule."""
+    return {
+        "sign": -1.0 if h["maximize"] else 1.0,
+        "weight_decay": h["weight_decay"],
+        "l1": h["l1"],
+    }
+
+
 def sgd_rule(h: Hyperparameters) -> Rule:
     if h["momentum"] == 0:
         return Rule("sgd")
@@ -59,9 +68,7 @@ def sgd_rule(h: Hyperparameters) -> Rule:
 
 def sgd_scalars(h: Hyperparameters, t: int) -> Values:
     return {
-        "sign": -1.0 if h["maximize"] else 1.0,
-        "weight_decay": h["weight_decay"],
-        "l1": h["l1"],
+        **gradient_scalars(h),
         "lr": h["lr"],
         "momentum": h["momentum"],
         "undamped": 1 - h["dampening"] if t > 1 else 1.0,
@@ -74,9 +81,7 @@ def adagrad_rule(h: Hyperparameters) -> Rule:
 
 def adagrad_scalars(h: Hyperparameters, t: int) -> Values:
     return {
-        "sign": -1.0 if h["maximize"] else 1.0,
-        "weight_decay": h["weight_decay"],
-        "l1": h["l1"],
+        **gradient_scalars(h),
         "lr": h["lr"] / (1 + (t - 1) * h["lr_decay"]),
         "eps": h["eps"],
     }
@@ -90,9 +95,7 @@ def rmsprop_rule(h: Hyperparameters) -> Rule:
 
 def rmsprop_scalars(h: Hyperparameters, t: int) -> Values:
     return {
-        "sign": -1.0 if h["maximize"] else 1.0,
-        "weight_decay": h["weight_decay"],
-        "l1": h["l1"],
+        **gradient_scalars(h),
         "lr": h["lr"],
         "momentum": h["momentum"],
         "rho": h["alpha"],
@@ -106,30 +109,14 @@ def adam_rule(h: Hyperparameters, name: str = "adam") -> Rule:
 
 
 def adam_scalars(h: Hyperparameters, t: int) -> Values:
-    return _adam_scalars(h, t, h["weight_decay"], 1.0)
-
-
-def adamw_rule(h: Hyperparameters) -> Rule:
-    return adam_rule(h, "adamw")
-
-
-def adamw_scalars(h: Hyperparameters, t: int) -> Values:
-    rate = h["lr"] if h["decay_scale"] == "lr" else h["lr"] / h["initial_lr"]
-    return _adam_scalars(h, t, 0.0, 1 - rate * h["weight_decay"])
-
-
-def _adam_scalars(h: Hyperparameters, t: int, coupled: float, decay: float) -> Values:
     beta1, beta2 = h["betas"]
     correction1 = correction2 = 1.0
     if h["bias_correction"]:
         correction1 = 1 - beta1**t
         correction2 = 1 - beta2**t
     return {
-        "sign": -1.0 if h["maximize"] else 1.0,
-        "weight_decay": coupled,
-        "l1": h["l1"],
+        **gradient_scalars(h),
         "lr": h["lr"] / correction1,
-        "decay": decay,
         "beta1": beta1,
         "rest1": 1 - beta1,
         "beta2": beta2,
@@ -138,3 +125,15 @@ def _adam_scalars(h: Hyperparameters, t: int, coupled: float, decay: float) -> V
         "r2": 1 / correction2,
         "eps": h["eps"],
     }
+
+
+def adamw_rule(h: Hyperparameters) -> Rule:
+    return adam_rule(h, "adamw")
+
+
+def adamw_scalars(h: Hyperparameters, t: int) -> Values:
+    rate = h["lr"] if h["decay_scale"] == "lr" else h["lr"] / h["initial_lr"]
+    values = adam_scalars(h, t)
+    values["weight_decay"] = 0.0
+    values["decay"] = 1 - rate * h["weight_decay"]
+    return values
