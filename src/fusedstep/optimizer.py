@@ -36,7 +36,7 @@ class Optimizer:
     _plan: Plan
     _written: Written | None
     _cohorts: list[Cohort]
-    _rules: list[Rule]
+    _rules: dict[int, Rule]
     _versions: list[int]
 
     def __init__(self, params: Any, backend: str, hyperparameters: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ class Optimizer:
         if not self._parameters:
             raise ValueError("params is empty; pass at least one array")
         self._memory().refuse_overlaps()
-        self._allocate()
+        self._allocate(self._rules_now())
 
     # ---- the step ----
 
@@ -111,22 +111,25 @@ class Optimizer:
 
     def _keeps_rules(self, versions: list[int]) -> bool:
         """Whether the hyperparameters call for the same rules as before: new scalars will do."""
-        if self._rules != [self._rule(group.hyperparameters) for group in self._groups]:
+        if self._rules != self._rules_now():
             return False
         self._versions = versions
         return True
 
+    def _rules_now(self) -> dict[int, Rule]:
+        """The rule that each group's hyperparameters call for, by the group's id."""
+        return {id(group): self._rule(group.hyperparameters) for group in self._groups}
+
     def _lay_out(self, grads: list[Any]) -> None:
         """One row for each parameter with a gradient, one job for each cohort of them."""
         versions = [group.version for group in self._groups]
-        rules = [self._rule(group.hyperparameters) for group in self._groups]
-        rule_of = {id(group): rule for group, rule in zip(self._groups, rules, strict=True)}
+        rules = self._rules_now()
         if rules != self._rules:
-            self._allocate()
+            self._allocate(rules)
         present = [(index, g) for index, g in enumerate(grads) if g is not None]
         for index, g in present:
             self._check_gradient(index, g)
-        self._rules, self._versions = [], []  # should this fail, the next step does it anew
+        self._rules, self._versions = {}, []  # should this fail, the next step does it anew
         cohorts: dict[Any, Cohort] = {}
         active: dict[Cohort, int] = {}
         rows: list[Row | None] = []
@@ -138,10 +141,10 @@ class Optimizer:
             if g is None:
                 rows.append(None)
             else:
-                row = parameter.row_of(rule_of[id(cohort.group)])
+                row = parameter.row_of(rules[id(cohort.group)])
                 row.job = active.setdefault(cohort, len(active))
                 rows.append(row)
-        jobs = [Job(rule_of[id(cohort.group)], cohort.dtype) for cohort in active]
+        jobs = [Job(rules[id(cohort.group)], cohort.dtype) for cohort in active]
         plan = Plan(self._table, jobs, rows, self._memory())
         for index, g in present:
             plan.set_gradient(index, g)
@@ -153,9 +156,8 @@ class Optimizer:
         check_like(g, parameter.p, f"grads{parameter.path}")
         self._memory().refuse(g, f"grads{parameter.path}")
 
-    def _allocate(self) -> None:
-        """The state that the hyperparameters call for."""
-        rules = {id(group): self._rule(group.hyperparameters) for group in self._groups}
+    def _allocate(self, rules: dict[int, Rule]) -> None:
+        """The state that the rules call for."""
         for parameter in self._parameters:
             if parameter.allocate(rules[id(parameter.cohort.group)]):
                 self._written = None
@@ -172,7 +174,7 @@ class Optimizer:
 
     def _forget_layout(self) -> None:
         self._written = None
-        self._cohorts, self._rules, self._versions = [], [], []
+        self._cohorts, self._rules, self._versions = [], {}, []
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_backend", "_structure", "_groups", "_parameters")
@@ -233,7 +235,9 @@ class Optimizer:
         Plain dicts, lists, numbers and arrays, fit for pickle. An optimizer of the same class
         over parameters of the same structure goes on from it with the same bits as this one.
         """
-        self._allocate()  # what hyperparameters assigned since the last step call for
+        self._allocate(
+            self._rules_now()
+        )  # what hyperparameters assigned since the last step call for
         return checkpoint.save(type(self).__name__, self._groups, self._structure, self._parameters)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -257,7 +261,6 @@ class Optimizer:
             group.hyperparameters = hyperparameters[id(group)]
         for parameter, state in zip(self._parameters, states, strict=True):
             parameter.restore(state)
-            parameter.row = None
         self._forget_layout()
 
     def __repr__(self) -> str:

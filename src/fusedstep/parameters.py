@@ -62,6 +62,7 @@ class Parameter:
             self.add(letter)
         for letter, array in self.states.items():
             array[...] = state[letter]
+        self.row = None
 
     def row_of(self, rule: Rule) -> Row:
         """Its row in a plan, made once for as long as the rule has the same state."""

@@ -56,15 +56,14 @@ class Branch:
 
 class List(Branch):
     def items(self, value: Any, name: str) -> list[Any]:
-        if isinstance(value, list):
-            items = list(value)  # ours to keep: others may change theirs while a step reads
-        elif isinstance(value, Mapping) or is_array(value) or not is_collection(value):
+        if not isinstance(value, list) and (
+            isinstance(value, Mapping) or is_array(value) or not is_collection(value)
+        ):
             raise TypeError(
                 f"{name}{self.path} is {describe(value)}; pass a sequence of "
                 f"{len(self.keys)}, in the order of the parameters"
             )
-        else:
-            items = list(value)
+        items = list(value)  # ours to keep: others may change theirs while a step reads
         if len(items) != len(self.keys):
             raise ValueError(
                 f"{name}{self.path} has {len(items)} items for {len(self.keys)} parameters; "
