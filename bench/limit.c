@@ -11,8 +11,7 @@
 static volatile uint32_t always_zero;
 
 #define LIMIT(states, touch_states)                                                                \
-    void limit_##states(const fs_row *row, int64_t begin, int64_t end,                             \
-                        const fs_scalars *scalars) {                                               \
+    void limit_##states(const fs_row *row, int64_t begin, int64_t end, const void *scalars) {      \
         const uint32_t zero = always_zero;                                                         \
         const uint32_t *restrict g = row->g;                                                       \
         uint32_t *restrict p = row->p, *restrict s0 = row->s[0];                                   \

@@ -38,7 +38,7 @@ def limit_of(optimizer: fs.Optimizer) -> Callable[[], None]:
     table = c.Table(own.jobs, own.rows, optimizer._memory())
     for c_row, own_row in zip(table.c_rows, own.c_rows, strict=True):
         c_row.g = own_row.g
-    for job, c_job in zip(table.jobs, table.each_job, strict=True):
+    for job, c_job in zip(table.jobs, table.c_jobs, strict=True):
         states = sum(letter is not None for letter in job.rule.letters)
         assert job.dtype.itemsize == 4
         address = ctypes.cast(getattr(_library(), f"limit_{states}"), ctypes.c_void_p).value

@@ -8,7 +8,7 @@ typedef struct {
 } fs_scalars;
 #undef real
 
-enum { FS_STATES = 3 }; /* the most state arrays that a rule has */
+enum { FS_STATES = 8 }; /* the most state arrays that a rule may have */
 
 /* One tensor. All arrays hold `n` elements, contiguous and in the same order. */
 typedef struct {
@@ -21,14 +21,14 @@ typedef struct {
 } fs_row;
 
 /* Elements [begin, end) of one tensor. A kernel may also come from elsewhere:
- * any C callback of this type will do. */
-typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const fs_scalars *scalars);
+ * any C callback of this type will do, and the scalars are then what it reads. */
+typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const void *scalars);
 
 /* What rows of the same hyperparameters and step count share. */
 typedef struct {
     fs_kernel kernel;
-    fs_scalars scalars;
-    int64_t itemsize; /* of p, in bytes */
+    const void *scalars; /* fs_scalars, for the kernels of this library */
+    int64_t itemsize;    /* of p, in bytes */
 } fs_job;
 
 /* How fast a table's steps go with helpers and without: see team.c, which alone

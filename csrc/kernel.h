@@ -8,6 +8,8 @@
 
 #include "api.h"
 
+enum { RULE_STATES = 3 }; /* the most state arrays that one of rules.h has */
+
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #ifdef __clang__
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")

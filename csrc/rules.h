@@ -23,8 +23,8 @@ static ALWAYS_INLINE real FN(sign)(real p) { return p != p ? p : (real)((p > 0) 
 
 static ALWAYS_INLINE real FN(gradient)(real p, real g, scalars h) {
     g = h.sign * g;
-    if (h.weight_decay != 0)
-        g = g + h.weight_decay * p;
+    if (h.l2 != 0)
+        g = g + h.l2 * p;
     if (h.l1 != 0)
         g = g + h.l1 * FN(sign)(p);
     return g;

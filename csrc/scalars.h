@@ -4,15 +4,15 @@
  * compute dtype, so this list is read with `real` as double by Python's side of
  * the boundary and as each compute dtype by the rules.
  */
-real sign;         /* +1, or -1 to maximize */
-real weight_decay; /* lambda of coupled L2; 0 is off */
-real l1;           /* lambda_1 of L1; 0 is off */
-real lr;           /* alpha, or alpha_t where the rule corrects it */
-real decay;        /* AdamW: 1 - alpha lambda, or 1 - eta_t lambda */
-real momentum;     /* mu */
-real undamped;     /* d = 1 - dampening; 1 at a parameter's first step */
-real rho;          /* RMSprop's smoothing */
-real rest;         /* 1 - rho */
+real sign;     /* +1, or -1 to maximize */
+real l2;       /* lambda of coupled L2; 0 is off */
+real l1;       /* lambda_1 of L1; 0 is off */
+real lr;       /* alpha, or alpha_t where the rule corrects it */
+real decay;    /* AdamW: 1 - alpha lambda, or 1 - eta_t lambda */
+real momentum; /* mu */
+real undamped; /* d = 1 - dampening; 1 at a parameter's first step */
+real rho;      /* RMSprop's smoothing */
+real rest;     /* 1 - rho */
 real beta1;
 real rest1; /* 1 - beta_1 */
 real beta2;

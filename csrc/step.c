@@ -55,11 +55,11 @@ static void run_row(const fs_row *row, int64_t begin, int64_t end, const fs_job 
     begin = cut(row, begin, job->itemsize);
     end = cut(row, end, job->itemsize);
     if (begin == 0 && end > LONG) {
-        job->kernel(row, 0, first, &job->scalars);
+        job->kernel(row, 0, first, job->scalars);
         begin = first;
     }
     if (begin < end)
-        job->kernel(row, begin, end, &job->scalars);
+        job->kernel(row, begin, end, job->scalars);
 }
 
 /* Elements [from, to) of the whole. */

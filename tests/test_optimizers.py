@@ -506,12 +506,12 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
 ) -> None:
     """One call takes over the gradients and steps; nothing is looked at from Python."""
     from fusedstep import arrays
-    from fusedstep.backends import c
+    from fusedstep.backends import runner
 
     def gradients() -> list[Array]:
         return [ones(10) for _ in range(count)]
 
-    lib = vars(c)["lib"]
+    lib = vars(runner)["lib"]
     calls: list[str] = []
 
     class Counting:
@@ -525,7 +525,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
     if fresh:
         grads, kept = gradients(), grads  # `kept`, so that the new ones lie elsewhere
         assert grads[0] is not kept[0]
-    monkeypatch.setattr(c, "lib", Counting())
+    monkeypatch.setattr(runner, "lib", Counting())
     monkeypatch.setattr(optimizer_module, "check_like", None)
     monkeypatch.setattr(arrays, "extent", None)
     made.step(grads)

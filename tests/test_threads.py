@@ -43,26 +43,26 @@ def two_threads() -> Any:
 
 
 def test_helpers_are_used_and_then_only_where_they_help(two_threads: None) -> None:
-    from fusedstep.backends import c
+    from fusedstep.backends import runner
 
     p, g = problem(0)
     optimizer = fs.AdamW(p)
     teams = []
     for _ in range(100):
         optimizer.step(g)
-        teams.append(c.team())
+        teams.append(runner.team())
     assert teams[0] in ("pool", "openmp")
     assert {"pool", "caller", "openmp"} >= set(teams)
     fs.set_num_threads(1)
     optimizer.step(g)
-    assert c.team() == "caller"
+    assert runner.team() == "caller"
 
 
 def test_small_steps_stay_with_the_caller(two_threads: None) -> None:
-    from fusedstep.backends import c
+    from fusedstep.backends import runner
 
     fs.SGD(np.zeros(1000, np.float32)).step(np.zeros(1000, np.float32))
-    assert c.team() == "caller"
+    assert runner.team() == "caller"
 
 
 def test_many_steps_with_helpers_coming_and_going(two_threads: None) -> None:
@@ -103,7 +103,7 @@ FORK = """
 import os, sys
 import numpy as np
 import fusedstep as fs
-from fusedstep.backends import c
+from fusedstep.backends import runner
 {before}
 fs.set_num_threads(2)
 p, g = np.zeros(300_000, np.float32), np.full(300_000, 0.25, np.float32)
@@ -113,7 +113,7 @@ for count in range(3000):
     optimizer.step(g)
     if {enough}:
         break
-print(c.team(), flush=True)
+print(runner.team(), flush=True)
 start = p[0]
 child = os.fork()
 for _ in range(20):
@@ -147,7 +147,7 @@ def test_children_of_a_fork_beside_torch() -> None:
         FORK.format(
             before="import torch\na = torch.rand(500, 500)",
             between="a @ a",
-            enough="c.team() == 'openmp'",
+            enough="runner.team() == 'openmp'",
         )
     )
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ from fusedstep import functional
 from fusedstep.dispatch import get_isa, info, set_isa
 from fusedstep.optimizer import Optimizer
 from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fusedstep.rule import rule
 from fusedstep.threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "get_isa",
     "get_num_threads",
     "info",
+    "rule",
     "set_isa",
     "set_num_threads",
 ]

@@ -65,11 +65,11 @@ def check_group(values: Any, group: Group, index: int) -> dict[str, Any]:
         raise TypeError(f"{name} is {describe(values)}; {REMEDY}")
     if values.keys() != group.hyperparameters.keys():
         raise KeyError(f"{name} {differences(values, group.hyperparameters)}; {REMEDY}")
-    return check(dict(values), f"{name}: ")
+    return check(dict(values), f"{name}: ", group.checks)
 
 
 def check_state(
-    state: Any, parameter: Parameter, needed: Sequence[str | None], known: str
+    state: Any, parameter: Parameter, needed: Sequence[str | None], known: Sequence[str]
 ) -> dict[str, Any]:
     """A copy of one parameter's state, with the letters needed and no others than known."""
     name = f"state_dict['state']{parameter.path}"

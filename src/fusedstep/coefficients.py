@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any, NamedTuple, TypeAlias
 
+from fusedstep.formula import Formula
+
 Hyperparameters = Mapping[str, Any]
 
 
@@ -20,11 +22,13 @@ class Rule(NamedTuple):
     """What to compute: the choices that a kernel is compiled for."""
 
     name: str
-    """Of the function in reference.py and csrc/rules.h."""
+    """Of the function in reference.py, backends/rules.py and csrc/rules.h."""
     letters: tuple[str | None, ...] = ()
     """The state arrays in the order of that function's arguments; None: not there."""
     inside: bool = False
     """Whether ε stands under the root."""
+    formula: Formula | None = None
+    """What a rule of the user's own computes; the package's are known by name."""
 
 
 Values: TypeAlias = dict[str, float]
@@ -34,7 +38,7 @@ class Scalars(NamedTuple):
     """What a rule needs besides the arrays: the members of csrc/scalars.h, as they are unset."""
 
     sign: float = 1.0
-    weight_decay: float = 0.0
+    l2: float = 0.0
     l1: float = 0.0
     lr: float = 0.0
     decay: float = 1.0
@@ -55,7 +59,7 @@ def gradient_scalars(h: Hyperparameters) -> Values:
     """Of what is done to the gradient before any rule."""
     return {
         "sign": -1.0 if h["maximize"] else 1.0,
-        "weight_decay": h["weight_decay"],
+        "l2": h["weight_decay"],
         "l1": h["l1"],
     }
 
@@ -134,6 +138,6 @@ def adamw_rule(h: Hyperparameters) -> Rule:
 def adamw_scalars(h: Hyperparameters, t: int) -> Values:
     rate = h["lr"] if h["decay_scale"] == "lr" else h["lr"] / h["initial_lr"]
     values = adam_scalars(h, t)
-    values["weight_decay"] = 0.0
+    values["l2"] = 0.0
     values["decay"] = 1 - rate * h["weight_decay"]
     return values

@@ -14,7 +14,12 @@ from fusedstep.plan import Table
 from fusedstep.structure import quoted
 from fusedstep.threads import get_num_threads
 
-PREFERENCE = ("c", "numpy")
+PREFERENCE = ("c", "numba", "numpy")
+"""The engines, from the fastest on."""
+
+COMPILING = ("numba", "numpy")
+"""Those that take rules of the user's own."""
+
 BACKENDS = ("auto", *PREFERENCE)
 
 NOT_BUILT = (
@@ -23,14 +28,23 @@ NOT_BUILT = (
 )
 
 
-def table_class(backend: str) -> type[Table]:
-    """The table of the engine that `backend` names, or of the fastest that is there."""
+def table_class(backend: str, own_rule: bool = False) -> type[Table]:
+    """The table of the engine that `backend` names, or of the fastest that is there.
+
+    `own_rule` says that it is for a rule of the user's own.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; pass one of {quoted(BACKENDS)}")
+    fit = COMPILING if own_rule else PREFERENCE
     if backend == "auto":
-        backend = next(name for name in PREFERENCE if why_missing(name) is None)
+        backend = next(name for name in fit if why_missing(name) is None)
         if backend == "numpy":
             _warn_of_slow_engine()
+    if backend not in fit:
+        raise ValueError(
+            f"backend={backend!r} holds the package's own rules alone, and this one is not; "
+            f"pass one of {quoted(['auto', *fit])}"
+        )
     reason = why_missing(backend)
     if reason is not None:
         raise RuntimeError(f"backend={backend!r} is not available: {reason}")
@@ -57,8 +71,9 @@ def why_missing(name: str) -> str | None:
 @cache
 def _warn_of_slow_engine() -> None:
     warnings.warn(
-        "fusedstep runs on its NumPy reference, many times slower than its C engine: "
-        f"{why_missing('c')}. `backend='numpy'` asks for it without this warning.",
+        "fusedstep runs on its NumPy reference, many times slower than its other engines. "
+        f"C: {why_missing('c')}. Numba: {why_missing('numba')}. `backend='numpy'` asks for it "
+        "without this warning.",
         RuntimeWarning,
         stacklevel=5,
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from math import inf, isfinite
 from numbers import Real
 from operator import index
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fusedstep.structure import describe, quoted
+
+Check: TypeAlias = Callable[[str, Any], Any]
+"""Of a hyperparameter's name and value: returns the value as a Python object, or raises."""
 
 DECAY_SCALES = ("lr", "schedule")
 
@@ -42,14 +45,19 @@ def fraction(name: str, value: Any) -> float:
     return checked
 
 
-def pair_of_fractions(name: str, value: Any) -> tuple[float, float]:
+def several(name: str, value: Any, like: tuple[float, ...], each: Check) -> tuple[float, ...]:
+    """As many numbers as `like` has, which stands as the example in an error."""
     try:
-        first, second = value
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{name}={describe(value)}; pass a pair (β₁, β₂), for instance (0.9, 0.999)"
-        ) from None
-    return fraction(f"{name}[0]", first), fraction(f"{name}[1]", second)
+        values = tuple(value)
+    except TypeError:
+        values = ()
+    if len(values) != len(like):
+        raise TypeError(f"{name}={describe(value)}; pass {len(like)} numbers, for instance {like}")
+    return tuple(each(f"{name}[{k}]", item) for k, item in enumerate(values))
+
+
+def betas(name: str, value: Any) -> tuple[float, ...]:
+    return several(name, value, (0.9, 0.999), fraction)
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -74,7 +82,7 @@ def decay_scale(name: str, value: Any) -> str:
     return value
 
 
-CHECKS: dict[str, Callable[[str, Any], Any]] = {
+EACH: dict[str, Check] = {
     "lr": non_negative,
     "initial_lr": non_negative,
     "momentum": non_negative,
@@ -85,7 +93,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "initial_accumulator_value": non_negative,
     "eps": non_negative,
     "alpha": fraction,
-    "betas": pair_of_fractions,
+    "betas": betas,
     "nesterov": flag,
     "centered": flag,
     "amsgrad": flag,
@@ -94,16 +102,6 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "bias_correction": flag,
     "decay_scale": decay_scale,
 }
-
-
-def check(values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """`values` as Python numbers, each checked, and together; `where` begins an error."""
-    try:
-        checked = {name: CHECKS[name](name, value) for name, value in values.items()}
-        check_together(checked)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{where}{error}") from None
-    return checked
 
 
 def check_together(values: dict[str, Any]) -> None:
@@ -122,6 +120,27 @@ def check_together(values: dict[str, Any]) -> None:
             )
 
 
+class Checks(NamedTuple):
+    """What an optimizer's hyperparameters must be, each and together."""
+
+    each: Mapping[str, Check] = EACH
+    together: Callable[[dict[str, Any]], None] = check_together
+
+
+CHECKS = Checks()
+"""Of the package's own optimizers."""
+
+
+def check(values: dict[str, Any], where: str = "", checks: Checks = CHECKS) -> dict[str, Any]:
+    """`values` as Python numbers, each checked, and together; `where` begins an error."""
+    try:
+        checked = {name: checks.each[name](name, value) for name, value in values.items()}
+        checks.together(checked)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}{error}") from None
+    return checked
+
+
 class Group(MutableMapping[str, Any]):
     """Parameters with hyperparameters of their own, as torch's dicts.
 
@@ -129,11 +148,14 @@ class Group(MutableMapping[str, Any]):
     refused at once and changes nothing. `version` counts the assignments.
     """
 
-    def __init__(self, params: list[Any], hyperparameters: dict[str, Any], where: str = "") -> None:
+    def __init__(
+        self, params: list[Any], hyperparameters: dict[str, Any], where: str, checks: Checks
+    ) -> None:
         self._params = tuple(params)
+        self.checks = checks
         if "decay_scale" in hyperparameters:
             hyperparameters = {"initial_lr": hyperparameters["lr"], **hyperparameters}
-        self.hyperparameters = check(hyperparameters, where)
+        self.hyperparameters = check(hyperparameters, where, checks)
         self.version = 0
 
     def __getitem__(self, name: str) -> Any:
@@ -151,7 +173,7 @@ class Group(MutableMapping[str, Any]):
                     f"a group has no hyperparameter {name!r} to set; it has "
                     f"{quoted(list(self.hyperparameters))}"
                 )
-        self.hyperparameters = check({**self.hyperparameters, **values})
+        self.hyperparameters = check({**self.hyperparameters, **values}, checks=self.checks)
         self.version += 1
 
     def __delitem__(self, name: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from fusedstep import checkpoint
 from fusedstep.arrays import Written, check_like
 from fusedstep.coefficients import Hyperparameters, Rule, Values
 from fusedstep.dispatch import table_class
-from fusedstep.hyperparameters import Group
+from fusedstep.hyperparameters import CHECKS, Checks, Group
 from fusedstep.parameters import Cohort, Parameter, State, read_groups
 from fusedstep.plan import Job, Plan, Row, Table
 from fusedstep.structure import quoted
@@ -27,8 +27,12 @@ class Optimizer:
     _rule: ClassVar[staticmethod[[Hyperparameters], Rule]]
     _scalars: ClassVar[staticmethod[[Hyperparameters, int], Values]]
 
-    _letters: ClassVar[str]
+    _letters: ClassVar[Sequence[str]]
     """Of all the state arrays that any of its rules has."""
+
+    _checks: ClassVar[Checks] = CHECKS
+    _compiled: ClassVar[bool] = False
+    """Whether its rules are of the user's own: for engines that compile them."""
 
     _table: type[Table]
 
@@ -41,7 +45,7 @@ class Optimizer:
 
     def __init__(self, params: Any, backend: str, hyperparameters: dict[str, Any]) -> None:
         self._backend = backend
-        self._table = table_class(backend)
+        self._table = table_class(backend, self._compiled)
         self._structure, divided = read_groups(params)
         paths = iter(self._structure.paths)
         self._groups: list[Group] = []
@@ -54,7 +58,7 @@ class Optimizer:
                     f"{name}the unknown hyperparameter {quoted(surplus)}; "
                     f"{type(self).__name__} has {quoted([*hyperparameters])}"
                 )
-            group = Group(arrays, {**hyperparameters, **own}, name)
+            group = Group(arrays, {**hyperparameters, **own}, name, self._checks)
             self._groups.append(group)
             for array, path in zip(arrays, paths, strict=False):
                 self._parameters.append(Parameter(path, array, group))
@@ -182,7 +186,7 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._table = table_class(self._backend)
+        self._table = table_class(self._backend, self._compiled)
         self._forget_layout()
 
     def __copy__(self) -> NoReturn:

@@ -10,6 +10,9 @@ import numpy as np
 from fusedstep.arrays import Array, Operand, Walk, Written
 from fusedstep.coefficients import Rule, Values
 
+MOST_STATES = 8
+"""State arrays of one rule: as many as a row of csrc/api.h has room for."""
+
 
 class Job(NamedTuple):
     """What rows of the same hyperparameters, step count and dtype share."""
@@ -60,6 +63,27 @@ class Table(Protocol):
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
         """`take` from the first on, and `run` if that took all."""
+
+
+class Careful:
+    """Of a table that has each gradient checked at every step."""
+
+    rows: Sequence[Row | None]
+
+    def take(self, grads: list[Any], start: int) -> int:
+        for index in range(start, len(grads)):
+            if grads[index] is not None or self.rows[index] is not None:
+                return index
+        return len(grads)
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+        taken = self.take(grads, 0)
+        if taken == len(grads):
+            self.run(scalars)
+        return taken
+
+    def run(self, scalars: Sequence[Values]) -> None:
+        raise NotImplementedError
 
 
 class Plan:

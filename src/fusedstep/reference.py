@@ -26,8 +26,8 @@ State: TypeAlias = Array | None
 
 def gradient(p: Array, g: Array, h: Scalars) -> Array:
     g = h.sign * g
-    if h.weight_decay != 0:
-        g = g + h.weight_decay * p
+    if h.l2 != 0:
+        g = g + h.l2 * p
     if h.l1 != 0:
         g = g + h.l1 * np.sign(p)
     return g

@@ -1,19 +1,21 @@
-"""The "numpy" engine: the reference, row by row."""
+"""The "numpy" engine: the reference, row by row, or a user's own rule over whole arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from fusedstep import reference
 from fusedstep.arrays import Array, Operand, Written
-from fusedstep.coefficients import Scalars, Values
-from fusedstep.plan import Job, Row
+from fusedstep.backends.evaluate import evaluate
+from fusedstep.coefficients import Values
+from fusedstep.plan import Careful, Job, Row
 
 
-class Table:
+class Table(Careful):
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
         self.jobs = jobs
         self.rows = rows
@@ -22,34 +24,25 @@ class Table:
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         self.operands[index] = operand
 
-    def take(self, grads: list[Any], start: int) -> int:
-        for index in range(start, len(grads)):
-            if grads[index] is not None or self.rows[index] is not None:
-                return index
-        return len(grads)
-
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
-        taken = self.take(grads, 0)
-        if taken == len(grads):
-            self.run(scalars)
-        return taken
-
     def run(self, scalars: Sequence[Values]) -> None:
         with np.errstate(all="ignore"):
             narrowed = [
-                Scalars._make(map(job.dtype.type, Scalars(**values)))
+                SimpleNamespace(**{name: job.dtype.type(value) for name, value in values.items()})
                 for job, values in zip(self.jobs, scalars, strict=True)
             ]
             for row, operand in zip(self.rows, self.operands, strict=True):
                 if row is not None:
                     self.step(row, operand.flat, narrowed[row.job])
 
-    def step(self, row: Row, g: Array, h: Scalars) -> None:
-        rule = self.jobs[row.job].rule
+    def step(self, row: Row, g: Array, h: Any) -> None:
+        rule, dtype = self.jobs[row.job]
         p = row.p.flat
         states = [None if state is None else state.flat for state in row.states]
         g = reference.gradient(p, g, h)
-        results = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
+        if rule.formula is None:
+            results = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
+        else:
+            results = evaluate(rule.formula, (p, g, *states), h, dtype)
         for array, result in zip((p, *states), results, strict=True):
             if array is not None:
                 array[...] = result

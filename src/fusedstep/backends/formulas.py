@@ -1,0 +1,41 @@
+"""The formulas that a job's kernel is compiled from."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+
+from fusedstep.backends import rules
+from fusedstep.coefficients import Rule, Scalars
+from fusedstep.formula import Formula, read
+
+MEMBERS = dict.fromkeys(Scalars._fields, float)
+
+
+@cache
+def gradient() -> Formula:
+    """What is done to the gradient before any rule."""
+    return read(rules.gradient, MEMBERS)
+
+
+@cache
+def formula(rule: Rule) -> Formula:
+    """Of a rule of the user's own, or of rules.py in the variant asked for."""
+    if rule.formula is not None:
+        return rule.formula
+    function = getattr(rules, rule.name)
+    _, _, *states, _, _ = inspect.signature(function).parameters
+    absent = [name for name, letter in zip(states, rule.letters, strict=True) if letter is None]
+    return read(function, MEMBERS, {**dict.fromkeys(absent), "inside": rule.inside})
+
+
+@cache
+def scalars(rule: Rule) -> tuple[str, ...]:
+    """The names of the scalars that its kernel reads, in its order."""
+    return tuple(dict.fromkeys((*gradient().scalars, *formula(rule).scalars)))
+
+
+def title(rule: Rule) -> str:
+    """A name of the variant for people and files: `rmsprop_centered_inside`, say."""
+    present = "".join(letter for letter in rule.letters if letter)
+    return "_".join(filter(None, [rule.name, present, "inside" if rule.inside else ""]))

@@ -1,0 +1,101 @@
+"""The "numba" engine: kernels that Numba compiles from rules.py, or from a user's own rule.
+
+They are C callbacks of the very type of the C engine's kernels, so the C runner runs them
+too, with its threads; where it was not built, loop.py does, on one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from operator import itemgetter
+from typing import Any
+
+from fusedstep.arrays import Written
+from fusedstep.backends import formulas, generate
+from fusedstep.coefficients import Values
+from fusedstep.plan import MOST_STATES, Job, Row
+
+try:
+    from fusedstep.backends.runner import Runner
+except ImportError:  # dispatch.info() says why
+    from fusedstep.backends.loop import Runner  # type: ignore[assignment]
+
+MODULE = '''\
+"""The kernel {title}: formulas as fusedstep read them, and the loop over a row's elements."""
+
+from collections import namedtuple
+from math import sqrt
+
+from numba import carray, float64, int64
+from numba import {dtype} as real
+
+from fusedstep.backends.cpu import compiled, kernel, pointer
+
+Scalars = namedtuple("Scalars", {names})
+
+
+{functions}
+
+@kernel
+def run(row, begin, end, scalars):
+    row = carray(pointer(row), {columns}, int64)
+    scalars = carray(pointer(scalars), {count}, float64)
+    h = Scalars({scalars})
+    n = end - begin
+{arrays}
+    for i in range(n):
+        {results} = {rule}({arguments})
+'''
+
+
+class Table(Runner):
+    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+        super().__init__(jobs, rows, written)
+        self.pick = []
+        for index, job in enumerate(jobs):
+            names = formulas.scalars(job.rule)
+            self.pick.append(itemgetter(*names))
+            self.bind(index, kernel(job).address, len(names))
+
+    def prepare(self, scalars: Sequence[Values]) -> None:
+        for index, values in enumerate(scalars):
+            self.write(index, self.pick[index](values))
+
+
+@cache
+def kernel(job: Job) -> Any:
+    """The compiled C callback of a job."""
+    return generate.load(title(job), text(job)).run
+
+
+def title(job: Job) -> str:
+    return f"{formulas.title(job.rule)}_{job.dtype.name}"
+
+
+def text(job: Job) -> str:
+    """The module of a job's kernel."""
+    rule, gradient = formulas.formula(job.rule), formulas.gradient()
+    functions = generate.functions([gradient, rule], "compiled", {})
+    names = formulas.scalars(job.rule)
+    # The columns of a row in csrc/api.h: p, g, and each place for a state array.
+    columns = {"p": 0, "g": 1}
+    columns |= {f"s{k}": 2 + k for k, letter in enumerate(job.rule.letters) if letter}
+    p, g, *states = (f"{array}[i]" for array in columns)
+    arguments = [p, f"{functions.names[gradient]}({p}, {g}, h)", *states]
+    return MODULE.format(
+        title=title(job),
+        dtype=job.dtype.name,
+        names=names,
+        functions=functions.text,
+        columns=2 + MOST_STATES,
+        count=len(names),
+        scalars=", ".join(f"real(scalars[{k}])" for k in range(len(names))),
+        arrays="\n".join(
+            f"    {array} = carray(pointer(row[{k}] + begin * {job.dtype.itemsize}), n, real)"
+            for array, k in columns.items()
+        ),
+        results=", ".join([p, *states]),
+        rule=functions.names[rule],
+        arguments=", ".join([*arguments, "h"] if rule.scalars else arguments),
+    )

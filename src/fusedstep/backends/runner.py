@@ -1,0 +1,108 @@
+"""The step's rows as a C table, run in one call with the GIL released.
+
+The kernels come from the engines that are built on this: C's own, and Numba's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from fusedstep import threads
+from fusedstep._engine import ffi, lib
+from fusedstep.arrays import Array, Operand, Written, extent
+from fusedstep.coefficients import Values
+from fusedstep.plan import Job, Row
+
+
+class Runner:
+    """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
+
+    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+        active = [row for row in rows if row is not None]
+        self.jobs = jobs
+        self.rows = rows
+        self.c_jobs = ffi.new("fs_job[]", len(jobs))
+        self.c_rows = ffi.new("fs_row[]", len(active))
+        self.headers = ffi.new("fs_header[]", len(rows))
+        self.layouts: list[Any] = [None] * len(rows)
+        start = 0
+        for row, c_row in zip(active, self.c_rows, strict=True):
+            c_row.p = ffi.from_buffer(row.p.flat)
+            for slot, state in enumerate(row.states):
+                if state is not None:
+                    c_row.s[slot] = ffi.from_buffer(state.flat)
+            c_row.n = row.p.flat.size
+            c_row.start = start
+            c_row.job = row.job
+            start += row.p.flat.size
+        for job, c_job in zip(jobs, self.c_jobs, strict=True):
+            c_job.itemsize = job.dtype.itemsize
+        self.buffers: list[Any] = [None] * len(jobs)
+        places = count()
+        for index, place in enumerate(rows):
+            self.headers[index].row = -1 if place is None else next(places)
+        self.lows = ffi.new("intptr_t[]", written.lows)
+        self.highs = ffi.new("intptr_t[]", written.highs)
+        self.table = ffi.new(
+            "fs_table *",
+            {
+                "jobs": self.c_jobs,
+                "rows": self.c_rows,
+                "nrows": len(active),
+                "headers": self.headers,
+                "nheaders": len(rows),
+                "lows": self.lows,
+                "highs": self.highs,
+                "nranges": len(written.lows),
+            },
+        )
+
+    def prepare(self, scalars: Sequence[Values]) -> None:
+        """Put the kernels and scalars of the next step into the jobs."""
+        raise NotImplementedError
+
+    def bind(self, index: int, address: int, scalars: int) -> None:
+        """Give a job the kernel at `address`, which reads that many float64 scalars."""
+        self.buffers[index] = ffi.new("double[]", scalars)
+        self.c_jobs[index].kernel = ffi.cast("fs_kernel", address)
+        self.c_jobs[index].scalars = self.buffers[index]
+
+    def write(self, index: int, scalars: Sequence[float]) -> None:
+        """Put the scalars of such a job in their place."""
+        self.buffers[index][0 : len(scalars)] = scalars
+
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        low, high = extent(g)
+        header = self.headers[index]
+        self.c_rows[header.row].g = ffi.from_buffer(operand.flat)
+        self.layouts[index] = ffi.new("intptr_t[]", [*g.shape, *g.strides])
+        header.data = g.__array_interface__["data"][0]
+        header.scratch = operand.scratch
+        header.ndim = g.ndim
+        header.layout = self.layouts[index]
+        header.below = low - header.data
+        header.bytes = high - low
+        header.itemsize = g.itemsize
+        # NumPy's own dtype object, not one that is equal to it and may be gone tomorrow.
+        header.dtype = id(np.dtype(g.dtype.type))
+        header.type = id(np.ndarray)
+
+    def take(self, grads: list[Any], start: int) -> int:
+        return int(lib.fs_take(self.table, id(grads), start))
+
+    def run(self, scalars: Sequence[Values]) -> None:
+        self.prepare(scalars)
+        lib.fs_step(self.table, threads.get_num_threads())
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+        self.prepare(scalars)
+        return int(lib.fs_take_and_step(self.table, id(grads), threads.get_num_threads()))
+
+
+def team() -> str:
+    """Whose threads ran this thread's last step: "caller", "pool" or "openmp"."""
+    return str(ffi.string(lib.fs_team()).decode())

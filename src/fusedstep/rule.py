@@ -1,0 +1,256 @@
+"""Rules of the user's own: a scalar Python function becomes an optimizer class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from keyword import iskeyword
+from numbers import Real
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+from fusedstep.coefficients import Hyperparameters, Rule, Values, gradient_scalars
+from fusedstep.formula import Formula, Function, read
+from fusedstep.hyperparameters import (
+    EACH,
+    Check,
+    Checks,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    several,
+)
+from fusedstep.optimizer import Optimizer
+from fusedstep.plan import MOST_STATES
+from fusedstep.structure import describe, quoted
+
+Prepare: TypeAlias = Callable[[Any, int], Mapping[str, float]]
+
+COMMON: dict[str, Any] = {"weight_decay": 0.0, "maximize": False, "l1": 0.0}
+"""The hyperparameters of what may stand before any rule, and their defaults."""
+
+RANGES: dict[str, Check] = {
+    "lr": non_negative,
+    "eps": non_negative,
+    "weight_decay": non_negative,
+    "beta1": fraction,
+    "beta2": fraction,
+    "beta3": fraction,
+}
+"""What names that mean the same in every rule must be; others may be any finite number."""
+
+TAKEN = ("params", "backend", "maximize", "l1", "l2", "sign", "initial_lr")
+
+
+def rule(
+    *, state: Sequence[str] = (), prepare: Prepare | None = None, **hyperparameters: Any
+) -> Callable[[Function], type[Optimizer]]:
+    """Make an optimizer class of a function that updates one element.
+
+    The class is like the package's own: parameters, groups, `step`, `state`, `state_dict`,
+    `backend`. It runs on every engine but C's, with the same bits on each.
+
+    The function is called as `function(p, g, *state, h)`: the element of the parameter, of
+    its gradient, and of each state array; h holds the hyperparameters, as `h.lr`. It returns
+    the new p and the new state, in this order. It is read, not run, so it may hold
+    assignments, `if` and one `return`, and in them `+ - * /`, `** 2`, comparisons, `and or
+    not`, `a if c else b`, numbers, and calls of `sqrt`, `abs`, `min`, `max`, NumPy's `sqrt
+    abs sign minimum maximum clip square where`, and of other such functions. All numbers are
+    of the parameter's dtype, and so are literals: `1 - h.beta1` is float32 for float32
+    arrays.
+
+    Parameters
+    ----------
+    state
+        The names of the state arrays, up to 8. They have the parameter's shape and dtype,
+        start as zeros, and stand in `opt.state` under these names.
+    prepare
+        A function of (h, t), where t counts the steps from 1, that returns a mapping of
+        further members of h. It runs once per step, in float64 and in plain Python, which is
+        where powers such as β₂ᵗ belong. What it returns under a hyperparameter's name takes
+        its place in the function.
+    **hyperparameters
+        Each name and its default: a number, True or False, or a tuple of numbers, for
+        `prepare` alone. They are arguments of the class, in this order. `lr` must be among
+        them. `maximize` and `l1` are there for every rule; so is `weight_decay` as coupled L2,
+        unless it is among them, and then it is the function's own affair.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the function holds something else, returns another number of values, or asks h for
+        what is not there. The message names the line.
+
+    Examples
+    --------
+    >>> import numpy as np, fusedstep as fs
+    >>> @fs.rule(state=("m",), lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0)
+    ... def Lion(p, g, m, h):
+    ...     u = np.sign(h.beta1 * m + (1 - h.beta1) * g)
+    ...     p = p - h.lr * (u + h.weight_decay * p)
+    ...     m = h.beta2 * m + (1 - h.beta2) * g
+    ...     return p, m
+    >>> p = np.array([1.0, 2.0])
+    >>> Lion(p, lr=0.1).step(np.array([3.0, -0.01]))
+    >>> p
+    array([0.9, 2.1])
+    """
+    names = _check_state(state)
+    checks = _check_hyperparameters(hyperparameters)
+
+    def define(function: Function) -> type[Optimizer]:
+        found, expected = list(inspect.signature(function).parameters), ["p", "g", *names, "h"]
+        if found != expected:
+            raise TypeError(
+                f"{function.__name__} has the arguments {quoted(found)}; with state={names!r} "
+                f"define it as `def {function.__name__}({', '.join(expected)})`"
+            )
+        scalars = _Scalars(function.__name__, hyperparameters, prepare)
+        formula = read(function, scalars.members, results=1 + len(names))
+        scalars.read(formula)
+        return _optimizer(
+            function,
+            hyperparameters,
+            checks,
+            Rule(function.__name__, names, formula=formula),
+            scalars,
+        )
+
+    return define
+
+
+def _check_state(state: Any) -> tuple[str, ...]:
+    if isinstance(state, str):
+        raise TypeError(f"state={state!r} is a string; pass a tuple, as `state=({state!r},)`")
+    names = tuple(state)
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
+            raise ValueError(f"state has {name!r}, which cannot be an argument's name")
+        if name in ("p", "g", "h", "t"):
+            raise ValueError(f"state has {name!r}, which means something else; rename it")
+    if len({*names}) < len(names) or len(names) > MOST_STATES:
+        raise ValueError(f"state={names!r}; pass up to {MOST_STATES} different names")
+    return names
+
+
+def _check_hyperparameters(hyperparameters: dict[str, Any]) -> Checks:
+    if "lr" not in hyperparameters:
+        raise TypeError("the rule has no learning rate; give it one, as `lr=1e-3`")
+    for name in hyperparameters:
+        if name in TAKEN:
+            raise ValueError(f"{name!r} means something for every rule; name it otherwise")
+    each = {name: _check_of(name, value) for name, value in hyperparameters.items()}
+    return Checks({**{name: EACH[name] for name in COMMON}, **each}, _no_more)
+
+
+def _check_of(name: str, default: Any) -> Check:
+    """The check of a hyperparameter; the default is held to it as well."""
+    if isinstance(default, bool):
+        return flag
+    if isinstance(default, tuple):
+        each = fraction if name == "betas" else number
+        check: Check = partial(several, like=default, each=each)
+    else:
+        check = RANGES.get(name, number)
+    check(name, default)
+    return check
+
+
+def _no_more(hyperparameters: dict[str, Any]) -> None:
+    """Nothing is known of what must hold between the hyperparameters of a user's rule."""
+
+
+class _Scalars:
+    """A rule's scalars at each step, a function of hyperparameters and t."""
+
+    def __init__(self, name: str, own: dict[str, Any], prepare: Prepare | None) -> None:
+        self.name = name
+        self.own = own
+        self.prepare = prepare
+        self.direct: list[str] = []
+        self.prepared: list[str] | None = None
+        defaults = {**COMMON, **own}
+        first = self.run_prepare(defaults, 1)
+        self.prepared = sorted(first)
+        self.members = {name: type(value) for name, value in {**own, **first}.items()}
+
+    def read(self, formula: Formula) -> None:
+        """Note which hyperparameters the function reads as they are."""
+        prepared = self.prepared or ()
+        self.direct = [name for name in formula.scalars if name not in prepared]
+
+    def __call__(self, h: Hyperparameters, t: int) -> Values:
+        values = gradient_scalars(h)
+        if "weight_decay" in self.own:
+            values["l2"] = 0.0
+        for name in self.direct:
+            values[name] = h[name]
+        if self.prepare is not None:
+            prepared = self.run_prepare(h, t)
+            if "weight_decay" in prepared and "weight_decay" not in self.own:
+                values["l2"] = prepared["weight_decay"]
+            values.update(prepared)
+        return values
+
+    def run_prepare(self, h: Hyperparameters, t: int) -> Values:
+        if self.prepare is None:
+            return {}
+        values = self.prepare(SimpleNamespace(**h), t)
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"{self.name}: prepare returned {describe(values)}; return a mapping from names "
+                "to numbers"
+            )
+        if self.prepared is not None and self.prepared != sorted(values):
+            raise KeyError(
+                f"{self.name}: prepare returned {quoted(sorted(values))} at t={t} and "
+                f"{quoted(self.prepared)} at first; return the same names at every step"
+            )
+        for name, value in values.items():
+            if not isinstance(value, Real) or value != value:
+                raise ValueError(
+                    f"{self.name}: prepare returned {name}={value!r} at t={t}; return numbers"
+                )
+        return dict(values)
+
+
+def _optimizer(
+    function: Function,
+    own: dict[str, Any],
+    checks: Checks,
+    definition: Rule,
+    scalars: _Scalars,
+) -> type[Optimizer]:
+    common = {name: value for name, value in COMMON.items() if name not in own}
+    parameter, plain = inspect.Parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature(
+        [parameter("self", plain), parameter("params", plain)]
+        + [parameter(name, plain, default=value) for name, value in own.items()]
+        + [
+            parameter(name, parameter.KEYWORD_ONLY, default=value)
+            for name, value in {**common, "backend": "auto"}.items()
+        ]
+    )
+
+    def initialize(self: Optimizer, *args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        values = dict(bound.arguments)
+        del values["self"]
+        Optimizer.__init__(self, values.pop("params"), values.pop("backend"), values)
+
+    initialize.__signature__ = signature  # type: ignore[attr-defined]
+    body = {
+        "__init__": initialize,
+        "__doc__": function.__doc__,
+        "__module__": function.__module__,
+        "__qualname__": function.__qualname__,
+        "_rule": staticmethod(lambda h: definition),
+        "_scalars": staticmethod(scalars),
+        "_letters": definition.letters,
+        "_checks": checks,
+        "_compiled": True,
+    }
+    return type(function.__name__, (Optimizer,), body)
