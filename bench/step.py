@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import numpy as np
@@ -29,7 +29,7 @@ CASES = [
 ]
 
 
-def medians(contestants: list[Callable[[], None]], calls: int, turns: int) -> list[float]:
+def medians(contestants: Sequence[Callable[[], None]], calls: int, turns: int) -> list[float]:
     """Microseconds of one call of each contestant."""
     times: list[list[float]] = [[] for _ in contestants]
     for _ in range(turns):

@@ -1,4 +1,4 @@
-"""Fixtures that choose how the C engine runs, and put back what was before."""
+"""The engines that are there, and fixtures that choose how they run and put back what was."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ import pytest
 
 import fusedstep as fs
 
-MISSING = fs.info().backends["c"]
+BACKENDS = fs.info().backends
+MISSING = BACKENDS["c"]
 
 needs_c = pytest.mark.skipif(MISSING is not None, reason=f"no C engine: {MISSING}")
 
+ON_CPU = [
+    pytest.param(
+        name, marks=pytest.mark.skipif(BACKENDS[name] is not None, reason=f"{BACKENDS[name]}")
+    )
+    for name in ("c", "numba", "numpy")
+]
+"""Every engine for host memory, as a parameter of a test."""
+
+COMPILED = ON_CPU[:-1]
+"""Those that are held against the NumPy engine."""
 
 ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["baseline", "neon"]
 

@@ -17,7 +17,7 @@ from cases import (
     difficult,
     ordinary,
 )
-from conftest import needs_c
+from conftest import COMPILED
 
 import fusedstep as fs
 
@@ -35,7 +35,7 @@ def steps(
     return {"p": p, **{letter: a for letter, a in optimizer.state.items() if letter != "t"}}
 
 
-def assert_same_bits(case: Case, p: Any, grads: list[Any], backend: str = "c") -> None:
+def assert_same_bits(case: Case, p: Any, grads: list[Any], backend: str) -> None:
     expected = steps(case, "numpy", p, grads)
     found = steps(case, backend, p, grads)
     assert found.keys() == expected.keys()
@@ -52,20 +52,34 @@ def data(n: int, dtype: Any, make: Any = difficult) -> tuple[Any, list[Any]]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_isas_and_sizes(case: Case, dtype: Any, isa: str) -> None:
     for n in [*SIZES, 1025]:
-        assert_same_bits(case, *data(n, dtype))
+        assert_same_bits(case, *data(n, dtype), "c")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_numba_and_sizes(case: Case, dtype: Any) -> None:
+    for n in [*SIZES, 1025]:
+        assert_same_bits(case, *data(n, dtype), "numba")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("case", BASES, ids=lambda case: case.name)
 def test_threads_and_large_sizes(case: Case, dtype: Any, isa: str, threads: int) -> None:
     for n in LARGE_SIZES:
-        assert_same_bits(case, *data(n, dtype, ordinary))
+        assert_same_bits(case, *data(n, dtype, ordinary), "c")
 
 
-@needs_c
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("case", BASES, ids=lambda case: case.name)
+def test_numba_threads_and_large_sizes(case: Case, dtype: Any, threads: int) -> None:
+    for n in LARGE_SIZES:
+        assert_same_bits(case, *data(n, dtype, ordinary), "numba")
+
+
+@pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("offset", [1, 2, 3, 5, 7, 13])
-def test_odd_offsets(offset: int, dtype: Any) -> None:
+def test_odd_offsets(offset: int, dtype: Any, backend: str) -> None:
     """No array starts where a vector or a cache line does, nor where the others start."""
     case = next(case for case in BASES if case.name == "adamw-amsgrad")
     for n in [*SIZES, 1031, 20_011]:
@@ -73,9 +87,9 @@ def test_odd_offsets(offset: int, dtype: Any) -> None:
         p = difficult(rng, n + offset, dtype)
         grads = [difficult(rng, n + 2 * offset, dtype) for _ in range(STEPS)]
         results = []
-        for backend in ("c", "numpy"):
+        for engine in (backend, "numpy"):
             memory = p.copy()
-            optimizer = case.optimizer(memory[offset:], backend=backend, **case.options)
+            optimizer = case.optimizer(memory[offset:], backend=engine, **case.options)
             for g in grads:
                 optimizer.step(g[2 * offset :])
             results.append([memory, *(optimizer.state[letter] for letter in "mvx")])
@@ -83,15 +97,15 @@ def test_odd_offsets(offset: int, dtype: Any) -> None:
             assert differing_bits(found, expected) == 0
 
 
-@needs_c
-def test_tensors_of_every_size_in_one_call(threads: int) -> None:
+@pytest.mark.parametrize("backend", COMPILED)
+def test_tensors_of_every_size_in_one_call(threads: int, backend: str) -> None:
     """Chunks span and divide tensors: where a tensor stands in the table changes nothing."""
     rng = np.random.default_rng(0)
     sizes = [*rng.integers(0, 200, 500), 50_000, 0, 1, 16384, *rng.integers(0, 3000, 50)]
     params = [ordinary(rng, n, rng.choice(DTYPES)) for n in sizes]
     grads = [ordinary(rng, p.size, p.dtype) for p in params]
     copies = [p.copy() for p in params]
-    fused, reference = fs.AdamW(params, backend="c"), fs.AdamW(copies, backend="numpy")
+    fused, reference = fs.AdamW(params, backend=backend), fs.AdamW(copies, backend="numpy")
     for _ in range(STEPS):
         fused.step(grads)
         reference.step(grads)

@@ -20,10 +20,10 @@ def python(code: str) -> str:
 
 def test_info() -> None:
     info = fs.info()
-    assert info.backends == {"c": MISSING, "numpy": None}
-    assert info.auto == ("numpy" if MISSING else "c")
+    assert info.backends == {"c": MISSING, "numba": None, "numpy": None}
+    assert info.auto == ("numba" if MISSING else "c")
     assert info.threads == fs.get_num_threads()
-    for part in (info.version, info.python, info.numpy, "engine c", "engine numpy"):
+    for part in (info.version, info.python, info.numpy, "engine c", "engine numba", "engine numpy"):
         assert part in str(info)
 
 
@@ -35,11 +35,15 @@ def test_isa_in_force_is_the_widest_and_can_be_chosen(isa: str) -> None:
 
 
 HIDE = "import sys; sys.modules['fusedstep._engine'] = None\n"
+HIDE_BOTH = HIDE + "sys.modules['numba'] = None\n"
 
 
 def test_missing_engine_is_said_loudly() -> None:
     shown = python(HIDE + "import fusedstep as fs; print(fs.info())")
     assert "engine c      MISSING: it was not built" in shown
+    assert "engine numba  available (auto)" in shown
+    shown = python(HIDE_BOTH + "import fusedstep as fs; print(fs.info())")
+    assert "engine numba  MISSING: Numba is not installed; `pip install numba`" in shown
     assert "engine numpy  available (auto)" in shown
     refused = python(
         HIDE
@@ -53,7 +57,7 @@ def test_missing_engine_is_said_loudly() -> None:
 
 def test_missing_engine_warns_once_and_steps() -> None:
     python(
-        HIDE
+        HIDE_BOTH
         + "import warnings, numpy as np, fusedstep as fs\n"
         + "with warnings.catch_warnings(record=True) as caught:\n"
         + "    warnings.simplefilter('always')\n"
@@ -88,8 +92,8 @@ def test_import_loads_nothing_heavy() -> None:
 
 
 def test_backends_by_name() -> None:
-    for backend in ("auto", "c", "numpy"):
-        if backend != "numpy" and MISSING:
+    for backend in ("auto", "c", "numba", "numpy"):
+        if backend == "c" and MISSING:
             continue
         p = np.ones(3)
         fs.SGD(p, lr=1.0, backend=backend).step(np.ones(3))

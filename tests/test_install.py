@@ -63,8 +63,7 @@ def test_installs_without_a_compiler(source: Path, tmp_path: Path) -> None:
         "    warnings.simplefilter('always')\n"
         "    p = np.ones(3); fs.SGD(p, lr=1.0).step(np.ones(3)); fs.SGD(p)\n"
         "assert (p == 0).all()\n"
-        "assert [w.category for w in caught] == [RuntimeWarning], caught\n"
-        "assert caught[0].filename == '<string>', caught[0].filename\n"
+        "assert not caught, caught\n"  # Numba steps in
         "try:\n"
         "    fs.SGD(p, backend='c')\n"
         "except RuntimeError as error:\n"

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from cases import DTYPES, differing_bits, ordinary
+from conftest import ON_CPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,11 +93,8 @@ def all_the_same(dtype: Any) -> tuple[Array, Array]:
 GRADIENT_LAYOUTS = {**LAYOUTS, "broadcast": broadcast, "all_the_same": all_the_same}
 
 
-@pytest.fixture(params=["c", "numpy"])
+@pytest.fixture(params=ON_CPU)
 def backend(request: pytest.FixtureRequest) -> str:
-    reason = fs.info().backends[request.param]
-    if reason is not None:
-        pytest.skip(reason)
     return str(request.param)
 
 

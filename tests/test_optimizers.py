@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pytest
 from cases import BASES, Case, differing_bits, ordinary
-from conftest import needs_c
+from conftest import ON_CPU, needs_c
 
 import fusedstep as fs
 from fusedstep import optimizer as optimizer_module
@@ -342,7 +342,7 @@ def test_a_pickle_is_not_bound_to_an_engine() -> None:
 # ---- whatever is done to the array objects ----
 
 
-@pytest.mark.parametrize("backend", ["auto", "numpy"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_a_parameter_whose_object_changes_is_stepped_as_it_was(backend: str) -> None:
     for change in ({"dtype": np.float64}, {"shape": (2, 2)}, {"dtype": np.int32}):
         memory = np.asfortranarray(np.ones((4, 4), np.float32))
@@ -358,7 +358,7 @@ def test_a_parameter_whose_object_changes_is_stepped_as_it_was(backend: str) -> 
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
-@pytest.mark.parametrize("backend", ["auto", "numpy"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_subclasses_are_taken_as_the_arrays_that_they_are(backend: str) -> None:
     class Copying(np.ndarray[Any, Any]):
         def __getitem__(self, key: Any) -> Any:
@@ -544,7 +544,7 @@ def test_gradients_are_not_kept() -> None:
         assert gone() is None or optimizer._table.__module__.endswith("numpy")
 
 
-@pytest.mark.parametrize("backend", ["auto", "numpy"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_gradients_of_every_kind_one_after_the_other(backend: str) -> None:
     """What is taken over at a glance and what must be looked at, in all transitions."""
     params = [ones(4, 6), ones(4, 6), ones(6)]
@@ -576,7 +576,7 @@ def test_gradients_of_every_kind_one_after_the_other(backend: str) -> None:
         assert differing_bits(p, q) == 0
 
 
-@pytest.mark.parametrize("backend", ["auto", "numpy"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_an_array_that_changed_its_dtype_or_shape_is_seen(backend: str) -> None:
     p = ones(2, 3)
     optimizer = fs.SGD(p, lr=1.0, backend=backend)

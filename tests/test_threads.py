@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import differing_bits, ordinary
-from conftest import needs_c
+from conftest import COMPILED, needs_c
 
 import fusedstep as fs
-
-pytestmark = needs_c
 
 N = 300_000
 
@@ -26,7 +24,7 @@ def problem(seed: int) -> tuple[Any, Any]:
     return ordinary(rng, N, np.float32), ordinary(rng, N, np.float32)
 
 
-def result(seed: int, steps: int, backend: str = "c") -> Any:
+def result(seed: int, steps: int, backend: str) -> Any:
     p, g = problem(seed)
     optimizer = fs.AdamW(p, backend=backend)
     for _ in range(steps):
@@ -42,11 +40,13 @@ def two_threads() -> Any:
     fs.set_num_threads(before)
 
 
-def test_helpers_are_used_and_then_only_where_they_help(two_threads: None) -> None:
+@needs_c
+@pytest.mark.parametrize("backend", COMPILED)
+def test_helpers_are_used_and_then_only_where_they_help(two_threads: None, backend: str) -> None:
     from fusedstep.backends import runner
 
     p, g = problem(0)
-    optimizer = fs.AdamW(p)
+    optimizer = fs.AdamW(p, backend=backend)
     teams = []
     for _ in range(100):
         optimizer.step(g)
@@ -58,6 +58,7 @@ def test_helpers_are_used_and_then_only_where_they_help(two_threads: None) -> No
     assert runner.team() == "caller"
 
 
+@needs_c
 def test_small_steps_stay_with_the_caller(two_threads: None) -> None:
     from fusedstep.backends import runner
 
@@ -65,19 +66,21 @@ def test_small_steps_stay_with_the_caller(two_threads: None) -> None:
     assert runner.team() == "caller"
 
 
-def test_many_steps_with_helpers_coming_and_going(two_threads: None) -> None:
+@pytest.mark.parametrize("backend", COMPILED)
+def test_many_steps_with_helpers_coming_and_going(two_threads: None, backend: str) -> None:
     """Hundreds of steps go through every phase of the search for the faster way."""
-    assert differing_bits(result(1, 300), result(1, 300, "numpy")) == 0
+    assert differing_bits(result(1, 300, backend), result(1, 300, "numpy")) == 0
 
 
-def test_several_python_threads(two_threads: None) -> None:
+@pytest.mark.parametrize("backend", COMPILED)
+def test_several_python_threads(two_threads: None, backend: str) -> None:
     expected = [result(seed, 40, "numpy") for seed in range(5)]
     found: dict[int, Any] = {}
     ready = threading.Barrier(5)
 
     def work(seed: int) -> None:
         ready.wait()
-        found[seed] = result(seed, 40)
+        found[seed] = result(seed, 40, backend)
 
     workers = [threading.Thread(target=work, args=(seed,)) for seed in range(5)]
     for worker in workers:
@@ -107,7 +110,7 @@ from fusedstep.backends import runner
 {before}
 fs.set_num_threads(2)
 p, g = np.zeros(300_000, np.float32), np.full(300_000, 0.25, np.float32)
-optimizer = fs.SGD(p, lr=1.0)
+optimizer = fs.SGD(p, lr=1.0, backend={backend!r})
 for count in range(3000):
     {between}
     optimizer.step(g)
@@ -133,18 +136,23 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_children_of_a_fork() -> None:
-    done = python(FORK.format(before="", between="", enough="count == 20"))
+@needs_c
+@pytest.mark.parametrize("backend", COMPILED)
+def test_children_of_a_fork(backend: str) -> None:
+    done = python(FORK.format(backend=backend, before="", between="", enough="count == 20"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("stepped") == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_children_of_a_fork_beside_torch() -> None:
+@needs_c
+@pytest.mark.parametrize("backend", COMPILED)
+def test_children_of_a_fork_beside_torch(backend: str) -> None:
     """Torch's OpenMP team, borrowed by the parent, is gone in the child."""
     pytest.importorskip("torch", reason="torch is not installed")
     done = python(
         FORK.format(
+            backend=backend,
             before="import torch\na = torch.rand(500, 500)",
             between="a @ a",
             enough="runner.team() == 'openmp'",
@@ -175,6 +183,7 @@ def test_no_openmp_team_is_made_where_there_was_none() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@needs_c
 def test_gradients_may_go_while_the_step_reads_them(two_threads: None) -> None:
     """The step runs without the GIL: its list of gradients is its own."""
     n = 20_000_000
@@ -192,7 +201,9 @@ def test_gradients_may_go_while_the_step_reads_them(two_threads: None) -> None:
         grads.append(np.ones(n, np.float32))
 
 
-def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept() -> None:
+@needs_c
+@pytest.mark.parametrize("backend", COMPILED)
+def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept(backend: str) -> None:
     """Torch can set the thread to flush subnormals: the step keeps them, and the setting."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     p, g = np.full(100, 3e-39, np.float32), np.full(100, 2e-39, np.float32)
@@ -201,7 +212,7 @@ def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept() -> None:
     if not torch.set_flush_denormal(True):
         pytest.skip("this CPU cannot flush subnormals")
     try:
-        fs.SGD(p, lr=0.5, backend="c").step(g)
+        fs.SGD(p, lr=0.5, backend=backend).step(g)
         fs.SGD(flushed, lr=0.5, backend="numpy").step(g)
     finally:
         torch.set_flush_denormal(False)
@@ -210,6 +221,7 @@ def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept() -> None:
     assert (flushed == 0).all()
 
 
+@needs_c
 def test_environment() -> None:
     show = "import fusedstep as fs; info = fs.info(); print(info.isa, info.threads)"
     done = python(show, FUSEDSTEP_ISA="baseline", FUSEDSTEP_NUM_THREADS="3")
@@ -226,6 +238,7 @@ def test_environment() -> None:
         assert "pass" in done.stderr
 
 
+@needs_c
 def test_environment_is_no_ground_to_fall_back() -> None:
     step = "import numpy as np, fusedstep as fs; fs.SGD(np.zeros(3))"
     done = python(step, FUSEDSTEP_ISA="avx9")

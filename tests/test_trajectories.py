@@ -12,7 +12,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import BASES, CASES, Case, ordinary
-from conftest import needs_c
+from conftest import ON_CPU
 from oracle import Array, Trajectory
 
 import fusedstep as fs
@@ -46,7 +46,7 @@ TORCH_LETTERS = {
     "max_exp_avg_sq": "x",
 }
 
-on_each_backend = pytest.mark.parametrize("backend", ["numpy", pytest.param("c", marks=needs_c)])
+on_each_backend = pytest.mark.parametrize("backend", ON_CPU)
 for_each_optimizer = pytest.mark.parametrize("optimizer", ORACLES, ids=lambda o: o.__name__)
 
 

@@ -27,6 +27,12 @@ NOT_BUILT = (
     "then `pip install --force-reinstall --no-deps --no-cache-dir fusedstep` from its source"
 )
 
+REMEDIES = {
+    "fusedstep._engine": NOT_BUILT,
+    "numba": "Numba is not installed; `pip install numba`",
+}
+"""What to do about a module that is missing."""
+
 
 def table_class(backend: str, own_rule: bool = False) -> type[Table]:
     """The table of the engine that `backend` names, or of the fastest that is there.
@@ -62,7 +68,7 @@ def why_missing(name: str) -> str | None:
     try:
         _module(name)
     except ModuleNotFoundError as error:
-        return NOT_BUILT if error.name == "fusedstep._engine" else str(error)
+        return REMEDIES.get(error.name or "", str(error))
     except ImportError as error:
         return f"it was built but cannot be loaded: {error}"
     return None

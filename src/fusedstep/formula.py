@@ -178,9 +178,7 @@ class _Reader:
             case ast.If(test=test, body=body, orelse=orelse):
                 return self.choice(test, body, orelse)
             case ast.Return():
-                raise self.error(
-                    node, "returns early; assign in the branches, return at the end"
-                )
+                raise self.error(node, "returns early; assign in the branches, return at the end")
             case ast.For() | ast.While():
                 raise self.error(node, "is a loop; write out what it does")
         raise self.error(node, "is no assignment, `if` or `return`; a rule has nothing else")
