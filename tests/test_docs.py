@@ -20,7 +20,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(fusedstep.__path__, "fusedstep.")
-    if not module.name.endswith((".__main__", "._engine", ".c" if MISSING else "._engine"))
+    if not module.name.endswith((".__main__", "._engine", *((".c", ".runner") if MISSING else ())))
 ]
 
 

@@ -29,7 +29,6 @@ class Runner(Careful):
         self.kernels = np.zeros(len(jobs), np.int64)
         self.scalars = np.zeros(len(jobs), np.int64)
         self.buffers: list[Array] = [np.zeros(0)] * len(jobs)
-        self.gradients: dict[int, Operand] = {}
         self.places: list[int] = []
         place = 0
         for row in rows:
@@ -56,7 +55,6 @@ class Runner(Careful):
         raise NotImplementedError
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
-        self.gradients[index] = operand  # it may be all that keeps its memory
         self.table[self.places[index], G] = address(operand.flat)
 
     def run(self, scalars: Sequence[Values]) -> None:
