@@ -1,6 +1,6 @@
 """Steps inside a training loop: a matrix product before each, and what it suffers.
 
-    python bench/loops.py numpy|torch [--rounds N]
+    python bench/loops.py numpy|torch [--backend numba] [--rounds N]
 
 A step's threads and those of the product share the cores, so neither can be judged alone.
 Contestants take turns of 20 iterations, and a figure is the median over all of them.
@@ -22,9 +22,9 @@ SIDE = 600
 TURN = 20
 
 
-def fused(n: int, threads: int) -> Callable[[], None]:
+def fused(n: int, threads: int, backend: str) -> Callable[[], None]:
     p, g = np.zeros(n, np.float32), np.full(n, 1e-3, np.float32)
-    optimizer = fs.AdamW(p)
+    optimizer = fs.AdamW(p, backend=backend)
 
     def step() -> None:
         fs.set_num_threads(threads)
@@ -68,17 +68,19 @@ def main() -> None:
     parser.add_argument("loop", choices=["numpy", "torch"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000, 8_000_000])
+    parser.add_argument("--backend", choices=["c", "numba"], default="c")
     options = parser.parse_args()
 
     cpus = os.cpu_count() or 1
     multiply = product(options.loop)
-    print(f"loop with {options.loop}, AdamW in float32, {cpus} CPUs, microseconds, medians")
+    print(f"loop with {options.loop}, AdamW in float32 by {options.backend}, {cpus} CPUs,")
+    print("microseconds, medians")
     print(f"{'n':>10}  {'contestant':<12} {'step':>8} {'product':>8}  ratio to one thread")
     for n in options.sizes:
         contestants = {
             "no step": lambda: None,
-            "one thread": fused(n, 1),
-            "fusedstep": fused(n, cpus),
+            "one thread": fused(n, 1, options.backend),
+            "fusedstep": fused(n, cpus, options.backend),
         }
         if options.loop == "torch":
             contestants["torch fused"] = torch_fused(n)

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,28 @@ def test_every_argument_is_described(name: str) -> None:
     assert ">>> " in text
 
 
-def test_the_training_loop_of_the_readme() -> None:
+@pytest.fixture(scope="module")
+def readme(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the README's Python leaves behind, run block after block from a file."""
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        names: dict[str, Any] = {}
-        exec(compile(block, "README.md", "exec"), names)
-        assert names["losses"][-1] < 0.1 * names["losses"][0]
-        assert all(np.isfinite(p).all() for p in names["params"].values())
+    path = tmp_path_factory.mktemp("readme") / "readme.py"
+    path.write_text("\n".join(blocks))
+    return runpy.run_path(str(path))
+
+
+def test_the_training_loop_of_the_readme(readme: dict[str, Any]) -> None:
+    assert readme["losses"][-1] < 0.1 * readme["losses"][0]
+    assert all(np.isfinite(p).all() for p in readme["params"].values())
+
+
+def test_the_rules_of_the_readme(readme: dict[str, Any]) -> None:
+    assert readme["p"] == pytest.approx(np.full(1000, 1 - 3e-4))
+    ours, own = np.ones((2, 50))
+    optimizers = [fusedstep.Adam(ours), readme["Adam"](own)]
+    for t in range(20):
+        for optimizer in optimizers:
+            optimizer.step(np.linspace(-1, 2, 50) ** (t % 3))
+    assert own == pytest.approx(ours, rel=1e-12)
 
 
 def test_the_readme_names_every_option() -> None:
