@@ -21,15 +21,21 @@ __all__ = [
     "get_num_threads",
     "info",
     "rule",
+    "rules",
     "set_isa",
     "set_num_threads",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # Looking up the version loads a library that costs as much as the rest of the import.
+    # What few ask for and would slow the import: the version is looked up by a library that
+    # costs as much as the rest, and `rules` reads its own source.
     if name == "__version__":
         from importlib.metadata import version
 
         return version("fusedstep")
+    if name == "rules":
+        from importlib import import_module
+
+        return import_module("fusedstep.rules")
     raise AttributeError(f"module 'fusedstep' has no attribute {name!r}")

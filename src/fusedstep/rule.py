@@ -8,7 +8,9 @@ from functools import partial
 from keyword import iskeyword
 from numbers import Real
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
 
 from fusedstep.coefficients import Hyperparameters, Rule, Values, gradient_scalars
 from fusedstep.formula import Formula, Function, read
@@ -35,18 +37,19 @@ RANGES: dict[str, Check] = {
     "lr": non_negative,
     "eps": non_negative,
     "weight_decay": non_negative,
+    "momentum_decay": non_negative,
     "beta1": fraction,
     "beta2": fraction,
     "beta3": fraction,
 }
 """What names that mean the same in every rule must be; others may be any finite number."""
 
-TAKEN = ("params", "backend", "maximize", "l1", "l2", "sign", "initial_lr")
+TAKEN = ("self", "params", "backend", "maximize", "l1", "l2", "sign", "initial_lr")
 
 
 def rule(
     *, state: Sequence[str] = (), prepare: Prepare | None = None, **hyperparameters: Any
-) -> Callable[[Function], type[Optimizer]]:
+) -> Callable[[Function], type[OwnRule]]:
     """Make an optimizer class of a function that updates one element.
 
     The class is like the package's own: parameters, groups, `step`, `state`, `state_dict`,
@@ -70,12 +73,12 @@ def rule(
         A function of (h, t), where t counts the steps from 1, that returns a mapping of
         further members of h. It runs once per step, in float64 and in plain Python, which is
         where powers such as β₂ᵗ belong. What it returns under a hyperparameter's name takes
-        its place in the function.
+        its place. As `l2` it may return the λ of coupled L2.
     **hyperparameters
         Each name and its default: a number, True or False, or a tuple of numbers, for
         `prepare` alone. They are arguments of the class, in this order. `lr` must be among
         them. `maximize` and `l1` are there for every rule; so is `weight_decay` as coupled L2,
-        unless it is among them, and then it is the function's own affair.
+        unless it is among them, and then it is the affair of the function and of `prepare`.
 
     Raises
     ------
@@ -99,24 +102,22 @@ def rule(
     """
     names = _check_state(state)
     checks = _check_hyperparameters(hyperparameters)
+    own = {name: checks.each[name](name, value) for name, value in hyperparameters.items()}
 
-    def define(function: Function) -> type[Optimizer]:
+    def define(function: Function) -> type[OwnRule]:
+        if not inspect.isfunction(function):
+            raise TypeError(f"{describe(function)} is no function; a rule is one, made by `def`")
         found, expected = list(inspect.signature(function).parameters), ["p", "g", *names, "h"]
         if found != expected:
             raise TypeError(
                 f"{function.__name__} has the arguments {quoted(found)}; with state={names!r} "
                 f"define it as `def {function.__name__}({', '.join(expected)})`"
             )
-        scalars = _Scalars(function.__name__, hyperparameters, prepare)
+        scalars = _Scalars(function.__name__, own, prepare)
         formula = read(function, scalars.members, results=1 + len(names))
         scalars.read(formula)
-        return _optimizer(
-            function,
-            hyperparameters,
-            checks,
-            Rule(function.__name__, names, formula=formula),
-            scalars,
-        )
+        definition = Rule(function.__name__, names, formula=formula)
+        return _optimizer(function, own, checks, definition, scalars)
 
     return define
 
@@ -141,21 +142,28 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> Checks:
     for name in hyperparameters:
         if name in TAKEN:
             raise ValueError(f"{name!r} means something for every rule; name it otherwise")
+        if not _is_member(name):
+            raise ValueError(f"{name!r} cannot be read as a member of h; name it otherwise")
     each = {name: _check_of(name, value) for name, value in hyperparameters.items()}
     return Checks({**{name: EACH[name] for name in COMMON}, **each}, _no_more)
 
 
+def _is_member(name: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and name.isidentifier()
+        and not name.startswith("_")
+        and not iskeyword(name)
+    )
+
+
 def _check_of(name: str, default: Any) -> Check:
-    """The check of a hyperparameter; the default is held to it as well."""
     if isinstance(default, bool):
         return flag
     if isinstance(default, tuple):
         each = fraction if name == "betas" else number
-        check: Check = partial(several, like=default, each=each)
-    else:
-        check = RANGES.get(name, number)
-    check(name, default)
-    return check
+        return partial(several, like=default, each=each)
+    return RANGES.get(name, number)
 
 
 def _no_more(hyperparameters: dict[str, Any]) -> None:
@@ -171,8 +179,7 @@ class _Scalars:
         self.prepare = prepare
         self.direct: list[str] = []
         self.prepared: list[str] | None = None
-        defaults = {**COMMON, **own}
-        first = self.run_prepare(defaults, 1)
+        first = self.run_prepare({**COMMON, **own}, 1)
         self.prepared = sorted(first)
         self.members = {name: type(value) for name, value in {**own, **first}.items()}
 
@@ -182,16 +189,13 @@ class _Scalars:
         self.direct = [name for name in formula.scalars if name not in prepared]
 
     def __call__(self, h: Hyperparameters, t: int) -> Values:
-        values = gradient_scalars(h)
+        prepared = self.run_prepare(h, t)
+        values = gradient_scalars({**h, **prepared})
         if "weight_decay" in self.own:
             values["l2"] = 0.0
         for name in self.direct:
             values[name] = h[name]
-        if self.prepare is not None:
-            prepared = self.run_prepare(h, t)
-            if "weight_decay" in prepared and "weight_decay" not in self.own:
-                values["l2"] = prepared["weight_decay"]
-            values.update(prepared)
+        values.update(prepared)
         return values
 
     def run_prepare(self, h: Hyperparameters, t: int) -> Values:
@@ -203,17 +207,45 @@ class _Scalars:
                 f"{self.name}: prepare returned {describe(values)}; return a mapping from names "
                 "to numbers"
             )
-        if self.prepared is not None and self.prepared != sorted(values):
+        if self.prepared is None:
+            self.check_names(values)
+        elif self.prepared != sorted(values):
             raise KeyError(
                 f"{self.name}: prepare returned {quoted(sorted(values))} at t={t} and "
                 f"{quoted(self.prepared)} at first; return the same names at every step"
             )
-        for name, value in values.items():
-            if not isinstance(value, Real) or value != value:
+        return {name: self.number(name, value, t) for name, value in values.items()}
+
+    def check_names(self, values: Mapping[str, Any]) -> None:
+        for name in values:
+            if name == "sign" or not _is_member(name):
                 raise ValueError(
-                    f"{self.name}: prepare returned {name}={value!r} at t={t}; return numbers"
+                    f"{self.name}: prepare returned {name!r}, which cannot be a member of h or "
+                    "means something else; name it otherwise"
                 )
-        return dict(values)
+
+    def number(self, name: str, value: Any, t: int) -> float:
+        """A value of `prepare`; conditions stay what they are."""
+        if isinstance(value, (bool, np.bool_)):
+            return bool(value)
+        if not isinstance(value, Real) or value != value:
+            raise ValueError(
+                f"{self.name}: prepare returned {name}={describe(value)} at t={t}; return numbers"
+            )
+        return float(value)
+
+
+class OwnRule(Optimizer):
+    """What the classes that `rule` makes share."""
+
+    _compiled = True
+    _signature: ClassVar[inspect.Signature]
+
+    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        bound = self._signature.bind(params, *args, **kwargs)
+        bound.apply_defaults()
+        values = dict(bound.arguments)
+        super().__init__(values.pop("params"), values.pop("backend"), values)
 
 
 def _optimizer(
@@ -222,35 +254,26 @@ def _optimizer(
     checks: Checks,
     definition: Rule,
     scalars: _Scalars,
-) -> type[Optimizer]:
+) -> type[OwnRule]:
     common = {name: value for name, value in COMMON.items() if name not in own}
     parameter, plain = inspect.Parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature(
-        [parameter("self", plain), parameter("params", plain)]
+        [parameter("params", plain)]
         + [parameter(name, plain, default=value) for name, value in own.items()]
         + [
             parameter(name, parameter.KEYWORD_ONLY, default=value)
             for name, value in {**common, "backend": "auto"}.items()
         ]
     )
-
-    def initialize(self: Optimizer, *args: Any, **kwargs: Any) -> None:
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        values = dict(bound.arguments)
-        del values["self"]
-        Optimizer.__init__(self, values.pop("params"), values.pop("backend"), values)
-
-    initialize.__signature__ = signature  # type: ignore[attr-defined]
     body = {
-        "__init__": initialize,
         "__doc__": function.__doc__,
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
+        "__signature__": signature,
+        "_signature": signature,
         "_rule": staticmethod(lambda h: definition),
         "_scalars": staticmethod(scalars),
         "_letters": definition.letters,
         "_checks": checks,
-        "_compiled": True,
     }
-    return type(function.__name__, (Optimizer,), body)
+    return type(function.__name__, (OwnRule,), body)

@@ -42,7 +42,8 @@ class Table(Careful):
         if rule.formula is None:
             results = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
         else:
-            results = evaluate(rule.formula, (p, g, *states), h, dtype)
+            # Copies, for a new state may be the old p itself.
+            results = [*map(np.array, evaluate(rule.formula, (p, g, *states), h, dtype))]
         for array, result in zip((p, *states), results, strict=True):
             if array is not None:
                 array[...] = result
