@@ -1,7 +1,8 @@
 """One row for each rule and set of options: what every test and benchmark runs over.
 
 A row of BASES is an optimizer with the options that choose its rule. CASES crosses each
-with what may stand before any rule (CROSSED).
+with what may stand before any rule (CROSSED). OWN_BASES and OWN_CASES are the same for
+`fusedstep.rules`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fusedstep as fs
+from fusedstep import rules
 
 OURS = {"eps_inside_sqrt", "bias_correction", "decay_scale", "l1"}
 """Options that torch does not have."""
@@ -79,11 +81,37 @@ CROSSED = [
     Case("-all", fs.Optimizer, {"maximize": True, "weight_decay": 0.03, "l1": 0.02}),
 ]
 
-CASES = [
-    Case(base.name + crossed.name, base.optimizer, {**base.options, **crossed.options})
-    for base in BASES
-    for crossed in CROSSED
+
+def crossed(bases: list[Case]) -> list[Case]:
+    return [
+        Case(base.name + more.name, base.optimizer, {**base.options, **more.options})
+        for base in bases
+        for more in CROSSED
+    ]
+
+
+CASES = crossed(BASES)
+
+# The optimizers that are rules as a user writes them.
+OWN_BASES = [
+    Case("lion", rules.Lion, {}),
+    Case("lion-betas", rules.Lion, {"lr": 1e-2, "betas": (0.5, 0.8), "weight_decay": 0.1}),
+    Case("nadam", rules.NAdam, {}),
+    Case("nadam-decoupled", rules.NAdam, {"decoupled_weight_decay": True, "weight_decay": 0.1}),
+    Case("nadam-momentum-decay", rules.NAdam, {"betas": (0.8, 0.9), "momentum_decay": 0.5}),
+    Case("nadam-constant", rules.NAdam, {"betas": (0.8, 0.9), "momentum_decay": 0.0}),
+    Case("radam", rules.RAdam, {}),
+    Case("radam-decoupled", rules.RAdam, {"decoupled_weight_decay": True, "weight_decay": 0.1}),
+    Case("radam-betas", rules.RAdam, {"betas": (0.8, 0.9)}),
+    Case("radam-never-rectified", rules.RAdam, {"betas": (0.8, 0.5)}),
+    Case("adamax", rules.Adamax, {}),
+    Case("adamax-betas", rules.Adamax, {"betas": (0.8, 0.9), "eps": 1e-3}),
+    Case("adan", rules.Adan, {"weight_decay": 0.1}),
+    Case("adan-no-prox", rules.Adan, {"weight_decay": 0.1, "no_prox": True}),
+    Case("adan-betas", rules.Adan, {"betas": (0.8, 0.9, 0.7), "eps": 1e-3}),
 ]
+
+OWN_CASES = crossed(OWN_BASES)
 
 DTYPES: list[Any] = [np.float32, np.float64]
 

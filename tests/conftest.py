@@ -25,6 +25,9 @@ ON_CPU = [
 COMPILED = ON_CPU[:-1]
 """Those that are held against the NumPy engine."""
 
+ENGINES = ON_CPU[1:-1]
+"""Those that compile rules of the user's own, to be held against the NumPy engine."""
+
 ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["baseline", "neon"]
 
 

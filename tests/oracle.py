@@ -236,3 +236,179 @@ def adamw(
         p = p - eta * (alpha * m_hat / root(v_hat, epsilon, eps_inside_sqrt) + decay * p)
         append(trajectory, p=p)
     return trajectory
+
+
+def lion(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 1e-4,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Chen et al. (2023), Algorithm 2."""
+    alpha, beta1, beta2, decay = wide(lr, *betas, weight_decay)
+    p = p.astype(np.longdouble)
+    m = np.zeros_like(p)
+    trajectory: Trajectory = {}
+    for _, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=0.0, l1=l1)
+        update = np.sign(beta1 * m + (1 - beta1) * g)
+        p = p - eta * alpha * (update + decay * p)
+        m = beta2 * m + (1 - beta2) * g
+        append(trajectory, p=p, m=m)
+    return trajectory
+
+
+def nadam(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum_decay: float = 4e-3,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Dozat (2016), Algorithm 2, with the momentum's schedule of its section on parameters."""
+    alpha, beta1, beta2, epsilon, decay, psi = wide(lr, *betas, eps, weight_decay, momentum_decay)
+    coupled = 0.0 if decoupled_weight_decay else weight_decay
+    half, base = wide(0.5, 0.96)
+
+    def momentum(t: int) -> Number:
+        value: Number = beta1 * (1 - half * base ** (t * psi))
+        return value
+
+    p = p.astype(np.longdouble)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    product = np.longdouble(1)
+    trajectory: Trajectory = {}
+    for t, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=coupled, l1=l1)
+        if decoupled_weight_decay:
+            p = p - eta * alpha * decay * p
+        product = product * momentum(t)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        g_hat = g / (1 - product)
+        m_hat = m / (1 - product * momentum(t + 1))
+        m_bar = (1 - momentum(t)) * g_hat + momentum(t + 1) * m_hat
+        p = p - eta * alpha * m_bar / (np.sqrt(v / (1 - beta2**t)) + epsilon)
+        append(trajectory, p=p, m=m, v=v)
+    return trajectory
+
+
+def radam(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Liu et al. (2020), Algorithm 2; the bound of 5 and the place of ε are the frameworks'."""
+    alpha, beta1, beta2, epsilon, decay = wide(lr, *betas, eps, weight_decay)
+    coupled = 0.0 if decoupled_weight_decay else weight_decay
+    p = p.astype(np.longdouble)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    rho_infinity = 2 / (1 - beta2) - 1
+    trajectory: Trajectory = {}
+    for t, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=coupled, l1=l1)
+        if decoupled_weight_decay:
+            p = p - eta * alpha * decay * p
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        m_hat = m / (1 - beta1**t)
+        rho = rho_infinity - 2 * t * beta2**t / (1 - beta2**t)
+        if rho > 5:
+            adaptive = np.sqrt(1 - beta2**t) / (np.sqrt(v) + epsilon)
+            rectification = np.sqrt(
+                (rho - 4)
+                * (rho - 2)
+                * rho_infinity
+                / ((rho_infinity - 4) * (rho_infinity - 2) * rho)
+            )
+            p = p - eta * alpha * rectification * m_hat * adaptive
+        else:
+            p = p - eta * alpha * m_hat
+        append(trajectory, p=p, m=m, v=v)
+    return trajectory
+
+
+def adamax(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Kingma & Ba (2015), Algorithm 2; ε is the frameworks'."""
+    alpha, beta1, beta2, epsilon = wide(lr, *betas, eps)
+    p = p.astype(np.longdouble)
+    m, x = np.zeros_like(p), np.zeros_like(p)
+    trajectory: Trajectory = {}
+    for t, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=weight_decay, l1=l1)
+        m = beta1 * m + (1 - beta1) * g
+        x = np.maximum(beta2 * x, np.abs(g) + epsilon)
+        p = p - eta * alpha / (1 - beta1**t) * m / x
+        append(trajectory, p=p, m=m, x=x)
+    return trajectory
+
+
+def adan(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    no_prox: bool = False,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Xie et al. (2022), Algorithm 1, with 1 - β for its β and no restart.
+
+    The averages start from zero and are corrected for it, as its authors' code has them; their
+    v and n are a and v here.
+    """
+    alpha, beta1, beta2, beta3, epsilon, decay = wide(lr, *betas, eps, weight_decay)
+    p = p.astype(np.longdouble)
+    m, a, v = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    previous = p
+    trajectory: Trajectory = {}
+    for t, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=0.0, l1=l1)
+        change = g - (g if t == 1 else previous)
+        m = beta1 * m + (1 - beta1) * g
+        a = beta2 * a + (1 - beta2) * change
+        v = beta3 * v + (1 - beta3) * (g + beta2 * change) ** 2
+        m_hat, a_hat, v_hat = m / (1 - beta1**t), a / (1 - beta2**t), v / (1 - beta3**t)
+        update = eta * alpha / (np.sqrt(v_hat) + epsilon) * (m_hat + beta2 * a_hat)
+        if no_prox:
+            p = (1 - eta * alpha * decay) * p - update
+        else:
+            p = (p - update) / (1 + eta * alpha * decay)
+        previous = g
+        append(trajectory, p=p, m=m, a=a, v=v, o=g)
+    return trajectory

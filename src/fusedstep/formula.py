@@ -14,8 +14,8 @@ import ast
 import builtins
 import inspect
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
 from numbers import Real
@@ -90,7 +90,7 @@ def read(
     whose values are known: None for a state array that is not there, True or False. It must
     return as many values as `results` says, if that is given.
     """
-    return _Reader(function, members, {"h": SCALARS}, constants or {}, ()).formula(results)
+    return _Reader(function, members, {"h": SCALARS}, constants or {}, (), {}).formula(results)
 
 
 class _Reader:
@@ -103,11 +103,13 @@ class _Reader:
         types: Mapping[str, str],
         constants: Mapping[str, bool | None],
         callers: tuple[Function, ...],
+        known: dict[Any, Formula],
     ) -> None:
         self.function = function
         self.members = members
         self.constants = constants
         self.callers = (*callers, function)
+        self.known = known
         self.tree, self.lines, self.first = _source(function)
         self.outside = _outside(function)
         self.arguments = self.plain_arguments()
@@ -181,7 +183,9 @@ class _Reader:
                 raise self.error(node, "returns early; assign in the branches, return at the end")
             case ast.For() | ast.While():
                 raise self.error(node, "is a loop; write out what it does")
-        raise self.error(node, "is no assignment, `if` or `return`; a rule has nothing else")
+        raise self.error(
+            node, "is no assignment to names, `if` or `return`; a rule has nothing else"
+        )
 
     def assign(self, name: str, value: ast.expr, type_: str) -> ast.stmt:
         self.types[name] = type_
@@ -190,10 +194,12 @@ class _Reader:
     def assign_several(self, node: ast.stmt, targets: list[ast.expr], value: ast.expr) -> ast.stmt:
         names = [target.id for target in targets if isinstance(target, ast.Name)]
         if len(names) < len(targets):
-            raise self.error(node, "assigns to something other than names")
+            raise self.error(node, "assigns to something other than plain names")
         values, number = self.several(value)
         if number != len(names):
             raise self.error(node, f"assigns {number} values to {len(names)} names")
+        if number == 1:
+            return self.assign(names[0], values, NUMBER)
         self.types.update(dict.fromkeys(names, NUMBER))
         return ast.Assign(
             [ast.Tuple([ast.Name(name, ast.Store()) for name in names], ast.Store())], values
@@ -304,7 +310,10 @@ class _Reader:
                 f"`{ast.unparse(node)}` is {value!r}, not a number; make it an argument, a "
                 "hyperparameter or a state array",
             )
-        return ast.Constant(float(value))
+        try:
+            return ast.Constant(float(value))
+        except OverflowError:
+            raise self.error(node, f"`{ast.unparse(node)}` is too large for a float") from None
 
     def local(self, node: ast.expr, name: str) -> tuple[ast.expr, str]:
         if name in self.constants:
@@ -346,7 +355,7 @@ class _Reader:
             if not isinstance(op, COMPARISONS):
                 raise self.error(node, "compares with something other than < <= > >= == !=")
         sides = [self.number(side) for side in (node.left, *node.comparators)]
-        pairs = zip(sides, node.ops, sides[1:], strict=False)
+        pairs = zip(sides, node.ops, map(deepcopy, sides[1:]), strict=False)
         return _joined(ast.And(), [ast.Compare(left, [op], [right]) for left, op, right in pairs])
 
     def presence(self, node: ast.Compare) -> ast.expr:
@@ -369,6 +378,8 @@ class _Reader:
 
     def resolve(self, node: ast.expr) -> Any:
         """What a name of the world outside stands for, as it is now."""
+        if isinstance(node, ast.Name) and node.id in self.locals:
+            raise self.error(node, f"`{node.id}` is a name of this function's own here")
         if isinstance(node, ast.Attribute):
             owner = self.resolve(node.value)
             if hasattr(owner, node.attr):
@@ -385,13 +396,14 @@ class _Reader:
             raise self.error(node, "calls something without a name")
         called = self.resolve(node.func)
         called = getattr(called, "py_func", called)  # of a function that Numba has compiled
-        if called is np.where and len(node.args) == 3:
+        if called is np.where:
+            if len(node.args) != 3:
+                raise self.error(node, "where takes a condition and two numbers")
             return self.selection(*node.args), 1
-        if called in (builtins.max, builtins.min) and len(node.args) > 2:
-            numbers = [self.number(argument) for argument in node.args]
-            function = _known(called)
-            return reduce(lambda x, y: self.apply(node, function, [x, y]), numbers), 1
         known = _known(called)
+        if known in (functions.larger, functions.smaller) and len(node.args) > 2:
+            numbers = [self.number(argument) for argument in node.args]
+            return reduce(lambda x, y: self.apply(node, known, [x, y]), numbers), 1
         if known is not None:
             return self.apply(node, known, [self.number(argument) for argument in node.args]), 1
         if inspect.isfunction(called):
@@ -418,7 +430,7 @@ class _Reader:
         expected = known.__code__.co_argcount
         if len(arguments) != expected:
             raise self.error(node, f"the call passes {len(arguments)} arguments, not {expected}")
-        callee = _Reader(known, self.members, {}, {}, self.callers).formula()
+        callee = self.read(known, {}, {})
         return ast.Call(ast.Name(self.admit(callee), ast.Load()), arguments, [])
 
     def call_function(self, node: ast.Call, called: Function) -> tuple[ast.expr, int]:
@@ -436,13 +448,27 @@ class _Reader:
             plain, types[name] = self.expression(argument)
             if types[name] != SCALARS:
                 arguments.append(plain)
-        callee = _Reader(called, self.members, types, constants, self.callers).formula()
+        callee = self.read(called, types, constants)
         return ast.Call(ast.Name(self.admit(callee), ast.Load()), arguments, []), callee.results
+
+    def read(
+        self, called: Function, types: dict[str, str], constants: dict[str, bool | None]
+    ) -> Formula:
+        """The formula of a callee, the same one for all its calls that are alike."""
+        key = (called, *types.items(), *constants.items())
+        if key not in self.known:
+            reader = _Reader(called, self.members, types, constants, self.callers, self.known)
+            self.known[key] = reader.formula()
+        return self.known[key]
 
     def admit(self, callee: Formula) -> str:
         """A name for a callee that no other has."""
         name = callee.name
-        while name in self.callees or name in self.locals or name in PRIMITIVES:
+        while (
+            self.callees.get(name, callee) is not callee
+            or name in self.locals
+            or name in PRIMITIVES
+        ):
             name += "_"
         self.callees[name] = callee
         self.scalars.update(dict.fromkeys(callee.scalars))
@@ -458,11 +484,15 @@ def _source(function: Function) -> tuple[ast.FunctionDef, list[str], int]:
         raise TypeError(
             f"{name}: its source cannot be found; define it with `def` in a file or a notebook"
         ) from None
-    text = textwrap.dedent("".join(found))
+    indented = found[0][:1].isspace()
+    text = "".join(found)
     try:
-        tree: ast.stmt = ast.parse(text).body[0]
+        module = ast.parse(f"if True:\n{text}" if indented else text)
     except SyntaxError:  # part of a larger expression, as a lambda is
-        tree = ast.Pass()
+        module = ast.parse("pass")
+    tree = module.body[0]
+    if indented and isinstance(tree, ast.If):
+        tree = ast.increment_lineno(tree.body[0], -1)
     if not isinstance(tree, ast.FunctionDef):
         raise TypeError(f"{name}: it was not made by `def`; write it as a plain function")
     return tree, text.splitlines(), first

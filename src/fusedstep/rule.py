@@ -178,9 +178,8 @@ class _Scalars:
         self.own = own
         self.prepare = prepare
         self.direct: list[str] = []
-        self.prepared: list[str] | None = None
-        first = self.run_prepare({**COMMON, **own}, 1)
-        self.prepared = sorted(first)
+        self.prepared: Values | None = None
+        self.prepared = first = self.run_prepare({**COMMON, **own}, 1)
         self.members = {name: type(value) for name, value in {**own, **first}.items()}
 
     def read(self, formula: Formula) -> None:
@@ -209,12 +208,15 @@ class _Scalars:
             )
         if self.prepared is None:
             self.check_names(values)
-        elif self.prepared != sorted(values):
+        elif values.keys() != self.prepared.keys():
             raise KeyError(
-                f"{self.name}: prepare returned {quoted(sorted(values))} at t={t} and "
-                f"{quoted(self.prepared)} at first; return the same names at every step"
+                f"{self.name}: prepare returned {quoted([*values])} at t={t} and "
+                f"{quoted([*self.prepared])} at first; return the same names at every step"
             )
-        return {name: self.number(name, value, t) for name, value in values.items()}
+        return {  # most are floats, and this runs at every step
+            name: value if type(value) is float and value == value else self.number(name, value, t)
+            for name, value in values.items()
+        }
 
     def check_names(self, values: Mapping[str, Any]) -> None:
         for name in values:

@@ -12,6 +12,7 @@ import atexit
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -29,7 +30,7 @@ Operators = Mapping[type[ast.AST], str]
 """Functions to call in the place of operators."""
 
 RESERVED = {"real", "h", *PRIMITIVES}
-"""Names of a module that a rule's own must not hide."""
+"""Names that functions of a module read and their own variables must not hide."""
 
 
 class Functions(NamedTuple):
@@ -39,10 +40,14 @@ class Functions(NamedTuple):
     text: str
 
 
-def functions(roots: list[Formula], decorator: str, operators: Operators) -> Functions:
-    """The text of formulas and of all that they call, each under a name of its own."""
+def functions(roots: list[Formula], decorator: str, operators: Operators, around: str) -> Functions:
+    """The text of formulas and of all that they call, each under a name of its own.
+
+    `around` is the text that they will stand in, whose words are no names for them.
+    """
     formulas = list(dict.fromkeys(each for root in roots for each in _with_callees(root)))
-    taken = {*RESERVED, *operators.values()}.union(*map(_locals, formulas))
+    taken = {*RESERVED, *operators.values(), *re.findall(r"\w+", around)}
+    taken = taken.union(*map(_locals, formulas))
     names: dict[Formula, str] = {}
     texts = []
     for formula in formulas:
@@ -144,7 +149,7 @@ def load(name: str, text: str) -> ModuleType:
 
 def _write(path: Path, text: str) -> None:
     """In one move, for a process that loads it meanwhile; the first to come stays."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
         file.write(text)
     os.replace(file.name, path)
 

@@ -76,11 +76,12 @@ def title(job: Job) -> str:
 def text(job: Job) -> str:
     """The module of a job's kernel."""
     rule, gradient = formulas.formula(job.rule), formulas.gradient()
-    functions = generate.functions([gradient, rule], "compiled", {})
     names = formulas.scalars(job.rule)
     # The columns of a row in csrc/api.h: p, g, and each place for a state array.
     columns = {"p": 0, "g": 1}
     columns |= {f"s{k}": 2 + k for k, letter in enumerate(job.rule.letters) if letter}
+    around = " ".join([MODULE, *columns])
+    functions = generate.functions([gradient, rule], "compiled", {}, around)
     p, g, *states = (f"{array}[i]" for array in columns)
     arguments = [p, f"{functions.names[gradient]}({p}, {g}, h)", *states]
     return MODULE.format(

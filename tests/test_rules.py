@@ -1,0 +1,209 @@
+"""The optimizers of `fusedstep.rules`: their papers, torch, and the bits of every engine."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator
+from math import cos, pi
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+from cases import DTYPES, OWN_BASES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
+from conftest import ENGINES
+from oracle import Trajectory
+from test_trajectories import STEPS, TOLERANCE, assert_agree, problem, walk, walk_in_torch
+
+from fusedstep import rules
+
+ORACLES: dict[Any, Callable[..., Trajectory]] = {
+    rules.Lion: oracle.lion,
+    rules.NAdam: oracle.nadam,
+    rules.RAdam: oracle.radam,
+    rules.Adamax: oracle.adamax,
+    rules.Adan: oracle.adan,
+}
+
+OF_TORCH: list[Any] = [rules.NAdam, rules.RAdam, rules.Adamax]
+
+on_each_engine = pytest.mark.parametrize("backend", ["numpy", *ENGINES])
+on_compiling_engines = pytest.mark.parametrize("backend", ENGINES)
+for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+for_each_rule = pytest.mark.parametrize("optimizer", ORACLES, ids=lambda o: o.__name__)
+for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o: o.__name__)
+
+
+def for_each(cases: list[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+@pytest.fixture(scope="module")
+def torch() -> Iterator[Any]:
+    """Torch, with float64 for the scalars that it keeps in its default dtype."""
+    torch = pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield torch
+    torch.set_default_dtype(before)
+
+
+# ---- trajectories ----
+
+
+@on_each_engine
+@for_each(OWN_CASES)
+def test_float64_follows_the_papers(case: Case, backend: str) -> None:
+    start, gradients = problem(np.float64)
+    actual = walk(case, backend, start, gradients)
+    expected = ORACLES[case.optimizer](start, gradients, **case.options)
+    assert_agree(actual, expected, start, TOLERANCE)
+
+
+@on_each_engine
+@for_each(OWN_BASES)
+def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
+    start, gradients = problem(np.float64)
+    warm_up_and_cosine = [
+        min(t / 10, 1) * (1 + cos(pi * t / STEPS)) / 2 for t in range(1, STEPS + 1)
+    ]
+    actual = walk(case, backend, start, gradients, warm_up_and_cosine)
+    expected = ORACLES[case.optimizer](
+        start, gradients, schedule=warm_up_and_cosine, **case.options
+    )
+    assert_agree(actual, expected, start, TOLERANCE)
+
+
+@on_each_engine
+@for_each([case for case in OWN_CASES if case.optimizer in OF_TORCH and case.in_torch])
+def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
+    start, gradients = problem(np.float64)
+    actual = walk(case, backend, start, gradients)
+    expected = walk_in_torch(torch, case, start, gradients)
+    assert_agree(actual, expected, start, TOLERANCE)
+
+
+def test_radam_is_seen_before_and_after_it_rectifies() -> None:
+    """The comparisons above mean something only if both kinds of steps are in them."""
+    for case in OWN_BASES:
+        if case.optimizer is rules.RAdam:
+            h = case.optimizer(np.zeros(1), **case.options).param_groups[0].hyperparameters
+            kinds = {bool(case.optimizer._scalars(h, t)["rectified"]) for t in range(1, STEPS + 1)}
+            assert kinds == ({False} if case.name == "radam-never-rectified" else {False, True})
+
+
+# ---- bits ----
+
+
+@on_compiling_engines
+@for_each_dtype
+@for_each(OWN_CASES)
+def test_the_same_bits_on_difficult_values(case: Case, dtype: Any, backend: str) -> None:
+    for n in [*SIZES, 1025]:
+        assert_same_bits(case, backend, n, dtype, difficult)
+
+
+@on_compiling_engines
+@for_each_dtype
+@for_each(OWN_BASES)
+def test_the_same_bits_with_threads(case: Case, dtype: Any, backend: str, threads: int) -> None:
+    for n in [16385, 100_003]:
+        assert_same_bits(case, backend, n, dtype, ordinary)
+
+
+def assert_same_bits(case: Case, backend: str, n: int, dtype: Any, make: Any) -> None:
+    """Over steps enough for RAdam to rectify in some of its rows."""
+    rng = np.random.default_rng(n)
+    start, gradients = make(rng, n, dtype), [make(rng, n, dtype) for _ in range(8)]
+    expected = walk(case, "numpy", start, gradients)
+    found = walk(case, backend, start, gradients)
+    assert found.keys() == expected.keys()
+    for letter in expected:
+        assert differing_bits(found[letter][-1], expected[letter][-1]) == 0, letter
+
+
+# ---- scalars ----
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.1, 0.9, 0.99, 0.9999])
+@pytest.mark.parametrize("momentum_decay", [0.0, 1e-6, 4e-3, 0.1, 1.0, 50.0])
+def test_nadams_product_is_that_of_its_factors(beta1: float, momentum_decay: float) -> None:
+    b, q, half = np.longdouble(beta1), np.longdouble(0.96), np.longdouble(0.5)
+    factors = b * (1 - half * q ** (np.arange(1, 2001) * np.longdouble(momentum_decay)))
+    products = np.cumprod(factors)
+    for t in [*range(1, 20), 30, 50, 70, 100, 300, 1000, 2000]:
+        found = rules.momentum_product(beta1, momentum_decay, t)
+        # All that is read of it is 1 - product.
+        assert abs(np.longdouble(found) - products[t - 1]) < 2**-52
+
+
+def test_nadam_goes_on_at_a_late_step_as_if_it_had_been_there() -> None:
+    p = np.array([1.0, -2.0])
+    opt = rules.NAdam(p)
+    late = opt.state_dict()
+    late["state"]["t"] = 10**9
+    opt.load_state_dict(late)
+    opt.step(np.array([0.5, 0.25]))
+    assert np.isfinite(p).all()
+    assert opt.state["t"] == 10**9 + 1
+
+
+def test_adan_sees_no_change_at_a_parameters_first_step() -> None:
+    """Also where that comes later than the others', after having been skipped."""
+    p, q = np.ones(2), np.ones(2)
+    opt = rules.Adan([p, q])
+    g = np.array([3.0, -4.0])
+    opt.step([g, None])
+    opt.step([2 * g, g])
+    first, second = opt.state
+    np.testing.assert_array_equal(second["a"], 0)
+    np.testing.assert_allclose(first["a"], (1 - 0.92) * g)
+    np.testing.assert_array_equal(first["o"], 2 * g)
+
+
+# ---- classes ----
+
+
+@for_each_of_torch
+def test_hyperparameters_have_the_order_and_defaults_of_torch(optimizer: Any, torch: Any) -> None:
+    ours = inspect.signature(optimizer).parameters
+    theirs = inspect.signature(getattr(torch.optim, optimizer.__name__)).parameters
+    positional = [
+        name for name in ours if ours[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ]
+    assert positional == list(theirs)[: len(positional)]
+    shared = ours.keys() & theirs.keys()
+    assert shared >= {"params", "lr", "betas", "eps", "weight_decay", "maximize"}
+    assert {name: ours[name].default for name in shared} == {
+        name: theirs[name].default for name in shared
+    }
+
+
+@for_each_rule
+def test_every_argument_is_described(optimizer: Any) -> None:
+    text = inspect.getdoc(optimizer) or ""
+    for argument in inspect.signature(optimizer).parameters:
+        assert re.search(rf"^{argument}$", text, re.MULTILINE), argument
+    assert ">>> " in text
+
+
+def test_the_module_lists_its_optimizers() -> None:
+    assert sorted(o.__name__ for o in ORACLES) == sorted(rules.__all__)
+    assert all(math.isfinite(optimizer(np.zeros(1)).lr) for optimizer in ORACLES)
+
+
+@for_each_rule
+def test_hyperparameters_are_checked(optimizer: Any) -> None:
+    p = np.zeros(2)
+    with pytest.raises(ValueError, match=r"lr=-1 is negative"):
+        optimizer(p, lr=-1)
+    with pytest.raises(ValueError, match=r"betas\[1\]=1.0 is outside \[0, 1\)"):
+        optimizer(p, betas=(0.9, 1.0, 0.5)[: len(optimizer(p).param_groups[0]["betas"])])
+    with pytest.raises(TypeError, match=r"betas=0.9 \(float\); pass [23] numbers"):
+        optimizer(p, betas=0.9)
+    with pytest.raises(ValueError, match=r"weight_decay=-0.1 is negative"):
+        optimizer(p, weight_decay=-0.1)
+    with pytest.raises(ValueError, match="holds the package's own rules alone"):
+        optimizer(p, backend="c")
