@@ -379,7 +379,10 @@ class _Reader:
     def resolve(self, node: ast.expr) -> Any:
         """What a name of the world outside stands for, as it is now."""
         if isinstance(node, ast.Name) and node.id in self.locals:
-            raise self.error(node, f"`{node.id}` is a name of this function's own here")
+            raise self.error(
+                node,
+                f"`{node.id}` is this function's own here; it has no members and cannot be called",
+            )
         if isinstance(node, ast.Attribute):
             owner = self.resolve(node.value)
             if hasattr(owner, node.attr):
