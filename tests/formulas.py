@@ -300,9 +300,13 @@ def range(x):
     return x * 3
 
 
+def range_(x):
+    return x * 5
+
+
 @allowed()
 def compiled(p, g, s0, s1, h):
-    s0 = range(g)
+    s0 = range(g) if p < range(g) - g < range_(p) else range_(s0)
     kernel = s1 - range(p)
     return p, s0, kernel
 

@@ -355,6 +355,7 @@ class _Reader:
             if not isinstance(op, COMPARISONS):
                 raise self.error(node, "compares with something other than < <= > >= == !=")
         sides = [self.number(side) for side in (node.left, *node.comparators)]
+        # Each in a tree of its own: whoever rewrites one must not meet it twice.
         pairs = zip(sides, node.ops, map(deepcopy, sides[1:]), strict=False)
         return _joined(ast.And(), [ast.Compare(left, [op], [right]) for left, op, right in pairs])
 
