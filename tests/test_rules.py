@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from math import cos, pi
 from typing import Any
@@ -187,6 +189,14 @@ def test_every_argument_is_described(optimizer: Any) -> None:
     for argument in inspect.signature(optimizer).parameters:
         assert re.search(rf"^{argument}$", text, re.MULTILINE), argument
     assert ">>> " in text
+
+
+def test_the_package_reads_the_module_when_it_is_asked_for() -> None:
+    code = (
+        "import sys, fusedstep as fs; assert 'fusedstep.rules' not in sys.modules; "
+        "assert fs.rules is sys.modules['fusedstep.rules']"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_module_lists_its_optimizers() -> None:

@@ -1,6 +1,6 @@
 """The parameter update of a training loop in one fused pass, the same bits on every engine."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusedstep import functional
 from fusedstep.dispatch import get_isa, info, set_isa
@@ -8,6 +8,9 @@ from fusedstep.optimizer import Optimizer
 from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from fusedstep.rule import rule
 from fusedstep.threads import get_num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from fusedstep import rules
 
 __all__ = [
     "SGD",

@@ -1,9 +1,9 @@
 r"""Further optimizers, each written as a rule of one's own: with `fusedstep.rule`.
 
 They are complete optimizers as they stand, and examples of what a rule may look like. Letters
-are those of `fusedstep.optimizers`. Powers, corrections for bias and all else that depends on
-hyperparameters and t alone is left to a function before each rule, so that the rule itself
-reads as its paper does.
+are those of `fusedstep.optimizers`; o is the gradient of the step before. Powers, corrections
+for bias and all else that depends on hyperparameters and t alone is left to a function before
+each rule, so that the rule itself reads as its paper does.
 
 >>> import numpy as np, fusedstep as fs
 >>> p = np.array([1.0, 2.0])
