@@ -44,7 +44,11 @@ RANGES: dict[str, Check] = {
 }
 """What names that mean the same in every rule must be; others may be any finite number."""
 
-TAKEN = ("self", "params", "backend", "maximize", "l1", "l2", "sign", "initial_lr")
+TAKEN = (
+    *("self", "params", "backend", "maximize", "l1", "l2", "sign"),
+    *("initial_lr", "decay_scale", "initial_accumulator_value"),
+)
+"""Names that what is around a rule reads: its constructor, its prologue, groups and state."""
 
 
 def rule(
@@ -141,7 +145,7 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> Checks:
         raise TypeError("the rule has no learning rate; give it one, as `lr=1e-3`")
     for name in hyperparameters:
         if name in TAKEN:
-            raise ValueError(f"{name!r} means something for every rule; name it otherwise")
+            raise ValueError(f"{name!r} means something else already; name it otherwise")
         if not _is_member(name):
             raise ValueError(f"{name!r} cannot be read as a member of h; name it otherwise")
     each = {name: _check_of(name, value) for name, value in hyperparameters.items()}
