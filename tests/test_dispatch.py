@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import MISSING, needs_c
+from conftest import BACKENDS, MISSING, needs_c
 
 import fusedstep as fs
 
@@ -20,7 +20,7 @@ def python(code: str) -> str:
 
 def test_info() -> None:
     info = fs.info()
-    assert info.backends == {"c": MISSING, "numba": None, "numpy": None}
+    assert info.backends == {"c": MISSING, "numba": None, "cuda": BACKENDS["cuda"], "numpy": None}
     assert info.auto == ("numba" if MISSING else "c")
     assert info.threads == fs.get_num_threads()
     for part in (info.version, info.python, info.numpy, "engine c", "engine numba", "engine numpy"):

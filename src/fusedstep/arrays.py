@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from fusedstep.places import Place
 from fusedstep.structure import describe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -26,11 +27,14 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 class Walk:
     """The order in which one parameter's elements are visited: as they lie in memory."""
 
-    def __init__(self, p: Array) -> None:
+    def __init__(self, p: Array, place: Place) -> None:
+        self.place = place
         self.shape = p.shape
         # Strides mean nothing along axes of length 0 or 1, so plain goes by the flag alone.
         self.plain = p.flags.c_contiguous
-        self.forward = tuple(slice(None, None, -1 if step < 0 else 1) for step in p.strides)
+        self.forward = tuple(
+            slice(None, None, -1 if step < 0 and place.backwards else 1) for step in p.strides
+        )
         self.axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
         self.back = sorted(range(p.ndim), key=self.axes.__getitem__)
 
@@ -41,26 +45,35 @@ class Walk:
     def zeros(self, dtype: np.dtype[Any]) -> Array:
         """A new array of the parameter's shape, contiguous along the walk."""
         if self.plain:
-            return np.zeros(self.shape, dtype)
-        laid = np.zeros([self.shape[axis] for axis in self.axes], dtype)
+            return self.place.zeros(self.shape, dtype)
+        laid = self.place.zeros([self.shape[axis] for axis in self.axes], dtype)
         return laid.transpose(self.back)[self.forward]
 
 
 class Operand:
-    """An array as a kernel sees it: `flat` is its own memory, or scratch where it has gaps."""
+    """An array as a kernel sees it: `flat` is its own memory, or scratch where it has gaps.
 
-    __slots__ = ("flat", "laid", "scratch")
+    `before` is another of the same size, whose scratch is no longer needed.
+    """
 
-    def __init__(self, array: Array, walk: Walk) -> None:
+    __slots__ = ("flat", "laid", "place", "scratch")
+
+    def __init__(self, array: Array, walk: Walk, before: Operand | None = None) -> None:
+        self.place = walk.place
         self.laid = walk.lay(array.view(np.ndarray))
         self.scratch = not (self.laid.flags.c_contiguous and self.laid.flags.aligned)
-        self.flat = np.empty(array.size, array.dtype) if self.scratch else self.laid.reshape(-1)
+        if not self.scratch:
+            self.flat = self.laid.reshape(-1)
+        elif before is not None and before.scratch:
+            self.flat = before.flat
+        else:
+            self.flat = walk.place.empty((array.size,), array.dtype)
 
     def fetch(self) -> None:
-        np.copyto(self.flat.reshape(self.laid.shape), self.laid)
+        self.place.copy(self.flat.reshape(self.laid.shape), self.laid)
 
     def put_back(self) -> None:
-        np.copyto(self.laid, self.flat.reshape(self.laid.shape))
+        self.place.copy(self.laid, self.flat.reshape(self.laid.shape))
 
 
 def extent(array: Array) -> tuple[int, int]:

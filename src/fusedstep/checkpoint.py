@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from fusedstep.arrays import check_like
 from fusedstep.hyperparameters import Group, check, whole
-from fusedstep.parameters import Parameter, State
+from fusedstep.parameters import Parameter
 from fusedstep.structure import Structure, describe, differences, quoted
 
 FORMAT = 1
@@ -26,14 +24,15 @@ def save(
         "format": FORMAT,
         "optimizer": optimizer,
         "param_groups": [dict(group.hyperparameters) for group in groups],
-        "state": structure.rebuild(
-            {
-                key: value.copy() if isinstance(value, np.ndarray) else value
-                for key, value in State(parameter).items()
-            }
-            for parameter in parameters
-        ),
+        "state": structure.rebuild(map(_saved, parameters)),
     }
+
+
+def _saved(parameter: Parameter) -> dict[str, Any]:
+    copies: dict[str, Any] = {
+        letter: parameter.place.read(array) for letter, array in parameter.states.items()
+    }
+    return {**copies, "t": parameter.cohort.t}
 
 
 def check_top(given: Any, optimizer: str, groups: int) -> None:

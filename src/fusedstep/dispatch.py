@@ -5,22 +5,28 @@ from __future__ import annotations
 import importlib
 import platform
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedstep.interface import on_device
+from fusedstep.places import HOST, Place
 from fusedstep.plan import Table
 from fusedstep.structure import quoted
 from fusedstep.threads import get_num_threads
 
 PREFERENCE = ("c", "numba", "numpy")
-"""The engines, from the fastest on."""
+"""The engines for arrays on the CPU, from the fastest on."""
 
 COMPILING = ("numba", "numpy")
-"""Those that take rules of the user's own."""
+"""Those of them that take rules of the user's own."""
 
-BACKENDS = ("auto", *PREFERENCE)
+ENGINES = ("c", "numba", "cuda", "numpy")
+"""All that there are."""
+
+BACKENDS = ("auto", *ENGINES)
 
 NOT_BUILT = (
     "it was not built: the installation found no working C compiler. Install gcc or clang, "
@@ -34,13 +40,36 @@ REMEDIES = {
 """What to do about a module that is missing."""
 
 
-def table_class(backend: str, own_rule: bool = False) -> type[Table]:
-    """The table of the engine that `backend` names, or of the fastest that is there.
+def choose(
+    backend: str, params: Sequence[tuple[str, Any]], own_rule: bool = False
+) -> tuple[type[Table], Place]:
+    """The table of the engine that `backend` names, or of the fastest, and where it works.
 
-    `own_rule` says that it is for a rule of the user's own.
+    That is where all of `params` live, which come with their names. `own_rule` says that it
+    is for a rule of the user's own.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r} is unknown; pass one of {quoted(BACKENDS)}")
+    devices = [entry for entry in params if on_device(entry[1])]
+    if devices:
+        if backend not in ("auto", "cuda"):
+            raise ValueError(
+                f"backend={backend!r} steps arrays on the CPU, and {_whereabouts(devices[0])}; "
+                "pass backend='auto' or 'cuda', or arrays on the CPU"
+            )
+        for entry in params:
+            if not on_device(entry[1]):
+                raise ValueError(
+                    f"{_whereabouts(devices[0])}, {_whereabouts(entry)}; pass all on one device, "
+                    "or make an optimizer for each place"
+                )
+        return _table("cuda"), _module("device").place(devices)
+    if backend == "cuda" and params:
+        raise ValueError(
+            f"backend='cuda' steps arrays on a CUDA device, and {_whereabouts(params[0])}; pass "
+            "arrays on the device (`cuda.to_device(x)` of Numba, `cupy.asarray(x)`, `x.cuda()` of "
+            "torch), or backend='auto'"
+        )
     fit = COMPILING if own_rule else PREFERENCE
     if backend == "auto":
         backend = next(name for name in fit if why_missing(name) is None)
@@ -51,11 +80,24 @@ def table_class(backend: str, own_rule: bool = False) -> type[Table]:
             f"backend={backend!r} holds the package's own rules alone, and this one is not; "
             f"pass one of {quoted(['auto', *fit])}"
         )
-    reason = why_missing(backend)
+    return _table(backend), HOST
+
+
+def _table(name: str) -> type[Table]:
+    reason = why_missing(name)
     if reason is not None:
-        raise RuntimeError(f"backend={backend!r} is not available: {reason}")
-    table: type[Table] = _module(backend).Table
+        raise RuntimeError(f"backend={name!r} is not available: {reason}")
+    table: type[Table] = _module(name).Table
     return table
+
+
+def _whereabouts(entry: tuple[str, Any]) -> str:
+    name, array = entry
+    if not on_device(array):
+        return f"{name} is on the CPU"
+    if why_missing("cuda") is not None:
+        return f"{name} is on a CUDA device"
+    return f"{name} is on CUDA device {_module('device').place([entry]).ordinal}"
 
 
 def _module(name: str) -> Any:
@@ -65,6 +107,9 @@ def _module(name: str) -> Any:
 @cache
 def why_missing(name: str) -> str | None:
     """Why the engine `name` cannot be used, or None if it can."""
+    if name == "cuda":
+        reason: str | None = _module("available").why_missing()
+        return reason
     try:
         _module(name)
     except ModuleNotFoundError as error:
@@ -101,7 +146,7 @@ def get_isa() -> str:
 
 
 def _c_engine() -> Any:
-    table_class("c")
+    _table("c")
     return _module("c")
 
 
@@ -115,7 +160,7 @@ class Info(NamedTuple):
     backends: dict[str, str | None]
     """Each engine, and why it is missing; None where it is there."""
     auto: str
-    """The engine that backend="auto" takes."""
+    """The engine that backend="auto" takes for arrays on the CPU."""
     isa: str | None
     isas: list[str]
     threads: int
@@ -145,7 +190,7 @@ def info() -> Info:
     """
     from importlib.metadata import version
 
-    backends = {name: why_missing(name) for name in PREFERENCE}
+    backends = {name: why_missing(name) for name in ENGINES}
     c = _module("c") if backends["c"] is None else None
     return Info(
         version=version("fusedstep"),
@@ -153,7 +198,7 @@ def info() -> Info:
         numpy=np.__version__,
         machine=f"{platform.system()} {platform.machine()}",
         backends=backends,
-        auto=next(name for name, reason in backends.items() if reason is None),
+        auto=next(name for name in PREFERENCE if backends[name] is None),
         isa=c and c.isa(),
         isas=c.isas() if c else [],
         threads=get_num_threads(),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from fusedstep import coefficients
 from fusedstep.arrays import Array, Written, check_like, check_parameter, check_state
 from fusedstep.coefficients import Rule, Values
-from fusedstep.dispatch import table_class
+from fusedstep.dispatch import choose
 from fusedstep.hyperparameters import check, whole
 from fusedstep.plan import Job, Plan, Row
 
@@ -251,16 +251,22 @@ def _checked(**values: Any) -> dict[str, Any]:
 def _step(
     backend: str, rule: Rule, scalars: Values, p: Any, g: Any, states: dict[str, Any]
 ) -> None:
-    table = table_class(backend)
+    table, place = choose(backend, [("p", p)])
+    p = place.see(p, "p")
     check_parameter(p, "p")
-    present = {letter: state for letter, state in states.items() if letter in rule.letters}
+    present = {
+        letter: place.see(state, letter)
+        for letter, state in states.items()
+        if letter in rule.letters
+    }
     for letter, state in present.items():
         check_state(state, p, letter)
+    g = place.see(g, "g")
     check_like(g, p, "g")
     written = Written([("p", p), *present.items()])
     written.refuse_overlaps()
     written.refuse(g, "g")
-    plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule.letters, present)], written)
+    plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule.letters, present, place)], written)
     plan.set_gradient(0, g)
     plan.run([scalars])
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from fusedstep import checkpoint
-from fusedstep.arrays import Written, check_like
+from fusedstep.arrays import Array, Written, check_like
 from fusedstep.coefficients import Hyperparameters, Rule, Values
-from fusedstep.dispatch import table_class
+from fusedstep.dispatch import choose
 from fusedstep.hyperparameters import CHECKS, Checks, Group
 from fusedstep.parameters import Cohort, Parameter, State, read_groups
+from fusedstep.places import Place
 from fusedstep.plan import Job, Plan, Row, Table
 from fusedstep.structure import quoted
 
@@ -35,6 +36,7 @@ class Optimizer:
     """Whether its rules are of the user's own: for engines that compile them."""
 
     _table: type[Table]
+    _place: Place
 
     # What knows addresses. It is made at the first step after `_forget_layout`.
     _plan: Plan
@@ -45,8 +47,12 @@ class Optimizer:
 
     def __init__(self, params: Any, backend: str, hyperparameters: dict[str, Any]) -> None:
         self._backend = backend
-        self._table = table_class(backend, self._compiled)
         self._structure, divided = read_groups(params)
+        leaves = [array for _, arrays, _ in divided for array in arrays]
+        names = [f"params{path}" for path in self._structure.paths]
+        self._table, self._place = choose(
+            backend, list(zip(names, leaves, strict=True)), self._compiled
+        )
         paths = iter(self._structure.paths)
         self._groups: list[Group] = []
         self._parameters: list[Parameter] = []
@@ -61,7 +67,7 @@ class Optimizer:
             group = Group(arrays, {**hyperparameters, **own}, name, self._checks)
             self._groups.append(group)
             for array, path in zip(arrays, paths, strict=False):
-                self._parameters.append(Parameter(path, array, group))
+                self._parameters.append(Parameter(path, array, group, self._place))
         if not self._parameters:
             raise ValueError("params is empty; pass at least one array")
         self._memory().refuse_overlaps()
@@ -109,8 +115,7 @@ class Optimizer:
             if (grads[at] is None) != (self._plan.rows[at] is None):
                 self._lay_out(grads)
                 return
-            self._check_gradient(at, grads[at])
-            self._plan.set_gradient(at, grads[at])
+            self._plan.set_gradient(at, self._check_gradient(at, grads[at]))
             at = self._plan.take(grads, at + 1)
 
     def _keeps_rules(self, versions: list[int]) -> bool:
@@ -130,9 +135,11 @@ class Optimizer:
         rules = self._rules_now()
         if rules != self._rules:
             self._allocate(rules)
-        present = [(index, g) for index, g in enumerate(grads) if g is not None]
-        for index, g in present:
-            self._check_gradient(index, g)
+        present = [
+            (index, self._check_gradient(index, g))
+            for index, g in enumerate(grads)
+            if g is not None
+        ]
         self._rules, self._versions = {}, []  # should this fail, the next step does it anew
         cohorts: dict[Any, Cohort] = {}
         active: dict[Cohort, int] = {}
@@ -155,10 +162,13 @@ class Optimizer:
         self._plan, self._cohorts, self._versions = plan, list(active), versions
         self._rules = rules
 
-    def _check_gradient(self, index: int, g: Any) -> None:
+    def _check_gradient(self, index: int, g: Any) -> Array:
         parameter = self._parameters[index]
-        check_like(g, parameter.p, f"grads{parameter.path}")
-        self._memory().refuse(g, f"grads{parameter.path}")
+        name = f"grads{parameter.path}"
+        seen: Array = self._place.see(g, name)
+        check_like(seen, parameter.p, name)
+        self._memory().refuse(seen, name)
+        return seen
 
     def _allocate(self, rules: dict[int, Rule]) -> None:
         """The state that the rules call for."""
@@ -186,7 +196,8 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._table = table_class(self._backend, self._compiled)
+        named = [(f"params{parameter.path}", parameter.array) for parameter in self._parameters]
+        self._table, self._place = choose(self._backend, named, self._compiled)
         self._forget_layout()
 
     def __copy__(self) -> NoReturn:

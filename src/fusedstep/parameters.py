@@ -10,6 +10,7 @@ import numpy as np
 from fusedstep.arrays import Array, Walk, check_parameter
 from fusedstep.coefficients import Rule
 from fusedstep.hyperparameters import Group
+from fusedstep.places import Host, Place
 from fusedstep.plan import Row
 from fusedstep.structure import Branch, Structure, is_array, is_collection, read
 
@@ -30,11 +31,13 @@ class Parameter:
     done to the array object later, its shape and dtype here are those that were checked.
     """
 
-    def __init__(self, path: str, array: Any, group: Group) -> None:
-        check_parameter(array, f"params{path}")
+    def __init__(self, path: str, array: Any, group: Group, place: Place) -> None:
+        seen = place.see(array, f"params{path}")
+        check_parameter(seen, f"params{path}")
         self.path = path
         self.array = array
-        self.p: Array = array.view(np.ndarray)
+        self.place = place
+        self.p: Array = seen.view(np.ndarray)
         self.cohort = Cohort(group, self.p.dtype, 0)
         self.states: dict[str, Array] = {}
         self.row: Row | None = None
@@ -48,10 +51,9 @@ class Parameter:
 
     def add(self, letter: str) -> None:
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
-        self.states[letter] = Walk(self.p).zeros(self.p.dtype)
+        self.states[letter] = Walk(self.p, self.place).zeros(self.p.dtype)
         if initial != 0:
-            with np.errstate(over="ignore"):
-                self.states[letter][...] = initial
+            self.place.write(self.states[letter], initial)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over t and exactly the arrays of `state`, into the ones that are there."""
@@ -61,16 +63,21 @@ class Parameter:
         for letter in state.keys() - self.states.keys() - {"t"}:
             self.add(letter)
         for letter, array in self.states.items():
-            array[...] = state[letter]
+            self.place.write(array, state[letter])
         self.row = None
 
     def row_of(self, rule: Rule) -> Row:
         """Its row in a plan, made once for as long as the rule has the same state."""
         if self.row is None or self.row.letters != rule.letters:
-            self.row = Row(self.p, rule.letters, self.states)
+            self.row = Row(self.p, rule.letters, self.states, self.place)
         return self.row
 
     def __getstate__(self) -> dict[str, Any]:
+        if not isinstance(self.place, Host):
+            raise TypeError(
+                f"params{self.path} is on a CUDA device, whose memory cannot be copied or pickled "
+                "along; load the state_dict() of this optimizer into another"
+            )
         return {key: value for key, value in self.__dict__.items() if key not in ("p", "row")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -89,7 +96,9 @@ class State(Mapping[str, Any]):
         self._parameter = parameter
 
     def __getitem__(self, key: str) -> Any:
-        return self._parameter.cohort.t if key == "t" else self._parameter.states[key]
+        if key == "t":
+            return self._parameter.cohort.t
+        return self._parameter.place.show(self._parameter.states[key])
 
     def __iter__(self) -> Iterator[str]:
         yield from self._parameter.states

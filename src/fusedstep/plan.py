@@ -9,6 +9,7 @@ import numpy as np
 
 from fusedstep.arrays import Array, Operand, Walk, Written
 from fusedstep.coefficients import Rule, Values
+from fusedstep.places import Place
 
 MOST_STATES = 8
 """State arrays of one rule: as many as a row of csrc/api.h has room for."""
@@ -27,11 +28,16 @@ class Row:
     __slots__ = ("job", "letters", "p", "states", "walk")
 
     def __init__(
-        self, p: Array, letters: Sequence[str | None], states: Mapping[str, Array], job: int = 0
+        self,
+        p: Array,
+        letters: Sequence[str | None],
+        states: Mapping[str, Array],
+        place: Place,
+        job: int = 0,
     ) -> None:
         self.job = job
         self.letters = letters
-        self.walk = Walk(p)
+        self.walk = Walk(p, place)
         self.p = Operand(p, self.walk)
         self.states = [
             None if letter is None else Operand(states[letter], self.walk) for letter in letters
@@ -107,8 +113,7 @@ class Plan:
     def set_gradient(self, index: int, g: Array) -> None:
         row = self.rows[index]
         assert row is not None
-        operand = Operand(g, row.walk)
-        self.gradient_scratch.pop(index, None)
+        operand = Operand(g, row.walk, self.gradient_scratch.pop(index, None))
         if operand.scratch:
             self.gradient_scratch[index] = operand
         self.table.set_gradient(index, g, operand)

@@ -118,7 +118,8 @@ def read(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
 
 def is_array(value: Any) -> bool:
     """Whether `value` stands for one parameter; arrays.py says which arrays will do."""
-    return any(hasattr(value, name) for name in ("__array_interface__", "__array__", "__dlpack__"))
+    names = ("__array_interface__", "__array__", "__dlpack__", "__cuda_array_interface__")
+    return any(hasattr(value, name) for name in names)
 
 
 def is_collection(value: Any) -> bool:

@@ -137,7 +137,7 @@ def load(name: str, text: str) -> ModuleType:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = _folder() / f"{name}-{digest}.py"
     if not path.exists():
-        _write(path, text)
+        write(path, text.encode())
     spec = importlib.util.spec_from_file_location(f"fusedstep_{name}_{digest}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -147,10 +147,10 @@ def load(name: str, text: str) -> ModuleType:
     return module
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, content: bytes) -> None:
     """In one move, for a process that loads it meanwhile; the first to come stays."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(text)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
     os.replace(file.name, path)
 
 
