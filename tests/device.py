@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,15 @@ MISSING = why_missing()
 SIMULATED = MISSING is None and simulated()
 
 LIBRARIES = (
-    ["simulated"]
+    ["plain", "torch", "cupy"]  # of the last two what the engine asks them for
     if SIMULATED
-    else [name for name in ("numba", "torch", "cupy") if find_spec(name) is not None]
+    else [
+        name for name in ("plain", "numba", "torch", "cupy") if find_spec(name) or name == "plain"
+    ]
 )
+
+STREAM = 77
+"""The current stream of torch and CuPy in the simulator."""
 
 
 class Plain:
@@ -33,6 +39,55 @@ class Plain:
         }
 
 
+class Tensor(Plain):
+    """A tensor of torch, as far as the engine looks at one."""
+
+    is_cuda = True
+    layout = "strided"
+
+    def __init__(self, owner: Any, address: int, like: np.ndarray[Any, Any]) -> None:
+        super().__init__(owner, address, like)
+        self.like, self.address = like, address
+        self.shape, self.dtype = like.shape, like.dtype
+
+    def data_ptr(self) -> int:
+        return self.address
+
+    def stride(self) -> tuple[int, ...]:
+        return tuple(stride // self.like.itemsize for stride in self.like.strides)
+
+    def get_device(self) -> int:
+        return 0
+
+    def detach(self) -> Tensor:
+        return Tensor(self.owner, self.address, self.like)
+
+
+class Ndarray(Plain):
+    """An array of CuPy, likewise."""
+
+    device = SimpleNamespace(id=0)
+
+    def __init__(self, owner: Any, address: int, like: np.ndarray[Any, Any]) -> None:
+        super().__init__(owner, address, like)
+        self.data = SimpleNamespace(ptr=address)
+        self.shape, self.strides, self.dtype = like.shape, like.strides, like.dtype
+
+
+Tensor.__module__, Ndarray.__module__ = "torch", "cupy"
+
+MODULES = {
+    "torch": SimpleNamespace(
+        strided="strided",
+        cuda=SimpleNamespace(current_stream=lambda ordinal: SimpleNamespace(cuda_stream=STREAM)),
+    ),
+    "cupy": SimpleNamespace(
+        cuda=SimpleNamespace(get_current_stream=lambda ordinal: SimpleNamespace(ptr=STREAM))
+    ),
+}
+"""What stands for the libraries in the simulator."""
+
+
 class Placed:
     """A copy on the device of a NumPy array and of all the memory that it is a view of."""
 
@@ -40,7 +95,7 @@ class Placed:
         self,
         view: np.ndarray[Any, Any],
         memory: np.ndarray[Any, Any] | None = None,
-        library: str = LIBRARIES[0] if LIBRARIES else "numba",
+        library: str = "plain",
     ) -> None:
         memory = view if memory is None else memory
         self.view = view
@@ -49,6 +104,7 @@ class Placed:
         self.shift = memory.__array_interface__["data"][0] % 16
         content = np.frombuffer(memory.tobytes(order="A"), np.uint8)
         self.raw = np.zeros(content.size + 32, np.uint8)
+        self.on_device: Any
         if SIMULATED:
             self.raw = self.raw[-self.raw.ctypes.data % 16 :]
             start, self.on_device = self.raw.ctypes.data, self.raw
@@ -59,7 +115,7 @@ class Placed:
             start = self.on_device.__cuda_array_interface__["data"][0]
         self.write(content)
         address = start + self.shift + self.offset if view.size else 0
-        self.array = wrap(Plain(self.on_device, address, view), library)
+        self.array = wrap(library, self.on_device, address, view)
 
     def write(self, content: np.ndarray[Any, Any]) -> None:
         self.raw[self.shift : self.shift + content.size] = content
@@ -81,7 +137,11 @@ class Placed:
         ).copy()
 
 
-def wrap(plain: Plain, library: str) -> Any:
+def wrap(library: str, owner: Any, address: int, view: np.ndarray[Any, Any]) -> Any:
+    """An array of a library."""
+    if SIMULATED:
+        return {"plain": Plain, "torch": Tensor, "cupy": Ndarray}[library](owner, address, view)
+    plain = Plain(owner, address, view)
     if library == "numba":
         from numba import cuda
 

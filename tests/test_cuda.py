@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import BASES, CASES, DTYPES, Case, differing_bits, difficult, ordinary
-from device import LIBRARIES, MISSING, SIMULATED, Placed, Plain
+from device import LIBRARIES, MISSING, MODULES, SIMULATED, STREAM, Placed, Plain, wrap
 from hypothesis import given, settings
 from test_layouts import GRADIENT_LAYOUTS, LAYOUTS, SHAPE, outside, views
 
@@ -65,6 +65,8 @@ def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         from fusedstep.backends import device
 
         monkeypatch.setattr(device, "THREADS", 2)
+        for name, module in MODULES.items():
+            monkeypatch.setitem(sys.modules, name, module)
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -164,7 +166,7 @@ def test_any_layout(of_p: str, of_g: str, library: str) -> None:
     p, memory = LAYOUTS[of_p](dtype)
     p[...] = ordinary(rng, p.size, dtype).reshape(SHAPE)
     g, g_memory = GRADIENT_LAYOUTS[of_g](dtype)
-    if library == "torch" and min(*p.strides, *g.strides) < 0:
+    if library == "torch" and not SIMULATED and min(*p.strides, *g.strides) < 0:
         pytest.skip("torch has no negative strides")
     plain, untouched = np.array(p, order="C"), outside(p, memory)
     placed = Placed(p, memory, library)
@@ -238,7 +240,7 @@ def test_groups_dtypes_and_skipped_gradients() -> None:
 
 
 @fs.rule(state=tuple("abcdefij"), lr=0.5, fast=True)
-def Eight(p, g, a, b, c, d, e, f, i, j, h):  # type: ignore[no-untyped-def]
+def eight(p, g, a, b, c, d, e, f, i, j, h):  # type: ignore[no-untyped-def]
     if h.fast and g > 0:
         a = a + g
     b, c, d, e = a - b, abs(c - g), np.maximum(d, -g), e + 1
@@ -254,7 +256,7 @@ def run(p, g, h):  # type: ignore[no-untyped-def]
 
 @cuda
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("rule", [Eight, run])
+@pytest.mark.parametrize("rule", [eight, run])
 def test_rules_of_the_users_own(rule: Any, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     values = difficult(rng, 50, dtype)
@@ -299,13 +301,13 @@ def test_functional() -> None:
     arrays = [ordinary(rng, 20, np.float32) for _ in range(4)]
     arrays[3] = np.abs(arrays[3])
     placed = [Placed(array) for array in arrays]
-    fs.functional.adamw(*[each.array for each in placed], t=1)  # type: ignore[call-arg]
-    fs.functional.adamw(*arrays, t=1, backend="numpy")  # type: ignore[call-arg]
+    fs.functional.adamw(*[each.array for each in placed], t=1)
+    fs.functional.adamw(*arrays, t=1, backend="numpy")
     for found, expected in zip(placed, arrays, strict=True):
         assert differing_bits(found.host, expected) == 0
-    with pytest.raises(ValueError, match="g is on the CPU.*cuda.to_device"):
+    with pytest.raises(ValueError, match=r"g is on the CPU.*cuda\.to_device"):
         fs.functional.sgd(placed[0].array, arrays[1], t=1)
-    with pytest.raises(ValueError, match="m is on a CUDA device.*copy_to_host"):
+    with pytest.raises(ValueError, match=r"m is on a CUDA device.*copy_to_host"):
         fs.functional.adam(arrays[0], arrays[1], placed[2].array, arrays[3], t=1)
 
 
@@ -399,6 +401,67 @@ def test_nothing_to_do_launches_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @cuda
+@pytest.mark.parametrize("ordered", ["torch", "cupy"])
+def test_gradients_that_only_move_are_taken_at_a_glance(
+    ordered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not into memory that the step writes."""
+    if ordered not in LIBRARIES:
+        pytest.skip(f"{ordered} is not installed")
+    memory = np.zeros(20, np.float32)
+    p = Placed(memory[:8], memory, ordered)
+    optimizer = fs.SGD(p.array, lr=1.0)
+    grads = [Placed(np.ones(8, np.float32), library=ordered) for _ in range(3)]
+    optimizer.step(grads[0].array)
+
+    def look(*args: Any) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(type(optimizer), "_check_gradient", look)
+    for g in grads:
+        optimizer.step(g.array)
+    start = p.array.__cuda_array_interface__["data"][0]
+    for inside in (0, 12, 28):
+        with pytest.raises(LookupError):
+            optimizer.step(wrap(ordered, p, start + inside, memory[:8]))
+    optimizer.step(wrap(ordered, p, start + 32, memory[:8]))
+    for other in (memory[:4], memory[:8].astype(np.float64), memory[:16:2]):
+        with pytest.raises(LookupError):
+            optimizer.step(Placed(other, library=ordered).array)
+    assert (p.host == -4).all()
+
+
+@cuda
+@pytest.mark.skipif(not SIMULATED, reason="looks at the simulator's stream")
+def test_all_work_is_on_the_librarys_current_stream(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fusedstep.backends.device import driver
+
+    streams = set()
+
+    def noted(function: Any) -> Any:
+        def note(*args: Any) -> Any:
+            streams.add(args[3 if function.__name__ == "launch" else -1])
+            return function(*args)
+
+        return note
+
+    for owner, name in [
+        *((driver, name) for name in ("zero", "upload", "download", "synchronize")),
+        (driver.Event, "record"),
+        (driver.Kernel, "launch"),
+    ]:
+        monkeypatch.setattr(owner, name, noted(getattr(owner, name)))
+    memory = np.ones((3, 8), np.float32)
+    optimizer = fs.AdamW(Placed(memory[:, ::2], memory, library).array)
+    for _ in range(3):
+        optimizer.step(Placed(np.ones((3, 4), np.float32), library=library).array)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert streams == {0 if library == "plain" else STREAM}
+
+
+@cuda
 def test_refusals(library: str) -> None:
     good = np.ones(3, np.float32)
     memory = np.zeros(10, np.float32)
@@ -454,7 +517,7 @@ def test_refusals(library: str) -> None:
         fs.SGD(good, backend="cuda")
     optimizer = fs.SGD(array, momentum=0.9)
     for copying in (copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match=r"params is on a CUDA device.*state_dict"):
+        with pytest.raises(TypeError, match=r"state is on a CUDA device.*state_dict"):
             copying(optimizer)
     device_state = {**optimizer.state_dict(), "state": {"b": array, "t": 1}}
     with pytest.raises(TypeError, match=r"\['b'\] is .*NumPy array"):

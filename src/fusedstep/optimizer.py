@@ -11,7 +11,7 @@ from fusedstep.coefficients import Hyperparameters, Rule, Values
 from fusedstep.dispatch import choose
 from fusedstep.hyperparameters import CHECKS, Checks, Group
 from fusedstep.parameters import Cohort, Parameter, State, read_groups
-from fusedstep.places import Place
+from fusedstep.places import Host, Place
 from fusedstep.plan import Job, Plan, Row, Table
 from fusedstep.structure import quoted
 
@@ -191,6 +191,11 @@ class Optimizer:
         self._cohorts, self._rules, self._versions = [], {}, []
 
     def __getstate__(self) -> dict[str, Any]:
+        if not isinstance(self._place, Host):
+            raise TypeError(
+                "this optimizer's state is on a CUDA device, and cannot be copied or pickled with "
+                "it; load its state_dict() into another optimizer"
+            )
         kept = ("_backend", "_structure", "_groups", "_parameters")
         return {name: self.__dict__[name] for name in kept}
 

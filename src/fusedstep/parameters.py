@@ -10,7 +10,7 @@ import numpy as np
 from fusedstep.arrays import Array, Walk, check_parameter
 from fusedstep.coefficients import Rule
 from fusedstep.hyperparameters import Group
-from fusedstep.places import Host, Place
+from fusedstep.places import Place
 from fusedstep.plan import Row
 from fusedstep.structure import Branch, Structure, is_array, is_collection, read
 
@@ -73,11 +73,6 @@ class Parameter:
         return self.row
 
     def __getstate__(self) -> dict[str, Any]:
-        if not isinstance(self.place, Host):
-            raise TypeError(
-                f"params{self.path} is on a CUDA device, whose memory cannot be copied or pickled "
-                "along; load the state_dict() of this optimizer into another"
-            )
         return {key: value for key, value in self.__dict__.items() if key not in ("p", "row")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
