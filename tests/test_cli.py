@@ -16,6 +16,11 @@ import fusedstep as fs
 from fusedstep.cli import EXTRA, main
 
 
+@fs.rule(state=("b",), lr=1.0)
+def Halving(p, g, b, h):  # type: ignore[no-untyped-def]  # noqa: N802
+    return p - h.lr * g, b / 2
+
+
 @pytest.fixture
 def extra() -> None:
     for name in EXTRA:
@@ -100,6 +105,69 @@ def test_missing_extra(
     assert name in captured.err
     assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
     assert captured.err.count("\n") == 1
+
+
+def test_inspect_prints_the_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "adamw", "--source"]) == 0
+    source = capsys.readouterr().out
+    assert "def adamw(p, g, m, v, h):\n    p = mul(p, h.decay)" in source
+    assert "from numpy import float32 as real" in source
+    compile(source, "kernel", "exec")
+    both = ["--option", "centered", "--option", "inside", "--dtype", "float64"]
+    assert main(["inspect", "rmsprop", *both, "--source"]) == 0
+    source = capsys.readouterr().out
+    assert "d = sqrt(add(w, h.eps))" in source
+    assert "from numpy import float64 as real" in source
+    assert main(["inspect", "test_cli:Halving", "--source"]) == 0
+    assert "def Halving(p, g, b, h):" in capsys.readouterr().out
+
+
+def test_inspect_prints_ptx(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: fusedstep[cuda]")
+    assert main(["inspect", "sgd", "--cc", "8.0"]) == 0
+    ptx = capsys.readouterr().out
+    assert ".target sm_80" in ptx
+    assert "mul.rn.f32" in ptx
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["adamx"], "RULE 'adamx' is unknown; pass one of 'sgd', 'momentum'"),
+        (["sgd", "--option", "amsgrad"], "--option amsgrad is not one of sgd, which has none"),
+        (["adam", "--option", "nesterov"], "which has 'inside', 'amsgrad'"),
+        (["nowhere:Lion"], "No module named 'nowhere'; name a module that can be imported"),
+        (["numpy:Lion"], "numpy has no rule 'Lion'; make one with `@fusedstep.rule(...)`"),
+        (["test_cli:Halving", "--option", "inside"], "leave it out"),
+    ],
+)
+def test_inspect_refuses_what_is_not_there(
+    argv: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", *argv]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("fusedstep: error: ")
+    assert captured.err.count("\n") == 1
+    assert complaint in captured.err
+
+
+def test_inspect_knows_its_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: fusedstep[cuda]")
+    for cc in ("3.0", "nine"):
+        assert main(["inspect", "sgd", "--cc", cc]) == 1
+        error = capsys.readouterr().err
+        assert f"--cc {cc} is not one that the compiler knows; pass '7.5', '8.0'" in error
+
+
+def test_inspect_without_its_compiler(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fusedstep.backends import available
+
+    monkeypatch.setattr(available, "find_spec", lambda name: None)
+    assert main(["inspect", "sgd"]) == 1
+    assert capsys.readouterr().err.endswith("`pip install 'fusedstep[cuda]'`\n")
 
 
 @pytest.mark.usefixtures("extra")

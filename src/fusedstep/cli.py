@@ -1,4 +1,4 @@
-"""The program `fusedstep`: what is installed here, and a demonstration of what it does."""
+"""The program `fusedstep`: what is installed here, a demonstration, and a look at kernels."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _info()
     if options.command == "demo":
         return _demo(options)
+    if options.command == "inspect":
+        return _inspect(options)
     parser.print_help()
     return 0
 
@@ -59,6 +61,30 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="where to save the picture of the losses",
     )
+    look = commands.add_parser(
+        "inspect",
+        help="print the CUDA kernel of a rule; no device is needed",
+        description="Print the CUDA kernel of a rule as PTX, the assembly that NVIDIA's driver "
+        "takes, or the Python that it is compiled from. No device is needed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    look.add_argument(
+        "rule",
+        metavar="RULE",
+        help="sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, or `module:Name` for a rule "
+        "of your own",
+    )
+    look.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of adam and adamw: amsgrad, inside; of rmsprop: centered, momentum, inside; of "
+        "adagrad: inside (ε under the root); may be repeated",
+    )
+    look.add_argument("--dtype", choices=("float32", "float64"), default="float32", help=" ")
+    look.add_argument("--cc", default="9.0", help="the device's compute capability")
+    look.add_argument("--source", action="store_true", help="the Python, and not the PTX")
     return parser
 
 
@@ -97,6 +123,19 @@ def _demo(options: argparse.Namespace) -> int:
     except OSError as error:
         return _fail(f"cannot write {options.picture}: {error.strerror}; name another --picture")
     print(f"The losses are drawn in {options.picture}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from fusedstep import inspection
+
+    try:
+        if options.source:
+            print(inspection.source(options.rule, options.option, options.dtype))
+        else:
+            print(inspection.ptx(options.rule, options.option, options.dtype, options.cc))
+    except (RuntimeError, ValueError) as error:
+        return _fail(str(error))
     return 0
 
 
