@@ -91,6 +91,32 @@ def test_import_loads_nothing_heavy() -> None:
     assert not loaded & {"numba", "_cffi_backend", "rich", "matplotlib", "torch", "sklearn"}
 
 
+@pytest.mark.parametrize(
+    ("hide", "reason"),
+    [
+        (
+            "find = util.find_spec\n"
+            "util.find_spec = lambda name: None if name == 'numba_cuda' else find(name)\n",
+            "numba-cuda is not installed; `pip install 'fusedstep[cuda]'`",
+        ),
+        (
+            "def refuse(name): raise OSError\n"
+            "util.find_spec, ctypes.CDLL = lambda name: True, refuse\n",
+            "there is no CUDA driver, ",
+        ),
+    ],
+)
+def test_missing_cuda_says_why_and_loads_nothing(hide: str, reason: str) -> None:
+    code = (
+        f"import sys, ctypes\nfrom importlib import util\n{hide}"
+        "from fusedstep.dispatch import why_missing\n"
+        "print(why_missing('cuda'), 'numba' in sys.modules)\n"
+    )
+    shown = python(code).strip()
+    assert shown.startswith(reason)
+    assert shown.endswith("False")
+
+
 def test_backends_by_name() -> None:
     for backend in ("auto", "c", "numba", "numpy"):
         if backend == "c" and MISSING:

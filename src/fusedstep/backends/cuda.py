@@ -55,7 +55,7 @@ class Gradient:
         self.below = low - self.address
         self.length = high - low
         self.scratch = operand.scratch
-        self.kept = None if library(given) in ORDERED else operand.laid
+        self.kept: Any = None if library(given) in ORDERED else given
 
 
 class Table:
@@ -143,9 +143,12 @@ class Table:
             return False
         if to == known.address:
             return True
-        # Another library's layout says nothing of the device.
-        if known.scratch or library(g) not in ORDERED or self._overlaps(to, known):
+        if known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
             return False
+        if library(g) not in ORDERED:  # whose layouts say nothing of the device
+            if device.ordinal(g) != self.device.ordinal:
+                return False
+            known.kept = g
         known.address = to
         self._point(index, to)
         return True
