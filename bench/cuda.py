@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -31,7 +31,7 @@ PASSES = 7
 """Of a step over memory: p, m and v are read and written, g is read."""
 
 
-def milliseconds(contestants: list[Callable[[], Any]], calls: int, turns: int) -> list[float]:
+def milliseconds(contestants: Sequence[Callable[[], Any]], calls: int, turns: int) -> list[float]:
     """Of one call of each contestant."""
     from numba import cuda
 

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from test_layouts import GRADIENT_LAYOUTS, LAYOUTS, SHAPE, outside, views
 
 import fusedstep as fs
+from fusedstep import rules
 
 cuda = pytest.mark.cuda
 pytestmark = pytest.mark.filterwarnings("error")
@@ -257,7 +258,7 @@ def run(p, g, h):  # type: ignore[no-untyped-def]
 
 @cuda
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("rule", [eight, run])
+@pytest.mark.parametrize("rule", [eight, run, *(getattr(rules, name) for name in rules.__all__)])
 def test_rules_of_the_users_own(rule: Any, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     values = difficult(rng, 50, dtype)

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import re
 import runpy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from conftest import MISSING
 import fusedstep
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
+NEEDS_CUDA = (".cuda", ".device", ".driver", ".gpu", ".simulator")
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(fusedstep.__path__, "fusedstep.")
     if not module.name.endswith((".__main__", "._engine", *((".c", ".runner") if MISSING else ())))
+    and (find_spec("numba_cuda") or not module.name.endswith(NEEDS_CUDA))
 ]
 
 

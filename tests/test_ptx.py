@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fusedstep as fs
+from fusedstep import rules
 from fusedstep.backends import available, kernels
 from fusedstep.coefficients import Rule
 from fusedstep.inspection import OPTIONAL, RULES, _packages
@@ -74,6 +75,13 @@ def test_newer_devices() -> None:
 
 def test_all_kernels_are_there() -> None:
     assert len({*KERNELS}) == 21
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", rules.__all__)
+def test_rules_written_in_python(name: str, dtype: str) -> None:
+    check(getattr(rules, name)._rule({}), dtype, (9, 0))
 
 
 @pytest.mark.slow

@@ -206,7 +206,11 @@ BAD_HYPERPARAMETERS: list[tuple[Any, dict[str, Any], str]] = [
     (fs.AdamW, {"decay_scale": "schedule", "lr": 0}, "initial_lr=0.0"),
     (fs.SGD, {"lr": 10**400}, "lr=1000.*finite"),
     (fs.SGD, {"lr": np.array(0.1)}, "lr=.*number"),
-    (fs.AdamW, {"backend": "gpu"}, "'gpu' is unknown; pass one of 'auto', 'c', 'numba', 'numpy'"),
+    (
+        fs.AdamW,
+        {"backend": "gpu"},
+        "'gpu' is unknown; pass one of 'auto', 'c', 'numba', 'cuda', 'numpy'",
+    ),
 ]
 
 
