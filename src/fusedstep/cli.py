@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         help="of adam and adamw: amsgrad, inside; of rmsprop: centered, momentum, inside; of "
         "adagrad: inside (ε under the root); may be repeated",
     )
-    look.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of the arrays")
+    look.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="of the arrays"
+    )
     look.add_argument("--cc", default="9.0", help="the device's compute capability")
     look.add_argument("--source", action="store_true", help="the Python, and not the PTX")
     return parser
