@@ -3,16 +3,25 @@
     python tests/bit_table.py
 
 Every case runs on difficult values at sizes around the vector width and on ordinary ones at
-a size that threads share, on each instruction set and with 1, 2 and 7 threads.
+a size that threads share: by C on each instruction set and by Numba, with 1, 2 and 7
+threads, and on a CUDA device, several tensors a launch. Where there is no device, Numba
+simulates one, in tiny blocks and without the large size.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
+from fusedstep.backends.available import why_missing
+
+if why_missing() is not None:
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anything imports Numba
+
 import numpy as np
-from cases import CASES, DTYPES, SIZES, Case, differing_bits, difficult, ordinary
+from cases import CASES, DTYPES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
+from device import MISSING, SIMULATED, Placed
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -23,9 +32,12 @@ import fusedstep as fs
 THREADS = (1, 2, 7)
 SHARED_SIZE = 40_009
 STEPS = 4
+CUDA = "cuda, simulated" if SIMULATED else "cuda"
+
+Data = list[tuple[Any, list[Any]]]
 
 
-def inputs() -> list[tuple[Any, list[Any]]]:
+def inputs() -> Data:
     made = []
     for dtype in DTYPES:
         for n in (*SIZES, 1025, SHARED_SIZE):
@@ -35,42 +47,74 @@ def inputs() -> list[tuple[Any, list[Any]]]:
     return made
 
 
-def compare(case: Case, data: list[tuple[Any, list[Any]]]) -> Counter[tuple[str, str, int]]:
-    """Elements compared ("all") and differing ("bad") by instruction set and threads."""
-    counts: Counter[tuple[str, str, int]] = Counter()
-    for p, grads in data:
-        expected = steps(case, "numpy", p, grads)
-        for isa in fs.info().isas:
-            fs.set_isa(isa)
-            for threads in THREADS:
-                fs.set_num_threads(threads)
-                found = steps(case, "c", p, grads)
-                for letter, array in expected.items():
-                    counts["all", isa, threads] += array.size
-                    counts["bad", isa, threads] += differing_bits(found[letter], array)
-    return counts
+def on_device(case: Case, data: Data) -> list[dict[str, Any]]:
+    """The results of `steps` for each of the data, all stepped together on the device."""
+    params = [Placed(p.copy()) for p, _ in data]
+    optimizer = case.optimizer([p.array for p in params], backend="cuda", **case.options)
+    for k in range(STEPS):
+        placed = [Placed(grads[k]) for _, grads in data]
+        optimizer.step([g.array for g in placed])
+    states = optimizer.state_dict()["state"]
+    return [
+        {"p": p.host, **{letter: array for letter, array in state.items() if letter != "t"}}
+        for p, state in zip(params, states, strict=True)
+    ]
+
+
+def compare(case: Case, data: Data) -> tuple[Counter[str], Counter[str]]:
+    """Elements compared and differing, by engine."""
+    compared: Counter[str] = Counter()
+    differing: Counter[str] = Counter()
+
+    def count(engine: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+        assert found.keys() == expected.keys()
+        for letter, array in expected.items():
+            compared[engine] += array.size
+            differing[engine] += differing_bits(found[letter], array)
+
+    reference = [steps(case, "numpy", p, grads) for p, grads in data]
+    for (p, grads), expected in zip(data, reference, strict=True):
+        for threads in THREADS:
+            fs.set_num_threads(threads)
+            for isa in () if case in OWN_CASES else fs.info().isas:
+                fs.set_isa(isa)
+                count(f"c {isa}", steps(case, "c", p, grads), expected)
+            count("numba", steps(case, "numba", p, grads), expected)
+    if MISSING is None:
+        small = [entry for entry in data if not SIMULATED or entry[0].size < 1000]
+        known = [entry for entry in reference if not SIMULATED or entry["p"].size < 1000]
+        for found, expected in zip(on_device(case, small), known, strict=True):
+            count(CUDA, found, expected)
+    return compared, differing
 
 
 def main() -> None:
+    if SIMULATED:
+        from fusedstep.backends import device
+
+        device.THREADS = 4
     console = Console(width=120)
     data = inputs()
-    isas = fs.info().isas
-    columns = [(isa, threads) for isa in isas for threads in THREADS]
-    table = Table("case", title="elements that differ from the reference, by engine and threads")
-    table.add_column("compared\nin each", justify="right")
-    for isa, threads in columns:
-        table.add_column(f"c {isa}\n{threads}", justify="right")
-    compared = differing = 0
-    for case in track(CASES, console=console, transient=True):
-        counts = compare(case, data)
-        found = [counts["bad", isa, threads] for isa, threads in columns]
-        each = [counts["all", isa, threads] for isa, threads in columns]
-        assert len(set(each)) == 1
-        table.add_row(case.name, f"{each[0]:,}", *map(str, found))
-        compared += sum(each)
-        differing += sum(found)
+    engines = [*(f"c {isa}" for isa in fs.info().isas), "numba"]
+    engines += [CUDA] if MISSING is None else []
+    table = Table(title="elements that differ from the reference")
+    table.add_column("case", no_wrap=True)
+    for engine in (*engines, "compared"):
+        table.add_column(engine, justify="right")
+    everything: Counter[str] = Counter()
+    wrong = 0
+    for case in track([*CASES, *OWN_CASES], console=console, transient=True):
+        compared, differing = compare(case, data)
+        cells = [str(differing[engine]) if compared[engine] else "" for engine in engines]
+        table.add_row(case.name, *cells, f"{compared.total():,}")
+        everything += compared
+        wrong += differing.total()
     console.print(table)
-    console.print(f"{len(CASES)} cases, {compared:,} elements compared, {differing:,} differ")
+    for engine in engines:
+        console.print(f"{engine}: {everything[engine]:,} compared")
+    if MISSING is not None:
+        console.print(f"cuda: left out, {MISSING}")
+    console.print(f"{everything.total():,} elements compared, {wrong:,} differ")
 
 
 if __name__ == "__main__":
