@@ -296,6 +296,24 @@ def run(p, g, i, n, scalars, begin, h):
     return p, i, n, scalars, begin
 
 
+def shortened(x, members):
+    if x > 0:
+        h = x * 0.5
+        x = h
+    return x * members.lr
+
+
+@allowed()
+def hiding(p, g, a, h):
+    """Reuse the name h, where the scalars are no longer needed or have another."""
+    rate = h.lr
+    a = a + shortened(p, h)
+    if g > 0:
+        h = rate + 1
+        g = g * h
+    return p - rate * g, a
+
+
 def range(x):
     return x * 3
 
@@ -463,9 +481,41 @@ def unpacked_number(p, g, h):
     return a
 
 
-@refused(r"h has no 'beta1'; it has 'lr', 'beta', 'flag', 'pair'")
+@refused(r"h has no 'beta1'; it has 'lr', 'beta', 'flag', 'pair'. Hyperparameters are arguments of")
 def unknown_member(p, g, h):
     return p - h.beta1 * g  # here
+
+
+@refused(r"`lr` is not defined; here it is `h.lr`")
+def bare_hyperparameter(p, g, h):
+    return p - lr * g  # here
+
+
+@refused(r"`t` is not defined; what depends on the step count is computed in `prepare`")
+def bare_step_count(p, g, h):
+    return p - h.lr / t * g  # here
+
+
+@refused(r"h.pair is a tuple; let `prepare` make numbers of it")
+def item_of_tuple(p, g, h):
+    return p - h.pair[0] * g  # here
+
+
+@refused(r"h.pair is a tuple; let `prepare` make numbers of it")
+def unpacked_tuple(p, g, h):
+    beta1, beta2 = h.pair  # here
+    return p - beta1 * g
+
+
+@refused(r"joins bits; conditions have `and`, `or` and `not`")
+def masks(p, g, h):
+    large = (p > 1) & (g > 1)  # here
+    return p if large else g
+
+
+@refused(r"joins bits; conditions have `and`, `or` and `not`")
+def inverted_mask(p, g, h):
+    return g if ~(p > 1) else p  # here
 
 
 @refused(r"h.pair is a tuple; let `prepare` make numbers of it")
@@ -495,7 +545,7 @@ def number_for_and(p, g, h):
     return p
 
 
-@refused(r"`h` is a scalars where a number is needed")
+@refused(r"`h` is a set of scalars where a number is needed; name one of them, as `h.lr`")
 def scalars_for_number(p, g, h):
     return p - h  # here
 
@@ -553,7 +603,7 @@ def text_literal(p, g, h):
     return p - "text"  # here
 
 
-@refused(r"`p\[0\]` has no place in a rule; see fusedstep.rule")
+@refused(r"`p` is one number here, a single element")
 def subscript(p, g, h):
     return p[0]  # here
 
@@ -563,7 +613,9 @@ def modulo(p, g, h):
     return p % g  # here
 
 
-@refused(r"`g \*\* p` is a power that machines round differently; 2, 3 and 0.5 are the exponents")
+@refused(
+    r"`g \*\* p` is a power that machines round differently; 2, 3 and 0.5 .*with `\*`, `/` and"
+)
 def power(p, g, h):
     return p - g**p  # here
 
@@ -573,17 +625,17 @@ def inverse(p, g, h):
     return p - g**-1  # here
 
 
-@refused(r"`p` is this function's own here; it has no members and cannot be called")
+@refused(r"`p` is one number here, a single element: it has no members, cannot be called, and")
 def attribute(p, g, h):
     return p.real  # here
 
 
-@refused(r"`g` is this function's own here; it has no members and cannot be called")
+@refused(r"`g` is one number here, a single element: it has no members, cannot be called")
 def called_number(p, g, h):
     return g(p)  # here
 
 
-@refused(r"`max` is this function's own here; it has no members and cannot be called")
+@refused(r"`max` is one number here, a single element: it has no members, cannot be called")
 def called_local(p, g, h):
     max = g
     return max(p, g)  # here
@@ -629,17 +681,17 @@ def stars(p, g, h):
     return squared(*p)  # here
 
 
-@refused(r"the call passes 2 arguments, not 1")
+@refused(r"the call passes 2 arguments where 1 are taken")
 def wrong_arguments(p, g, h):
     return squared(p, g)  # here
 
 
-@refused(r"sqrt takes 1 argument, not 2")
+@refused(r"the call passes 2 arguments where 1 are taken")
 def wrong_arguments_of_a_root(p, g, h):
     return np.sqrt(p, g)  # here
 
 
-@refused(r"the call passes 1 arguments, not 2")
+@refused(r"the call passes 1 argument where 2 are taken")
 def wrong_arguments_of_max(p, g, h):
     return max(p)  # here
 

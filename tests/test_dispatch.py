@@ -82,7 +82,32 @@ def test_broken_engine_says_why() -> None:
         "sys.meta_path.insert(0, Broken())\n"
         "import fusedstep as fs; print(fs.info())"
     )
-    assert "MISSING: it was built but cannot be loaded: undefined symbol: x" in shown
+    assert "MISSING: it is installed but cannot be loaded: undefined symbol: x" in shown
+
+
+def test_without_numba_rules_of_ones_own_run_on_numpy() -> None:
+    shown = python(
+        "import sys; sys.modules['numba'] = None\n"
+        "import warnings, numpy as np, fusedstep as fs\n"
+        "print(fs.info().backends['numba'])\n"
+        "p = np.ones(3)\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    fs.rules.Lion(p, lr=1.0).step(np.ones(3))\n"
+        "print((p == 0).all(), *(w.category.__name__ for w in caught))\n"
+    )
+    assert shown.splitlines() == [
+        "Numba is not installed; `pip install numba`",
+        "True RuntimeWarning",
+    ]
+
+
+def test_numba_that_may_not_compile_counts_as_missing() -> None:
+    shown = python(
+        "import os; os.environ['NUMBA_DISABLE_JIT'] = '1'\n"
+        "import fusedstep as fs; print(fs.info().backends['numba'])"
+    )
+    assert "NUMBA_DISABLE_JIT is set, so Numba compiles nothing; unset it" in shown
 
 
 def test_import_loads_nothing_heavy() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import inspect
 import itertools
@@ -204,6 +205,86 @@ and go on here."""
     np.testing.assert_array_equal(p, [0.0, 1.0])
 
 
+PLAIN = """\
+def plain(p, g, h):
+    return p - h.lr * g
+"""
+
+
+def test_a_function_is_not_mistaken_for_what_stands_there_now(tmp_path: Path) -> None:
+    """Its file may have been edited since, or never have been its file."""
+    stood = r"plain: it is not what stands at line 1 of .*edited.py; run that anew if it has chan"
+    for old, new in [("- h", "+ h"), ("lr * g", "lr * p"), ("lr", "mu"), ("p - ", "1 - ")]:
+        path = tmp_path / "edited.py"
+        function = load(path, PLAIN).plain
+        fs.rule(lr=0.5, mu=0.5)(function)
+        path.write_text(PLAIN.replace(old, new) + "# of another length")
+        with pytest.raises(TypeError, match=stood):
+            fs.rule(lr=0.5, mu=0.5)(function)
+    names: dict[str, Any] = {}
+    exec(compile(PLAIN.replace("p - ", "p / "), path, "exec"), names)
+    with pytest.raises(TypeError, match=stood):
+        fs.rule(lr=0.5, mu=0.5)(names["plain"])
+
+
+def doubling(function: Any) -> Any:
+    @functools.wraps(function)
+    def doubled(*args: Any) -> Any:
+        return 2 * function(*args)
+
+    return doubled
+
+
+@doubling
+def decorated(x: Any) -> Any:
+    return x
+
+
+def test_what_a_decorator_adds_is_not_lost() -> None:
+    def calling(p: Any, g: Any, h: Any) -> Any:
+        return p - decorated(g)
+
+    for function in (doubling(plain), calling):
+        with pytest.raises(TypeError, match=r"put no decorator on it that returns another func"):
+            fs.rule(lr=0.5)(function)
+
+
+@on_each_engine
+def test_a_function_may_be_odd(backend: str, tmp_path: Path) -> None:
+    """Form feeds, a free variable, a name that is an import, and calls of members of others."""
+    text = """\
+import fusedstep as fs, numpy as np, numpy
+class Own:
+    def half(x):
+        return x / 2
+def outer(shift):
+    @fs.rule(lr=0.5)
+    def odd(p, g, h):
+        # a page\f, and another\x1c
+        p = Own.half(p) + numpy.sqrt(np.square(shift)); p -= h.lr * \\
+    g
+        return p
+    return odd
+\f@fs.rule(lr=0.5)
+def fed(p, g, h):
+    return p - h.lr * g
+"""
+    module = load(tmp_path / "odd.py", text)
+    for optimizer, expected in [(module.outer(-3), 2.5), (module.fed, 0.0)]:
+        p = np.array([1.0])
+        optimizer(p, backend=backend).step(np.array([2.0]))
+        assert p[0] == expected
+    with pytest.raises(TypeError, match=r"line 3 of .*: `return p - h.mu`: h has no 'mu'"):
+        fs.rule(lr=0.5)(load(tmp_path / "fed.py", PAGES).paged)
+
+
+PAGES = """\
+def paged(p, g, h):
+    # a page \f another \x1c and a line \u2028 that is none
+    return p - h.mu
+"""
+
+
 # ---- what it may not hold ----
 
 
@@ -280,7 +361,11 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], Any, str]] = {
     "initial": ({"lr": 1, "initial_accumulator_value": 1}, ValueError, r"'initial_.*' means some"),
     "underscore": ({"lr": 1, "_x": 1.0}, ValueError, r"'_x' cannot be read as a member of h"),
     "keyword": ({"lr": 1, "lambda": 1.0}, ValueError, r"'lambda' cannot be read as a member"),
-    "state as text": ({"lr": 1, "state": "m"}, TypeError, r"state='m' is a string; pass a tup"),
+    "state as text": ({"lr": 1, "state": "m"}, TypeError, r"as `state=\('m',\)`"),
+    "state with values": ({"lr": 1, "state": {"m": 0}}, TypeError, r"pass a tuple of names"),
+    "state that is None": ({"lr": 1, "state": None}, TypeError, r"state=None; pass a tuple of nam"),
+    "no function": ({"lr": 1, "prepare": {"x": 1}}, TypeError, r"prepare=.*pass a function of h a"),
+    "no t": ({"lr": 1, "prepare": lambda h: {}}, TypeError, r"too many pos.*as `def prepare\(h, t"),
     "state that is no name": ({"lr": 1, "state": ("1",)}, ValueError, r"'1', which cannot be"),
     "state that is a keyword": ({"lr": 1, "state": ("if",)}, ValueError, r"'if', which cannot be"),
     "state that is no text": ({"lr": 1, "state": (1,)}, ValueError, r"1, which cannot be an arg"),
@@ -308,6 +393,7 @@ BAD_PREPARATIONS = {
     "text": (lambda h, t: {"x": "a"}, ValueError, r"returned x='a' \(str\) at t=1; return numbers"),
     "None": (lambda h, t: {"x": None}, ValueError, r"returned x=None at t=1; return numbers"),
     "NaN": (lambda h, t: {"x": np.nan}, ValueError, r"returned x=nan .float. at t=1; return num"),
+    "a huge one": (lambda h, t: {"x": 10**400}, ValueError, r"returned x=10.* at t=1; return numb"),
     "an array": (lambda h, t: {"x": np.ones(2)}, ValueError, r"x=an array of shape .2,.* at t=1"),
     "sign": (lambda h, t: {"sign": 2.0}, ValueError, r"returned 'sign', which cannot be a member"),
     "underscore": (lambda h, t: {"_x": 2.0}, ValueError, r"'_x', which cannot be a member of h"),

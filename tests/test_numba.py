@@ -50,6 +50,77 @@ def test_a_second_process_does_not_compile(tmp_path: Path) -> None:
     assert "def adamw(p, g, m, v, h):\n    p = p * h.decay" in module.read_text()
 
 
+@pytest.mark.parametrize("damaged", ["", "def run(row, begin, end, scalars):\n    pass\n"])
+def test_a_damaged_file_in_the_cache_is_made_anew(damaged: str, tmp_path: Path) -> None:
+    first = step_elsewhere(tmp_path)
+    (module,) = (tmp_path / "fusedstep").glob("*.py")
+    text = module.read_text()
+    module.write_text(damaged)
+    assert step_elsewhere(tmp_path)[1:] == first[1:]
+    assert module.read_text() == text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_nobody_else_may_write_to_the_cache(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        step_elsewhere(tmp_path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "fusedstep").stat().st_mode & 0o077 == 0
+
+
+def test_a_process_may_move_from_a_folder_that_its_cache_is_named_in(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code = (
+        f"import os; os.chdir({str(tmp_path)!r})\n"
+        "os.environ['XDG_CACHE_HOME'] = os.environ['LOCALAPPDATA'] = 'near'\n"
+        "import numpy as np, fusedstep as fs\n"
+        "fs.SGD(np.ones(3), backend='numba').step(np.ones(3))\n"
+        "os.chdir('elsewhere')\n"
+        "fs.Adagrad(np.ones(3), backend='numba').step(np.ones(3))\n"
+    )
+    step_elsewhere(tmp_path, code)
+    assert len([*(tmp_path / "near" / "fusedstep").glob("*.py")]) == 2
+    assert not [*elsewhere.iterdir()]
+
+
+@pytest.mark.parametrize("engine", ["", "sys.modules['fusedstep._engine'] = None"])
+def test_nothing_needs_a_home(engine: str, tmp_path: Path) -> None:
+    """As in a container whose user is a number: neither a home nor a folder for Numba's cache."""
+    code = (
+        "import os, pathlib, sys\n"
+        "from numba.core.dispatcher import Dispatcher\n"
+        "for name in ('XDG_CACHE_HOME', 'LOCALAPPDATA'): os.environ.pop(name, None)\n"
+        "def homeless(path): raise RuntimeError('Could not determine home directory.')\n"
+        "pathlib.Path.expanduser = homeless\n"
+        "def placeless(self): raise RuntimeError('cannot cache function: no locator available')\n"
+        "Dispatcher.enable_caching = placeless\n"
+        f"{engine}\n"
+        "import numpy as np, fusedstep as fs\n"
+        "p = np.ones(3); fs.SGD(p, lr=0.5, backend='numba').step(np.ones(3)); print(p[0])\n"
+    )
+    assert step_elsewhere(tmp_path, code) == ["0.5"]
+
+
+def test_names_may_be_long_and_of_any_script(tmp_path: Path) -> None:
+    names = [f"ein_gleitender_Mittelwert_von_Größen_{k}" for k in range(8)]
+    (tmp_path / "long.py").write_text(
+        "import fusedstep as fs\n"
+        f"@fs.rule(state={tuple(names)!r}, lr=0.5)\n"
+        f"def 最適化(p, g, {', '.join(names)}, h):\n"
+        f"    return p - h.lr * g, {', '.join(names)}\n",
+        encoding="utf-8",
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import numpy as np, long\n"
+        "p = np.ones(3); long.最適化(p, backend='numba').step(np.ones(3)); print(p[0])\n"
+    )
+    assert step_elsewhere(tmp_path, code) == ["0.5"]
+
+
 def test_a_cache_that_cannot_be_written_to_costs_only_the_cache(tmp_path: Path) -> None:
     (tmp_path / "fusedstep").write_text("in the way")
     hits, _, folder = step_elsewhere(tmp_path)

@@ -115,7 +115,7 @@ def why_missing(name: str) -> str | None:
     except ModuleNotFoundError as error:
         return REMEDIES.get(error.name or "", str(error))
     except ImportError as error:
-        return f"it was built but cannot be loaded: {error}"
+        return f"it is installed but cannot be loaded: {error}"
     return None
 
 

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dis
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
 from numbers import Real
+from types import CodeType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -54,7 +57,7 @@ POWERS: dict[Any, str | Function] = {2: functions.square, 3: functions.cube, 0.5
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 
-NUMBER, CONDITION, SCALARS = "number", "condition", "scalars"
+NUMBER, CONDITION, SCALARS = "number", "condition", "set of scalars"
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +237,7 @@ class _Reader:
         if isinstance(node, ast.Call):
             return self.call(node)
         if not isinstance(node, ast.Tuple):
+            self.number(node)
             raise self.error(node, "is a single value; write as many as there are names")
         values = [self.number(item) for item in node.elts if self.constant(item) is None]
         if len(values) == 1:
@@ -245,10 +249,13 @@ class _Reader:
     def number(self, node: ast.expr) -> ast.expr:
         plain, type_ = self.expression(node)
         if type_ != NUMBER:
+            remedy = (
+                "name one of them, as `h.lr`"
+                if type_ == SCALARS
+                else "of a condition make one with `1 if ... else 0`"
+            )
             raise self.error(
-                node,
-                f"`{ast.unparse(node)}` is a {type_} where a number is needed; "
-                "of a condition make one with `1 if ... else 0`",
+                node, f"`{ast.unparse(node)}` is a {type_} where a number is needed; {remedy}"
             )
         return plain
 
@@ -301,6 +308,13 @@ class _Reader:
                 if number != 1:
                     raise self.error(node, f"the call returns {number} values where one is needed")
                 return result, NUMBER
+            case ast.Subscript(value=value):
+                self.number(value)
+                raise self.error(
+                    node, f"`{ast.unparse(value)}` is one number here, a single element"
+                )
+            case ast.BinOp(op=ast.BitAnd() | ast.BitOr()) | ast.UnaryOp(op=ast.Invert()):
+                raise self.error(node, "joins bits; conditions have `and`, `or` and `not`")
         raise self.error(node, f"`{ast.unparse(node)}` has no place in a rule; see fusedstep.rule")
 
     def literal(self, node: ast.expr, value: Any) -> ast.expr:
@@ -327,7 +341,11 @@ class _Reader:
 
     def member(self, node: ast.expr, member: str) -> tuple[ast.expr, str]:
         if member not in self.members:
-            raise self.error(node, f"h has no {member!r}; it has {quoted(list(self.members))}")
+            raise self.error(
+                node,
+                f"h has no {member!r}; it has {quoted(list(self.members))}. Hyperparameters are "
+                "arguments of `rule`, and what `prepare` returns is there, too",
+            )
         if self.members[member] not in (float, bool):
             kind = self.members[member].__name__
             raise self.error(node, f"h.{member} is a {kind}; let `prepare` make numbers of it")
@@ -343,8 +361,8 @@ class _Reader:
             raise self.error(
                 node,
                 f"`{ast.unparse(node)}` is a power that machines round differently; 2, 3 and "
-                "0.5 are the exponents there are, so write it as a product, or compute it in "
-                "`prepare` if it has no p, g or state in it",
+                "0.5 are the exponents there are, so write it with `*`, `/` and `sqrt`, or compute "
+                "it in `prepare` if it has no p, g or state in it",
             )
         return self.apply(node, POWERS[exponent.value], [self.number(left)])
 
@@ -382,7 +400,8 @@ class _Reader:
         if isinstance(node, ast.Name) and node.id in self.locals:
             raise self.error(
                 node,
-                f"`{node.id}` is this function's own here; it has no members and cannot be called",
+                f"`{node.id}` is one number here, a single element: it has no members, cannot be "
+                "called, and knows nothing of the whole array",
             )
         if isinstance(node, ast.Attribute):
             owner = self.resolve(node.value)
@@ -390,7 +409,12 @@ class _Reader:
                 return getattr(owner, node.attr)
         elif isinstance(node, ast.Name) and node.id in self.outside:
             return self.outside[node.id]
-        raise self.error(node, f"`{ast.unparse(node)}` is not defined")
+        remedy = ""
+        if isinstance(node, ast.Name) and node.id in self.members:
+            remedy = f"; here it is `h.{node.id}`"
+        elif isinstance(node, ast.Name) and node.id == "t":
+            remedy = "; what depends on the step count is computed in `prepare`"
+        raise self.error(node, f"`{ast.unparse(node)}` is not defined{remedy}")
 
     def call(self, node: ast.Call) -> tuple[ast.expr, int]:
         """A plainer call, and how many values it returns."""
@@ -419,30 +443,31 @@ class _Reader:
             )
         raise self.error(
             node,
-            f"{shown} cannot be called in a rule: only functions that every machine rounds alike "
-            "can be, and Python functions made of those. What has no p, g or state in it can be "
-            "computed in `prepare`",
+            f"{shown} cannot be called in a rule: only functions of one element that every machine "
+            "rounds alike can be, which fusedstep.rule lists, and Python functions made of those. "
+            "What has no p, g or state in it can be computed in `prepare`",
         )
 
     def apply(self, node: ast.expr, known: str | Function | None, arguments: Any) -> ast.expr:
         """A call of a primitive or a function of numbers."""
         if isinstance(known, str):
-            if len(arguments) != 1:
-                raise self.error(node, f"{known} takes 1 argument, not {len(arguments)}")
+            self.count(node, len(arguments), 1)
             return ast.Call(ast.Name(known, ast.Load()), arguments, [])
         assert known is not None
-        expected = known.__code__.co_argcount
-        if len(arguments) != expected:
-            raise self.error(node, f"the call passes {len(arguments)} arguments, not {expected}")
+        self.count(node, len(arguments), known.__code__.co_argcount)
         callee = self.read(known, {}, {})
         return ast.Call(ast.Name(self.admit(callee), ast.Load()), arguments, [])
+
+    def count(self, node: ast.expr, passed: int, taken: int) -> None:
+        if passed != taken:
+            arguments = f"{passed} argument{'s' * (passed != 1)}"
+            raise self.error(node, f"the call passes {arguments} where {taken} are taken")
 
     def call_function(self, node: ast.Call, called: Function) -> tuple[ast.expr, int]:
         if called in self.callers:
             raise self.error(node, "calls itself; a rule has no recursion")
         names = list(inspect.signature(called).parameters)
-        if len(names) != len(node.args):
-            raise self.error(node, f"the call passes {len(node.args)} arguments, not {len(names)}")
+        self.count(node, len(node.args), len(names))
         arguments, types, constants = [], {}, {}
         for name, argument in zip(names, node.args, strict=True):
             known = self.constant(argument)
@@ -481,15 +506,15 @@ class _Reader:
 
 def _source(function: Function) -> tuple[ast.FunctionDef, list[str], int]:
     """A function's tree, its lines, and the number of the first in its file."""
-    name = getattr(function, "__name__", repr(function))
+    name = function.__name__
     try:
-        found, first = inspect.getsourcelines(function)
+        lines, first = inspect.getsourcelines(function)
     except (OSError, TypeError):
         raise TypeError(
             f"{name}: its source cannot be found; define it with `def` in a file or a notebook"
         ) from None
-    indented = found[0][:1].isspace()
-    text = "".join(found)
+    indented = lines[0].startswith((" ", "\t"))
+    text = "".join(lines)
     try:
         module = ast.parse(f"if True:\n{text}" if indented else text)
     except SyntaxError:  # part of a larger expression, as a lambda is
@@ -499,7 +524,44 @@ def _source(function: Function) -> tuple[ast.FunctionDef, list[str], int]:
         tree = ast.increment_lineno(tree.body[0], -1)
     if not isinstance(tree, ast.FunctionDef):
         raise TypeError(f"{name}: it was not made by `def`; write it as a plain function")
-    return tree, text.splitlines(), first
+    if not _is_source(tree, function.__code__):
+        raise TypeError(
+            f"{name}: it is not what stands at line {first} of {inspect.getsourcefile(function)}; "
+            "run that anew if it has changed since, and put no decorator on it that returns "
+            "another function"
+        )
+    return tree, lines, first
+
+
+def _is_source(tree: ast.FunctionDef, code: CodeType) -> bool:
+    """Whether `code` was compiled from that."""
+    bare = deepcopy(tree)
+    bare.name, bare.decorator_list = "<rule>", []  # no name that it could call
+    around = ast.parse(f"def around({', '.join(code.co_freevars)}): pass")
+    assert isinstance(around.body[0], ast.FunctionDef)
+    around.body[0].body = [bare]
+    compiled = _nested(_nested(compile(around, "", "exec", dont_inherit=True)))
+    return _gist(compiled) == _gist(code)
+
+
+def _nested(code: CodeType) -> CodeType:
+    """The last function in `code`; those before it stand in its defaults."""
+    return [constant for constant in code.co_consts if isinstance(constant, CodeType)][-1]
+
+
+def _gist(code: CodeType) -> tuple[Any, ...]:
+    """What a function does, but for functions in it, of which a rule has none.
+
+    How a member is called depends on what else its module imports, and with that how far a
+    jump goes.
+    """
+    instructions = [
+        (each.opname.replace("METHOD", "ATTR"), None if "JUMP" in each.opname else each.argval)
+        for each in dis.get_instructions(code)
+        if not re.search("CALL|NULL|EXTENDED_ARG", each.opname)
+        and not isinstance(each.argval, CodeType)
+    ]
+    return code.co_varnames, code.co_names, instructions
 
 
 def _outside(function: Function) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from keyword import iskeyword
 from numbers import Real
@@ -66,7 +67,11 @@ def rule(
     not`, `a if c else b`, numbers, and calls of `sqrt`, `abs`, `min`, `max`, NumPy's `sqrt
     abs sign minimum maximum clip square where`, and of other such functions. All numbers are
     of the parameter's dtype, and so are literals: `1 - h.beta1` is float32 for float32
-    arrays.
+    arrays. Constants and functions from outside are taken as they are when the class is made.
+
+    As it sees one element, it can hold neither norms nor means nor shapes: LAMB's trust ratio,
+    Adafactor's factored moments and centred gradients are none of its. What is done to whole
+    gradients can be done before `step`.
 
     Parameters
     ----------
@@ -75,9 +80,11 @@ def rule(
         start as zeros, and stand in `opt.state` under these names.
     prepare
         A function of (h, t), where t counts the steps from 1, that returns a mapping of
-        further members of h. It runs once per step, in float64 and in plain Python, which is
-        where powers such as β₂ᵗ belong. What it returns under a hyperparameter's name takes
-        its place. As `l2` it may return the λ of coupled L2.
+        further members of h: the same names each time, and from the same h and t the same
+        values. It runs at each step, and once with the defaults when the class is made, in
+        float64 and in plain Python, which is where powers such as β₂ᵗ belong. What it returns
+        under a hyperparameter's name takes its place. As `l2` it may return the λ of coupled
+        L2.
     **hyperparameters
         Each name and its default: a number, True or False, or a tuple of numbers, for
         `prepare` alone. They are arguments of the class, in this order. `lr` must be among
@@ -105,6 +112,7 @@ def rule(
     array([0.9, 2.1])
     """
     names = _check_state(state)
+    _check_prepare(prepare)
     checks = _check_hyperparameters(hyperparameters)
     own = {name: checks.each[name](name, value) for name, value in hyperparameters.items()}
 
@@ -127,8 +135,11 @@ def rule(
 
 
 def _check_state(state: Any) -> tuple[str, ...]:
-    if isinstance(state, str):
-        raise TypeError(f"state={state!r} is a string; pass a tuple, as `state=({state!r},)`")
+    if not isinstance(state, (tuple, list)):
+        example = state if isinstance(state, str) else "m"
+        raise TypeError(
+            f"state={describe(state)}; pass a tuple of names, as `state=({example!r},)`"
+        )
     names = tuple(state)
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
@@ -138,6 +149,22 @@ def _check_state(state: Any) -> tuple[str, ...]:
     if len({*names}) < len(names) or len(names) > MOST_STATES:
         raise ValueError(f"state={names!r}; pass up to {MOST_STATES} different names")
     return names
+
+
+def _check_prepare(prepare: Any) -> None:
+    if prepare is None:
+        return
+    if not callable(prepare):
+        raise TypeError(f"prepare={describe(prepare)}; pass a function of h and t")
+    try:
+        inspect.signature(prepare).bind("h", "t")
+    except ValueError:  # it does not say what it takes
+        return
+    except TypeError as error:
+        raise TypeError(
+            f"prepare={describe(prepare)} cannot be called with h and t: {error}; "
+            "define it as `def prepare(h, t)`"
+        ) from None
 
 
 def _check_hyperparameters(hyperparameters: dict[str, Any]) -> Checks:
@@ -164,9 +191,9 @@ def _is_member(name: Any) -> bool:
 def _check_of(name: str, default: Any) -> Check:
     if isinstance(default, bool):
         return flag
-    if isinstance(default, tuple):
+    if isinstance(default, (tuple, list)):
         each = fraction if name == "betas" else number
-        return partial(several, like=default, each=each)
+        return partial(several, like=tuple(default), each=each)
     return RANGES.get(name, number)
 
 
@@ -234,11 +261,12 @@ class _Scalars:
         """A value of `prepare`; conditions stay what they are."""
         if isinstance(value, (bool, np.bool_)):
             return bool(value)
-        if not isinstance(value, Real) or value != value:
-            raise ValueError(
-                f"{self.name}: prepare returned {name}={describe(value)} at t={t}; return numbers"
-            )
-        return float(value)
+        if isinstance(value, Real) and value == value:
+            with suppress(OverflowError):
+                return float(value)
+        raise ValueError(
+            f"{self.name}: prepare returned {name}={describe(value)} at t={t}; return numbers"
+        )
 
 
 class OwnRule(Optimizer):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import atexit
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
@@ -104,6 +103,9 @@ class _Spelling(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.expr:
         return ast.Name(self.locals.get(node.id, node.id), node.ctx)
 
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        return node  # of h, which no variable hides
+
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         return node if isinstance(node.value, bool) else _call("real", node)
 
@@ -133,22 +135,29 @@ def _call(name: str, *arguments: ast.expr) -> ast.expr:
 
 @cache
 def load(name: str, text: str) -> ModuleType:
-    """The module of that text, in a file that Numba can keep its results beside."""
+    """The module of that text, with a file that Numba can keep its results beside."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = _folder() / f"{name}-{digest}.py"
-    if not path.exists():
+    short = re.sub(r"[^A-Za-z0-9_]", "", name)[:60]  # a path may not be long, Numba adds to it
+    path = _folder() / f"{short}-{digest}.py"
+    if not _holds(path, text):
         write(path, text.encode())
-    spec = importlib.util.spec_from_file_location(f"fusedstep_{name}_{digest}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = ModuleType(f"fusedstep_{short}_{digest}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    exec(compile(text, path, "exec"), vars(module))
     return module
 
 
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file is as it was written, and not cut short by a crash, say."""
+    try:
+        return path.read_bytes() == text.encode()
+    except FileNotFoundError:
+        return False
+
+
 def write(path: Path, content: bytes) -> None:
-    """In one move, for a process that loads it meanwhile; the first to come stays."""
+    """In one move, for a process that reads it meanwhile."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(content)
     os.replace(file.name, path)
@@ -159,9 +168,9 @@ def _folder() -> Path:
     """Where generated modules are kept: beside Numba's own cache, if that has been moved."""
     places = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA")
     base = next((os.environ[name] for name in places if os.environ.get(name)), "~/.cache")
-    folder = Path(base).expanduser() / "fusedstep"
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError, RuntimeError):  # there may be no home
+        folder = (Path(base).expanduser() / "fusedstep").absolute()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is in it will be run
         if os.access(folder, os.W_OK | os.X_OK):
             return folder
     passing = tempfile.mkdtemp(prefix="fusedstep-")

@@ -114,7 +114,15 @@ TABLE = types.int64[:, ::1]
 COLUMN = types.int64[::1]
 
 
-@njit(types.void(TABLE, COLUMN, COLUMN, types.int64, COLUMN), nogil=True, cache=True)
+def _compiled(function):
+    compiled = partial(njit, types.void(TABLE, COLUMN, COLUMN, types.int64, COLUMN), nogil=True)
+    try:
+        return compiled(cache=True)(function)
+    except RuntimeError:  # there is no folder that Numba could write to
+        return compiled()(function)
+
+
+@_compiled
 def _run(table, kernels, scalars, total, taken):
     """Run chunks until none is left; every thread of the step does."""
     starts = table[:, START]

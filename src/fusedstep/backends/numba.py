@@ -11,10 +11,15 @@ from functools import cache
 from operator import itemgetter
 from typing import Any
 
+from numba import config
+
 from fusedstep.arrays import Written
 from fusedstep.backends import formulas, generate
 from fusedstep.coefficients import Values
 from fusedstep.plan import MOST_STATES, Job, Row
+
+if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ImportError("NUMBA_DISABLE_JIT is set, so Numba compiles nothing; unset it")
 
 try:
     from fusedstep.backends.runner import Runner
