@@ -559,7 +559,7 @@ def _gist(code: CodeType) -> tuple[Any, ...]:
         (each.opname.replace("METHOD", "ATTR"), None if "JUMP" in each.opname else each.argval)
         for each in dis.get_instructions(code)
         if not re.search("CALL|NULL|EXTENDED_ARG", each.opname)
-        and not isinstance(each.argval, CodeType)
+        and not (each.opname == "LOAD_CONST" and isinstance(each.argval, (CodeType, str)))
     ]
     return code.co_varnames, code.co_names, instructions
 
