@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from fusedstep.coefficients import Hyperparameters, Rule, Values, gradient_scalars
-from fusedstep.formula import Formula, Function, read
+from fusedstep.formula import Formula, read
 from fusedstep.hyperparameters import (
     EACH,
     Check,
@@ -27,6 +27,7 @@ from fusedstep.hyperparameters import (
 )
 from fusedstep.optimizer import Optimizer
 from fusedstep.plan import MOST_STATES
+from fusedstep.source import Function
 from fusedstep.structure import describe, quoted
 
 Prepare: TypeAlias = Callable[[Any, int], Mapping[str, float]]
