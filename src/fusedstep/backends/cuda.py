@@ -163,10 +163,16 @@ class Table:
             return
         with self.device.current():
             stream = self.device.stream()
+            if device.driver.recorded(stream):
+                raise RuntimeError(
+                    "a step cannot be part of a CUDA graph, which would repeat it with the same "
+                    "t and learning rate; step outside of the graph"
+                )
             if self.fresh:
                 table, _, tiles = map(address, self.on_device)
                 device.driver.upload(table, self.table, stream)
                 device.driver.upload(tiles, self.tiles, stream)
+                device.driver.synchronize(stream)  # this may be gone before the device needs it
                 self.fresh = False
             if self.stale:
                 self._send_addresses(stream)

@@ -110,6 +110,7 @@ class Device:
             table = np.array([*zip(*key, strict=True)][::-1], np.int64)
             made = self.empty(table.shape, table.dtype)
             driver.upload(address(made), table, stream)
+            driver.synchronize(stream)  # the next copy like it may be on another stream
             self.axes[key] = len(table), address(made), made
         return self.axes[key][:2]
 

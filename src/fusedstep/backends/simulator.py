@@ -73,6 +73,10 @@ def synchronize(stream: int) -> None:
     pass
 
 
+def recorded(stream: int) -> bool:
+    return False
+
+
 class Event:
     def record(self, stream: int) -> None:
         pass
