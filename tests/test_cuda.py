@@ -415,7 +415,7 @@ def test_steps_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = fs.SGD(p.array, lr=1.0)
     with monkeypatch.context() as patch:
         patch.setattr(driver, "recorded", lambda stream: True)
-        with pytest.raises(RuntimeError, match="part of a CUDA graph.*step outside"):
+        with pytest.raises(RuntimeError, match=r"part of a CUDA graph.*step outside"):
             optimizer.step(g.array)
     assert optimizer.state["t"] == 0
     optimizer.step(g.array)

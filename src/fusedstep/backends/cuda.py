@@ -46,7 +46,7 @@ class Launch:
 class Gradient:
     """What is known of a gradient: as it was seen last, and where its bytes begin and end."""
 
-    __slots__ = ("address", "below", "kept", "layout", "length", "scratch")
+    __slots__ = ("address", "below", "kept", "layout", "length", "ordered", "scratch")
 
     def __init__(self, g: Array, operand: Operand) -> None:
         given = owner(g)
@@ -55,7 +55,8 @@ class Gradient:
         self.below = low - self.address
         self.length = high - low
         self.scratch = operand.scratch
-        self.kept: Any = None if library(given) in ORDERED else given
+        self.ordered = library(given) in ORDERED
+        self.kept: Any = None if self.ordered else given
 
 
 class Table:
@@ -98,14 +99,14 @@ class Table:
             total += int(counts[place])
         self.table = table
         self.tiles = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
-        self.addresses = np.zeros(len(rows), np.int64)
-        self.on_device = [
-            self.device.empty(array.shape, array.dtype)
-            for array in (self.table, self.addresses, self.tiles)
-        ]
+        self.addresses = [0] * len(rows)
         with self.device.current():
             self.ring = device.driver.pinned((RING, len(rows)))
             self.events = [device.driver.Event() for _ in range(RING)]
+        self.on_device = [
+            self.device.empty(array.shape, array.dtype)
+            for array in (self.table, self.ring[0], self.tiles)
+        ]
         self.turn = 0
         self.fresh = self.stale = True
         at, gradients, tiles = map(address, self.on_device)
@@ -123,6 +124,7 @@ class Table:
 
     def _point(self, index: int, to: int) -> None:
         place = self.places[index]
+        assert place is not None
         if self.addresses[place] != to:
             self.addresses[place] = to
             self.stale = True
@@ -132,21 +134,21 @@ class Table:
             known, g = self.known[index], grads[index]
             if known is None and g is None:
                 continue
-            if known is None or g is None or not self._takes(index, known, g):
+            if known is None or g is None:
+                return index
+            to, layout = glance(g)
+            if layout != known.layout:
+                return index
+            if to != known.address and not self._moves(index, known, g, to):
                 return index
         return len(grads)
 
-    def _takes(self, index: int, known: Gradient, g: Any) -> bool:
-        """Whether `g` will do, as it is where another was that will, or lies like that."""
-        to, layout = glance(g)
-        if layout != known.layout:
-            return False
-        if to == known.address:
-            return True
+    def _moves(self, index: int, known: Gradient, g: Any, to: int) -> bool:
+        """Whether `g` will do where it is, as it lies like another that did."""
         if known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
             return False
-        if library(g) not in ORDERED:  # whose layouts say nothing of the device
-            if device.ordinal(g) != self.device.ordinal:
+        if not known.ordered:  # whose layouts say nothing of the device
+            if device.driver.several() and device.driver.ordinal(to) != self.device.ordinal:
                 return False
             known.kept = g
         known.address = to

@@ -43,6 +43,12 @@ def _done(answer: tuple[Any, ...]) -> Any:
 # ---- devices ----
 
 
+@cache
+def several() -> bool:
+    """Whether there is more than one device."""
+    return len(cuda.gpus) > 1
+
+
 def ordinal(address: int) -> int:
     """The device whose memory is at an address."""
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL

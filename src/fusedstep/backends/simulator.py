@@ -27,6 +27,10 @@ class Memory:
         return np.array(type("Holder", (), {"__array_interface__": described}))
 
 
+def several() -> bool:
+    return False
+
+
 def ordinal(address: int) -> int:
     return 0
 
