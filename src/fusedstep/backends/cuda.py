@@ -1,8 +1,9 @@
 """The "cuda" engine: for each job one launch over a table of addresses, on the caller's stream.
 
-A step neither waits for the device nor allocates. What changes from step to step goes by
-value in the launch, and the gradients' addresses, if they are not those of the step before,
-through a ring of pinned buffers: only who is a whole ring ahead of the device waits for it.
+Once laid out, a step neither waits for the device nor allocates. What changes from step to
+step goes by value in the launch, and the gradients' addresses, if they are not those of the
+step before, through a ring of pinned buffers: only who is a whole ring ahead of the device
+waits for it.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Table:
         for place, index in enumerate(order):
             self.places[index] = place
         self.launches: list[tuple[int, Launch]] = []
-        self.fresh = self.stale = False
+        self.stale = False
         active = [row for index in order if (row := rows[index]) is not None]
         if active:
             where = active[0].walk.place
@@ -97,18 +98,17 @@ class Table:
             table[place, kernels.FIRST] = total - first[row.job]
             counts[place] = -(-n // tile)
             total += int(counts[place])
-        self.table = table
-        self.tiles = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
-        self.addresses = [0] * len(rows)
         with self.device.current():
             self.ring = device.driver.pinned((RING, len(rows)))
             self.events = [device.driver.Event() for _ in range(RING)]
-        self.on_device = [
-            self.device.empty(array.shape, array.dtype)
-            for array in (self.table, self.ring[0], self.tiles)
-        ]
         self.turn = 0
-        self.fresh = self.stale = True
+        self.addresses = [0] * len(rows)
+        self.stale = True
+        self.on_device = [
+            self.device.load(table),
+            self.device.empty(self.ring[0].shape, self.ring.dtype),
+            self.device.load(np.repeat(np.arange(len(rows), dtype=np.int32), counts)),
+        ]
         at, gradients, tiles = map(address, self.on_device)
         ends = [*first[1:], total]
         for index, job in enumerate(jobs):
@@ -170,12 +170,6 @@ class Table:
                     "a step cannot be part of a CUDA graph, which would repeat it with the same "
                     "t and learning rate; step outside of the graph"
                 )
-            if self.fresh:
-                table, _, tiles = map(address, self.on_device)
-                device.driver.upload(table, self.table, stream)
-                device.driver.upload(tiles, self.tiles, stream)
-                device.driver.synchronize(stream)  # this may be gone before the device needs it
-                self.fresh = False
             if self.stale:
                 self._send_addresses(stream)
             for index, launch in self.launches:
