@@ -65,6 +65,9 @@ def bandwidth(turns: int) -> None:
 def against_torch(turns: int) -> None:
     import torch
 
+    if not torch.cuda.is_available():
+        print("torch was built for the CPU alone; nothing to compare with")
+        return
     print(f"{'tensors':>8} {'elements':>9} {'fusedstep':>10} {'fused':>10} {'foreach':>10}  µs")
     for count, n, calls in AGAINST:
         steps: list[Callable[[], Any]] = []

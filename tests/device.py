@@ -13,12 +13,21 @@ from fusedstep.backends.available import simulated, why_missing
 MISSING = why_missing()
 SIMULATED = MISSING is None and simulated()
 
+
+def _there(library: str) -> bool:
+    if MISSING is not None or find_spec(library) is None:
+        return False
+    if library == "torch":  # which may have been built for the CPU alone
+        import torch
+
+        return bool(torch.cuda.is_available())
+    return True
+
+
 LIBRARIES = (
     ["plain", "torch", "cupy"]  # of the last two what the engine asks them for
     if SIMULATED
-    else [
-        name for name in ("plain", "numba", "torch", "cupy") if find_spec(name) or name == "plain"
-    ]
+    else ["plain", *filter(_there, ("numba", "torch", "cupy"))]
 )
 
 STREAM = 77

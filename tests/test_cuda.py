@@ -394,6 +394,35 @@ def test_gaps_cost_one_launch_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cuda
+def test_tables_are_there_before_a_step_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may then change what they are copied from, and another stream may read them."""
+    from fusedstep.backends import device
+
+    monkeypatch.setattr(device, "_device", device.Device)  # one that has seen no layout yet
+    memory = np.ones((3, 8), np.float32)
+    optimizer = fs.SGD(Placed(memory[:, ::2], memory).array)
+    g = Placed(np.ones((3, 4), np.float32)).array
+    counted = Counted(monkeypatch)
+    assert counted.during(lambda: optimizer.step(g))["synchronize"] == 4
+    assert "synchronize" not in counted.during(lambda: optimizer.step(g))
+
+
+@cuda
+def test_steps_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusedstep.backends.device import driver
+
+    p, g = (Placed(np.ones(3, np.float32)) for _ in range(2))
+    optimizer = fs.SGD(p.array, lr=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "recorded", lambda stream: True)
+        with pytest.raises(RuntimeError, match=r"part of a CUDA graph.*step outside"):
+            optimizer.step(g.array)
+    assert optimizer.state["t"] == 0
+    optimizer.step(g.array)
+    assert (p.host == 0).all()
+
+
+@cuda
 def test_nothing_to_do_launches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = fs.SGD([Placed(np.ones(0)).array, Placed(np.ones(3)).array])
     empty = Placed(np.ones(0)).array

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -140,6 +142,30 @@ def test_missing_cuda_says_why_and_loads_nothing(hide: str, reason: str) -> None
     shown = python(code).strip()
     assert shown.startswith(reason)
     assert shown.endswith("False")
+
+
+@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+def test_a_compiler_that_cannot_be_loaded_says_why() -> None:
+    shown = python(
+        "import numpy\ndel numpy.row_stack  # as NumPy 2.5 did\n"
+        "from fusedstep.backends.available import why_no_compiler\n"
+        "print(why_no_compiler())\n"
+    )
+    assert re.match(r"numba-cuda cannot be loaded beside NumPy .*row_stack.*`pip install", shown)
+
+
+@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+def test_a_driver_older_than_the_compiler_is_none() -> None:
+    shown = python(
+        "from fusedstep.backends import available\n"
+        "from numba.cuda.cudadrv.driver import Driver\n"
+        "for version in (11, 8), (99, 0):\n"
+        "    Driver.get_version = lambda self: version\n"
+        "    print(available._why_too_old())\n"
+    )
+    old, new = shown.splitlines()
+    assert re.match(r"the CUDA driver is of CUDA 11\.8, .*update the driver.*cuda12", old)
+    assert new == "None"
 
 
 def test_backends_by_name() -> None:

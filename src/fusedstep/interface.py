@@ -9,6 +9,8 @@ it, would fault. It keeps the owner of the memory alive.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -69,7 +71,12 @@ def on_device(array: Any) -> bool:
 
 def library(array: Any) -> str:
     """The package that an array is from."""
-    return type(array).__module__.partition(".")[0]
+    return _package(array.__class__)
+
+
+@cache
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 def see(array: Any, name: str) -> Array:
@@ -102,16 +109,35 @@ def see(array: Any, name: str) -> Array:
 def glance(array: Any) -> tuple[int, Layout]:
     """An array's address, and what else must be as before for it to do without another check.
 
-    It is what `see` looks at, without the cost of a torch or CuPy array's interface. An array
-    that has no memory on a device has no layout.
+    It is what `see` looks at, without the cost of the interface where its library is known.
+    An array that has no memory on a device has no layout.
     """
-    package = library(array)
-    if package == "torch":
-        if not array.is_cuda or array.layout is not sys.modules["torch"].strided:
-            return 0, ()
-        return array.data_ptr(), (array.shape, array.stride(), array.dtype, array.get_device())
-    if package == "cupy":
-        return array.data.ptr, (array.shape, array.strides, array.dtype, array.device.id)
+    return _glance_at(array.__class__)(array)
+
+
+@cache
+def _glance_at(kind: type) -> Callable[[Any], tuple[int, Layout]]:
+    package = _package(kind)
+    if package == "numba" and not hasattr(kind, "device_ctypes_pointer"):
+        package = ""  # what stands for an array in the simulator
+    return {"torch": _torchs, "cupy": _cupys, "numba": _numbas}.get(package, _anyones)
+
+
+def _torchs(array: Any) -> tuple[int, Layout]:
+    if not array.is_cuda or array.layout is not sys.modules["torch"].strided:
+        return 0, ()
+    return array.data_ptr(), (array.shape, array.stride(), array.dtype, array.get_device())
+
+
+def _cupys(array: Any) -> tuple[int, Layout]:
+    return array.data.ptr, (array.shape, array.strides, array.dtype, array.device.id)
+
+
+def _numbas(array: Any) -> tuple[int, Layout]:
+    return array.device_ctypes_pointer.value or 0, (array.shape, array.strides, array.dtype)
+
+
+def _anyones(array: Any) -> tuple[int, Layout]:
     described = getattr(array, ATTRIBUTE, None)
     if described is None or described.get("mask") is not None:
         return 0, ()

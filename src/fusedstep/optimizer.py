@@ -27,9 +27,10 @@ class Optimizer:
     Parameters may also live on a CUDA device, all on the same: arrays of Numba or CuPy,
     tensors of torch (`p.detach()`), whatever has `__cuda_array_interface__`. Gradients and
     state live there, too. A step is put on the current stream of torch or CuPy, if the
-    first parameter is theirs, else on the default stream, and does not wait for it; state
-    arrays are Numba's, which `cupy.asarray(a)` and `torch.as_tensor(a, device="cuda")` take
-    without a copy. `state_dict()` holds NumPy arrays, so a run goes on anywhere.
+    first parameter is theirs, else on the default stream, and does not wait for it; a CUDA
+    graph cannot hold one, as t would stand still. State arrays are Numba's, which
+    `cupy.asarray(a)` and `torch.as_tensor(a, device="cuda")` take without a copy.
+    `state_dict()` holds NumPy arrays, so a run goes on anywhere.
     """
 
     _rule: ClassVar[staticmethod[[Hyperparameters], Rule]]

@@ -7,6 +7,8 @@ import os
 import sys
 from importlib.util import find_spec
 
+import numpy as np
+
 EXTRA = "`pip install 'fusedstep[cuda]'`"
 
 
@@ -15,11 +17,14 @@ def why_no_compiler() -> str | None:
     for package, module in (("numba", "numba"), ("numba-cuda", "numba_cuda")):
         if find_spec(module) is None:
             return f"{package} is not installed; {EXTRA}"
+    if simulated():
+        return None
     try:
+        from numba.cuda import cudaimpl  # noqa: F401  what the first compilation loads
         from numba.cuda.cudadrv import nvvm
-    except ImportError as error:
-        return f"numba-cuda cannot be loaded: {error}; {EXTRA}"
-    if not simulated() and not nvvm.is_available():
+    except (AttributeError, ImportError) as error:  # the first of a NumPy too new for it
+        return f"numba-cuda cannot be loaded beside NumPy {np.__version__}: {error}; {EXTRA}"
+    if not nvvm.is_available():
         return f"numba-cuda finds no NVVM, its compiler; {EXTRA}"
     return None
 
@@ -41,7 +46,22 @@ def why_missing() -> str | None:
 
     if not cuda.is_available():
         return " ".join(f"the CUDA driver finds no device to use: {cuda.cuda_error()}".split())
-    return None
+    return None if simulated() else _why_too_old()
+
+
+def _why_too_old() -> str | None:
+    """Why the driver cannot load what the compiler makes, or None if it can."""
+    from cuda.bindings import __version__ as bindings
+    from numba.cuda.cudadrv.driver import driver
+
+    compiler, (major, minor) = int(bindings.partition(".")[0]), driver.get_version()
+    if major >= compiler:
+        return None
+    return (
+        f"the CUDA driver is of CUDA {major}.{minor}, and the compiler of CUDA {compiler}; update "
+        "the driver, or, for one of CUDA 12, `pip install 'fusedstep[cuda12]'` in a fresh "
+        "environment"
+    )
 
 
 def simulated() -> bool:

@@ -1,8 +1,9 @@
 """The "cuda" engine: for each job one launch over a table of addresses, on the caller's stream.
 
-A step neither waits for the device nor allocates. What changes from step to step goes by
-value in the launch, and the gradients' addresses, if they are not those of the step before,
-through a ring of pinned buffers: only who is a whole ring ahead of the device waits for it.
+Once laid out, a step neither waits for the device nor allocates. What changes from step to
+step goes by value in the launch, and the gradients' addresses, if they are not those of the
+step before, through a ring of pinned buffers: only who is a whole ring ahead of the device
+waits for it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Launch:
 class Gradient:
     """What is known of a gradient: as it was seen last, and where its bytes begin and end."""
 
-    __slots__ = ("address", "below", "kept", "layout", "length", "scratch")
+    __slots__ = ("address", "below", "kept", "layout", "length", "ordered", "scratch")
 
     def __init__(self, g: Array, operand: Operand) -> None:
         given = owner(g)
@@ -55,7 +56,8 @@ class Gradient:
         self.below = low - self.address
         self.length = high - low
         self.scratch = operand.scratch
-        self.kept: Any = None if library(given) in ORDERED else given
+        self.ordered = library(given) in ORDERED
+        self.kept: Any = None if self.ordered else given
 
 
 class Table:
@@ -70,7 +72,7 @@ class Table:
         for place, index in enumerate(order):
             self.places[index] = place
         self.launches: list[tuple[int, Launch]] = []
-        self.fresh = self.stale = False
+        self.stale = False
         active = [row for index in order if (row := rows[index]) is not None]
         if active:
             where = active[0].walk.place
@@ -96,18 +98,17 @@ class Table:
             table[place, kernels.FIRST] = total - first[row.job]
             counts[place] = -(-n // tile)
             total += int(counts[place])
-        self.table = table
-        self.tiles = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
-        self.addresses = np.zeros(len(rows), np.int64)
-        self.on_device = [
-            self.device.empty(array.shape, array.dtype)
-            for array in (self.table, self.addresses, self.tiles)
-        ]
         with self.device.current():
             self.ring = device.driver.pinned((RING, len(rows)))
             self.events = [device.driver.Event() for _ in range(RING)]
         self.turn = 0
-        self.fresh = self.stale = True
+        self.addresses = [0] * len(rows)
+        self.stale = True
+        self.on_device = [
+            self.device.load(table),
+            self.device.empty(self.ring[0].shape, self.ring.dtype),
+            self.device.load(np.repeat(np.arange(len(rows), dtype=np.int32), counts)),
+        ]
         at, gradients, tiles = map(address, self.on_device)
         ends = [*first[1:], total]
         for index, job in enumerate(jobs):
@@ -123,6 +124,7 @@ class Table:
 
     def _point(self, index: int, to: int) -> None:
         place = self.places[index]
+        assert place is not None
         if self.addresses[place] != to:
             self.addresses[place] = to
             self.stale = True
@@ -132,21 +134,21 @@ class Table:
             known, g = self.known[index], grads[index]
             if known is None and g is None:
                 continue
-            if known is None or g is None or not self._takes(index, known, g):
+            if known is None or g is None:
+                return index
+            to, layout = glance(g)
+            if layout != known.layout:
+                return index
+            if to != known.address and not self._moves(index, known, g, to):
                 return index
         return len(grads)
 
-    def _takes(self, index: int, known: Gradient, g: Any) -> bool:
-        """Whether `g` will do, as it is where another was that will, or lies like that."""
-        to, layout = glance(g)
-        if layout != known.layout:
-            return False
-        if to == known.address:
-            return True
+    def _moves(self, index: int, known: Gradient, g: Any, to: int) -> bool:
+        """Whether `g` will do where it is, as it lies like another that did."""
         if known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
             return False
-        if library(g) not in ORDERED:  # whose layouts say nothing of the device
-            if device.ordinal(g) != self.device.ordinal:
+        if not known.ordered:  # whose layouts say nothing of the device
+            if device.driver.several() and device.driver.ordinal(to) != self.device.ordinal:
                 return False
             known.kept = g
         known.address = to
@@ -163,11 +165,11 @@ class Table:
             return
         with self.device.current():
             stream = self.device.stream()
-            if self.fresh:
-                table, _, tiles = map(address, self.on_device)
-                device.driver.upload(table, self.table, stream)
-                device.driver.upload(tiles, self.tiles, stream)
-                self.fresh = False
+            if device.driver.recorded(stream):
+                raise RuntimeError(
+                    "a step cannot be part of a CUDA graph, which would repeat it with the same "
+                    "t and learning rate; step outside of the graph"
+                )
             if self.stale:
                 self._send_addresses(stream)
             for index, launch in self.launches:

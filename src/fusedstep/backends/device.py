@@ -95,7 +95,7 @@ class Device:
             return
         with self.current():
             stream = self.stream()
-            count, axes = self._axes(to, source, stream)
+            count, axes = self._axes(to, source)
             kernel(kernels.copying(to.dtype), self.ordinal).launch(
                 -(-to.size // THREADS),
                 THREADS,
@@ -103,15 +103,19 @@ class Device:
                 (axes, count, address(to), address(source), to.size),
             )
 
-    def _axes(self, to: Array, source: Array, stream: int) -> tuple[int, int]:
+    def _axes(self, to: Array, source: Array) -> tuple[int, int]:
         """The axes of a copy on the device, uploaded the first time: how many, and where."""
         key = to.shape, to.strides, source.strides
         if key not in self.axes:
-            table = np.array([*zip(*key, strict=True)][::-1], np.int64)
-            made = self.empty(table.shape, table.dtype)
-            driver.upload(address(made), table, stream)
-            self.axes[key] = len(table), address(made), made
+            table = self.load(np.array([*zip(*key, strict=True)][::-1], np.int64))
+            self.axes[key] = len(table), address(table), table
         return self.axes[key][:2]
+
+    def load(self, source: Array) -> Array:
+        """A copy here of a NumPy array, to be read on any stream."""
+        made = self.empty(source.shape, source.dtype)
+        self.write(made, source)
+        return made
 
     def read(self, array: Array) -> Array:
         order = _order(array)

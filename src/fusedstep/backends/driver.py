@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from cuda.bindings import __version__ as bindings_version
 from cuda.bindings import driver
 from cuda.core import Linker, LinkerOptions, ObjectCode
 from numba import __version__ as numba_version
@@ -40,6 +41,12 @@ def _done(answer: tuple[Any, ...]) -> Any:
 
 
 # ---- devices ----
+
+
+@cache
+def several() -> bool:
+    """Whether there is more than one device."""
+    return len(cuda.gpus) > 1
 
 
 def ordinal(address: int) -> int:
@@ -94,7 +101,8 @@ def zero(address: int, size: int, stream: int) -> None:
 def upload(address: int, source: Array, stream: int) -> None:
     """Copy contiguous host memory to the device, in the order of the stream.
 
-    Memory that is not pinned may change as soon as this returns.
+    The memory must stay as it is until then: a device that reads any host memory by itself
+    need not have read it when this returns, whether it is pinned or not.
     """
     _done(driver.cuMemcpyHtoDAsync(address, source.ctypes.data, source.nbytes, stream))
 
@@ -106,6 +114,12 @@ def download(to: Array, address: int, stream: int) -> None:
 
 def synchronize(stream: int) -> None:
     _done(driver.cuStreamSynchronize(stream))
+
+
+def recorded(stream: int) -> bool:
+    """Whether what is put on the stream is not run but recorded, for a CUDA graph."""
+    runs = driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
+    return bool(_done(driver.cuStreamIsCapturing(stream)) != runs)
 
 
 class Event:
@@ -129,8 +143,8 @@ class Kernel:
     """The kernel of a module, compiled and loaded on one device."""
 
     def __init__(self, module: ModuleType, ordinal: int) -> None:
-        entry, cubin = _compiled(module, ordinal)
         with current(ordinal):
+            entry, cubin = _compiled(module, ordinal)
             # It stays loaded: there are few, and a process keeps what it has loaded to the end.
             image = np.frombuffer(cubin, np.uint8)
             loaded = _done(driver.cuModuleLoadData(image.ctypes.data))
@@ -153,12 +167,15 @@ def _compiled(module: ModuleType, ordinal: int) -> tuple[bytes, bytes]:
     """The name of a module's kernel, and its code for a device, which is kept beside its text.
 
     The code is linked here and not by the driver, which cannot read PTX newer than itself,
-    and without optimisation at link time, so it is what the PTX says.
+    and without optimisation at link time, so it is what the PTX says. Neither can a driver
+    load code that was linked for a later CUDA than its own, so the bindings, whose version
+    begins with CUDA's, are in the name, too.
     """
     cc = tuple(cuda.gpus[ordinal].compute_capability)
     arch = f"sm_{cc[0]}{cc[1]}"
     assert module.__file__ is not None
-    path = Path(module.__file__).with_suffix(f".{numba_version}-{numba_cuda_version}.{arch}")
+    made_by = f"{numba_version}-{numba_cuda_version}-{bindings_version}"
+    path = Path(module.__file__).with_suffix(f".{made_by}.{arch}")
     if not path.exists():
         ptx = kernels.ptx(module, cc)
         linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=arch))

@@ -27,6 +27,10 @@ class Memory:
         return np.array(type("Holder", (), {"__array_interface__": described}))
 
 
+def several() -> bool:
+    return False
+
+
 def ordinal(address: int) -> int:
     return 0
 
@@ -71,6 +75,10 @@ def download(to: Array, address: int, stream: int) -> None:
 
 def synchronize(stream: int) -> None:
     pass
+
+
+def recorded(stream: int) -> bool:
+    return False
 
 
 class Event:
