@@ -128,6 +128,22 @@ def test_inspect_prints_ptx(capsys: pytest.CaptureFixture[str]) -> None:
     ptx = capsys.readouterr().out
     assert ".target sm_80" in ptx
     assert "mul.rn.f32" in ptx
+    assert ".visible .entry fusedstep_sgd_float32_cuda_" in ptx
+
+
+def test_a_reader_may_leave_before_the_end() -> None:
+    command = f"{sys.executable} -m fusedstep inspect adamw --source | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, encoding="utf-8")
+    assert done.stdout.startswith('"""The kernel adamw_mv_float32_cuda')
+    assert done.stderr == ""
+
+
+def test_inspect_has_the_rules_that_are_written_as_users_are() -> None:
+    from fusedstep import inspection, rules
+
+    assert {*inspection.SHIPPED.values()} == {f"fusedstep.rules:{name}" for name in rules.__all__}
+    for name in inspection.SHIPPED:
+        assert main(["inspect", name, "--source"]) == 0
 
 
 @pytest.mark.parametrize(

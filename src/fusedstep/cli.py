@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -23,14 +24,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.command == "info":
-        return _info()
-    if options.command == "demo":
-        return _demo(options)
-    if options.command == "inspect":
-        return _inspect(options)
-    parser.print_help()
-    return 0
+    commands = {"info": _info, "demo": _demo, "inspect": _inspect}
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        status = commands[options.command](options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `fusedstep inspect adamw | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     look.add_argument(
         "rule",
         metavar="RULE",
-        help="sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, or `module:Name` for a rule "
-        "of your own",
+        help="sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw; lion, nadam, radam, adamax, "
+        "adan; or `module:Name` for a rule of your own",
     )
     look.add_argument(
         "--option",
@@ -105,7 +109,7 @@ def _picture(text: str) -> Path:
     return path
 
 
-def _info() -> int:
+def _info(options: argparse.Namespace) -> int:
     try:
         print(info())
     except ValueError as error:  # of the environment: FUSEDSTEP_ISA or FUSEDSTEP_NUM_THREADS

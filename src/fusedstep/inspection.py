@@ -18,6 +18,11 @@ from fusedstep.structure import quoted
 
 RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 
+SHIPPED = {
+    name.lower(): f"fusedstep.rules:{name}" for name in ("Lion", "NAdam", "RAdam", "Adamax", "Adan")
+}
+"""Rules that the package has as a user would."""
+
 OPTIONAL = {
     "adagrad": {"inside": ""},
     "rmsprop": {"inside": "", "centered": "a", "momentum": "b"},
@@ -49,6 +54,7 @@ def ptx(name: str, options: Sequence[str], dtype: str, cc: str) -> str:
 
 
 def _job(name: str, options: Sequence[str], dtype: str) -> Job:
+    name = SHIPPED.get(name, name)
     rule = _own(name) if ":" in name else _packages(name, options)
     if ":" in name and options:
         raise ValueError(f"--option {options[0]} is not one of {name}; leave it out")
@@ -58,8 +64,8 @@ def _job(name: str, options: Sequence[str], dtype: str) -> Job:
 def _packages(name: str, options: Sequence[str]) -> Rule:
     if name not in RULES:
         raise ValueError(
-            f"RULE {name!r} is unknown; pass one of {quoted(RULES)}, or `module:Name` for one of "
-            "your own"
+            f"RULE {name!r} is unknown; pass one of {quoted([*RULES, *SHIPPED])}, or "
+            "`module:Name` for one of your own"
         )
     optional = OPTIONAL.get(name, {})
     for option in options:

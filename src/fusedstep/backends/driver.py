@@ -144,11 +144,11 @@ class Kernel:
 
     def __init__(self, module: ModuleType, ordinal: int) -> None:
         with current(ordinal):
-            entry, cubin = _compiled(module, ordinal)
+            cubin = _compiled(module, ordinal)
             # It stays loaded: there are few, and a process keeps what it has loaded to the end.
             image = np.frombuffer(cubin, np.uint8)
             loaded = _done(driver.cuModuleLoadData(image.ctypes.data))
-            self.function = _done(driver.cuModuleGetFunction(loaded, entry))
+            self.function = _done(driver.cuModuleGetFunction(loaded, module.__name__.encode()))
         self.types = tuple(C_TYPES[name] for name in kernels.types(module))
 
     def launch(
@@ -163,8 +163,8 @@ class Kernel:
         )
 
 
-def _compiled(module: ModuleType, ordinal: int) -> tuple[bytes, bytes]:
-    """The name of a module's kernel, and its code for a device, which is kept beside its text.
+def _compiled(module: ModuleType, ordinal: int) -> bytes:
+    """The code of a module's kernel for a device, which is kept beside its text.
 
     The code is linked here and not by the driver, which cannot read PTX newer than itself,
     and without optimisation at link time, so it is what the PTX says. Neither can a driver
@@ -179,6 +179,5 @@ def _compiled(module: ModuleType, ordinal: int) -> tuple[bytes, bytes]:
     if not path.exists():
         ptx = kernels.ptx(module, cc)
         linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=arch))
-        generate.write(path, kernels.entry(ptx).encode() + b"\n" + linker.link("cubin").code)
-    entry, _, cubin = path.read_bytes().partition(b"\n")
-    return entry, cubin
+        generate.write(path, linker.link("cubin").code)
+    return path.read_bytes()

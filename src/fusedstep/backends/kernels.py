@@ -205,20 +205,18 @@ def _digest() -> str:
 
 
 def ptx(module: ModuleType, cc: tuple[int, int]) -> str:
-    """A module's kernel as PTX for a compute capability. No device is needed."""
+    """A module's kernel as PTX for a compute capability. No device is needed.
+
+    It has the module's name there, in place of the long one that Numba gives it.
+    """
     from numba import cuda
 
     compiled, _ = cuda.compile_ptx(module.run, module.SIGNATURE, cc=cc)
-    return str(compiled)
+    found = re.search(r"\.visible \.entry (\w+)\(", compiled)
+    assert found is not None
+    return str(compiled).replace(found[1], module.__name__)
 
 
 def types(module: ModuleType) -> list[str]:
     """Of a kernel's arguments."""
     return re.findall(r"(\w+)[,)]", module.SIGNATURE)
-
-
-def entry(ptx: str) -> str:
-    """The name of the kernel in its PTX."""
-    found = re.search(r"\.visible \.entry (\w+)\(", ptx)
-    assert found is not None
-    return found[1]
