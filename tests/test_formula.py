@@ -573,7 +573,6 @@ def test_a_class_is_described_by_its_function() -> None:
         "(params, lr=0.5, weight_decay=0.0, *, maximize=False, l1=0.0, backend='auto')"
     )
     assert "Average, and count." in pydoc.render_doc(Own)
-    assert "Own(params, lr=1.0, beta=0.75" in pydoc.render_doc(Own)
     assert repr(Plain(np.zeros(2))).startswith("Plain([<group of 1 parameters: lr=0.5")
 
 

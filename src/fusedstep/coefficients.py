@@ -9,11 +9,14 @@ the update rule, its state arrays and its variant, and `..._scalars`, which also
 counted from 1, and returns the members of `Scalars` that the rule reads, by name.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from math import sqrt
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from fusedstep.formula import Formula
+if TYPE_CHECKING:
+    from fusedstep.formula import Formula
 
 Hyperparameters = Mapping[str, Any]
 

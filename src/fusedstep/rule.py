@@ -9,12 +9,11 @@ from functools import partial
 from keyword import iskeyword
 from numbers import Real
 from types import SimpleNamespace
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from fusedstep.coefficients import Hyperparameters, Rule, Values, gradient_scalars
-from fusedstep.formula import Formula, read
 from fusedstep.hyperparameters import (
     EACH,
     Check,
@@ -27,8 +26,11 @@ from fusedstep.hyperparameters import (
 )
 from fusedstep.optimizer import Optimizer
 from fusedstep.plan import MOST_STATES
-from fusedstep.source import Function
 from fusedstep.structure import describe, quoted
+
+if TYPE_CHECKING:
+    from fusedstep.formula import Formula
+    from fusedstep.source import Function
 
 Prepare: TypeAlias = Callable[[Any, int], Mapping[str, float]]
 
@@ -126,6 +128,8 @@ def rule(
                 f"{function.__name__} has the arguments {quoted(found)}; with state={names!r} "
                 f"define it as `def {function.__name__}({', '.join(expected)})`"
             )
+        from fusedstep.formula import read  # a fifth of the import, and few define rules
+
         scalars = _Scalars(function.__name__, own, prepare)
         formula = read(function, scalars.members, results=1 + len(names))
         scalars.read(formula)
