@@ -16,7 +16,11 @@ from fusedstep.optimizer import Optimizer
 from fusedstep.plan import Job
 from fusedstep.structure import quoted
 
-RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+RULES = [
+    name
+    for name, function in vars(rules).items()
+    if inspect.isfunction(function) and "inside" in inspect.signature(function).parameters
+]
 
 SHIPPED = {
     name.lower(): f"fusedstep.rules:{name}" for name in ("Lion", "NAdam", "RAdam", "Adamax", "Adan")
