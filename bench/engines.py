@@ -13,19 +13,9 @@ import argparse
 from functools import partial
 
 import numpy as np
-from step import medians
+from step import CASES, medians
 
 import fusedstep as fs
-
-# tensors × elements, calls in a turn, turns
-CASES = [
-    (1, 1_000, 200, 300),
-    (1, 100_000, 20, 200),
-    (1, 1_000_000, 4, 200),
-    (1, 16_000_000, 1, 40),
-    (1_000, 1_000, 4, 100),
-    (10_000, 100, 2, 100),
-]
 
 
 def prepare(h, t):  # type: ignore[no-untyped-def]
