@@ -180,3 +180,12 @@ def test_many_tensors_share_one_kernel() -> None:
     for _ in range(3):
         optimizer.step([np.ones_like(p) for p in params])
     assert numba.kernel.cache_info().misses - before <= 1
+
+
+def test_what_a_kernel_is_made_of_is_in_its_text() -> None:
+    """So that what is kept of it is not taken for one that is made of other parts."""
+    from fusedstep.backends import generate, numba
+    from fusedstep.coefficients import Rule
+    from fusedstep.plan import Job
+
+    assert generate.digest("cpu.py") in numba.text(Job(Rule("sgd"), np.dtype(np.float32)))

@@ -136,12 +136,12 @@ def _call(name: str, *arguments: ast.expr) -> ast.expr:
 @cache
 def load(name: str, text: str) -> ModuleType:
     """The module of that text, with a file that Numba can keep its results beside."""
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    key = _hash(text.encode())
     short = re.sub(r"[^A-Za-z0-9_]", "", name)[:60]  # a path may not be long, Numba adds to it
-    path = _folder() / f"{short}-{digest}.py"
+    path = _folder() / f"{short}-{key}.py"
     if not _holds(path, text):
         write(path, text.encode())
-    module = ModuleType(f"fusedstep_{short}_{digest}")
+    module = ModuleType(f"fusedstep_{short}_{key}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
     exec(compile(text, path, "exec"), vars(module))
@@ -154,6 +154,19 @@ def _holds(path: Path, text: str) -> bool:
         return path.read_bytes() == text.encode()
     except FileNotFoundError:
         return False
+
+
+@cache
+def digest(name: str) -> str:
+    """Of a file beside this one, for the text of a module that is made of it.
+
+    What is kept of a module is kept by its text, which must tell its parts, too.
+    """
+    return _hash(Path(__file__).with_name(name).read_bytes())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def write(path: Path, content: bytes) -> None:

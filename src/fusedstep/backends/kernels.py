@@ -10,12 +10,10 @@ row, an int32. So tensors of any size fill the device, and thousands of them are
 from __future__ import annotations
 
 import ast
-import hashlib
 import re
 import textwrap
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -135,7 +133,7 @@ def text(job: Job) -> str:
     head = HEAD.format(
         title=title(job),
         dtype=job.dtype.name,
-        digest=_digest(),
+        digest=generate.digest("gpu.py"),
         types=", ".join([job.dtype.name] * len(names)),
         names=names,
     )
@@ -148,7 +146,8 @@ def text(job: Job) -> str:
 @cache
 def copying(dtype: np.dtype[Any]) -> ModuleType:
     """The module of the kernel that copies between strided arrays."""
-    return generate.load(f"copy_{dtype.name}_cuda", COPY.format(dtype=dtype.name, digest=_digest()))
+    text = COPY.format(dtype=dtype.name, digest=generate.digest("gpu.py"))
+    return generate.load(f"copy_{dtype.name}_cuda", text)
 
 
 def _run(job: Job, rule: str, gradient: str) -> str:
@@ -195,13 +194,6 @@ def _run(job: Job, rule: str, gradient: str) -> str:
 
 def _lines(lines: Sequence[str], indent: int) -> str:
     return textwrap.indent("\n".join(lines), " " * indent)
-
-
-@cache
-def _digest() -> str:
-    """Of gpu.py: what is kept of a kernel is kept by its text, which must tell its parts too."""
-    source = Path(__file__).with_name("gpu.py").read_bytes()
-    return hashlib.sha256(source).hexdigest()[:16]
 
 
 def ptx(module: ModuleType, cc: tuple[int, int]) -> str:

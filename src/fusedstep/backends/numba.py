@@ -1,7 +1,7 @@
 """The "numba" engine: kernels that Numba compiles from rules.py, or from a user's own rule.
 
 They are C callbacks of the very type of the C engine's kernels, so the C runner runs them
-too, with its threads; where it was not built, loop.py does, on one thread.
+too, with its threads; where it was not built, loop.py does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ except ImportError:  # dispatch.info() says why
     from fusedstep.backends.loop import Runner  # type: ignore[assignment]
 
 MODULE = '''\
-"""The kernel {title}: formulas as fusedstep read them, and the loop over a row's elements."""
+"""The kernel {title}: formulas as fusedstep read them, and the loop over a row's elements.
+
+It is made of fusedstep.backends.cpu {digest}.
+"""
 
 from collections import namedtuple
 from math import sqrt
@@ -91,6 +94,7 @@ def text(job: Job) -> str:
     arguments = [p, f"{functions.names[gradient]}({p}, {g}, h)", *states]
     return MODULE.format(
         title=title(job),
+        digest=generate.digest("cpu.py"),
         dtype=job.dtype.name,
         names=names,
         functions=functions.text,
