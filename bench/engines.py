@@ -13,7 +13,7 @@ import argparse
 from functools import partial
 
 import numpy as np
-from step import CASES, medians
+from step import CASES, medians, problem
 
 import fusedstep as fs
 
@@ -48,9 +48,7 @@ def main() -> None:
     print(f"{'tensors':>8} {'elements':>11} {'C':>9} {'Numba':>9} {'own rule':>9}", end="")
     print("  Numba/C  own/C")
     for count, n, calls, turns in CASES:
-        rng = np.random.default_rng(0)
-        params = [rng.standard_normal(n, np.float32) for _ in range(count)]
-        grads = [rng.standard_normal(n, np.float32) for _ in range(count)]
+        params, grads = problem(count, n)
         optimizers = [
             fs.AdamW(params, backend="c"),
             fs.AdamW(params, backend="numba"),

@@ -12,6 +12,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from limit import bare_call, limit_of
@@ -41,6 +42,13 @@ def medians(contestants: Sequence[Callable[[], None]], calls: int, turns: int) -
     return [statistics.median(taken) * 1e6 for taken in times]
 
 
+def problem(count: int, n: int) -> tuple[list[Any], list[Any]]:
+    """So many parameters of n elements, and their gradients."""
+    rng = np.random.default_rng(0)
+    params = [rng.standard_normal(n, np.float32) for _ in range(count)]
+    return params, [rng.standard_normal(n, np.float32) for _ in range(count)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=float, default=1.0, help="a factor on the turns")
@@ -50,9 +58,7 @@ def main() -> None:
     print(f"{'tensors':>8} {'elements':>11} {'step':>9} {'C call':>9} {'limit':>9}", end="")
     print("  step - call  step/limit  call/limit  GB/s")
     for count, n, calls, turns in CASES:
-        rng = np.random.default_rng(0)
-        params = [rng.standard_normal(n, np.float32) for _ in range(count)]
-        grads = [rng.standard_normal(n, np.float32) for _ in range(count)]
+        params, grads = problem(count, n)
         optimizer = fs.AdamW(params, backend="c")
         optimizer.step(grads)
         contestants = [lambda: optimizer.step(grads), bare_call(optimizer), limit_of(optimizer)]  # noqa: B023

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from math import cos, pi
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,17 @@ import pytest
 from cases import DTYPES, OWN_BASES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
 from conftest import ENGINES
 from oracle import Trajectory
-from test_trajectories import STEPS, TOLERANCE, assert_agree, problem, walk, walk_in_torch
+from test_trajectories import (
+    STEPS,
+    TOLERANCE,
+    assert_agree,
+    assert_follows,
+    assert_follows_under_a_schedule,
+    for_each,
+    problem,
+    walk,
+    walk_in_torch,
+)
 
 from fusedstep import rules
 
@@ -38,10 +47,6 @@ for_each_rule = pytest.mark.parametrize("optimizer", ORACLES, ids=lambda o: o.__
 for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o: o.__name__)
 
 
-def for_each(cases: list[Case]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
-
-
 @pytest.fixture(scope="module")
 def torch() -> Iterator[Any]:
     """Torch, with float64 for the scalars that it keeps in its default dtype."""
@@ -58,24 +63,13 @@ def torch() -> Iterator[Any]:
 @on_each_engine
 @for_each(OWN_CASES)
 def test_float64_follows_the_papers(case: Case, backend: str) -> None:
-    start, gradients = problem(np.float64)
-    actual = walk(case, backend, start, gradients)
-    expected = ORACLES[case.optimizer](start, gradients, **case.options)
-    assert_agree(actual, expected, start, TOLERANCE)
+    assert_follows(ORACLES[case.optimizer], case, backend)
 
 
 @on_each_engine
 @for_each(OWN_BASES)
 def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
-    start, gradients = problem(np.float64)
-    warm_up_and_cosine = [
-        min(t / 10, 1) * (1 + cos(pi * t / STEPS)) / 2 for t in range(1, STEPS + 1)
-    ]
-    actual = walk(case, backend, start, gradients, warm_up_and_cosine)
-    expected = ORACLES[case.optimizer](
-        start, gradients, schedule=warm_up_and_cosine, **case.options
-    )
-    assert_agree(actual, expected, start, TOLERANCE)
+    assert_follows_under_a_schedule(ORACLES[case.optimizer], case, backend)
 
 
 @on_each_engine
@@ -217,3 +211,20 @@ def test_hyperparameters_are_checked(optimizer: Any) -> None:
         optimizer(p, weight_decay=-0.1)
     with pytest.raises(ValueError, match="holds the package's own rules alone"):
         optimizer(p, backend="c")
+
+
+@on_each_engine
+def test_scalars_are_prepared_once_a_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each gradient is looked at anew."""
+    optimizer = rules.NAdam(np.ones(3), backend=backend)
+    scalars = rules.NAdam._scalars
+    calls: list[int] = []
+
+    def counting(h: Any, t: int) -> Any:
+        calls.append(t)
+        return scalars(h, t)
+
+    monkeypatch.setattr(rules.NAdam, "_scalars", staticmethod(counting))
+    for _ in range(3):
+        optimizer.step(np.ones(3))
+    assert calls == [1, 2, 3]

@@ -136,27 +136,35 @@ def assert_agree(
         )
 
 
-@on_each_backend
-@for_each(CASES)
-def test_float64_follows_the_papers(case: Case, backend: str) -> None:
+def assert_follows(paper: Callable[..., Trajectory], case: Case, backend: str) -> None:
     start, gradients = problem(np.float64)
     actual = walk(case, backend, start, gradients)
-    expected = ORACLES[case.optimizer](start, gradients, **case.options)
+    expected = paper(start, gradients, **case.options)
     assert_agree(actual, expected, start, TOLERANCE)
 
 
-@on_each_backend
-@for_each(BASES)
-def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
+def assert_follows_under_a_schedule(
+    paper: Callable[..., Trajectory], case: Case, backend: str
+) -> None:
     start, gradients = problem(np.float64)
     warm_up_and_cosine = [
         min(t / 10, 1) * (1 + cos(pi * t / STEPS)) / 2 for t in range(1, STEPS + 1)
     ]
     actual = walk(case, backend, start, gradients, warm_up_and_cosine)
-    expected = ORACLES[case.optimizer](
-        start, gradients, schedule=warm_up_and_cosine, **case.options
-    )
+    expected = paper(start, gradients, schedule=warm_up_and_cosine, **case.options)
     assert_agree(actual, expected, start, TOLERANCE)
+
+
+@on_each_backend
+@for_each(CASES)
+def test_float64_follows_the_papers(case: Case, backend: str) -> None:
+    assert_follows(ORACLES[case.optimizer], case, backend)
+
+
+@on_each_backend
+@for_each(BASES)
+def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
+    assert_follows_under_a_schedule(ORACLES[case.optimizer], case, backend)
 
 
 @on_each_backend

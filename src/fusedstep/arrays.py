@@ -76,10 +76,15 @@ class Operand:
         self.place.copy(self.laid, self.flat.reshape(self.laid.shape))
 
 
+def address(array: Array) -> int:
+    """Of an array's first element."""
+    return int(array.__array_interface__["data"][0])
+
+
 def extent(array: Array) -> tuple[int, int]:
     """The addresses of an array's lowest byte and of the one past its highest."""
     if array.flags.forc:  # contiguous, in either order
-        low: int = array.__array_interface__["data"][0]
+        low = address(array)
         return low, low + array.nbytes
     return byte_bounds(array)
 

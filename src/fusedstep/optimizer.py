@@ -105,9 +105,10 @@ class Optimizer:
         versions = [group.version for group in self._groups]
         if versions != self._versions and not self._keeps_rules(versions):
             self._lay_out(flat)
-        if (taken := self._plan.take_and_run(flat, self._values())) < len(flat):
+        plan, values = self._plan, self._values()
+        if (taken := plan.take_and_run(flat, values)) < len(flat):
             self._look_at(flat, taken)
-            self._plan.run(self._values())
+            self._plan.run(values if self._plan is plan else self._values())
         for cohort in self._cohorts:
             cohort.t += 1
 

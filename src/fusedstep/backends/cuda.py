@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep.arrays import Array, Operand, Written, extent
+from fusedstep.arrays import Array, Operand, Written, address, extent
 from fusedstep.backends import device, formulas, kernels
-from fusedstep.backends.device import Device, address
+from fusedstep.backends.device import Device
 from fusedstep.coefficients import Values
 from fusedstep.interface import glance, library, owner
 from fusedstep.plan import Job, Row

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fusedstep import interface
+from fusedstep.arrays import address
 from fusedstep.backends import kernels
 from fusedstep.backends.available import simulated
 from fusedstep.interface import Array
@@ -164,10 +165,6 @@ def ordinal(array: Any) -> int:
     if package == "cupy":
         return int(array.device.id)
     return int(driver.ordinal(getattr(array, interface.ATTRIBUTE)["data"][0]))
-
-
-def address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 @cache

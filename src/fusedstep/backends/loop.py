@@ -19,7 +19,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from fusedstep import threads
-from fusedstep.arrays import Array, Operand, Written
+from fusedstep.arrays import Array, Operand, Written, address
 from fusedstep.backends.crew import crew
 from fusedstep.coefficients import Values
 from fusedstep.plan import MOST_STATES, Careful, Job, Row
@@ -79,10 +79,6 @@ class Runner(Careful):
         taken = np.zeros(1, np.int64)
         task = partial(_run, self.table, self.kernels, self.scalars, self.total, taken)
         crew.run(task, 1 if self.total < WORTH_SHARING else threads.get_num_threads())
-
-
-def address(array: Array) -> int:
-    return int(array.ctypes.data)
 
 
 @intrinsic

@@ -13,7 +13,7 @@ import numpy as np
 
 from fusedstep import threads
 from fusedstep._engine import ffi, lib
-from fusedstep.arrays import Array, Operand, Written, extent
+from fusedstep.arrays import Array, Operand, Written, address, extent
 from fusedstep.coefficients import Values
 from fusedstep.plan import Job, Row
 
@@ -80,7 +80,7 @@ class Runner:
         header = self.headers[index]
         self.c_rows[header.row].g = ffi.from_buffer(operand.flat)
         self.layouts[index] = ffi.new("intptr_t[]", [*g.shape, *g.strides])
-        header.data = g.__array_interface__["data"][0]
+        header.data = address(g)
         header.scratch = operand.scratch
         header.ndim = g.ndim
         header.layout = self.layouts[index]
