@@ -8,16 +8,21 @@ typedef struct {
 } fs_scalars;
 #undef real
 
-enum { FS_STATES = 8 }; /* the most state arrays that a rule may have */
+enum {
+    FS_STATES = 8,   /* the most state arrays that a rule may have */
+    FS_BLOCK = 4096, /* elements whose squares are summed together */
+    FS_SUMS = 3,     /* sums of a block: see squares in kernels.inc */
+};
 
 /* One tensor. All arrays hold `n` elements, contiguous and in the same order. */
 typedef struct {
     void *p;
-    const void *g;
+    void *g;            /* written only to zero it */
     void *s[FS_STATES]; /* in the order of the rule's letters; unused ones NULL */
+    void *ema;          /* the moving average of p, or NULL */
+    double *sums;       /* FS_SUMS for each block of g */
     int64_t n;
-    int64_t start; /* elements in the rows before this one */
-    int64_t job;   /* index of its kernel and scalars */
+    int64_t job; /* index of its kernels and scalars */
 } fs_row;
 
 /* Elements [begin, end) of one tensor. A kernel may also come from elsewhere:
@@ -27,6 +32,7 @@ typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const v
 /* What rows of the same hyperparameters and step count share. */
 typedef struct {
     fs_kernel kernel;
+    fs_kernel squares;   /* sums the squares of g into the row's sums; begins with a block */
     const void *scalars; /* fs_scalars, for the kernels of this library */
     int64_t itemsize;    /* of p, in bytes */
 } fs_job;
@@ -55,33 +61,40 @@ typedef struct {
     uintptr_t dtype, type; /* its dtype object and its type */
 } fs_header;
 
-/* One step of everything: rows in order of `start`, a header for each parameter,
- * and the memory that the step writes: range i begins at lows[i], which ascend, and
- * highs[i] is the farthest end of those up to i. */
+/* One step of everything: rows, how much there is before each and in all, a header
+ * for each parameter, and the memory that the step writes: range i begins at lows[i],
+ * which ascend, and highs[i] is the farthest end of those up to i. */
 typedef struct {
     const fs_job *jobs;
     fs_row *rows;
     int64_t nrows;
+    const int64_t *elements, *blocks; /* before each row, and at the end of all */
+    int zeroes;                       /* whether this step leaves zeros in place of gradients */
+    int64_t moves;                    /* how often a gradient was found at another address */
     fs_header *headers;
     int64_t nheaders;
     const intptr_t *lows, *highs;
     int64_t nranges;
-    fs_pace pace;
+    fs_pace pace, squares_pace;
 } fs_table;
 
+/* Sum the squares of the gradients, block by block, on up to `threads` threads. */
+void fs_squares(fs_table *table, int threads);
+
 /* Run the table on up to `threads` threads. */
-void fs_step(fs_table *table, int threads);
+void fs_step(fs_table *table, int threads, int zeroes);
 
 /* Take over the gradients in `list`, the address of a Python list, from the one at
  * `start` on. Returns the index of the first that is not as its header says, for
  * Python to look at, or nheaders. */
-int64_t fs_take(fs_table *table, uintptr_t list, int64_t start);
+int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 
-/* Take over all of `list` and run; nothing is run if the index returned is not nheaders. */
+/* Take over all of `list` and run, without zeroes; nothing is run if the index returned is not
+ * nheaders. */
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads);
 
-/* The kernel of a rule in the instruction set in force, or NULL. Bit k of `has`
- * says that state array k is there; `inside` puts eps under the root. */
+/* The kernel of a rule, or "squares", in the instruction set in force, or NULL. Bit k
+ * of `has` says that state array k is there; `inside` puts eps under the root. */
 fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int inside);
 
 /* Instruction sets: the names compiled in (NULL past the last), whether this

@@ -46,6 +46,8 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         !equal(known->layout, PyArray_DIMS(array), known->ndim) ||
         !equal(known->layout + known->ndim, PyArray_STRIDES(array), known->ndim))
         return 0;
+    if (table->zeroes && !(PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE))
+        return 0;
     intptr_t data = (intptr_t)PyArray_DATA(array);
     if (data == known->data)
         return 1;
@@ -54,12 +56,14 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         !lies_clear(table, low, low + known->bytes))
         return 0;
     known->data = data;
-    table->rows[known->row].g = (const void *)low;
+    table->rows[known->row].g = (void *)low;
+    table->moves++;
     return 1;
 }
 
-int64_t fs_take(fs_table *table, uintptr_t list, int64_t start) {
+int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     int64_t at = start;
+    table->zeroes = zeroes;
     PyGILState_STATE gil = PyGILState_Ensure();
     int64_t n = PyList_Size((PyObject *)list);
     while (at < n && at < table->nheaders &&

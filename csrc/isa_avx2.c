@@ -1,5 +1,5 @@
 /* AVX2: vectors of 256 bits. FMA is left out: nothing may be contracted. */
-#include "dtypes.h"
+#include "squares.h"
 
 #ifdef __x86_64__
 #ifdef __clang__

@@ -1,5 +1,5 @@
 /* AVX-512 as every CPU since Skylake-SP and Zen 4 has it: vectors of 512 bits. */
-#include "dtypes.h"
+#include "squares.h"
 
 #ifdef __x86_64__
 #ifdef __clang__

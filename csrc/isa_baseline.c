@@ -1,5 +1,5 @@
 /* What every CPU of the architecture runs: SSE2 on x86-64, NEON on arm64. */
-#include "dtypes.h"
+#include "squares.h"
 
 #define ISA baseline
 #include "instantiate.inc"

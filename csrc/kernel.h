@@ -8,7 +8,13 @@
 
 #include "api.h"
 
-enum { RULE_STATES = 3 }; /* the most state arrays that one of rules.h has */
+enum {
+    RULE_STATES = 3, /* the most state arrays that one of rules.h has */
+    BARE,
+    NO_L1,
+    WHOLE,      /* prologues: nothing, all but L1, all */
+    LANES = 32, /* of a sum */
+};
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #ifdef __clang__

@@ -22,6 +22,9 @@
 static ALWAYS_INLINE real FN(sign)(real p) { return p != p ? p : (real)((p > 0) - (p < 0)); }
 
 static ALWAYS_INLINE real FN(gradient)(real p, real g, scalars h) {
+    g = h.unscale * g;
+    g = h.clip * g;
+    g = g > h.most ? h.most : g < -h.most ? -h.most : g;
     g = h.sign * g;
     if (h.l2 != 0)
         g = g + h.l2 * p;
@@ -106,6 +109,13 @@ RULE(adam) {
 RULE(adamw) {
     p = p * h.decay;
     return FN(adam)(p, g, state, h, has, inside);
+}
+
+/* After every rule, if it is switched on. */
+
+static ALWAYS_INLINE real FN(average)(real p, real ema, scalars h) {
+    ema = h.ema * ema + h.rest_ema * p;
+    return ema;
 }
 
 /* Every kernel: its name, rule, state arrays (bit k for state[k]), eps under the root. */

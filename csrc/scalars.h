@@ -4,6 +4,9 @@
  * compute dtype, so this list is read with `real` as double by Python's side of
  * the boundary and as each compute dtype by the rules.
  */
+real unscale;  /* 1 / scale */
+real clip;     /* what the gradient's norm is cut by */
+real most;     /* of a gradient's size; infinity is off */
 real sign;     /* +1, or -1 to maximize */
 real l2;       /* lambda of coupled L2; 0 is off */
 real l1;       /* lambda_1 of L1; 0 is off */
@@ -20,3 +23,5 @@ real rest2; /* 1 - beta_2 */
 real r;     /* 1 / sqrt(1 - beta_2^t) */
 real r2;    /* 1 / (1 - beta_2^t) */
 real eps;
+real ema;      /* the share of the average that is kept */
+real rest_ema; /* 1 - ema */

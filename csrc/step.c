@@ -1,43 +1,90 @@
 /*
- * One step of everything: the table's total work, cut into chunks that fit the
- * cache and may span or divide tensors, taken from an atomic counter by however
- * many threads turn up.
+ * One step of everything, and the sums of squares that may go before it: the table's
+ * total work, cut into chunks that fit the cache and may span or divide tensors,
+ * taken from an atomic counter by however many threads turn up.
  */
 #include "team.h"
 
 #include <fenv.h>
 #include <stdatomic.h>
+#include <string.h>
 
-/* In elements, but for the last. A float32 AdamW step takes some 3 us over 10,000. */
+/* In elements, unless said otherwise. A float32 AdamW step takes some 3 us over 10,000. */
 enum {
     WORTH_SHARING = 30000, /* a step below is done before a helper is up */
+    WORTH_SUMMING = 60000, /* and so are its sums of squares */
     SHARES = 8,            /* chunks for each thread: none waits long for another's last */
     LEAST = 2048,          /* a chunk: below, taking it costs as much as doing it */
     MOST = 16384,          /* and four float32 arrays of this many fill a quarter of an L2 */
     LONG = 1024,           /* a run from which an aligned start is worth a call of its own */
     LINE = 64,             /* bytes of a cache line, and of the widest vector */
+    MOST_BLOCKS = 64,      /* a chunk of sums */
+    ZEROED = 4096,         /* bytes of a gradient that are zeroed at once, while in the L1 */
 };
 
-typedef struct {
-    const fs_row *rows;
-    int64_t nrows;
-    const fs_job *jobs;
-    int64_t total, chunk; /* elements */
-    _Atomic int64_t next;
-} step;
+/* What a thread does with the units [begin, end) of a row. */
+typedef void (*row_task)(const fs_table *table, const fs_row *row, int64_t begin, int64_t end);
 
-/* The row that holds element `at` of the whole: the last that starts at or before it. */
-static int64_t row_at(const step *s, int64_t at) {
-    int64_t low = 0, high = s->nrows;
+typedef struct {
+    const fs_table *table;
+    const int64_t *starts; /* of each row, in units: elements or blocks */
+    row_task run;
+    int64_t total, chunk; /* units */
+    _Atomic int64_t next;
+} work;
+
+/* The row that holds unit `at` of the whole: the last that starts at or before it. */
+static int64_t row_at(const work *w, int64_t at) {
+    int64_t low = 0, high = w->table->nrows;
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
-        if (s->rows[middle].start <= at)
+        if (w->starts[middle] <= at)
             low = middle;
         else
             high = middle;
     }
     return low;
 }
+
+/* Units [from, to) of the whole. */
+static void run_chunk(const work *w, int64_t from, int64_t to) {
+    for (int64_t row = row_at(w, from); from < to; row++) {
+        int64_t start = w->starts[row], end = w->starts[row + 1];
+        int64_t stop = end < to ? end : to;
+        w->run(w->table, w->table->rows + row, from - start, stop - start);
+        from = stop;
+    }
+}
+
+/* Every thread of the team runs this until no chunk is left. The caller may have
+ * set another rounding or flush subnormals; the contract does neither. */
+static void run_chunks(void *arg) {
+    work *w = arg;
+    fenv_t environment;
+    fegetenv(&environment);
+    fesetenv(FE_DFL_ENV);
+    for (;;) {
+        int64_t from = atomic_fetch_add_explicit(&w->next, w->chunk, memory_order_relaxed);
+        if (from >= w->total)
+            break;
+        run_chunk(w, from, from + w->chunk < w->total ? from + w->chunk : w->total);
+    }
+    fesetenv(&environment);
+}
+
+static void share(work w, int64_t least, int64_t most, int threads, fs_pace *pace) {
+    w.total = w.starts[w.table->nrows];
+    w.chunk = w.total / ((int64_t)threads * SHARES);
+    w.chunk = w.chunk < least ? least : w.chunk > most ? most : w.chunk;
+    team_run(run_chunks, &w, threads, pace);
+}
+
+/* How many of `threads` are worth waking for work that pays off from so many elements on. */
+static int worth(const fs_table *table, int64_t elements, int threads) {
+    return table->elements[table->nrows] < elements ? 1 : threads;
+}
+
+/* ---- a step ---- */
 
 /* Where a cut before element `at` of a row really falls: where p enters a new
  * cache line, so that no vector of a long run straddles two. Any two chunks that
@@ -50,57 +97,57 @@ static int64_t cut(const fs_row *row, int64_t at, int64_t itemsize) {
     return at < row->n ? at : row->n;
 }
 
-static void run_row(const fs_row *row, int64_t begin, int64_t end, const fs_job *job) {
+static void run_kernel(const fs_job *job, const fs_row *row, int64_t begin, int64_t end) {
+    job->kernel(row, begin, end, job->scalars);
+}
+
+/* The gradient is zeroed piece by piece while it is still in the cache: one pass over
+ * memory, and faster there than stores among a kernel's own. */
+static void run_kernel_and_zero(const fs_job *job, const fs_row *row, int64_t begin, int64_t end) {
+    for (int64_t stop; begin < end; begin = stop) {
+        stop = begin + ZEROED / job->itemsize < end ? begin + ZEROED / job->itemsize : end;
+        run_kernel(job, row, begin, stop);
+        memset((char *)row->g + begin * job->itemsize, 0, (size_t)((stop - begin) * job->itemsize));
+    }
+}
+
+static void step_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {
+    const fs_job *job = table->jobs + row->job;
+    void (*run)(const fs_job *, const fs_row *, int64_t, int64_t) =
+        table->zeroes ? run_kernel_and_zero : run_kernel;
     int64_t first = cut(row, 1, job->itemsize);
     begin = cut(row, begin, job->itemsize);
     end = cut(row, end, job->itemsize);
     if (begin == 0 && end > LONG) {
-        job->kernel(row, 0, first, job->scalars);
+        run(job, row, 0, first);
         begin = first;
     }
     if (begin < end)
-        job->kernel(row, begin, end, job->scalars);
+        run(job, row, begin, end);
 }
 
-/* Elements [from, to) of the whole. */
-static void run_chunk(const step *s, int64_t from, int64_t to) {
-    for (const fs_row *row = s->rows + row_at(s, from); from < to; row++) {
-        int64_t stop = row->start + row->n < to ? row->start + row->n : to;
-        run_row(row, from - row->start, stop - row->start, s->jobs + row->job);
-        from = stop;
-    }
-}
-
-/* Every thread of the team runs this until no chunk is left. The caller may have
- * set another rounding or flush subnormals; the contract does neither. */
-static void run_chunks(void *arg) {
-    step *s = arg;
-    fenv_t environment;
-    fegetenv(&environment);
-    fesetenv(FE_DFL_ENV);
-    for (;;) {
-        int64_t from = atomic_fetch_add_explicit(&s->next, s->chunk, memory_order_relaxed);
-        if (from >= s->total)
-            break;
-        run_chunk(s, from, from + s->chunk < s->total ? from + s->chunk : s->total);
-    }
-    fesetenv(&environment);
-}
-
-void fs_step(fs_table *table, int threads) {
-    if (table->nrows == 0)
-        return;
-    const fs_row *last = table->rows + table->nrows - 1;
-    step s = {.rows = table->rows, .nrows = table->nrows, .jobs = table->jobs};
-    s.total = last->start + last->n;
-    s.chunk = s.total / ((int64_t)threads * SHARES);
-    s.chunk = s.chunk < LEAST ? LEAST : s.chunk > MOST ? MOST : s.chunk;
-    team_run(run_chunks, &s, s.total < WORTH_SHARING ? 1 : threads, &table->pace);
+void fs_step(fs_table *table, int threads, int zeroes) {
+    table->zeroes = zeroes;
+    work w = {.table = table, .starts = table->elements, .run = step_row};
+    share(w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->pace);
 }
 
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
-    int64_t taken = fs_take(table, list, 0);
+    int64_t taken = fs_take(table, list, 0, 0);
     if (taken == table->nheaders)
-        fs_step(table, threads);
+        fs_step(table, threads, 0);
     return taken;
+}
+
+/* ---- sums of squares ---- */
+
+static void sum_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {
+    const fs_job *job = table->jobs + row->job;
+    end = end * FS_BLOCK < row->n ? end * FS_BLOCK : row->n;
+    job->squares(row, begin * FS_BLOCK, end, job->scalars);
+}
+
+void fs_squares(fs_table *table, int threads) {
+    work w = {.table = table, .starts = table->blocks, .run = sum_row};
+    share(w, 1, MOST_BLOCKS, worth(table, WORTH_SUMMING, threads), &table->squares_pace);
 }

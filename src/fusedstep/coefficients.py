@@ -12,7 +12,7 @@ counted from 1, and returns the members of `Scalars` that the rule reads, by nam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import sqrt
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ class Rule(NamedTuple):
     """Whether ε stands under the root."""
     formula: Formula | None = None
     """What a rule of the user's own computes; the package's are known by name."""
+    averaged: bool = False
+    """Whether a moving average of the parameter is kept, as the state "ema"."""
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of all arrays that a step needs besides p and g."""
+        return (*filter(None, self.letters), *(["ema"] if self.averaged else []))
 
 
 Values: TypeAlias = dict[str, float]
@@ -40,6 +47,9 @@ Values: TypeAlias = dict[str, float]
 class Scalars(NamedTuple):
     """What a rule needs besides the arrays: the members of csrc/scalars.h, as they are unset."""
 
+    unscale: float = 1.0
+    clip: float = 1.0
+    most: float = inf
     sign: float = 1.0
     l2: float = 0.0
     l1: float = 0.0
@@ -56,15 +66,34 @@ class Scalars(NamedTuple):
     r: float = 1.0
     r2: float = 1.0
     eps: float = 0.0
+    ema: float = 0.0
+    rest_ema: float = 1.0
 
 
 def gradient_scalars(h: Hyperparameters) -> Values:
-    """Of what is done to the gradient before any rule."""
+    """Of what is done to the gradient before any rule, and to the parameter after it.
+
+    What a step is asked for besides, by `step_scalars`, is off.
+    """
     return {
+        **NOTHING_ASKED,
         "sign": -1.0 if h["maximize"] else 1.0,
         "l2": h["weight_decay"],
         "l1": h["l1"],
     }
+
+
+def step_scalars(scale: float, clip: float, max_value: float) -> Values:
+    """Of what one step is asked to do to the gradient first, before what h says."""
+    return {"unscale": 1 / scale, "clip": clip, "most": max_value}
+
+
+NOTHING_ASKED = step_scalars(1.0, 1.0, inf)
+
+
+def average_scalars(ema: float) -> Values:
+    """Of the moving average of the parameter."""
+    return {"ema": ema, "rest_ema": 1 - ema}
 
 
 def sgd_rule(h: Hyperparameters) -> Rule:

@@ -266,8 +266,9 @@ def _step(
     written = Written([("p", p), *present.items()])
     written.refuse_overlaps()
     written.refuse(g, "g")
-    plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule.letters, present, place)], written)
+    plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule, present, place)], written)
     plan.set_gradient(0, g)
+    plan.fetch_gradients()
     plan.run([scalars])
 
 

@@ -45,6 +45,10 @@ def fraction(name: str, value: Any) -> float:
     return checked
 
 
+def optional_fraction(name: str, value: Any) -> float | None:
+    return None if value is None else fraction(name, value)
+
+
 def several(name: str, value: Any, like: tuple[float, ...], each: Check) -> tuple[float, ...]:
     """As many numbers as `like` has, which stands as the example in an error."""
     try:
@@ -94,6 +98,7 @@ EACH: dict[str, Check] = {
     "eps": non_negative,
     "alpha": fraction,
     "betas": betas,
+    "ema": optional_fraction,
     "nesterov": flag,
     "centered": flag,
     "amsgrad": flag,

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
-from fusedstep import checkpoint
+from fusedstep import checkpoint, norm
 from fusedstep.arrays import Array, Written, check_like
-from fusedstep.coefficients import Hyperparameters, Rule, Values
+from fusedstep.coefficients import (
+    Hyperparameters,
+    Rule,
+    Values,
+    average_scalars,
+    step_scalars,
+)
 from fusedstep.dispatch import choose
 from fusedstep.hyperparameters import CHECKS, Checks, Group
 from fusedstep.parameters import Cohort, Parameter, State, read_groups
+from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
 from fusedstep.places import Host, Place
 from fusedstep.plan import Job, Plan, Row, Table
 from fusedstep.structure import quoted
@@ -53,8 +60,11 @@ class Optimizer:
     _rules: dict[int, Rule]
     _versions: list[int]
 
-    def __init__(self, params: Any, backend: str, hyperparameters: dict[str, Any]) -> None:
+    def __init__(
+        self, params: Any, backend: str, nonfinite: str, hyperparameters: dict[str, Any]
+    ) -> None:
         self._backend = backend
+        self._nonfinite = check_policy(nonfinite)
         self._structure, divided = read_groups(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
         names = [f"params{path}" for path in self._structure.paths]
@@ -83,8 +93,24 @@ class Optimizer:
 
     # ---- the step ----
 
-    def step(self, grads: Any) -> None:
+    def step(
+        self,
+        grads: Any,
+        *,
+        scale: float = 1.0,
+        max_norm: float | None = None,
+        max_value: float | None = None,
+        zero_grads: bool = False,
+    ) -> Report:
         """Update the parameters in place.
+
+        ::
+
+            g = g·(1/scale)
+            g = g·clip                     clip = min(1, max_norm / norm of all g together)
+            g = max(-max_value, min(g, max_value))
+
+        come first, where they are asked for, and then what the optimizer's formula says.
 
         Parameters
         ----------
@@ -94,38 +120,129 @@ class Optimizer:
             with one such structure a group. Each has its parameter's shape and dtype, in any
             layout, and is only read. None in a gradient's place skips that parameter: its
             state and its t stay as they are.
+        scale
+            What the loss was multiplied by, above 0: gradients are divided by it.
+        max_norm
+            The largest norm, at least 0, that the gradients have together, after `scale`;
+            larger ones are scaled down to it. The gradients are read once more for it, in
+            float64, and no square overflows. Infinity only measures the norm.
+        max_value
+            The largest size, at least 0, of each element, after `max_norm`.
+        zero_grads
+            Leave zeros in the gradients, as the next accumulation wants them. They must be
+            arrays of memory of their own, not read-only.
+
+        Returns
+        -------
+        Report
+            `grad_norm`, `clip`, `skipped` and `t`.
 
         Raises
         ------
         TypeError, ValueError, KeyError
             If a gradient does not fit, or overlaps what the step writes. The message names
             it, and nothing has been written.
+        FloatingPointError
+            If a gradient is not finite, under `nonfinite="raise"`. Nothing has been written.
         """
+        asked = NOTHING
+        if scale != 1 or max_norm is not None or max_value is not None or zero_grads:
+            asked = ask(scale, max_norm, max_value, zero_grads)
         flat = self._structure.flatten(grads, "grads")
         versions = [group.version for group in self._groups]
         if versions != self._versions and not self._keeps_rules(versions):
-            self._lay_out(flat)
+            self._lay_out(flat, asked.zero_grads)
+        if asked is not NOTHING or self._nonfinite != "propagate":
+            return self._step_as_asked(flat, asked)
         plan, values = self._plan, self._values()
         if (taken := plan.take_and_run(flat, values)) < len(flat):
-            self._look_at(flat, taken)
+            self._look_at(flat, taken, False)
+            self._plan.fetch_gradients()
             self._plan.run(values if self._plan is plan else self._values())
+        return Report(None, 1.0, (), self._count())
+
+    def _count(self) -> int:
+        """Count a step that was taken."""
         for cohort in self._cohorts:
             cohort.t += 1
+        return self._steps()
+
+    def _steps(self) -> int:
+        return max((cohort.t for cohort in self._cohorts), default=0)
+
+    def _step_as_asked(self, grads: list[Any], asked: Asked) -> Report:
+        zero = asked.zero_grads
+        if (taken := self._plan.take(grads, 0, zero)) < len(grads):
+            self._look_at(grads, taken, zero)
+        if zero:
+            self._refuse_shared(grads)
+        for cohort in self._cohorts:
+            check_scale(asked.scale, cohort.dtype)
+        plan, values = self._plan, self._values()
+        plan.fetch_gradients()
+        grad_norm, clip = None, 1.0
+        if asked.max_norm is not None or self._nonfinite != "propagate":
+            sums = plan.squares()
+            total = norm.total(sums)
+            if asked.max_norm is not None:
+                grad_norm = norm.norm(total) / asked.scale
+                clip = clip_factor(grad_norm, asked.max_norm)
+            if self._nonfinite != "propagate":
+                doubtful = not norm.is_finite(total) or asked.scale < 1
+                if doubtful and (unfit := [*plan.unfit(sums, 1 / asked.scale)]):
+                    return self._refuse(grads, zero, unfit, grad_norm)
+        step = step_scalars(asked.scale, clip, asked.max_value)
+        plan.run([{**each, **step} for each in values], zero)
+        return Report(grad_norm, clip, (), self._count())
+
+    def _refuse(
+        self, grads: list[Any], zero: bool, unfit: list[int], grad_norm: float | None
+    ) -> Report:
+        """Raise, or skip the step, for the sake of the gradients that are not finite."""
+        paths = [self._parameters[index].path for index in unfit]
+        if self._nonfinite == "raise":
+            raise FloatingPointError(
+                f"{', '.join(f'grads{path}' for path in paths[:8])} "
+                f"{'and more ' if len(paths) > 8 else ''}held NaN or infinity, or do so divided "
+                "by `scale`; nothing was stepped. Lower the learning rate or the loss's scale, "
+                "or pass nonfinite='skip' to the optimizer to leave such steps out"
+            )
+        if zero:
+            for parameter, g in zip(self._parameters, grads, strict=True):
+                if g is not None:
+                    self._place.clear(self._place.see(g, f"grads{parameter.path}"))
+        return Report(grad_norm, 1.0, tuple(f"params{path}" for path in paths), self._steps())
+
+    def _refuse_shared(self, grads: list[Any]) -> None:
+        """No memory twice among gradients that will be zeroed: one would be read too late."""
+        plan = self._plan
+        if plan.unshared_at != plan.table.moves:
+            Written(
+                (name, self._place.see(g, name))
+                for parameter, g in zip(self._parameters, grads, strict=True)
+                if g is not None
+                for name in [f"grads{parameter.path}"]
+            ).refuse_overlaps()
+            plan.unshared_at = plan.table.moves
 
     def _values(self) -> list[Values]:
         """The scalars of the step that comes, for each cohort."""
-        return [
-            self._scalars(cohort.group.hyperparameters, cohort.t + 1) for cohort in self._cohorts
-        ]
+        values = []
+        for cohort in self._cohorts:
+            h = cohort.group.hyperparameters
+            values.append(self._scalars(h, cohort.t + 1))
+            if h["ema"] is not None:
+                values[-1].update(average_scalars(h["ema"]))
+        return values
 
-    def _look_at(self, grads: list[Any], at: int) -> None:
+    def _look_at(self, grads: list[Any], at: int, zero: bool) -> None:
         """Check the gradient at `at`, and each further one that differs from what was before."""
         while at < len(grads):
             if (grads[at] is None) != (self._plan.rows[at] is None):
-                self._lay_out(grads)
+                self._lay_out(grads, zero)
                 return
-            self._plan.set_gradient(at, self._check_gradient(at, grads[at]))
-            at = self._plan.take(grads, at + 1)
+            self._plan.set_gradient(at, self._check_gradient(at, grads[at], zero))
+            at = self._plan.take(grads, at + 1, zero)
 
     def _keeps_rules(self, versions: list[int]) -> bool:
         """Whether the hyperparameters call for the same rules as before: new scalars will do."""
@@ -136,16 +253,21 @@ class Optimizer:
 
     def _rules_now(self) -> dict[int, Rule]:
         """The rule that each group's hyperparameters call for, by the group's id."""
-        return {id(group): self._rule(group.hyperparameters) for group in self._groups}
+        return {id(group): self._rule_of(group.hyperparameters) for group in self._groups}
 
-    def _lay_out(self, grads: list[Any]) -> None:
+    def _rule_of(self, h: Hyperparameters) -> Rule:
+        """The rule of a group, with the average if it has one."""
+        rule = self._rule(h)
+        return rule if h["ema"] is None else rule._replace(averaged=True)
+
+    def _lay_out(self, grads: list[Any], zero: bool) -> None:
         """One row for each parameter with a gradient, one job for each cohort of them."""
         versions = [group.version for group in self._groups]
         rules = self._rules_now()
         if rules != self._rules:
             self._allocate(rules)
         present = [
-            (index, self._check_gradient(index, g))
+            (index, self._check_gradient(index, g, zero))
             for index, g in enumerate(grads)
             if g is not None
         ]
@@ -171,11 +293,13 @@ class Optimizer:
         self._plan, self._cohorts, self._versions = plan, list(active), versions
         self._rules = rules
 
-    def _check_gradient(self, index: int, g: Any) -> Array:
+    def _check_gradient(self, index: int, g: Any, zero: bool) -> Array:
         parameter = self._parameters[index]
         name = f"grads{parameter.path}"
         seen: Array = self._place.see(g, name)
         check_like(seen, parameter.p, name)
+        if zero and not seen.flags.writeable:
+            raise ValueError(f"{name} is read-only, and zero_grads=True writes to it; pass a copy")
         self._memory().refuse(seen, name)
         return seen
 
@@ -205,7 +329,7 @@ class Optimizer:
                 "this optimizer's state is on a CUDA device, and cannot be copied or pickled with "
                 "it; load its state_dict() into another optimizer"
             )
-        kept = ("_backend", "_structure", "_groups", "_parameters")
+        kept = ("_backend", "_nonfinite", "_structure", "_groups", "_parameters")
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -284,8 +408,9 @@ class Optimizer:
         states = []
         flat = self._structure.flatten(state_dict["state"], "state_dict['state']")
         for parameter, state in zip(self._parameters, flat, strict=True):
-            rule = self._rule(hyperparameters[id(parameter.cohort.group)])
-            states.append(checkpoint.check_state(state, parameter, rule.letters, self._letters))
+            rule = self._rule_of(hyperparameters[id(parameter.cohort.group)])
+            known = (*self._letters, "ema")
+            states.append(checkpoint.check_state(state, parameter, rule.states, known))
         for group in self._groups:
             group.hyperparameters = hyperparameters[id(group)]
         for parameter, state in zip(self._parameters, states, strict=True):

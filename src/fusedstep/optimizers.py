@@ -42,6 +42,11 @@ class SGD(Optimizer):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
@@ -79,6 +84,8 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
         l1: float = 0.0,
+        ema: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         backend: str = "auto",
     ) -> None:
         hyperparameters = {
@@ -89,8 +96,9 @@ class SGD(Optimizer):
             "nesterov": nesterov,
             "maximize": maximize,
             "l1": l1,
+            "ema": ema,
         }
-        super().__init__(params, backend, hyperparameters)
+        super().__init__(params, backend, nonfinite, hyperparameters)
 
 
 class Adagrad(Optimizer):
@@ -123,6 +131,11 @@ class Adagrad(Optimizer):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
@@ -156,6 +169,8 @@ class Adagrad(Optimizer):
         eps_inside_sqrt: bool = False,
         maximize: bool = False,
         l1: float = 0.0,
+        ema: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         backend: str = "auto",
     ) -> None:
         hyperparameters = {
@@ -167,8 +182,9 @@ class Adagrad(Optimizer):
             "eps_inside_sqrt": eps_inside_sqrt,
             "maximize": maximize,
             "l1": l1,
+            "ema": ema,
         }
-        super().__init__(params, backend, hyperparameters)
+        super().__init__(params, backend, nonfinite, hyperparameters)
 
 
 class RMSprop(Optimizer):
@@ -205,6 +221,11 @@ class RMSprop(Optimizer):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
@@ -240,6 +261,8 @@ class RMSprop(Optimizer):
         eps_inside_sqrt: bool = False,
         maximize: bool = False,
         l1: float = 0.0,
+        ema: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         backend: str = "auto",
     ) -> None:
         hyperparameters = {
@@ -252,8 +275,9 @@ class RMSprop(Optimizer):
             "eps_inside_sqrt": eps_inside_sqrt,
             "maximize": maximize,
             "l1": l1,
+            "ema": ema,
         }
-        super().__init__(params, backend, hyperparameters)
+        super().__init__(params, backend, nonfinite, hyperparameters)
 
 
 class Adam(Optimizer):
@@ -291,6 +315,11 @@ class Adam(Optimizer):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
@@ -326,6 +355,8 @@ class Adam(Optimizer):
         bias_correction: bool = True,
         maximize: bool = False,
         l1: float = 0.0,
+        ema: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         backend: str = "auto",
     ) -> None:
         hyperparameters = {
@@ -338,8 +369,9 @@ class Adam(Optimizer):
             "bias_correction": bias_correction,
             "maximize": maximize,
             "l1": l1,
+            "ema": ema,
         }
-        super().__init__(params, backend, hyperparameters)
+        super().__init__(params, backend, nonfinite, hyperparameters)
 
 
 class AdamW(Optimizer):
@@ -382,6 +414,11 @@ class AdamW(Optimizer):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
@@ -418,6 +455,8 @@ class AdamW(Optimizer):
         decay_scale: Literal["lr", "schedule"] = "lr",
         maximize: bool = False,
         l1: float = 0.0,
+        ema: float | None = None,
+        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
         backend: str = "auto",
     ) -> None:
         hyperparameters = {
@@ -431,5 +470,6 @@ class AdamW(Optimizer):
             "decay_scale": decay_scale,
             "maximize": maximize,
             "l1": l1,
+            "ema": ema,
         }
-        super().__init__(params, backend, hyperparameters)
+        super().__init__(params, backend, nonfinite, hyperparameters)

@@ -44,7 +44,7 @@ class Parameter:
 
     def allocate(self, rule: Rule) -> bool:
         """The state arrays that `rule` needs and that are not there yet: whether there were any."""
-        lacking = [letter for letter in rule.letters if letter and letter not in self.states]
+        lacking = [letter for letter in rule.states if letter not in self.states]
         for letter in lacking:
             self.add(letter)
         return bool(lacking)
@@ -52,7 +52,9 @@ class Parameter:
     def add(self, letter: str) -> None:
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
         self.states[letter] = Walk(self.p, self.place).zeros(self.p.dtype)
-        if initial != 0:
+        if letter == "ema":
+            self.place.copy(self.states[letter], self.p)
+        elif initial != 0:
             self.place.write(self.states[letter], initial)
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -68,8 +70,8 @@ class Parameter:
 
     def row_of(self, rule: Rule) -> Row:
         """Its row in a plan, made once for as long as the rule has the same state."""
-        if self.row is None or self.row.letters != rule.letters:
-            self.row = Row(self.p, rule.letters, self.states, self.place)
+        if self.row is None or self.row.rule.states != rule.states:
+            self.row = Row(self.p, rule, self.states, self.place)
         return self.row
 
     def __getstate__(self) -> dict[str, Any]:

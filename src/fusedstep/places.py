@@ -33,6 +33,9 @@ class Place(Protocol):
     def copy(self, to: Array, source: Array) -> None:
         """Copy between two arrays that live here, of the same shape."""
 
+    def clear(self, array: Array) -> None:
+        """Fill an array that lives here with zeros."""
+
     def read(self, array: Array) -> Array:
         """A NumPy copy of an array that was made here."""
 
@@ -65,6 +68,9 @@ class Host:
 
     def copy(self, to: Array, source: Array) -> None:
         np.copyto(to, source)
+
+    def clear(self, array: Array) -> None:
+        array[...] = 0
 
     def read(self, array: Array) -> Array:
         return array.copy()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fusedstep.arrays import Array, Operand, Walk, Written
+from fusedstep import norm
+from fusedstep.arrays import Array, Operand, Walk, Written, address
 from fusedstep.coefficients import Rule, Values
 from fusedstep.places import Place
 
@@ -23,33 +24,33 @@ class Job(NamedTuple):
 
 
 class Row:
-    """One tensor: a parameter, and its state in the order of the rule's letters."""
+    """One tensor: a parameter, its state in the order of the rule's letters, its average."""
 
-    __slots__ = ("job", "letters", "p", "states", "walk")
+    __slots__ = ("ema", "job", "p", "rule", "states", "walk")
 
     def __init__(
-        self,
-        p: Array,
-        letters: Sequence[str | None],
-        states: Mapping[str, Array],
-        place: Place,
-        job: int = 0,
+        self, p: Array, rule: Rule, states: Mapping[str, Array], place: Place, job: int = 0
     ) -> None:
         self.job = job
-        self.letters = letters
+        self.rule = rule
         self.walk = Walk(p, place)
         self.p = Operand(p, self.walk)
         self.states = [
-            None if letter is None else Operand(states[letter], self.walk) for letter in letters
+            None if letter is None else Operand(states[letter], self.walk)
+            for letter in rule.letters
         ]
+        self.ema = Operand(states["ema"], self.walk) if rule.averaged else None
 
     @property
     def written(self) -> list[Operand]:
-        return [self.p, *(state for state in self.states if state is not None)]
+        return [self.p, *(each for each in (*self.states, self.ema) if each is not None)]
 
 
 class Table(Protocol):
     """An engine's own form of a step. `rows` has a place for each parameter, None if skipped."""
+
+    moves: int
+    """It rises when a gradient is another array's memory than before."""
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written
@@ -58,37 +59,50 @@ class Table(Protocol):
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         """Use `g`, which has been checked, as the gradient of parameter `index`."""
 
-    def take(self, grads: list[Any], start: int) -> int:
+    def take(self, grads: list[Any], start: int, zero: bool) -> int:
         """Use `grads`, from `start` on, as far as they can be taken without another check.
 
-        Returns the index of the first that cannot, or their number.
+        Returns the index of the first that cannot, or their number. `zero` says that they
+        are to be written.
         """
 
-    def run(self, scalars: Sequence[Values]) -> None:
-        """One step, with the scalars of each job."""
+    def squares(self) -> Array:
+        """The sums of all gradients' blocks, as norm.py has them, row after row."""
+
+    def run(self, scalars: Sequence[Values], zero: bool) -> None:
+        """One step, with the scalars of each job. `zero` leaves zeros in the gradients' place."""
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
-        """`take` from the first on, and `run` if that took all."""
+        """`take` from the first on, and `run` if that took all, without zeros."""
 
 
 class Careful:
     """Of a table that has each gradient checked at every step."""
 
-    rows: Sequence[Row | None]
+    def __init__(self, rows: Sequence[Row | None]) -> None:
+        self.rows = rows
+        self.moves = 0
+        self.known: list[Any] = [None] * len(rows)
 
-    def take(self, grads: list[Any], start: int) -> int:
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        where = address(g), g.strides
+        if self.known[index] != where:
+            self.known[index] = where
+            self.moves += 1
+
+    def take(self, grads: list[Any], start: int, zero: bool) -> int:
         for index in range(start, len(grads)):
             if grads[index] is not None or self.rows[index] is not None:
                 return index
         return len(grads)
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
-        taken = self.take(grads, 0)
+        taken = self.take(grads, 0, False)
         if taken == len(grads):
-            self.run(scalars)
+            self.run(scalars, False)
         return taken
 
-    def run(self, scalars: Sequence[Values]) -> None:
+    def run(self, scalars: Sequence[Values], zero: bool) -> None:
         raise NotImplementedError
 
 
@@ -105,6 +119,9 @@ class Plan:
         self.rows = rows
         self.table = table(jobs, rows, written)
         self.take = self.table.take
+        self.squares = self.table.squares
+        self.unshared_at = -1
+        """The table's `moves` when its gradients were last found to share no memory."""
         self.scratch = [
             operand for row in rows if row for operand in row.written if operand.scratch
         ]
@@ -122,16 +139,33 @@ class Plan:
         """See `Table.take_and_run`."""
         if not self.scratch and not self.gradient_scratch:
             return self.table.take_and_run(grads, scalars)
-        taken = self.table.take(grads, 0)
+        taken = self.table.take(grads, 0, False)
         if taken == len(grads):
+            self.fetch_gradients()
             self.run(scalars)
         return taken
 
-    def run(self, scalars: Sequence[Values]) -> None:
-        for operand in self.scratch:
-            operand.fetch()
+    def fetch_gradients(self) -> None:
+        """Read those gradients that go through scratch: before `squares` and `run`."""
         for operand in self.gradient_scratch.values():
             operand.fetch()
-        self.table.run(scalars)
+
+    def run(self, scalars: Sequence[Values], zero: bool = False) -> None:
+        for operand in self.scratch:
+            operand.fetch()
+        self.table.run(scalars, zero)
         for operand in self.scratch:
             operand.put_back()
+        if zero:
+            for operand in self.gradient_scratch.values():
+                operand.put_back()
+
+    def unfit(self, sums: Array, unscale: float) -> Iterator[int]:
+        """The indices of the gradients that are not finite, or not once they are unscaled."""
+        start = 0
+        for index, row in enumerate(self.rows):
+            if row is not None:
+                end = start + norm.blocks(row.p.flat.size)
+                if not norm.fits(norm.total(sums[start:end]), unscale, row.p.flat.dtype):
+                    yield index
+                start = end

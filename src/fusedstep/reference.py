@@ -25,6 +25,9 @@ State: TypeAlias = Array | None
 
 
 def gradient(p: Array, g: Array, h: Scalars) -> Array:
+    g = h.unscale * g
+    g = h.clip * g
+    g = np.where(g > h.most, h.most, np.where(g < -h.most, -h.most, g))
     g = h.sign * g
     if h.l2 != 0:
         g = g + h.l2 * p
@@ -102,3 +105,11 @@ def adamw(
 ) -> tuple[Array, Array, Array, State]:
     p = p * h.decay
     return adam(p, g, m, v, x, h, inside)
+
+
+# After every rule, if it is switched on.
+
+
+def average(p: Array, ema: Array, h: Scalars) -> Array:
+    ema = h.ema * ema + h.rest_ema * p
+    return ema

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from fusedstep.coefficients import Hyperparameters, Rule, Values, gradient_scalars
+from fusedstep.coefficients import (
+    Hyperparameters,
+    Rule,
+    Values,
+    average_scalars,
+    gradient_scalars,
+    step_scalars,
+)
 from fusedstep.hyperparameters import (
     EACH,
     Check,
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
 
 Prepare: TypeAlias = Callable[[Any, int], Mapping[str, float]]
 
-COMMON: dict[str, Any] = {"weight_decay": 0.0, "maximize": False, "l1": 0.0}
+COMMON: dict[str, Any] = {"weight_decay": 0.0, "maximize": False, "l1": 0.0, "ema": None}
 """The hyperparameters of what may stand before any rule, and their defaults."""
 
 RANGES: dict[str, Check] = {
@@ -48,8 +55,11 @@ RANGES: dict[str, Check] = {
 }
 """What names that mean the same in every rule must be; others may be any finite number."""
 
+RESERVED = {*step_scalars(1.0, 1.0, 1.0), *average_scalars(0.0), "sign"}
+"""Members of h that what stands around a rule reads, and `prepare` has no say in."""
+
 TAKEN = (
-    *("self", "params", "backend", "maximize", "l1", "l2", "sign"),
+    *("self", "params", "backend", "nonfinite", "maximize", "l1", "l2", *RESERVED),
     *("initial_lr", "decay_scale", "initial_accumulator_value"),
 )
 """Names that what is around a rule reads: its constructor, its prologue, groups and state."""
@@ -149,7 +159,7 @@ def _check_state(state: Any) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
             raise ValueError(f"state has {name!r}, which cannot be an argument's name")
-        if name in ("p", "g", "h", "t"):
+        if name in ("p", "g", "h", "t", "ema"):
             raise ValueError(f"state has {name!r}, which means something else; rename it")
     if len({*names}) < len(names) or len(names) > MOST_STATES:
         raise ValueError(f"state={names!r}; pass up to {MOST_STATES} different names")
@@ -256,7 +266,7 @@ class _Scalars:
 
     def check_names(self, values: Mapping[str, Any]) -> None:
         for name in values:
-            if name == "sign" or not _is_member(name):
+            if name in RESERVED or not _is_member(name):
                 raise ValueError(
                     f"{self.name}: prepare returned {name!r}, which cannot be a member of h or "
                     "means something else; name it otherwise"
@@ -284,7 +294,8 @@ class OwnRule(Optimizer):
         bound = self._signature.bind(params, *args, **kwargs)
         bound.apply_defaults()
         values = dict(bound.arguments)
-        super().__init__(values.pop("params"), values.pop("backend"), values)
+        params, backend, nonfinite = map(values.pop, ("params", "backend", "nonfinite"))
+        super().__init__(params, backend, nonfinite, values)
 
 
 def _optimizer(
@@ -301,7 +312,7 @@ def _optimizer(
         + [parameter(name, plain, default=value) for name, value in own.items()]
         + [
             parameter(name, parameter.KEYWORD_ONLY, default=value)
-            for name, value in {**common, "backend": "auto"}.items()
+            for name, value in {**common, "nonfinite": "propagate", "backend": "auto"}.items()
         ]
     )
     body = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from fusedstep._engine import ffi, lib
 from fusedstep.arrays import Written
-from fusedstep.backends.runner import Runner
+from fusedstep.backends.runner import Runner, find_kernel
 from fusedstep.coefficients import Scalars, Values
 from fusedstep.plan import Job, Row
 from fusedstep.structure import quoted
@@ -30,7 +30,7 @@ class Table(Runner):
     def find_kernels(self) -> None:
         self.selections = _selections
         for job, c_job in zip(self.jobs, self.c_jobs, strict=True):
-            c_job.kernel = find_kernel(job, _selections)
+            c_job.kernel, c_job.squares = find_kernels(job, _selections)
 
     def prepare(self, scalars: Sequence[Values]) -> None:
         if self.selections != _selections:
@@ -40,15 +40,13 @@ class Table(Runner):
 
 
 @cache
-def find_kernel(job: Job, selection: int) -> Any:
-    """The kernel of a job in the instruction set that the `selection`-th choice put in force."""
+def find_kernels(job: Job, selection: int) -> tuple[Any, Any]:
+    """The kernels of a job in the instruction set that the `selection`-th choice put in force."""
     has = sum(letter is not None and 1 << k for k, letter in enumerate(job.rule.letters))
-    kernel = lib.fs_find_kernel(
-        job.rule.name.encode(), job.dtype.name.encode(), has, job.rule.inside
+    return (
+        find_kernel(job.rule.name, job.dtype, has, job.rule.inside),
+        find_kernel("squares", job.dtype),
     )
-    if not kernel:
-        raise NotImplementedError(f"the C engine has no kernel for {job}")
-    return kernel
 
 
 def isas() -> list[str]:

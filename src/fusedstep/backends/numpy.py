@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep import reference
+from fusedstep import norm, reference
 from fusedstep.arrays import Array, Operand, Written
 from fusedstep.backends.evaluate import evaluate
 from fusedstep.coefficients import Values
@@ -17,14 +17,20 @@ from fusedstep.plan import Careful, Job, Row
 
 class Table(Careful):
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+        super().__init__(rows)
         self.jobs = jobs
-        self.rows = rows
         self.operands: list[Any] = [None] * len(rows)
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        super().set_gradient(index, g, operand)
         self.operands[index] = operand
 
-    def run(self, scalars: Sequence[Values]) -> None:
+    def squares(self) -> Array:
+        with np.errstate(all="ignore"):
+            sums = [norm.squares(each.flat) for each in self.operands if each is not None]
+        return np.concatenate([np.zeros((0, norm.SUMS)), *sums])
+
+    def run(self, scalars: Sequence[Values], zero: bool) -> None:
         with np.errstate(all="ignore"):
             narrowed = [
                 SimpleNamespace(**{name: job.dtype.type(value) for name, value in values.items()})
@@ -33,6 +39,8 @@ class Table(Careful):
             for row, operand in zip(self.rows, self.operands, strict=True):
                 if row is not None:
                     self.step(row, operand.flat, narrowed[row.job])
+                    if zero:
+                        operand.flat[...] = 0
 
     def step(self, row: Row, g: Array, h: Any) -> None:
         rule, dtype = self.jobs[row.job]
@@ -47,3 +55,5 @@ class Table(Careful):
         for array, result in zip((p, *states), results, strict=True):
             if array is not None:
                 array[...] = result
+        if row.ema is not None:
+            row.ema.flat[...] = reference.average(p, row.ema.flat, h)

@@ -19,6 +19,9 @@ from fusedstep.functions import sign
 
 
 def gradient(p, g, h):
+    g = h.unscale * g
+    g = h.clip * g
+    g = h.most if g > h.most else -h.most if g < -h.most else g
     g = h.sign * g
     if h.l2 != 0:
         g = g + h.l2 * p
@@ -90,3 +93,11 @@ def adam(p, g, m, v, x, h, inside):
 def adamw(p, g, m, v, x, h, inside):
     p = p * h.decay
     return adam(p, g, m, v, x, h, inside)
+
+
+# After every rule, if it is switched on.
+
+
+def average(p, ema, h):
+    ema = h.ema * ema + h.rest_ema * p
+    return ema

@@ -6,12 +6,12 @@ The kernels come from the engines that are built on this: C's own, and Numba's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import accumulate, count
 from typing import Any
 
 import numpy as np
 
-from fusedstep import threads
+from fusedstep import norm, threads
 from fusedstep._engine import ffi, lib
 from fusedstep.arrays import Array, Operand, Written, address, extent
 from fusedstep.coefficients import Values
@@ -29,18 +29,24 @@ class Runner:
         self.c_rows = ffi.new("fs_row[]", len(active))
         self.headers = ffi.new("fs_header[]", len(rows))
         self.layouts: list[Any] = [None] * len(rows)
-        start = 0
-        for row, c_row in zip(active, self.c_rows, strict=True):
+        sizes = [row.p.flat.size for row in active]
+        self.elements = ffi.new("int64_t[]", [0, *accumulate(sizes)])
+        self.blocks = ffi.new("int64_t[]", [0, *accumulate(map(norm.blocks, sizes))])
+        self.sums = np.zeros((self.blocks[len(active)], norm.SUMS))
+        sums = ffi.cast("double *", self.sums.ctypes.data)
+        for k, (row, c_row) in enumerate(zip(active, self.c_rows, strict=True)):
             c_row.p = ffi.from_buffer(row.p.flat)
             for slot, state in enumerate(row.states):
                 if state is not None:
                     c_row.s[slot] = ffi.from_buffer(state.flat)
-            c_row.n = row.p.flat.size
-            c_row.start = start
+            if row.ema is not None:
+                c_row.ema = ffi.from_buffer(row.ema.flat)
+            c_row.sums = sums + norm.SUMS * self.blocks[k]
+            c_row.n = sizes[k]
             c_row.job = row.job
-            start += row.p.flat.size
         for job, c_job in zip(jobs, self.c_jobs, strict=True):
             c_job.itemsize = job.dtype.itemsize
+            c_job.squares = find_kernel("squares", job.dtype)
         self.buffers: list[Any] = [None] * len(jobs)
         places = count()
         for index, place in enumerate(rows):
@@ -53,6 +59,8 @@ class Runner:
                 "jobs": self.c_jobs,
                 "rows": self.c_rows,
                 "nrows": len(active),
+                "elements": self.elements,
+                "blocks": self.blocks,
                 "headers": self.headers,
                 "nheaders": len(rows),
                 "lows": self.lows,
@@ -78,6 +86,7 @@ class Runner:
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         low, high = extent(g)
         header = self.headers[index]
+        self.table.moves += 1
         self.c_rows[header.row].g = ffi.from_buffer(operand.flat)
         self.layouts[index] = ffi.new("intptr_t[]", [*g.shape, *g.strides])
         header.data = address(g)
@@ -91,16 +100,32 @@ class Runner:
         header.dtype = id(np.dtype(g.dtype.type))
         header.type = id(np.ndarray)
 
-    def take(self, grads: list[Any], start: int) -> int:
-        return int(lib.fs_take(self.table, id(grads), start))
+    @property
+    def moves(self) -> int:
+        return int(self.table.moves)
 
-    def run(self, scalars: Sequence[Values]) -> None:
+    def take(self, grads: list[Any], start: int, zero: bool) -> int:
+        return int(lib.fs_take(self.table, id(grads), start, zero))
+
+    def squares(self) -> Array:
+        lib.fs_squares(self.table, threads.get_num_threads())
+        return self.sums
+
+    def run(self, scalars: Sequence[Values], zero: bool) -> None:
         self.prepare(scalars)
-        lib.fs_step(self.table, threads.get_num_threads())
+        lib.fs_step(self.table, threads.get_num_threads(), zero)
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
         self.prepare(scalars)
         return int(lib.fs_take_and_step(self.table, id(grads), threads.get_num_threads()))
+
+
+def find_kernel(name: str, dtype: np.dtype[Any], has: int = 0, inside: bool = False) -> Any:
+    """A kernel of the library, in the instruction set in force."""
+    kernel = lib.fs_find_kernel(name.encode(), dtype.name.encode(), has, inside)
+    if not kernel:
+        raise NotImplementedError(f"the C engine has no kernel {name!r} for {dtype}, {has}, {inside}")
+    return kernel
 
 
 def team() -> str:

@@ -1,0 +1,26 @@
+/*
+ * One element's part in the norm of the gradients: a sum of squares in float64, which
+ * src/fusedstep/norm.py defines.
+ *
+ * The square of a float32 is exact and always fits. That of a float64 may not, so there,
+ * in Blue's way (1978), what is very small or very large is scaled by a power of two and
+ * summed apart. NaN counts as neither, and infinity as large.
+ */
+#pragma once
+#include "dtypes.h"
+
+enum { SMALL, MIDDLE, LARGE };
+
+static ALWAYS_INLINE void add_square_f32(double sums[FS_SUMS][LANES], int lane, real_f32 g) {
+    sums[MIDDLE][lane] += (double)g * (double)g;
+}
+
+static ALWAYS_INLINE void add_square_f64(double sums[FS_SUMS][LANES], int lane, real_f64 g) {
+    int is_small = fabs(g)<0x1p-500, is_large = fabs(g)> 0x1p480;
+    double small = is_small ? g * 0x1p600 : 0;
+    double middle = is_small || is_large ? 0 : g;
+    double large = is_large ? g * 0x1p-560 : 0;
+    sums[SMALL][lane] += small * small;
+    sums[MIDDLE][lane] += middle * middle;
+    sums[LARGE][lane] += large * large;
+}
