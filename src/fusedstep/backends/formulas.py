@@ -19,6 +19,12 @@ def gradient() -> Formula:
 
 
 @cache
+def average() -> Formula:
+    """What becomes of the moving average after any rule."""
+    return read(rules.average, MEMBERS)
+
+
+@cache
 def formula(rule: Rule) -> Formula:
     """Of a rule of the user's own, or of rules.py in the variant asked for."""
     if rule.formula is not None:
@@ -32,10 +38,17 @@ def formula(rule: Rule) -> Formula:
 @cache
 def scalars(rule: Rule) -> tuple[str, ...]:
     """The names of the scalars that its kernel reads, in its order."""
-    return tuple(dict.fromkeys((*gradient().scalars, *formula(rule).scalars)))
+    after = average().scalars if rule.averaged else ()
+    return tuple(dict.fromkeys((*gradient().scalars, *formula(rule).scalars, *after)))
+
+
+def roots(rule: Rule) -> list[Formula]:
+    """All formulas of its kernel, in the order in which they are applied."""
+    return [gradient(), formula(rule), *([average()] if rule.averaged else [])]
 
 
 def title(rule: Rule) -> str:
     """A name of the variant for people and files: `rmsprop_centered_inside`, say."""
     present = "".join(letter for letter in rule.letters if letter)
-    return "_".join(filter(None, [rule.name, present, "inside" if rule.inside else ""]))
+    options = [rule.inside and "inside", rule.averaged and "ema"]
+    return "_".join(filter(None, [rule.name, present, *options]))

@@ -12,21 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fusedstep import threads
+from fusedstep import norm, threads
 from fusedstep.arrays import Array, Operand, Written, address
+from fusedstep.backends import sums
 from fusedstep.backends.crew import crew
 from fusedstep.coefficients import Values
 from fusedstep.plan import MOST_STATES, Careful, Job, Row
 
 # The columns of `fs_row` in csrc/api.h, which the kernels read.
-P, G, STATES, N, START, JOB = 0, 1, 2, 2 + MOST_STATES, 3 + MOST_STATES, 4 + MOST_STATES
-COLUMNS = 5 + MOST_STATES
+P, G, STATES, EMA, SUMS = 0, 1, 2, 2 + MOST_STATES, 3 + MOST_STATES
+N, JOB, COLUMNS = 4 + MOST_STATES, 5 + MOST_STATES, 6 + MOST_STATES
 
 WORTH_SHARING = 4_000_000
 """Elements of a step; below, waking a helper gained nothing between matrix products."""
@@ -34,28 +37,34 @@ WORTH_SHARING = 4_000_000
 CHUNK = 16384
 """Elements; see csrc/step.c."""
 
+ZEROED = 4096
+"""Bytes of a gradient that are zeroed at once; see there, too."""
+
 
 class Runner(Careful):
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
-        self.rows = rows
-        self.table = np.zeros((sum(row is not None for row in rows), COLUMNS), np.int64)
+        super().__init__(rows)
+        active = [row for row in rows if row is not None]
+        self.table = np.zeros((len(active), COLUMNS), np.int64)
         self.kernels = np.zeros(len(jobs), np.int64)
         self.scalars = np.zeros(len(jobs), np.int64)
+        self.sizes = np.array([job.dtype.itemsize for job in jobs], np.int64)
+        self.dtypes = [job.dtype for job in jobs]
         self.buffers: list[Array] = [np.zeros(0)] * len(jobs)
-        self.places: list[int] = []
-        self.total = place = 0
-        for row in rows:
-            self.places.append(place)
-            if row is not None:
-                self.table[place, [P, N, JOB]] = address(row.p.flat), row.p.flat.size, row.job
-                self.table[place, START] = self.total
-                self.total += row.p.flat.size
-                for slot, state in enumerate(row.states):
-                    if state is not None:
-                        self.table[place, STATES + slot] = address(state.flat)
-                place += 1
+        self.places = [*accumulate((row is not None for row in rows), initial=0)]
+        self.elements = _starts([row.p.flat.size for row in active])
+        self.blocks = _starts([norm.blocks(row.p.flat.size) for row in active])
+        self.sums = np.zeros((self.blocks[-1], norm.SUMS))
+        for place, row in enumerate(active):
+            self.table[place, [P, N, JOB]] = address(row.p.flat), row.p.flat.size, row.job
+            self.table[place, SUMS] = address(self.sums) + self.blocks[place] * 8 * norm.SUMS
+            for slot, state in enumerate(row.states):
+                if state is not None:
+                    self.table[place, STATES + slot] = address(state.flat)
+            if row.ema is not None:
+                self.table[place, EMA] = address(row.ema.flat)
 
     def bind(self, index: int, kernel: int, scalars: int) -> None:
         """Give a job the kernel at an address, which reads that many float64 scalars."""
@@ -72,13 +81,29 @@ class Runner(Careful):
         raise NotImplementedError
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        super().set_gradient(index, g, operand)
         self.table[self.places[index], G] = address(operand.flat)
 
-    def run(self, scalars: Sequence[Values]) -> None:
+    def squares(self) -> Array:
+        kernels = np.array([sums.kernel(dtype).address for dtype in self.dtypes], np.int64)
+        self._share(self.blocks, norm.BLOCK, kernels, np.zeros_like(self.sizes))
+        return self.sums
+
+    def run(self, scalars: Sequence[Values], zero: bool) -> None:
         self.prepare(scalars)
+        self._share(self.elements, 1, self.kernels, self.sizes if zero else 0 * self.sizes)
+
+    def _share(self, starts: Array, unit: int, kernels: Array, zeroed: Array) -> None:
+        """Run kernels on chunks of all rows, which begin in `starts`, in units of elements."""
         taken = np.zeros(1, np.int64)
-        task = partial(_run, self.table, self.kernels, self.scalars, self.total, taken)
-        crew.run(task, 1 if self.total < WORTH_SHARING else threads.get_num_threads())
+        task = partial(_run, self.table, starts, unit, kernels, self.scalars, zeroed, taken)
+        few = self.elements[-1] < WORTH_SHARING
+        crew.run(task, 1 if few else threads.get_num_threads())
+
+
+def _starts(sizes: Sequence[int]) -> Array:
+    """How much there is before each, and in all."""
+    return np.array([*accumulate(sizes, initial=0)], np.int64)
 
 
 @intrinsic
@@ -93,6 +118,19 @@ def _call(typing_context, kernel, row, begin, end, scalars):
         return context.get_dummy_value()
 
     return types.void(kernel, row, begin, end, scalars), generate
+
+
+@intrinsic
+def _zero(typing_context, at, size):
+    """Fill memory with zeros."""
+
+    def generate(context, builder, signature, arguments):
+        at, size = arguments
+        pointer = builder.inttoptr(at, ir.IntType(8).as_pointer())
+        cgutils.memset(builder, pointer, size, 0)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
 
 
 @intrinsic
@@ -111,7 +149,8 @@ COLUMN = types.int64[::1]
 
 
 def _compiled(function):
-    compiled = partial(njit, types.void(TABLE, COLUMN, COLUMN, types.int64, COLUMN), nogil=True)
+    signature = types.void(TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN)
+    compiled = partial(njit, signature, nogil=True)
     try:
         return compiled(cache=True)(function)
     except RuntimeError:  # there is no folder that Numba could write to
@@ -119,21 +158,31 @@ def _compiled(function):
 
 
 @_compiled
-def _run(table, kernels, scalars, total, taken):
-    """Run chunks until none is left; every thread of the step does."""
-    starts = table[:, START]
+def _run(table, starts, unit, kernels, scalars, zeroed, taken):
+    """Run chunks until none is left; every thread of the step does.
+
+    `zeroed` has the itemsize of each job whose gradients are zeroed on the way, else 0.
+    """
+    chunk = CHUNK // unit
+    total = starts[-1]
     while True:
-        begin = _fetch_add(taken.ctypes.data, CHUNK)
+        begin = _fetch_add(taken.ctypes.data, chunk)
         if begin >= total:
             break
-        end = min(begin + CHUNK, total)
+        end = min(begin + chunk, total)
         # The last row that starts at or before the chunk: it is not an empty one.
-        place = np.searchsorted(starts, begin, side="right") - 1
+        place = np.searchsorted(starts[:-1], begin, side="right") - 1
         while begin < end:
             row = table[place]
-            start = row[START]
-            stop = min(start + row[N], end)
             job = row[JOB]
-            _call(kernels[job], row.ctypes.data, begin - start, stop - start, scalars[job])
+            stop = min(starts[place + 1], end)
+            at = unit * (begin - starts[place])
+            last = min(unit * (stop - starts[place]), row[N])
+            piece = ZEROED // zeroed[job] if zeroed[job] else last - at
+            while at < last:
+                until = min(at + piece, last)
+                _call(kernels[job], row.ctypes.data, at, until, scalars[job])
+                _zero(row[G] + at * zeroed[job], (until - at) * zeroed[job])
+                at = until
             begin = stop
             place += 1

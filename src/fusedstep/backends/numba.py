@@ -54,7 +54,7 @@ def run(row, begin, end, scalars):
 {arrays}
     for i in range(n):
         {results} = {rule}({arguments})
-'''
+{average}'''
 
 
 class Table(Runner):
@@ -85,20 +85,25 @@ def text(job: Job) -> str:
     """The module of a job's kernel."""
     rule, gradient = formulas.formula(job.rule), formulas.gradient()
     names = formulas.scalars(job.rule)
-    # The columns of a row in csrc/api.h: p, g, and each place for a state array.
+    # The columns of a row in csrc/api.h: p, g, each place for a state array, the average.
     columns = {"p": 0, "g": 1}
     columns |= {f"s{k}": 2 + k for k, letter in enumerate(job.rule.letters) if letter}
-    around = " ".join([MODULE, *columns])
-    functions = generate.functions([gradient, rule], "compiled", {}, around)
     p, g, *states = (f"{array}[i]" for array in columns)
+    if job.rule.averaged:
+        columns["ema"] = 2 + MOST_STATES
+    around = " ".join([MODULE, *columns])
+    functions = generate.functions(formulas.roots(job.rule), "compiled", {}, around)
     arguments = [p, f"{functions.names[gradient]}({p}, {g}, h)", *states]
+    average = ""
+    if job.rule.averaged:
+        average = f"        ema[i] = {functions.names[formulas.average()]}({p}, ema[i], h)\n"
     return MODULE.format(
         title=title(job),
         digest=generate.digest("cpu.py"),
         dtype=job.dtype.name,
         names=names,
         functions=functions.text,
-        columns=2 + MOST_STATES,
+        columns=3 + MOST_STATES,
         count=len(names),
         scalars=", ".join(f"real(scalars[{k}])" for k in range(len(names))),
         arrays="\n".join(
@@ -108,4 +113,5 @@ def text(job: Job) -> str:
         results=", ".join([p, *states]),
         rule=functions.names[rule],
         arguments=", ".join([*arguments, "h"] if rule.scalars else arguments),
+        average=average,
     )
