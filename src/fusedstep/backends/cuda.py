@@ -1,6 +1,7 @@
 """The "cuda" engine: for each job one launch over a table of addresses, on the caller's stream.
 
-Once laid out, a step neither waits for the device nor allocates. What changes from step to
+Once laid out, a step neither waits for the device, unless it is to know the gradients' norm
+or whether they are finite, nor allocates. What changes from step to
 step goes by value in the launch, and the gradients' addresses, if they are not those of the
 step before, through a ring of pinned buffers: only who is a whole ring ahead of the device
 waits for it.
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fusedstep import norm
 from fusedstep.arrays import Array, Operand, Written, address, extent
 from fusedstep.backends import device, formulas, kernels
 from fusedstep.backends.device import Device
@@ -39,15 +41,27 @@ class Launch:
         self.tiles = tiles
         self.addresses = addresses
 
-    def run(self, stream: int, values: Values) -> None:
-        arguments = (*self.addresses, *self.pick(values))
+    def run(self, stream: int, values: Values, zero: bool) -> None:
+        arguments = (*self.addresses, zero, *self.pick(values))
         self.kernel.launch(self.tiles, device.THREADS, stream, arguments)
+
+
+class Squares:
+    """The sums of squares of the gradients of one job: the kernel, and how many blocks."""
+
+    def __init__(self, job: Job, ordinal: int, blocks: int, addresses: tuple[int, ...]) -> None:
+        self.kernel = device.kernel(kernels.squares(job.dtype), ordinal)
+        self.blocks = blocks
+        self.addresses = addresses
+
+    def run(self, stream: int) -> None:
+        self.kernel.launch(self.blocks, norm.LANES, stream, self.addresses)
 
 
 class Gradient:
     """What is known of a gradient: as it was seen last, and where its bytes begin and end."""
 
-    __slots__ = ("address", "below", "kept", "layout", "length", "ordered", "scratch")
+    __slots__ = ("address", "below", "kept", "layout", "length", "ordered", "scratch", "writeable")
 
     def __init__(self, g: Array, operand: Operand) -> None:
         given = owner(g)
@@ -56,48 +70,69 @@ class Gradient:
         self.below = low - self.address
         self.length = high - low
         self.scratch = operand.scratch
+        self.writeable = g.flags.writeable
         self.ordered = library(given) in ORDERED
         self.kept: Any = None if self.ordered else given
+
+
+class Pieces:
+    """Rows cut into tiles or blocks, `counts` of each; rows of one job follow one another."""
+
+    def __init__(self, counts: Array, jobs: Array) -> None:
+        starts = np.cumsum(counts) - counts
+        edges = np.searchsorted(jobs, np.arange(jobs[-1] + 2))
+        self.bounds = np.append(starts, counts.sum())[edges]
+        self.rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        """Of each piece the row."""
+        self.first = starts - self.bounds[jobs]
+        """Of each row the first piece, counted from its job's first."""
+
+    def of_job(self, index: int) -> tuple[int, int]:
+        """Where a job's pieces begin, and how many they are."""
+        start, end = self.bounds[index : index + 2].tolist()
+        return start, end - start
 
 
 class Table:
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
         self.written = written
+        self.moves = 0
         self.places: list[int | None] = [None] * len(rows)
         self.known: list[Gradient | None] = [None] * len(rows)
-        order = sorted(
-            (index for index, row in enumerate(rows) if row is not None),
-            key=lambda index: rows[index].job,  # type: ignore[union-attr]
-        )
-        for place, index in enumerate(order):
-            self.places[index] = place
         self.launches: list[tuple[int, Launch]] = []
+        self.measures: list[Squares] = []
+        self.sums = np.zeros((0, norm.SUMS))
         self.stale = False
-        active = [row for index in order if (row := rows[index]) is not None]
+        active = [(index, row) for index, row in enumerate(rows) if row is not None]
         if active:
-            where = active[0].walk.place
+            where = active[0][1].walk.place
             assert isinstance(where, Device)
             self.device = where
             self._lay_out(jobs, active)
 
-    def _lay_out(self, jobs: Sequence[Job], rows: list[Row]) -> None:
+    def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
+        blocks = np.array([norm.blocks(row.p.flat.size) for _, row in rows])
+        self.sums = self.device.empty((int(blocks.sum()), norm.SUMS), np.dtype(np.float64))
+        before = np.cumsum(blocks) - blocks
+        # From here on rows are in the order of their jobs.
+        order = sorted(range(len(rows)), key=lambda k: rows[k][1].job)
         table = np.zeros((len(rows), kernels.ROW), np.int64)
-        counts = np.zeros(len(rows), np.int64)
-        first = np.zeros(len(jobs), np.int64)
-        total = 0
-        for place, row in enumerate(rows):
-            n = row.p.flat.size
-            tile = device.THREADS * kernels.WIDE[row.p.flat.itemsize]
-            if place == 0 or row.job != rows[place - 1].job:
-                first[row.job] = total
-            table[place, kernels.P] = address(row.p.flat)
+        table[:, kernels.SUMS] = address(self.sums) + before[order] * norm.SUMS * 8
+        for place, k in enumerate(order):
+            index, row = rows[k]
+            self.places[index] = place
+            table[place, [kernels.P, kernels.N]] = address(row.p.flat), row.p.flat.size
             for slot, state in enumerate(row.states):
                 if state is not None:
                     table[place, kernels.STATES + slot] = address(state.flat)
-            table[place, kernels.N] = n
-            table[place, kernels.FIRST] = total - first[row.job]
-            counts[place] = -(-n // tile)
-            total += int(counts[place])
+            if row.ema is not None:
+                table[place, kernels.EMA] = address(row.ema.flat)
+        of_job = np.array([rows[k][1].job for k in order])
+        wide = np.array([kernels.WIDE[jobs[job].dtype.itemsize] for job in of_job])
+        tiles = Pieces(-(-table[:, kernels.N] // (device.THREADS * wide)), of_job)
+        sums = Pieces(blocks[order], of_job)
+        table[:, kernels.FIRST] = tiles.first
+        table[:, kernels.FIRST_BLOCK] = sums.first
         with self.device.current():
             self.ring = device.driver.pinned((RING, len(rows)))
             self.events = [device.driver.Event() for _ in range(RING)]
@@ -107,19 +142,23 @@ class Table:
         self.on_device = [
             self.device.load(table),
             self.device.empty(self.ring[0].shape, self.ring.dtype),
-            self.device.load(np.repeat(np.arange(len(rows), dtype=np.int32), counts)),
+            self.device.load(tiles.rows),
+            self.device.load(sums.rows),
         ]
-        at, gradients, tiles = map(address, self.on_device)
-        ends = [*first[1:], total]
+        at, gradients, at_tiles, at_sums = map(address, self.on_device)
         for index, job in enumerate(jobs):
-            count = int(ends[index] - first[index])
+            start, count = tiles.of_job(index)
             if count:
-                addresses = (at, gradients, tiles + 4 * int(first[index]))
+                addresses = (at, gradients, at_tiles + 4 * start)
                 launch = Launch(job, self.device.ordinal, count, addresses)
                 self.launches.append((index, launch))
+                start, count = sums.of_job(index)
+                addresses = (at, gradients, at_sums + 4 * start)
+                self.measures.append(Squares(job, self.device.ordinal, count, addresses))
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         self.known[index] = Gradient(g, operand)
+        self.moves += 1
         self._point(index, address(operand.flat))
 
     def _point(self, index: int, to: int) -> None:
@@ -129,12 +168,12 @@ class Table:
             self.addresses[place] = to
             self.stale = True
 
-    def take(self, grads: list[Any], start: int) -> int:
+    def take(self, grads: list[Any], start: int, zero: bool) -> int:
         for index in range(start, len(grads)):
             known, g = self.known[index], grads[index]
             if known is None and g is None:
                 continue
-            if known is None or g is None:
+            if known is None or g is None or (zero and not known.writeable):
                 return index
             to, layout = glance(g)
             if layout != known.layout:
@@ -152,6 +191,7 @@ class Table:
                 return False
             known.kept = g
         known.address = to
+        self.moves += 1
         self._point(index, to)
         return True
 
@@ -160,20 +200,35 @@ class Table:
         before = bisect_left(self.written.lows, low + known.length)
         return before > 0 and self.written.highs[before - 1] > low
 
-    def run(self, scalars: Sequence[Values]) -> None:
+    def squares(self) -> Array:
+        """The only part of a step that waits for the device."""
+        if not self.launches:
+            return np.zeros((0, norm.SUMS))
+        with self.device.current():
+            stream = self._stream()
+            for measure in self.measures:
+                measure.run(stream)
+        return self.device.read(self.sums)
+
+    def run(self, scalars: Sequence[Values], zero: bool) -> None:
         if not self.launches:
             return
         with self.device.current():
-            stream = self.device.stream()
-            if device.driver.recorded(stream):
-                raise RuntimeError(
-                    "a step cannot be part of a CUDA graph, which would repeat it with the same "
-                    "t and learning rate; step outside of the graph"
-                )
-            if self.stale:
-                self._send_addresses(stream)
+            stream = self._stream()
             for index, launch in self.launches:
-                launch.run(stream, scalars[index])
+                launch.run(stream, scalars[index], zero)
+
+    def _stream(self) -> int:
+        """The stream to work on, on which the gradients' addresses are those of now."""
+        stream = self.device.stream()
+        if device.driver.recorded(stream):
+            raise RuntimeError(
+                "a step cannot be part of a CUDA graph, which would repeat it with the same "
+                "t and learning rate; step outside of the graph"
+            )
+        if self.stale:
+            self._send_addresses(stream)
+        return stream
 
     def _send_addresses(self, stream: int) -> None:
         event, slot = self.events[self.turn], self.ring[self.turn]
@@ -185,7 +240,7 @@ class Table:
         self.stale = False
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
-        taken = self.take(grads, 0)
+        taken = self.take(grads, 0, False)
         if taken == len(grads):
-            self.run(scalars)
+            self.run(scalars, False)
         return taken

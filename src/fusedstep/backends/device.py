@@ -104,6 +104,9 @@ class Device:
                 (axes, count, address(to), address(source), to.size),
             )
 
+    def clear(self, array: Array) -> None:
+        self.copy(array, self.zeros(array.shape, array.dtype))
+
     def _axes(self, to: Array, source: Array) -> tuple[int, int]:
         """The axes of a copy on the device, uploaded the first time: how many, and where."""
         key = to.shape, to.strides, source.strides

@@ -1,10 +1,12 @@
 """The CUDA kernels: a job's step as the text of a module, and the module as PTX.
 
-A table describes a step to them. Its rows are ROW int64 each: the addresses of p and of up
-to 8 state arrays, the number of elements, and the row's first tile. The address of each
-row's gradient stands apart, since it changes from step to step. A tile is what one block of
+A table describes a step to them. Its rows are ROW int64 each: the addresses of p, of up to 8
+state arrays, of the moving average and of the gradient's sums of squares, the number of
+elements, the row's first tile and its first block of sums. The address of each row's
+gradient stands apart, since it changes from step to step. A tile is what one block of
 threads steps, WIDE elements a thread; for each tile of the job there is the index of its
 row, an int32. So tensors of any size fill the device, and thousands of them are one launch.
+For the blocks of sums it is the same, with a warp for each.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from fusedstep import norm
 from fusedstep.backends import formulas, generate
 from fusedstep.plan import MOST_STATES, Job
 
-P, STATES, N, FIRST = 0, 1, 1 + MOST_STATES, 2 + MOST_STATES
-ROW = 3 + MOST_STATES
+P, STATES, EMA, SUMS = 0, 1, 1 + MOST_STATES, 2 + MOST_STATES
+N, FIRST, FIRST_BLOCK, ROW = (3 + MOST_STATES + k for k in range(4))
 """The columns of a row, and how many they are."""
 
 WIDE = {4: 4, 8: 2}
@@ -57,7 +60,7 @@ from fusedstep.backends.gpu import store_{dtype} as store
 from fusedstep.backends.gpu import store_wide_{dtype} as store_wide
 from fusedstep.backends.gpu import sub_{dtype} as sub
 
-SIGNATURE = "void(int64, int64, int64, {types})"
+SIGNATURE = "void(int64, int64, int64, int64, {types})"
 
 Scalars = namedtuple("Scalars", {names})
 
@@ -65,7 +68,7 @@ Scalars = namedtuple("Scalars", {names})
 '''
 
 RUN = """\
-def run(rows, gradients, tiles, {scalars}):
+def run(rows, gradients, tiles, zero, {scalars}):
     h = Scalars({scalars})
     index = load_int32(tiles + 4 * cuda.blockIdx.x)
     row = rows + {row} * index
@@ -117,6 +120,69 @@ def run(axes, count, to, source, n):
 '''
 
 
+SQUARES = '''\
+"""The kernel that sums the squares of each block of {dtype} gradients, as norm.py has them.
+
+It is made of fusedstep.backends.gpu {digest}.
+"""
+
+from numba import cuda, float64
+
+from fusedstep.backends.gpu import abs_float64 as abs
+from fusedstep.backends.gpu import add_float64 as add
+from fusedstep.backends.gpu import load_{dtype} as load
+from fusedstep.backends.gpu import load_int32, load_int64
+from fusedstep.backends.gpu import mul_float64 as mul
+from fusedstep.backends.gpu import store_float64 as store
+
+SIGNATURE = "void(int64, int64, int64)"
+
+
+# A warp sums a block: thread k is lane k.
+def run(rows, gradients, blocks):
+    index = load_int32(blocks + 4 * cuda.blockIdx.x)
+    row = rows + {row} * index
+    block = cuda.blockIdx.x - load_int64(row + {first})
+    g = load_int64(gradients + 8 * index)
+    lane = cuda.threadIdx.x
+    i = {block} * block + lane
+    end = min({block} * (block + 1), load_int64(row + {n}))
+    small, middle, large = float64(0), float64(0), float64(0)
+    while i < end:
+        x = float64(load(g + {size} * i))
+{add}
+        i += {lanes}
+    sums = cuda.shared.array(({sums}, {lanes}), float64)
+    sums[0, lane], sums[1, lane], sums[2, lane] = small, middle, large
+    half = {lanes} // 2
+    while half:
+        cuda.syncthreads()
+        if lane < half:
+            for of in range({sums}):
+                sums[of, lane] = add(sums[of, lane], sums[of, lane + half])
+        half //= 2
+    if lane == 0:
+        at = load_int64(row + {at}) + {sums} * 8 * block
+        for of in range({sums}):
+            store(at + 8 * of, sums[of, 0])
+'''
+
+ADD_SQUARE = {
+    "float32": """\
+        middle = add(middle, mul(x, x))""",
+    "float64": f"""\
+        if abs(x) < {norm.SMALL!r}:
+            x = mul(x, {2.0**norm.UP!r})
+            small = add(small, mul(x, x))
+        elif abs(x) > {norm.LARGE!r}:
+            x = mul(x, {2.0**norm.DOWN!r})
+            large = add(large, mul(x, x))
+        else:
+            middle = add(middle, mul(x, x))""",
+}
+"""What an element adds to the sums of its lane."""
+
+
 def title(job: Job) -> str:
     return f"{formulas.title(job.rule)}_{job.dtype.name}_cuda"
 
@@ -128,7 +194,6 @@ def module(job: Job) -> ModuleType:
 
 
 def text(job: Job) -> str:
-    rule, gradient = formulas.formula(job.rule), formulas.gradient()
     names = formulas.scalars(job.rule)
     head = HEAD.format(
         title=title(job),
@@ -137,9 +202,10 @@ def text(job: Job) -> str:
         types=", ".join([job.dtype.name] * len(names)),
         names=names,
     )
-    around = head + _run(job, "", "")
-    functions = generate.functions([gradient, rule], "device", OPERATORS, around)
-    run = _run(job, functions.names[rule], functions.names[gradient])
+    roots = formulas.roots(job.rule)
+    around = head + _run(job, [""] * len(roots))
+    functions = generate.functions(roots, "device", OPERATORS, around)
+    run = _run(job, [functions.names[root] for root in roots])
     return f"{head}{functions.text}\n\n{run}"
 
 
@@ -150,34 +216,56 @@ def copying(dtype: np.dtype[Any]) -> ModuleType:
     return generate.load(f"copy_{dtype.name}_cuda", text)
 
 
-def _run(job: Job, rule: str, gradient: str) -> str:
+@cache
+def squares(dtype: np.dtype[Any]) -> ModuleType:
+    """The module of the kernel that sums the squares of gradients."""
+    text = SQUARES.format(
+        dtype=dtype.name,
+        digest=generate.digest("gpu.py"),
+        row=8 * ROW,
+        first=8 * FIRST_BLOCK,
+        n=8 * N,
+        at=8 * SUMS,
+        size=dtype.itemsize,
+        block=norm.BLOCK,
+        lanes=norm.LANES,
+        sums=norm.SUMS,
+        add=ADD_SQUARE[dtype.name],
+    )
+    return generate.load(f"squares_{dtype.name}_cuda", text)
+
+
+def _run(job: Job, functions: Sequence[str]) -> str:
+    """The kernel itself, which calls functions of these names, in the order of `roots`."""
     size = job.dtype.itemsize
     wide = WIDE[size]
     columns = {"p": P}
     columns |= {f"s{k}": STATES + k for k, letter in enumerate(job.rule.letters) if letter}
-    p, *states = columns
-    letters = [p, "g", *states]
+    stepped = [*columns]
+    if job.rule.averaged:
+        columns["ema"] = EMA
+    every = ["p", "g", *[*columns][1:]]
     takes_h = ", h" if formulas.formula(job.rule).scalars else ""
 
-    def call(p: str, g: str, *states: str) -> str:
-        return f"{rule}({', '.join([p, f'{gradient}({p}, {g}, h)', *states])}{takes_h})"
+    def step(lane: int) -> list[str]:
+        """The lines for one element."""
+        gradient, rule, *average = functions
+        p, *states = (f"{letter}_{lane}" for letter in stepped)
+        arguments = ", ".join([p, f"{gradient}({p}, g_{lane}, h)", *states])
+        lines = [f"{', '.join([p, *states])} = {rule}({arguments}{takes_h})"]
+        return lines + [f"ema_{lane} = {name}({p}, ema_{lane}, h)" for name in average]
 
     def lanes(letter: str) -> str:
         return ", ".join(f"{letter}_{k}" for k in range(wide))
 
-    wide_step = [f"{lanes(letter)} = load_wide({letter} + at)" for letter in letters]
-    wide_step += [
-        f"{', '.join(f'{letter}_{k}' for letter in columns)} = "
-        + call(*(f"{letter}_{k}" for letter in letters))
-        for k in range(wide)
-    ]
+    wide_step = [f"{lanes(letter)} = load_wide({letter} + at)" for letter in every]
+    wide_step += [line for lane in range(wide) for line in step(lane)]
     wide_step += [f"store_wide({letter} + at, ({lanes(letter)}))" for letter in columns]
-    narrow_step = [f"{letter}_0 = load({letter} + at)" for letter in letters]
-    narrow_step += [
-        f"{', '.join(f'{letter}_0' for letter in columns)} = "
-        + call(*(f"{letter}_0" for letter in letters))
-    ]
+    wide_step += ["if zero:", f"    store_wide(g + at, ({'real(0), ' * wide}))"]
+    narrow_step = [f"{letter}_0 = load({letter} + at)" for letter in every]
+    narrow_step += step(0)
     narrow_step += [f"store({letter} + at, {letter}_0)" for letter in columns]
+    narrow_step += ["if zero:", "    store(g + at, real(0))"]
     return RUN.format(
         scalars=", ".join(f"h_{name}" for name in formulas.scalars(job.rule)),
         row=8 * ROW,
@@ -186,7 +274,7 @@ def _run(job: Job, rule: str, gradient: str) -> str:
         first=8 * FIRST,
         wide=wide,
         size=size,
-        every=" | ".join(letters),
+        every=" | ".join(every),
         wide_step=_lines(wide_step, 8),
         narrow_step=_lines(narrow_step, 12),
     )
