@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from fusedstep._engine import ffi, lib
 
@@ -32,8 +33,13 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(built)
 
 
-def limit_of(optimizer: fs.Optimizer) -> Callable[[], None]:
-    """What takes the time of a step of `optimizer`, which has stepped, on its own arrays."""
+def limit_of(
+    optimizer: fs.Optimizer, zero: bool = False, measured: bool = False
+) -> Callable[[], None]:
+    """What takes the time of a step of `optimizer`, which has stepped, on its own arrays.
+
+    `zero` and `measured` say that the step zeroes its gradients and sums their squares first.
+    """
     own = c_table(optimizer)
     table = c.Table(own.jobs, own.rows, optimizer._memory())
     for c_row, own_row in zip(table.c_rows, own.c_rows, strict=True):
@@ -41,9 +47,14 @@ def limit_of(optimizer: fs.Optimizer) -> Callable[[], None]:
     for job, c_job in zip(table.jobs, table.c_jobs, strict=True):
         states = sum(letter is not None for letter in job.rule.letters)
         assert job.dtype.itemsize == 4
-        address = ctypes.cast(getattr(_library(), f"limit_{states}"), ctypes.c_void_p).value
-        c_job.kernel = ffi.cast("fs_kernel", address)
-    return bare(table)
+        c_job.kernel = _kernel(f"limit_{states}{'_ema' if job.rule.averaged else ''}")
+        c_job.squares = _kernel("limit_squares")
+    return bare(table, zero, measured)
+
+
+def _kernel(name: str) -> Any:
+    address = ctypes.cast(getattr(_library(), name), ctypes.c_void_p).value
+    return ffi.cast("fs_kernel", address)
 
 
 def bare_call(optimizer: fs.Optimizer) -> Callable[[], None]:
@@ -57,6 +68,12 @@ def c_table(optimizer: fs.Optimizer) -> c.Table:
     return table
 
 
-def bare(table: c.Table) -> Callable[[], None]:
+def bare(table: c.Table, zero: bool = False, measured: bool = False) -> Callable[[], None]:
     count = threads.get_num_threads()
-    return lambda: lib.fs_step(table.table, count)
+
+    def call() -> None:
+        if measured:
+            lib.fs_squares(table.table, count)
+        lib.fs_step(table.table, count, zero)
+
+    return call

@@ -30,7 +30,7 @@ CASES = [
 ]
 
 
-def medians(contestants: Sequence[Callable[[], None]], calls: int, turns: int) -> list[float]:
+def medians(contestants: Sequence[Callable[[], object]], calls: int, turns: int) -> list[float]:
     """Microseconds of one call of each contestant."""
     times: list[list[float]] = [[] for _ in contestants]
     for _ in range(turns):

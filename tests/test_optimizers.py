@@ -468,8 +468,8 @@ def test_functional_equals_the_optimizer(case: Case) -> None:
 
 @pytest.mark.parametrize("optimizer", CALLS, ids=lambda optimizer: optimizer.__name__)
 def test_functional_has_the_defaults_of_the_class(optimizer: Any) -> None:
-    """But for those that a state array passed or left out stands for."""
-    implied = {"params", "amsgrad", "centered", "initial_accumulator_value"}
+    """But for those that a state array passed or left out stands for, and those of a course."""
+    implied = {"params", "amsgrad", "centered", "initial_accumulator_value", "ema", "nonfinite"}
     of_class = inspect.signature(optimizer).parameters
     of_function = inspect.signature(CALLS[optimizer][0]).parameters
     names = [name for name in of_class if name not in implied]

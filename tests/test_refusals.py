@@ -260,6 +260,7 @@ def test_bad_assignments_change_nothing() -> None:
         "nesterov": False,
         "maximize": False,
         "l1": 0.0,
+        "ema": None,
     }
 
 

@@ -29,7 +29,7 @@ Params: TypeAlias = dict[str, Array]
 
 
 class Steps(Protocol):
-    def step(self, grads: Params) -> None: ...
+    def step(self, grads: Params, /) -> object: ...
 
 
 # The training loop.

@@ -61,8 +61,8 @@ class SGD(Optimizer):
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
     >>> opt = fs.SGD(p, lr=0.1, momentum=0.9)
-    >>> opt.step(np.array([1.0, -1.0]))
-    >>> opt.step(np.array([1.0, -1.0]))
+    >>> _ = opt.step(np.array([1.0, -1.0]))
+    >>> _ = opt.step(np.array([1.0, -1.0]))
     >>> p
     array([0.71, 2.29])
     >>> opt.state
@@ -148,7 +148,7 @@ class Adagrad(Optimizer):
     --------
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
-    >>> fs.Adagrad(p, lr=0.5).step(np.array([3.0, -0.01]))
+    >>> _ = fs.Adagrad(p, lr=0.5).step(np.array([3.0, -0.01]))
     >>> p
     array([0.5, 2.5])
     """
@@ -239,7 +239,7 @@ class RMSprop(Optimizer):
     --------
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
-    >>> fs.RMSprop(p, lr=0.1, alpha=0.75).step(np.array([3.0, -0.01]))
+    >>> _ = fs.RMSprop(p, lr=0.1, alpha=0.75).step(np.array([3.0, -0.01]))
     >>> p.round(6)
     array([0.8, 2.2])
     """
@@ -333,7 +333,7 @@ class Adam(Optimizer):
     --------
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
-    >>> fs.Adam(p, lr=0.1).step(np.array([3.0, -0.01]))
+    >>> _ = fs.Adam(p, lr=0.1).step(np.array([3.0, -0.01]))
     >>> p.round(6)
     array([0.9, 2.1])
     """
@@ -432,7 +432,7 @@ class AdamW(Optimizer):
     --------
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
-    >>> fs.AdamW(p, lr=0.1, weight_decay=0.5).step(np.array([3.0, -0.01]))
+    >>> _ = fs.AdamW(p, lr=0.1, weight_decay=0.5).step(np.array([3.0, -0.01]))
     >>> p.round(6)
     array([0.85, 2.  ])
     """

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep.arrays import Array
 from fusedstep.hyperparameters import flag, non_negative, number
 from fusedstep.structure import describe, quoted
 
@@ -91,4 +90,3 @@ def check_policy(value: Any) -> str:
 def clip_factor(norm: float, max_norm: float) -> float:
     """What brings `norm` down to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
     return 1.0 if norm <= max_norm else max_norm / norm
-

@@ -11,6 +11,8 @@ state array that is None is not there: the option that needs it is off. `inside`
 whether ε stands under the root. Each rule returns the new p and the new state.
 """
 
+# ruff: noqa: RET504
+
 from typing import Any, TypeAlias
 
 import numpy as np

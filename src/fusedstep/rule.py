@@ -120,7 +120,7 @@ def rule(
     ...     m = h.beta2 * m + (1 - h.beta2) * g
     ...     return p, m
     >>> p = np.array([1.0, 2.0])
-    >>> Lion(p, lr=0.1).step(np.array([3.0, -0.01]))
+    >>> _ = Lion(p, lr=0.1).step(np.array([3.0, -0.01]))
     >>> p
     array([0.9, 2.1])
     """

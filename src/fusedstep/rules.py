@@ -7,7 +7,7 @@ each rule, so that the rule itself reads as its paper does.
 
 >>> import numpy as np, fusedstep as fs
 >>> p = np.array([1.0, 2.0])
->>> fs.rules.Lion(p, lr=0.1).step(np.array([3.0, -0.01]))
+>>> _ = fs.rules.Lion(p, lr=0.1).step(np.array([3.0, -0.01]))
 >>> p
 array([0.9, 2.1])
 """
@@ -80,7 +80,7 @@ def Lion(p, g, m, h):
     --------
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
-    >>> fs.rules.Lion(p, lr=0.1, weight_decay=0.5).step(np.array([3.0, -0.01]))
+    >>> _ = fs.rules.Lion(p, lr=0.1, weight_decay=0.5).step(np.array([3.0, -0.01]))
     >>> p.round(6)
     array([0.85, 2.  ])
     """
@@ -179,7 +179,7 @@ def NAdam(p, g, m, v, h):
     --------
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
-    >>> fs.rules.NAdam(p, lr=0.1).step(np.array([3.0, -0.01]))
+    >>> _ = fs.rules.NAdam(p, lr=0.1).step(np.array([3.0, -0.01]))
     >>> p.round(3)
     array([0.894, 2.106])
     """
@@ -257,7 +257,7 @@ def RAdam(p, g, m, v, h):
     --------
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
-    >>> fs.rules.RAdam(p, lr=0.1).step(np.array([3.0, -0.01]))
+    >>> _ = fs.rules.RAdam(p, lr=0.1).step(np.array([3.0, -0.01]))
     >>> p.round(6)
     array([0.7  , 2.001])
     """
@@ -313,7 +313,7 @@ def Adamax(p, g, m, x, h):
     --------
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
-    >>> fs.rules.Adamax(p, lr=0.1).step(np.array([3.0, -0.01]))
+    >>> _ = fs.rules.Adamax(p, lr=0.1).step(np.array([3.0, -0.01]))
     >>> p.round(6)
     array([0.9, 2.1])
     """
@@ -400,7 +400,7 @@ def Adan(p, g, m, a, v, o, h):
     >>> import numpy as np, fusedstep as fs
     >>> p = np.array([1.0, 2.0])
     >>> opt = fs.rules.Adan(p, lr=0.1)
-    >>> opt.step(np.array([3.0, -0.01]))
+    >>> _ = opt.step(np.array([3.0, -0.01]))
     >>> p.round(6)
     array([0.9, 2.1])
     >>> opt.state["o"]

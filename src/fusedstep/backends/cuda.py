@@ -1,10 +1,9 @@
 """The "cuda" engine: for each job one launch over a table of addresses, on the caller's stream.
 
-Once laid out, a step neither waits for the device, unless it is to know the gradients' norm
-or whether they are finite, nor allocates. What changes from step to
-step goes by value in the launch, and the gradients' addresses, if they are not those of the
-step before, through a ring of pinned buffers: only who is a whole ring ahead of the device
-waits for it.
+Once laid out, a step neither allocates nor waits for the device, unless it is asked for the
+gradients' norm or whether they are finite. What changes from step to step goes by value in
+the launch, and the gradients' addresses, if they are not those of the step before, through a
+ring of pinned buffers: only who is a whole ring ahead of the device waits for it.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class Gradient:
 class Pieces:
     """Rows cut into tiles or blocks, `counts` of each; rows of one job follow one another."""
 
-    def __init__(self, counts: Array, jobs: Array) -> None:
+    def __init__(self, counts: Any, jobs: Any) -> None:
         starts = np.cumsum(counts) - counts
         edges = np.searchsorted(jobs, np.arange(jobs[-1] + 2))
         self.bounds = np.append(starts, counts.sum())[edges]

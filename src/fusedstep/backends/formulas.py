@@ -50,5 +50,5 @@ def roots(rule: Rule) -> list[Formula]:
 def title(rule: Rule) -> str:
     """A name of the variant for people and files: `rmsprop_centered_inside`, say."""
     present = "".join(letter for letter in rule.letters if letter)
-    options = [rule.inside and "inside", rule.averaged and "ema"]
+    options = ["inside" if rule.inside else "", "ema" if rule.averaged else ""]
     return "_".join(filter(None, [rule.name, present, *options]))

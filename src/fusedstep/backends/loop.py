@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
+from typing import Any, TypeAlias
 
 import numpy as np
 from llvmlite import ir
@@ -33,6 +34,8 @@ N, JOB, COLUMNS = 4 + MOST_STATES, 5 + MOST_STATES, 6 + MOST_STATES
 
 WORTH_SHARING = 4_000_000
 """Elements of a step; below, waking a helper gained nothing between matrix products."""
+
+Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 CHUNK = 16384
 """Elements; see csrc/step.c."""
@@ -93,7 +96,7 @@ class Runner(Careful):
         self.prepare(scalars)
         self._share(self.elements, 1, self.kernels, self.sizes if zero else 0 * self.sizes)
 
-    def _share(self, starts: Array, unit: int, kernels: Array, zeroed: Array) -> None:
+    def _share(self, starts: Integers, unit: int, kernels: Integers, zeroed: Integers) -> None:
         """Run kernels on chunks of all rows, which begin in `starts`, in units of elements."""
         taken = np.zeros(1, np.int64)
         task = partial(_run, self.table, starts, unit, kernels, self.scalars, zeroed, taken)
@@ -101,7 +104,7 @@ class Runner(Careful):
         crew.run(task, 1 if few else threads.get_num_threads())
 
 
-def _starts(sizes: Sequence[int]) -> Array:
+def _starts(sizes: Sequence[int]) -> Integers:
     """How much there is before each, and in all."""
     return np.array([*accumulate(sizes, initial=0)], np.int64)
 
@@ -127,7 +130,7 @@ def _zero(typing_context, at, size):
     def generate(context, builder, signature, arguments):
         at, size = arguments
         pointer = builder.inttoptr(at, ir.IntType(8).as_pointer())
-        cgutils.memset(builder, pointer, size, 0)
+        cgutils.memset(builder, pointer, size, 0)  # type: ignore[no-untyped-call]
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate

@@ -124,7 +124,9 @@ def find_kernel(name: str, dtype: np.dtype[Any], has: int = 0, inside: bool = Fa
     """A kernel of the library, in the instruction set in force."""
     kernel = lib.fs_find_kernel(name.encode(), dtype.name.encode(), has, inside)
     if not kernel:
-        raise NotImplementedError(f"the C engine has no kernel {name!r} for {dtype}, {has}, {inside}")
+        raise NotImplementedError(
+            f"the C engine has no kernel {name!r} for {dtype}, {has}, {inside}"
+        )
     return kernel
 
 

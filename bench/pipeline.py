@@ -1,0 +1,123 @@
+"""Time the whole step: unscale, clip by norm, decay, update, zero the gradients, average.
+
+    python bench/pipeline.py [--rounds FACTOR]
+
+One fused step against the sum of separate passes with torch (its fused AdamW) and with
+NumPy, and against the same traffic without arithmetic: 48 bytes an element, 4 of them for
+the norm. They alternate in one run, on two threads. Every step starts from new gradients,
+written to the same arrays outside of the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from limit import limit_of
+
+import fusedstep as fs
+
+# elements, turns
+CASES = [(1_000_000, 200), (16_000_000, 25)]
+SCALE, MAX_NORM, EMA = 1024.0, 1.0, 0.999
+LR, BETA1, BETA2, EPS, WEIGHT_DECAY = 1e-3, 0.9, 0.999, 1e-8, 0.01
+BYTES = 48
+THREADS = 2
+
+Contestant = tuple[Callable[[], Any], np.ndarray[Any, Any]]
+"""A step, and the array that it finds its gradient in."""
+
+
+def fused(p: Any, g: Any) -> tuple[Contestant, Contestant]:
+    """The step of this package, and its traffic alone, on the same arrays."""
+    optimizer = fs.AdamW(p, lr=LR, weight_decay=WEIGHT_DECAY, ema=EMA, backend="c")
+
+    def step() -> None:
+        optimizer.step(g, scale=SCALE, max_norm=MAX_NORM, zero_grads=True)
+
+    step()
+    return (step, g), (limit_of(optimizer, zero=True, measured=True), g)
+
+
+def passes_of_torch(p: Any, g: Any) -> Contestant:
+    import torch
+
+    torch.set_num_threads(THREADS)
+    parameter = torch.nn.Parameter(torch.from_numpy(p))
+    parameter.grad = torch.from_numpy(g)
+    average = parameter.detach().clone()
+    optimizer = torch.optim.AdamW([parameter], lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
+
+    def step() -> None:
+        with torch.no_grad():
+            parameter.grad.mul_(1 / SCALE)
+            torch.nn.utils.clip_grad_norm_([parameter], MAX_NORM)
+            optimizer.step()
+            parameter.grad.zero_()
+            average.lerp_(parameter, 1 - EMA)
+
+    return step, g
+
+
+def passes_of_numpy(p: Any, g: Any) -> Contestant:
+    m, v, average, t = np.zeros_like(p), np.zeros_like(p), p.copy(), 0
+
+    def step() -> None:
+        nonlocal m, v, t
+        t += 1
+        g[...] = g * np.float32(1 / SCALE)
+        norm = np.sqrt(np.sum(g * g))
+        if norm > MAX_NORM:
+            g[...] = g * (MAX_NORM / norm)
+        p[...] = p * (1 - LR * WEIGHT_DECAY)
+        m = BETA1 * m + (1 - BETA1) * g
+        v = BETA2 * v + (1 - BETA2) * (g * g)
+        p[...] = p - LR * (m / (1 - BETA1**t)) / (np.sqrt(v / (1 - BETA2**t)) + EPS)
+        g[...] = 0
+        average[...] = EMA * average + (1 - EMA) * p
+
+    return step, g
+
+
+def medians(contestants: list[Contestant], new: Any, turns: int) -> list[float]:
+    """Microseconds of a step of each contestant, from a new gradient."""
+    times: list[list[float]] = [[] for _ in contestants]
+    for _ in range(turns):
+        for (step, g), taken in zip(contestants, times, strict=True):
+            g[...] = new
+            start = perf_counter()
+            step()
+            taken.append(perf_counter() - start)
+    return [statistics.median(taken) * 1e6 for taken in times]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=float, default=1.0, help="a factor on the turns")
+    options = parser.parse_args()
+    fs.set_num_threads(THREADS)
+    print(fs.info())
+    print("\nthe whole step, AdamW in float32, microseconds, medians")
+    print(f"{'elements':>11} {'fused':>8} {'torch':>8} {'NumPy':>8} {'limit':>8}", end="")
+    print("  torch/fused  NumPy/fused  fused/limit  GB/s")
+    for n, turns in CASES:
+        rng = np.random.default_rng(0)
+        p = rng.standard_normal(n, np.float32)
+        new = SCALE * rng.standard_normal(n, np.float32)
+        contestants = [
+            *fused(p.copy(), new.copy()),
+            passes_of_torch(p.copy(), new.copy()),
+            passes_of_numpy(p.copy(), new.copy()),
+        ]
+        step, limit, torch, numpy = medians(contestants, new, max(5, int(turns * options.rounds)))
+        print(f"{n:>11} {step:8.0f} {torch:8.0f} {numpy:8.0f} {limit:8.0f}", end="")
+        print(f"  {torch / step:11.2f}  {numpy / step:11.2f}  {step / limit:11.2f}", end="")
+        print(f"  {BYTES * n / step / 1e3:4.0f}")
+
+
+if __name__ == "__main__":
+    main()
