@@ -9,7 +9,7 @@ from fusedstep import checkpoint
 from fusedstep.arrays import Array, Written, check_like
 from fusedstep.coefficients import Hyperparameters, Rule, Values
 from fusedstep.dispatch import choose
-from fusedstep.hyperparameters import CHECKS, Checks, Group
+from fusedstep.hyperparameters import CHECKS, Checks, Group, Rate
 from fusedstep.parameters import Cohort, Parameter, State, read_groups
 from fusedstep.places import Host, Place
 from fusedstep.plan import Job, Plan, Row, Table
@@ -115,7 +115,11 @@ class Optimizer:
     def _values(self) -> list[Values]:
         """The scalars of the step that comes, for each cohort."""
         return [
-            self._scalars(cohort.group.hyperparameters, cohort.t + 1) for cohort in self._cohorts
+            self._scalars(
+                group.at(cohort.t + 1) if group.scheduled else group.hyperparameters, cohort.t + 1
+            )
+            for cohort in self._cohorts
+            for group in (cohort.group,)
         ]
 
     def _look_at(self, grads: list[Any], at: int) -> None:
@@ -228,17 +232,22 @@ class Optimizer:
         return tuple(self._groups)
 
     @property
-    def lr(self) -> float:
-        """The learning rate α of all groups; set it to change the next step's."""
-        rates = {group["lr"] for group in self._groups}
-        if len(rates) > 1:
+    def lr(self) -> Any:
+        """The learning rate α of all groups; set it to change the next step's.
+
+        A number, or a function of t, from 1 at a parameter's first step: a schedule of
+        `fusedstep.schedules` or one of your own. It is called at each step, and should give
+        the same for the same t.
+        """
+        rates = [group["lr"] for group in self._groups]
+        if any(rate != rates[0] for rate in rates):
             raise ValueError(
-                f"lr differs between the groups: {sorted(rates)}; read param_groups[i]['lr']"
+                f"lr differs between the groups: [{quoted(rates)}]; read param_groups[i]['lr']"
             )
-        return float(rates.pop())
+        return rates[0]
 
     @lr.setter
-    def lr(self, value: float) -> None:
+    def lr(self, value: Rate) -> None:
         for group in self._groups:
             group["lr"] = value
 
@@ -287,7 +296,7 @@ class Optimizer:
             rule = self._rule(hyperparameters[id(parameter.cohort.group)])
             states.append(checkpoint.check_state(state, parameter, rule.letters, self._letters))
         for group in self._groups:
-            group.hyperparameters = hyperparameters[id(group)]
+            group.take(hyperparameters[id(group)])
         for parameter, state in zip(self._parameters, states, strict=True):
             parameter.restore(state)
         self._forget_layout()

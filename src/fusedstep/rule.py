@@ -22,6 +22,7 @@ from fusedstep.hyperparameters import (
     fraction,
     non_negative,
     number,
+    rate,
     several,
 )
 from fusedstep.optimizer import Optimizer
@@ -38,7 +39,7 @@ COMMON: dict[str, Any] = {"weight_decay": 0.0, "maximize": False, "l1": 0.0}
 """The hyperparameters of what may stand before any rule, and their defaults."""
 
 RANGES: dict[str, Check] = {
-    "lr": non_negative,
+    "lr": rate,
     "eps": non_negative,
     "weight_decay": non_negative,
     "momentum_decay": non_negative,
@@ -180,6 +181,11 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> Checks:
             raise ValueError(f"{name!r} means something else already; name it otherwise")
         if not _is_member(name):
             raise ValueError(f"{name!r} cannot be read as a member of h; name it otherwise")
+    if callable(hyperparameters["lr"]):
+        raise TypeError(
+            f"lr={describe(hyperparameters['lr'])}; give the rule a number, and its optimizers "
+            "what it is a function of"
+        )
     each = {name: _check_of(name, value) for name, value in hyperparameters.items()}
     return Checks({**{name: EACH[name] for name in COMMON}, **each}, _no_more)
 
