@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, get_args
 
-from fusedstep.structure import describe, differences, quoted
+from fusedstep.structure import describe, differences
 
 P = ParamSpec("P")
 
@@ -73,7 +73,7 @@ class Schedule:
         name = given[KEY]
         if not isinstance(name, str) or name not in SCHEDULES:
             raise ValueError(
-                f"the schedule {describe(name)} is unknown; there are {quoted([*SCHEDULES])}"
+                f"the schedule {describe(name)} is unknown; there are {', '.join(SCHEDULES)}"
             )
         make = SCHEDULES[name]
         expected = inspect.signature(make).parameters
