@@ -45,8 +45,8 @@ def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
         if group.scheduled:
             return group["lr"]
         raise ValueError(
-            f"{name} is None, in place of a function of t, which a state dict cannot hold; make "
-            f"the optimizer with that function as its lr in place of {group['lr']!r}, or assign it"
+            f"{name} is None: it was a function of t, which a state dict cannot hold; assign that "
+            f"function as lr, in place of {group['lr']!r}, and load again"
         )
     if not isinstance(saved, Mapping):
         return saved

@@ -272,6 +272,7 @@ class Optimizer:
 
         Plain dicts, lists, numbers and arrays, fit for pickle. An optimizer of the same class
         over parameters of the same structure goes on from it with the same bits as this one.
+        A schedule is there as its dict; in place of a function of your own as `lr` stands None.
         """
         self._allocate(
             self._rules_now()
@@ -282,6 +283,7 @@ class Optimizer:
         """Take over hyperparameters and state from what `state_dict` returned.
 
         Arrays are copied, into the ones that are there. Nothing is written unless all fits.
+        Where a function of your own was the `lr`, this optimizer needs one and keeps it.
         """
         checkpoint.check_top(state_dict, type(self).__name__, len(self._groups))
         hyperparameters = {

@@ -86,7 +86,8 @@ def rule(
         A function of (h, t), where t counts the steps from 1, that returns a mapping of
         further members of h: the same names each time, and from the same h and t the same
         values. It runs at each step, and once with the defaults when the class is made, in
-        float64 and in plain Python, which is where powers such as β₂ᵗ belong. What it returns
+        float64 and in plain Python, which is where powers such as β₂ᵗ belong. h.lr is the rate
+        of step t, also where an optimizer has a function of t for it. What it returns
         under a hyperparameter's name takes its place. As `l2` it may return the λ of coupled
         L2.
     **hyperparameters
