@@ -68,6 +68,12 @@ def test_the_rules_of_the_readme(readme: dict[str, Any]) -> None:
     assert own == pytest.approx(ours, rel=1e-12)
 
 
+def test_the_schedule_of_the_readme(readme: dict[str, Any]) -> None:
+    assert readme["rates"] == pytest.approx([1e-5, 1e-3, 1e-3, 5e-4, 0.0])
+    for name in fusedstep.schedules.SCHEDULES:
+        assert f"| `{name}(" in README, name
+
+
 def test_the_readme_names_every_option() -> None:
     for name in ("SGD", "Adagrad", "RMSprop", "Adam", "AdamW"):
         for argument in inspect.signature(getattr(fusedstep, name)).parameters:

@@ -10,7 +10,7 @@ from fusedstep.rule import rule
 from fusedstep.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from fusedstep import rules
+    from fusedstep import rules, schedules
 
 __all__ = [
     "SGD",
@@ -25,6 +25,7 @@ __all__ = [
     "info",
     "rule",
     "rules",
+    "schedules",
     "set_isa",
     "set_num_threads",
 ]
@@ -32,13 +33,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # What few ask for and would slow the import: the version is looked up by a library that
-    # costs as much as the rest, and `rules` reads its own source.
+    # costs as much as the rest, `rules` reads its own source, and a number will often do in
+    # place of `schedules`.
     if name == "__version__":
         from importlib.metadata import version
 
         return version("fusedstep")
-    if name == "rules":
+    if name in ("rules", "schedules"):
         from importlib import import_module
 
-        return import_module("fusedstep.rules")
+        return import_module(f"fusedstep.{name}")
     raise AttributeError(f"module 'fusedstep' has no attribute {name!r}")

@@ -23,9 +23,39 @@ def save(
     return {
         "format": FORMAT,
         "optimizer": optimizer,
-        "param_groups": [dict(group.hyperparameters) for group in groups],
+        "param_groups": [
+            {**group.hyperparameters, "lr": _saved_rate(group["lr"])} for group in groups
+        ],
         "state": structure.rebuild(map(_saved, parameters)),
     }
+
+
+def _saved_rate(lr: Any) -> Any:
+    """A number as it is, a schedule as its dict, and None for a function of the user's own."""
+    if not callable(lr):
+        return lr
+    from fusedstep.schedule import Schedule  # which few need
+
+    return lr.to_dict() if isinstance(lr, Schedule) else None
+
+
+def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
+    """What `_saved_rate` stands for, in an optimizer that has its own function for None."""
+    if saved is None:
+        if group.scheduled:
+            return group["lr"]
+        raise ValueError(
+            f"{name} is None: it was a function of t, which a state dict cannot hold; assign that "
+            f"function as lr, in place of {group['lr']!r}, and load again"
+        )
+    if not isinstance(saved, Mapping):
+        return saved
+    from fusedstep.schedule import Schedule
+
+    try:
+        return Schedule.from_dict(saved)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
 
 
 def _saved(parameter: Parameter) -> dict[str, Any]:
@@ -64,7 +94,8 @@ def check_group(values: Any, group: Group, index: int) -> dict[str, Any]:
         raise TypeError(f"{name} is {describe(values)}; {REMEDY}")
     if values.keys() != group.hyperparameters.keys():
         raise KeyError(f"{name} {differences(values, group.hyperparameters)}; {REMEDY}")
-    return check(dict(values), f"{name}: ", group.checks)
+    given = {**values, "lr": _loaded_rate(values["lr"], group, f"{name}['lr']")}
+    return check(given, f"{name}: ", group.checks)
 
 
 def check_state(

@@ -1,4 +1,4 @@
-"""The program `fusedstep`: what is installed here, a demonstration, and a look at kernels."""
+"""The program `fusedstep`: what is installed here, a demonstration, a look at kernels and rates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from pathlib import Path
 from fusedstep.dispatch import info
 
 EXTRA = ("matplotlib", "rich", "sklearn")
-"""The modules of the extra "demo"."""
+"""The modules of the extra "demo", all of which the demo needs."""
+
+DRAWING = EXTRA[:2]
+"""Those that print and draw."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(argv)
-    commands = {"info": _info, "demo": _demo, "inspect": _inspect}
+    commands = {"info": _info, "demo": _demo, "inspect": _inspect, "plot-schedule": _plot}
     if options.command is None:
         parser.print_help()
         return 0
@@ -91,6 +94,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     look.add_argument("--cc", default="9.0", help="the device's compute capability")
     look.add_argument("--source", action="store_true", help="the Python, and not the PTX")
+    plot = commands.add_parser(
+        "plot-schedule",
+        help="print learning-rate schedules and draw them into one picture",
+        description="Print the rates of schedules at some steps, and draw them all into one "
+        "picture. Schedules are written as in Python, with numbers, lists and other schedules as "
+        'arguments: "sequence([warmup(1e-3, 100), cosine(1e-3, 900)], [100])".',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    plot.add_argument(
+        "schedule",
+        metavar="SCHEDULE",
+        nargs="+",
+        help='a call of a schedule of fusedstep.schedules, such as "cosine(1e-3, steps=1000)"',
+    )
+    plot.add_argument(
+        "--steps", type=partial(_whole, least=1), default=1000, help="how many steps to show"
+    )
+    plot.add_argument(
+        "--picture",
+        type=_picture,
+        default="fusedstep-schedules.png",
+        metavar="PATH",
+        help="where to save the picture",
+    )
     return parser
 
 
@@ -118,9 +145,8 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    missing = [name for name in EXTRA if find_spec(name) is None]
-    if missing:
-        return _fail(f"the demo needs {', '.join(missing)}: pip install 'fusedstep[demo]'")
+    if missing := _missing(EXTRA):
+        return _fail(f"the demo needs {missing}")
     from fusedstep.demo import draw, run
 
     results = run(options.epochs, options.seed)
@@ -143,6 +169,32 @@ def _inspect(options: argparse.Namespace) -> int:
     except (RuntimeError, ValueError) as error:
         return _fail(str(error))
     return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from fusedstep.plot import draw, read, show
+
+    try:
+        schedules = [read(text) for text in options.schedule]
+    except ValueError as error:
+        return _fail(f"SCHEDULE {error}")
+    if missing := _missing(DRAWING):
+        return _fail(f"plotting needs {missing}")
+    try:
+        show(options.schedule, schedules, options.steps)
+        draw(options.schedule, schedules, options.steps, options.picture)
+    except OverflowError:
+        return _fail("rates or --steps are too large for a picture; pass smaller ones")
+    except OSError as error:
+        return _fail(f"cannot write {options.picture}: {error.strerror}; name another --picture")
+    print(f"The schedules are drawn in {options.picture}")
+    return 0
+
+
+def _missing(needed: Sequence[str]) -> str:
+    """What an error says of those modules of the extra "demo" that are not there, if any."""
+    missing = ", ".join(name for name in needed if find_spec(name) is None)
+    return missing and f"{missing}: pip install 'fusedstep[demo]'"
 
 
 def _fail(message: str) -> int:

@@ -17,8 +17,9 @@ from fusedstep import coefficients
 from fusedstep.arrays import Array, Written, check_like, check_parameter, check_state
 from fusedstep.coefficients import Rule, Values
 from fusedstep.dispatch import choose
-from fusedstep.hyperparameters import check, whole
+from fusedstep.hyperparameters import EACH, Checks, check, non_negative, whole
 from fusedstep.plan import Job, Plan, Row
+from fusedstep.structure import describe
 
 
 def sgd(
@@ -196,13 +197,13 @@ def adamw(
     *,
     t: int,
     lr: float = 1e-3,
-    initial_lr: float | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
     eps_inside_sqrt: bool = False,
     bias_correction: bool = True,
     decay_scale: Literal["lr", "schedule"] = "lr",
+    initial_lr: float | None = None,
     maximize: bool = False,
     l1: float = 0.0,
     backend: str = "auto",
@@ -220,7 +221,6 @@ def adamw(
     h = _check(
         {
             "lr": lr,
-            "initial_lr": lr if initial_lr is None else initial_lr,
             "betas": betas,
             "eps": eps,
             "weight_decay": weight_decay,
@@ -228,6 +228,7 @@ def adamw(
             "eps_inside_sqrt": eps_inside_sqrt,
             "bias_correction": bias_correction,
             "decay_scale": decay_scale,
+            "initial_lr": lr if initial_lr is None else initial_lr,
             "maximize": maximize,
             "l1": l1,
         }
@@ -240,12 +241,24 @@ def adamw(
 def _check(values: dict[str, Any]) -> dict[str, Any]:
     with suppress(TypeError):  # of a value that cannot be hashed, or is about to be refused
         return _checked(**values)
-    return check(values)
+    return check(values, checks=CHECKS)
 
 
 @lru_cache(maxsize=64, typed=True)
 def _checked(**values: Any) -> dict[str, Any]:
-    return check(values)
+    return check(values, checks=CHECKS)
+
+
+def _rate_now(name: str, value: Any) -> float:
+    if callable(value):
+        raise TypeError(
+            f"{name}={describe(value)}; pass a number, what it gives for this t, as `schedule(t)`"
+        )
+    return non_negative(name, value)
+
+
+CHECKS = Checks({**EACH, "lr": _rate_now})
+"""As an optimizer's, but for the learning rate of one step."""
 
 
 def _step(

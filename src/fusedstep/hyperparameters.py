@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
+from inspect import signature
 from math import inf, isfinite
 from numbers import Real
 from operator import index
@@ -15,6 +16,9 @@ from fusedstep.structure import describe, quoted
 
 Check: TypeAlias = Callable[[str, Any], Any]
 """Of a hyperparameter's name and value: returns the value as a Python object, or raises."""
+
+Rate: TypeAlias = float | Callable[[int], float]
+"""What a learning rate may be: a number, or a function of t that gives one at each step."""
 
 DECAY_SCALES = ("lr", "schedule")
 
@@ -36,6 +40,34 @@ def non_negative(name: str, value: Any) -> float:
     if checked < 0:
         raise ValueError(f"{name}={value!r} is negative; pass 0 or more")
     return checked
+
+
+def rate(name: str, value: Any) -> Any:
+    if not callable(value):
+        return non_negative(name, value)
+    try:
+        signature(value).bind(1)
+    except ValueError:  # it does not say what it takes
+        pass
+    except TypeError as error:
+        raise TypeError(
+            f"{name}={describe(value)} cannot be called with t: {error}; pass a function of the "
+            "step count alone, as `lambda t: 0.1 / t`"
+        ) from None
+    return value
+
+
+def base_rate(lr: Any) -> Any:
+    """What a learning rate's multiplier is taken over, None where a function does not tell."""
+    if not callable(lr):
+        return lr
+    from fusedstep.schedule import Schedule  # which few need
+
+    return lr.lr if isinstance(lr, Schedule) else None
+
+
+def non_negative_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else non_negative(name, value)
 
 
 def fraction(name: str, value: Any) -> float:
@@ -87,8 +119,8 @@ def decay_scale(name: str, value: Any) -> str:
 
 
 EACH: dict[str, Check] = {
-    "lr": non_negative,
-    "initial_lr": non_negative,
+    "lr": rate,
+    "initial_lr": non_negative_or_none,
     "momentum": non_negative,
     "dampening": non_negative,
     "weight_decay": non_negative,
@@ -118,7 +150,13 @@ def check_together(values: dict[str, Any]) -> None:
         )
     if values.get("decay_scale") == "schedule":
         lr, initial_lr = values["lr"], values["initial_lr"]
-        if initial_lr == 0 or not isfinite(lr / initial_lr):
+        if initial_lr is None:
+            raise ValueError(
+                f"decay_scale='schedule' with lr={describe(lr)} and initial_lr=None; the "
+                "schedule's multiplier is lr / initial_lr, so pass as initial_lr the rate where "
+                "it is 1"
+            )
+        if initial_lr == 0 or not (callable(lr) or isfinite(lr / initial_lr)):
             raise ValueError(
                 f"decay_scale='schedule' with lr={lr!r} and initial_lr={initial_lr!r}; the "
                 "schedule's multiplier is lr / initial_lr, so start from an lr above 0"
@@ -153,15 +191,49 @@ class Group(MutableMapping[str, Any]):
     refused at once and changes nothing. `version` counts the assignments.
     """
 
+    hyperparameters: dict[str, Any]
+    scheduled: bool
+    """Whether the learning rate is a function of t, so that a step needs them `at` its t."""
+
     def __init__(
         self, params: list[Any], hyperparameters: dict[str, Any], where: str, checks: Checks
     ) -> None:
         self._params = tuple(params)
+        self._where = where
         self.checks = checks
-        if "decay_scale" in hyperparameters:
-            hyperparameters = {"initial_lr": hyperparameters["lr"], **hyperparameters}
-        self.hyperparameters = check(hyperparameters, where, checks)
+        if "initial_lr" in hyperparameters and hyperparameters["initial_lr"] is None:
+            hyperparameters = {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
+        self.take(check(hyperparameters, where, checks))
         self.version = 0
+
+    def take(self, checked: dict[str, Any]) -> None:
+        """Hold these from now on."""
+        self.hyperparameters = checked
+        self.scheduled = callable(checked["lr"])
+
+    def at(self, t: int) -> dict[str, Any]:
+        """The hyperparameters of step t, with the learning rate as the number that it then is."""
+        schedule = self.hyperparameters["lr"]
+        lr = schedule(t)
+        if type(lr) is not float or not 0 <= lr < inf:  # it is, as a rule, and that at every step
+            lr = self._converted(lr, t)
+        values = {**self.hyperparameters, "lr": lr + 0.0}
+        try:
+            self.checks.together(values)
+        except ValueError as error:
+            raise ValueError(f"{self._where}at t={t}: {error}") from None
+        return values
+
+    def _converted(self, lr: Any, t: int) -> float:
+        """What a function returned as the learning rate of step t."""
+        try:
+            return non_negative("lr", lr)
+        except (TypeError, ValueError) as error:
+            schedule = self.hyperparameters["lr"]
+            raise type(error)(
+                f"{self._where}lr={describe(schedule)} returned {describe(lr)} at t={t}; return a "
+                "finite number, 0 or more"
+            ) from None
 
     def __getitem__(self, name: str) -> Any:
         return self._params if name == "params" else self.hyperparameters[name]
@@ -178,7 +250,7 @@ class Group(MutableMapping[str, Any]):
                     f"a group has no hyperparameter {name!r} to set; it has "
                     f"{quoted(list(self.hyperparameters))}"
                 )
-        self.hyperparameters = check({**self.hyperparameters, **values}, checks=self.checks)
+        self.take(check({**self.hyperparameters, **values}, checks=self.checks))
         self.version += 1
 
     def __delitem__(self, name: str) -> None:

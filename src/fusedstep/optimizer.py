@@ -15,7 +15,7 @@ from fusedstep.coefficients import (
     step_scalars,
 )
 from fusedstep.dispatch import choose
-from fusedstep.hyperparameters import CHECKS, Checks, Group
+from fusedstep.hyperparameters import CHECKS, Checks, Group, Rate
 from fusedstep.parameters import Cohort, Parameter, State, read_groups
 from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
 from fusedstep.places import Host, Place
@@ -229,8 +229,9 @@ class Optimizer:
         """The scalars of the step that comes, for each cohort."""
         values = []
         for cohort in self._cohorts:
-            h = cohort.group.hyperparameters
-            values.append(self._scalars(h, cohort.t + 1))
+            group, t = cohort.group, cohort.t + 1
+            h = group.at(t) if group.scheduled else group.hyperparameters
+            values.append(self._scalars(h, t))
             if h["ema"] is not None:
                 values[-1].update(average_scalars(h["ema"]))
         return values
@@ -352,17 +353,22 @@ class Optimizer:
         return tuple(self._groups)
 
     @property
-    def lr(self) -> float:
-        """The learning rate α of all groups; set it to change the next step's."""
-        rates = {group["lr"] for group in self._groups}
-        if len(rates) > 1:
+    def lr(self) -> Any:
+        """The learning rate α of all groups; set it to change the next step's.
+
+        A number, or a function of t, from 1 at a parameter's first step: a schedule of
+        `fusedstep.schedules` or one of your own. It is called at each step, and should give
+        the same for the same t.
+        """
+        rates = [group["lr"] for group in self._groups]
+        if any(rate != rates[0] for rate in rates):
             raise ValueError(
-                f"lr differs between the groups: {sorted(rates)}; read param_groups[i]['lr']"
+                f"lr differs between the groups: [{quoted(rates)}]; read param_groups[i]['lr']"
             )
-        return float(rates.pop())
+        return rates[0]
 
     @lr.setter
-    def lr(self, value: float) -> None:
+    def lr(self, value: Rate) -> None:
         for group in self._groups:
             group["lr"] = value
 
@@ -387,6 +393,7 @@ class Optimizer:
 
         Plain dicts, lists, numbers and arrays, fit for pickle. An optimizer of the same class
         over parameters of the same structure goes on from it with the same bits as this one.
+        A schedule is there as its dict; in place of a function of your own as `lr` stands None.
         """
         self._allocate(
             self._rules_now()
@@ -397,6 +404,7 @@ class Optimizer:
         """Take over hyperparameters and state from what `state_dict` returned.
 
         Arrays are copied, into the ones that are there. Nothing is written unless all fits.
+        Where a function of your own was the `lr`, this optimizer needs one and keeps it.
         """
         checkpoint.check_top(state_dict, type(self).__name__, len(self._groups))
         hyperparameters = {
@@ -412,7 +420,7 @@ class Optimizer:
             known = (*self._letters, "ema")
             states.append(checkpoint.check_state(state, parameter, rule.states, known))
         for group in self._groups:
-            group.hyperparameters = hyperparameters[id(group)]
+            group.take(hyperparameters[id(group)])
         for parameter, state in zip(self._parameters, states, strict=True):
             parameter.restore(state)
         self._forget_layout()

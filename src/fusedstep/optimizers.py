@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fusedstep import coefficients
+from fusedstep.hyperparameters import Rate
 from fusedstep.optimizer import Optimizer
 
 
@@ -29,7 +30,8 @@ class SGD(Optimizer):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
     momentum
         μ, at least 0. State `"b"` exists if it is above 0.
     dampening
@@ -76,7 +78,7 @@ class SGD(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
@@ -116,7 +118,8 @@ class Adagrad(Optimizer):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
     lr_decay
         How fast αₜ falls, at least 0.
     weight_decay
@@ -160,7 +163,7 @@ class Adagrad(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 1e-2,
+        lr: Rate = 1e-2,
         lr_decay: float = 0.0,
         weight_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
@@ -203,7 +206,8 @@ class RMSprop(Optimizer):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
     alpha
         ρ, the smoothing, in [0, 1). The name is torch's.
     eps
@@ -251,7 +255,7 @@ class RMSprop(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 1e-2,
+        lr: Rate = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -298,7 +302,8 @@ class Adam(Optimizer):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
     betas
         (β₁, β₂), each in [0, 1).
     eps
@@ -345,7 +350,7 @@ class Adam(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -393,7 +398,8 @@ class AdamW(Optimizer):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
     betas
         (β₁, β₂), each in [0, 1).
     eps
@@ -409,7 +415,11 @@ class AdamW(Optimizer):
     decay_scale
         `"lr"`: decay by α·λ, so that it follows the learning rate in full. `"schedule"`:
         decay by ηₜ·λ, where ηₜ is what a schedule has made of the learning rate: the `lr`
-        of now over the `initial_lr` of the group, which is the `lr` given here.
+        of now over the `initial_lr` of the group.
+    initial_lr
+        Where ηₜ is 1, above 0; for `decay_scale="schedule"` alone. None: the `lr` given here,
+        of a schedule its base rate, `schedule.lr`. With a function of your own it must be
+        given. An `lr` that is assigned later leaves it as it is.
     maximize
         Ascend: -g in g's place.
     l1
@@ -444,7 +454,7 @@ class AdamW(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
@@ -453,6 +463,7 @@ class AdamW(Optimizer):
         eps_inside_sqrt: bool = False,
         bias_correction: bool = True,
         decay_scale: Literal["lr", "schedule"] = "lr",
+        initial_lr: float | None = None,
         maximize: bool = False,
         l1: float = 0.0,
         ema: float | None = None,
@@ -468,6 +479,7 @@ class AdamW(Optimizer):
             "eps_inside_sqrt": eps_inside_sqrt,
             "bias_correction": bias_correction,
             "decay_scale": decay_scale,
+            "initial_lr": initial_lr,
             "maximize": maximize,
             "l1": l1,
             "ema": ema,

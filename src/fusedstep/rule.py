@@ -29,6 +29,7 @@ from fusedstep.hyperparameters import (
     fraction,
     non_negative,
     number,
+    rate,
     several,
 )
 from fusedstep.optimizer import Optimizer
@@ -45,7 +46,7 @@ COMMON: dict[str, Any] = {"weight_decay": 0.0, "maximize": False, "l1": 0.0, "em
 """The hyperparameters of what may stand before any rule, and their defaults."""
 
 RANGES: dict[str, Check] = {
-    "lr": non_negative,
+    "lr": rate,
     "eps": non_negative,
     "weight_decay": non_negative,
     "momentum_decay": non_negative,
@@ -95,7 +96,8 @@ def rule(
         A function of (h, t), where t counts the steps from 1, that returns a mapping of
         further members of h: the same names each time, and from the same h and t the same
         values. It runs at each step, and once with the defaults when the class is made, in
-        float64 and in plain Python, which is where powers such as β₂ᵗ belong. What it returns
+        float64 and in plain Python, which is where powers such as β₂ᵗ belong. h.lr is the rate
+        of step t, also where an optimizer has a function of t for it. What it returns
         under a hyperparameter's name takes its place. As `l2` it may return the λ of coupled
         L2.
     **hyperparameters
@@ -190,6 +192,11 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> Checks:
             raise ValueError(f"{name!r} means something else already; name it otherwise")
         if not _is_member(name):
             raise ValueError(f"{name!r} cannot be read as a member of h; name it otherwise")
+    if callable(hyperparameters["lr"]):
+        raise TypeError(
+            f"lr={describe(hyperparameters['lr'])}; give the rule a number, and its optimizers "
+            "what it is a function of"
+        )
     each = {name: _check_of(name, value) for name, value in hyperparameters.items()}
     return Checks({**{name: EACH[name] for name in COMMON}, **each}, _no_more)
 

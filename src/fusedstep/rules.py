@@ -59,7 +59,8 @@ def Lion(p, g, m, h):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0; of use are 3 to 10 times less than for AdamW.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`. Of use are 3 to 10 times less than for AdamW.
     betas
         (β₁, β₂), each in [0, 1).
     weight_decay
@@ -150,7 +151,8 @@ def NAdam(p, g, m, v, h):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
     betas
         (β₁, β₂), each in [0, 1).
     eps
@@ -231,7 +233,8 @@ def RAdam(p, g, m, v, h):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
     betas
         (β₁, β₂), each in [0, 1).
     eps
@@ -290,7 +293,8 @@ def Adamax(p, g, m, x, h):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
     betas
         (β₁, β₂), each in [0, 1).
     eps
@@ -371,7 +375,8 @@ def Adan(p, g, m, a, v, o, h):
     params
         What to update, see `Optimizer`.
     lr
-        α, the learning rate, at least 0.
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
     betas
         (β₁, β₂, β₃), each in [0, 1): what stays of the averages, where the paper's β are what
         goes in.
