@@ -6,6 +6,7 @@ from fusedstep import functional
 from fusedstep.dispatch import get_isa, info, set_isa
 from fusedstep.optimizer import Optimizer
 from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fusedstep.pipeline import Report
 from fusedstep.rule import rule
 from fusedstep.threads import get_num_threads, set_num_threads
 
@@ -19,6 +20,7 @@ __all__ = [
     "AdamW",
     "Optimizer",
     "RMSprop",
+    "Report",
     "functional",
     "get_isa",
     "get_num_threads",

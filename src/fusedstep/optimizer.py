@@ -38,6 +38,18 @@ class Optimizer:
     graph cannot hold one, as t would stand still. State arrays are Numba's, which
     `cupy.asarray(a)` and `torch.as_tensor(a, device="cuda")` take without a copy.
     `state_dict()` holds NumPy arrays, so a run goes on anywhere.
+
+    Two arguments, by keyword, are for the whole course. `ema`, β in [0, 1), keeps a moving
+    average of the parameters, as state `"ema"`, which starts from the parameters that were
+    given. It is written in the same pass, after the rule::
+
+        ema = β·ema + (1 - β)·p
+
+    `nonfinite` says what becomes of a step for which a gradient holds NaN or infinity, or
+    would divided by `scale`. `"propagate"` takes it as any other. `"skip"` leaves the step
+    out: parameters, state and t of all tensors stay as they are, and the report names the
+    parameters. `"raise"` does the same with a FloatingPointError. Both read the gradients
+    once more, together with `max_norm`.
     """
 
     _rule: ClassVar[staticmethod[[Hyperparameters], Rule]]
@@ -129,13 +141,13 @@ class Optimizer:
         max_value
             The largest size, at least 0, of each element, after `max_norm`.
         zero_grads
-            Leave zeros in the gradients, as the next accumulation wants them. They must be
-            arrays of memory of their own, not read-only.
+            Leave zeros in the gradients, as the next accumulation wants them, also if the
+            step is skipped. They must be writeable and share no memory.
 
         Returns
         -------
         Report
-            `grad_norm`, `clip`, `skipped` and `t`.
+            `grad_norm`, `clip`, `skipped` and `t`, see `fusedstep.Report`.
 
         Raises
         ------
@@ -144,6 +156,23 @@ class Optimizer:
             it, and nothing has been written.
         FloatingPointError
             If a gradient is not finite, under `nonfinite="raise"`. Nothing has been written.
+
+        Notes
+        -----
+        torch's `clip_grad_norm_` divides by the norm + 10⁻⁶; here a clipped norm is
+        `max_norm` but for rounding. The norm is a sum over a fixed tree in float64, so that
+        engine and threads do not change a bit of it. On a CUDA device a step waits for it.
+
+        Examples
+        --------
+        >>> import numpy as np, fusedstep as fs
+        >>> p, g = np.zeros(2), np.array([6.0, 8.0])
+        >>> fs.SGD(p, lr=1.0).step(g, scale=2.0, max_norm=1.0, zero_grads=True)
+        Report(grad_norm=5.0, clip=0.2, skipped=(), t=1)
+        >>> p
+        array([-0.6, -0.8])
+        >>> g
+        array([0., 0.])
         """
         asked = NOTHING
         if scale != 1 or max_norm is not None or max_value is not None or zero_grads:

@@ -5,8 +5,8 @@ Called without t, a function gives a `Schedule`, which any optimizer takes as it
 >>> import numpy as np, fusedstep as fs
 >>> p = np.array([1.0, 2.0])
 >>> opt = fs.SGD(p, lr=fs.schedules.warmup(0.1, steps=2))
->>> opt.step(np.array([1.0, -1.0]))
->>> opt.step(np.array([1.0, -1.0]))
+>>> _ = opt.step(np.array([1.0, -1.0]))
+>>> _ = opt.step(np.array([1.0, -1.0]))
 >>> p
 array([0.85, 2.15])
 >>> opt.lr
