@@ -1,8 +1,8 @@
 """One row for each rule and set of options: what every test and benchmark runs over.
 
 A row of BASES is an optimizer with the options that choose its rule. CASES crosses each
-with what may stand before any rule (CROSSED). OWN_BASES and OWN_CASES are the same for
-`fusedstep.rules`.
+with what may stand before any rule (CROSSED), and WHOLE_CASES with what a step may be asked
+for besides (WHOLE). OWN_BASES and so on are the same for `fusedstep.rules`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ class Case(NamedTuple):
     name: str
     optimizer: Any
     options: dict[str, Any]
+    asked: dict[str, Any] = {}
+    """Arguments of each step."""
 
     @property
     def in_torch(self) -> bool:
@@ -82,15 +84,35 @@ CROSSED = [
 ]
 
 
-def crossed(bases: list[Case]) -> list[Case]:
+WHOLE = [
+    Case("-scale", fs.Optimizer, {}, {"scale": 3.0}),
+    Case("-value", fs.Optimizer, {}, {"max_value": 0.7, "zero_grads": True}),
+    Case("-norm", fs.Optimizer, {"nonfinite": "skip"}, {"max_norm": 2.5}),
+    Case("-ema", fs.Optimizer, {"ema": 0.9}),
+    Case(
+        "-whole",
+        fs.Optimizer,
+        {"maximize": True, "weight_decay": 0.03, "l1": 0.02, "ema": 0.6},
+        {"scale": 0.3, "max_norm": 3.0, "max_value": 0.8, "zero_grads": True},
+    ),
+]
+
+
+def crossed(bases: list[Case], more: list[Case]) -> list[Case]:
     return [
-        Case(base.name + more.name, base.optimizer, {**base.options, **more.options})
+        Case(
+            base.name + other.name,
+            base.optimizer,
+            {**base.options, **other.options},
+            {**base.asked, **other.asked},
+        )
         for base in bases
-        for more in CROSSED
+        for other in more
     ]
 
 
-CASES = crossed(BASES)
+CASES = crossed(BASES, CROSSED)
+WHOLE_CASES = crossed(BASES, WHOLE)
 
 # The optimizers that are rules as a user writes them.
 OWN_BASES = [
@@ -111,7 +133,8 @@ OWN_BASES = [
     Case("adan-betas", rules.Adan, {"betas": (0.8, 0.9, 0.7), "eps": 1e-3}),
 ]
 
-OWN_CASES = crossed(OWN_BASES)
+OWN_CASES = crossed(OWN_BASES, CROSSED)
+OWN_WHOLE_CASES = crossed(OWN_BASES, WHOLE)
 
 DTYPES: list[Any] = [np.float32, np.float64]
 
@@ -130,6 +153,15 @@ def difficult(rng: np.random.Generator, n: int, dtype: Any) -> np.ndarray[Any, A
     special += [limits.smallest_subnormal, -limits.smallest_subnormal]
     chosen = rng.random(n) < 0.1
     values[chosen] = rng.choice(np.array(special, dtype), chosen.sum())
+    return values
+
+
+def difficult_but_finite(
+    rng: np.random.Generator, n: int, dtype: Any
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """The same without ∞ and NaN, which a norm of all elements would spread to all."""
+    values = difficult(rng, n, dtype)
+    values[~np.isfinite(values)] = 1
     return values
 
 

@@ -47,6 +47,35 @@ def objective_gradient(
     return (-g if maximize else g) + l2 * p + l1_strength * np.sign(p)
 
 
+def prepared(
+    gradients: Sequence[Array],
+    *,
+    scale: float = 1.0,
+    max_norm: float = np.inf,
+    max_value: float = np.inf,
+) -> list[Array]:
+    """Unscale, clip by norm as Pascanu, Mikolov & Bengio (2013), then clip each element."""
+    factor, bound, limit = wide(scale, max_norm, max_value)
+    done = []
+    for gradient in gradients:
+        g = gradient.astype(np.longdouble) / factor
+        norm = np.sqrt((g**2).sum())
+        if norm > bound:
+            g = bound / norm * g
+        done.append(np.clip(g, -limit, limit))
+    return done
+
+
+def averages(start: Array, trajectory: Sequence[Array], ema: float) -> list[Array]:
+    """Average exponentially over a parameter and its start."""
+    keep = np.longdouble(ema)
+    average, done = start.astype(np.longdouble), []
+    for p in trajectory:
+        average = keep * average + (1 - keep) * p
+        done.append(average)
+    return done
+
+
 def root(square: Array, epsilon: Number, inside: bool) -> Array:
     return np.sqrt(square + epsilon) if inside else np.sqrt(square) + epsilon
 

@@ -89,4 +89,4 @@ def check_policy(value: Any) -> str:
 
 def clip_factor(norm: float, max_norm: float) -> float:
     """What brings `norm` down to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
-    return 1.0 if norm <= max_norm else max_norm / norm
+    return 1.0 if norm <= max_norm or max_norm == inf else max_norm / norm
