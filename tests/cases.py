@@ -7,6 +7,8 @@ for besides (WHOLE). OWN_BASES and so on are the same for `fusedstep.rules`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +24,7 @@ class Case(NamedTuple):
     name: str
     optimizer: Any
     options: dict[str, Any]
-    asked: dict[str, Any] = {}
+    asked: Mapping[str, Any] = MappingProxyType({})
     """Arguments of each step."""
 
     @property

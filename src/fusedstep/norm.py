@@ -104,4 +104,6 @@ def fits(total: Total, unscale: float, dtype: np.dtype[Any]) -> bool:
 
     It is their norm that is held against the dtype's range then, to be safe.
     """
-    return is_finite(total) and (unscale <= 1 or norm(total) * unscale <= np.finfo(dtype).max)
+    return is_finite(total) and (
+        unscale <= 1 or norm(total) * unscale <= float(np.finfo(dtype).max)
+    )

@@ -109,7 +109,7 @@ class Optimizer:
         self,
         grads: Any,
         *,
-        scale: float = 1.0,
+        scale: float = NOTHING.scale,
         max_norm: float | None = None,
         max_value: float | None = None,
         zero_grads: bool = False,
@@ -175,7 +175,8 @@ class Optimizer:
         array([0., 0.])
         """
         asked = NOTHING
-        if scale != 1 or max_norm is not None or max_value is not None or zero_grads:
+        given = scale is not NOTHING.scale or max_norm is not None or max_value is not None
+        if given or zero_grads is not False:
             asked = ask(scale, max_norm, max_value, zero_grads)
         flat = self._structure.flatten(grads, "grads")
         versions = [group.version for group in self._groups]
