@@ -188,6 +188,7 @@ BAD_HYPERPARAMETERS: list[tuple[Any, dict[str, Any], str]] = [
     (fs.SGD, {"l1": -1}, "l1=-1"),
     (fs.SGD, {"nesterov": True}, "nesterov=True with momentum=0.0.*needs momentum above 0"),
     (fs.SGD, {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "dampening=0"),
+    (fs.SGD, {"lr_in_momentum": 1}, "lr_in_momentum=1.*True or False"),
     (fs.SGD, {"maximize": 1}, "maximize=1.*True or False"),
     (fs.Adagrad, {"lr_decay": -1}, "lr_decay=-1"),
     (fs.Adagrad, {"initial_accumulator_value": -1}, "initial_accumulator_value=-1"),
@@ -200,6 +201,7 @@ BAD_HYPERPARAMETERS: list[tuple[Any, dict[str, Any], str]] = [
     (fs.Adam, {"betas": (0.9, float("nan"))}, r"betas\[1\]=nan"),
     (fs.Adam, {"betas": 0.9}, r"betas=0.9.*pass 2 numbers, for instance \(0.9, 0.999\)"),
     (fs.Adam, {"betas": (0.9, 0.99, 0.999)}, "pass 2 numbers"),
+    (fs.Adam, {"eps_uncorrected": None}, "eps_uncorrected=None.*True or False"),
     (fs.Adam, {"eps": float("nan")}, "eps=nan"),
     (fs.AdamW, {"decay_scale": "eta"}, "decay_scale='eta'; pass one of 'lr', 'schedule'"),
     (fs.AdamW, {"decay_scale": ["lr"]}, r"decay_scale=\['lr'\]"),
@@ -258,6 +260,7 @@ def test_bad_assignments_change_nothing() -> None:
         "dampening": 0.0,
         "weight_decay": 0.0,
         "nesterov": False,
+        "lr_in_momentum": False,
         "maximize": False,
         "l1": 0.0,
     }

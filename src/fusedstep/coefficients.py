@@ -46,7 +46,7 @@ class Scalars(NamedTuple):
     lr: float = 0.0
     decay: float = 1.0
     momentum: float = 0.0
-    undamped: float = 1.0
+    gain: float = 1.0
     rho: float = 0.0
     rest: float = 1.0
     beta1: float = 0.0
@@ -67,6 +67,13 @@ def gradient_scalars(h: Hyperparameters) -> Values:
     }
 
 
+def momentum_scalars(h: Hyperparameters, d: float = 1.0) -> Values:
+    """α stands outside the buffer, or inside of it; d multiplies what enters the buffer."""
+    if h["lr_in_momentum"] and h["momentum"] != 0:
+        return {"momentum": h["momentum"], "gain": h["lr"] * d, "lr": 1.0}
+    return {"momentum": h["momentum"], "gain": d, "lr": h["lr"]}
+
+
 def sgd_rule(h: Hyperparameters) -> Rule:
     if h["momentum"] == 0:
         return Rule("sgd")
@@ -74,12 +81,8 @@ def sgd_rule(h: Hyperparameters) -> Rule:
 
 
 def sgd_scalars(h: Hyperparameters, t: int) -> Values:
-    return {
-        **gradient_scalars(h),
-        "lr": h["lr"],
-        "momentum": h["momentum"],
-        "undamped": 1 - h["dampening"] if t > 1 else 1.0,
-    }
+    d = 1 - h["dampening"] if t > 1 else 1.0
+    return {**gradient_scalars(h), **momentum_scalars(h, d)}
 
 
 def adagrad_rule(h: Hyperparameters) -> Rule:
@@ -103,8 +106,7 @@ def rmsprop_rule(h: Hyperparameters) -> Rule:
 def rmsprop_scalars(h: Hyperparameters, t: int) -> Values:
     return {
         **gradient_scalars(h),
-        "lr": h["lr"],
-        "momentum": h["momentum"],
+        **momentum_scalars(h),
         "rho": h["alpha"],
         "rest": 1 - h["alpha"],
         "eps": h["eps"],
@@ -121,6 +123,10 @@ def adam_scalars(h: Hyperparameters, t: int) -> Values:
     if h["bias_correction"]:
         correction1 = 1 - beta1**t
         correction2 = 1 - beta2**t
+    r, r2 = 1 / sqrt(correction2), 1 / correction2
+    eps = h["eps"]
+    if h["eps_uncorrected"]:
+        eps *= r2 if h["eps_inside_sqrt"] else r
     return {
         **gradient_scalars(h),
         "lr": h["lr"] / correction1,
@@ -128,9 +134,9 @@ def adam_scalars(h: Hyperparameters, t: int) -> Values:
         "rest1": 1 - beta1,
         "beta2": beta2,
         "rest2": 1 - beta2,
-        "r": 1 / sqrt(correction2),
-        "r2": 1 / correction2,
-        "eps": h["eps"],
+        "r": r,
+        "r2": r2,
+        "eps": eps,
     }
 
 

@@ -24,6 +24,11 @@ class SGD(Optimizer):
         p = p - α·b                        nesterov: p = p - α·(g + μ·b)
                                            momentum = 0: p = p - α·g
 
+    With `lr_in_momentum` the learning rate enters the buffer::
+
+        b = μ·b + α·d·g
+        p = p - b                          nesterov: p = p - (α·g + μ·b)
+
     Parameters
     ----------
     params
@@ -38,6 +43,9 @@ class SGD(Optimizer):
         λ of coupled L2, at least 0.
     nesterov
         Take the step from where the momentum leads.
+    lr_in_momentum
+        Let α multiply what enters the buffer and not what leaves it: steps that were taken
+        at another learning rate keep theirs. With momentum=0 there is no difference.
     maximize
         Ascend: -g in g's place.
     l1
@@ -49,7 +57,8 @@ class SGD(Optimizer):
     -----
     torch's form: the learning rate multiplies the buffer, b starts as the first gradient.
     Sutskever et al. (2013), "On the importance of initialization and momentum in deep
-    learning", have it inside the buffer, v = μ·v - α·g; the two differ once α changes.
+    learning", have it inside the buffer, v = μ·v - α·g, which is `lr_in_momentum` with
+    b = -v. At a constant α both take p the same way; they part once α changes.
 
     Examples
     --------
@@ -77,6 +86,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         *,
+        lr_in_momentum: bool = False,
         maximize: bool = False,
         l1: float = 0.0,
         backend: str = "auto",
@@ -87,6 +97,7 @@ class SGD(Optimizer):
             "dampening": dampening,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
+            "lr_in_momentum": lr_in_momentum,
             "maximize": maximize,
             "l1": l1,
         }
@@ -181,6 +192,7 @@ class RMSprop(Optimizer):
         a = ρ·a + (1 - ρ)·g                centered: v - a² in v's place below
         d = √v + ε                         eps_inside_sqrt: √(v + ε)
         b = μ·b + g/d;  p = p - α·b        momentum = 0: p = p - α·g/d
+                                           lr_in_momentum: b = μ·b + α·g/d;  p = p - b
 
     Parameters
     ----------
@@ -201,6 +213,9 @@ class RMSprop(Optimizer):
         comes out above v by rounding, the root is NaN, as in torch.
     eps_inside_sqrt
         Put ε under the root.
+    lr_in_momentum
+        Let α multiply what enters the buffer and not what leaves it: steps that were taken
+        at another learning rate keep theirs. With momentum=0 there is no difference.
     maximize
         Ascend: -g in g's place.
     l1
@@ -212,7 +227,8 @@ class RMSprop(Optimizer):
     -----
     Tieleman, Hinton (2012), "Neural Networks for Machine Learning", lecture 6.5; centered
     as in Graves (2013), "Generating Sequences With Recurrent Neural Networks", whose ε is
-    inside the root. The learning rate stands outside the momentum buffer, as in torch.
+    inside the root. The learning rate stands outside the momentum buffer, as in torch, or
+    inside of it with `lr_in_momentum`, as in Graves and in Keras and optax.
 
     Examples
     --------
@@ -238,6 +254,7 @@ class RMSprop(Optimizer):
         centered: bool = False,
         *,
         eps_inside_sqrt: bool = False,
+        lr_in_momentum: bool = False,
         maximize: bool = False,
         l1: float = 0.0,
         backend: str = "auto",
@@ -250,6 +267,7 @@ class RMSprop(Optimizer):
             "momentum": momentum,
             "centered": centered,
             "eps_inside_sqrt": eps_inside_sqrt,
+            "lr_in_momentum": lr_in_momentum,
             "maximize": maximize,
             "l1": l1,
         }
@@ -267,6 +285,7 @@ class Adam(Optimizer):
         x = max(x, v)                      amsgrad: x in v's place below
         d = √v·r + ε                       r = 1/√(1 - β₂ᵗ)
                                            eps_inside_sqrt: √(v·r² + ε)
+                                           eps_uncorrected: (√v + ε)·r, or √(v + ε)·r
         p = p - αₜ·m/d                     αₜ = α/(1 - β₁ᵗ)
 
     Parameters
@@ -285,6 +304,9 @@ class Adam(Optimizer):
         Divide by the largest v so far, state `"x"`.
     eps_inside_sqrt
         Put ε under the root.
+    eps_uncorrected
+        Add ε to the v that is not yet corrected for bias: it counts r times as much, so
+        that the first steps are shorter where gradients are about as small as ε.
     bias_correction
         False: r = 1 and αₜ = α.
     maximize
@@ -297,7 +319,8 @@ class Adam(Optimizer):
     Notes
     -----
     Kingma, Ba (2015), "Adam: A Method for Stochastic Optimization", Algorithm 1, with the
-    corrections moved into αₜ and r; amsgrad as Reddi, Kale, Kumar (2018), "On the
+    corrections moved into αₜ and r, and with `eps_uncorrected` the rearranged form at the
+    end of their section 2, whose ε̂ is that ε; amsgrad as Reddi, Kale, Kumar (2018), "On the
     Convergence of Adam and Beyond", but corrected for bias, as in torch.
 
     Examples
@@ -323,6 +346,7 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         *,
         eps_inside_sqrt: bool = False,
+        eps_uncorrected: bool = False,
         bias_correction: bool = True,
         maximize: bool = False,
         l1: float = 0.0,
@@ -335,6 +359,7 @@ class Adam(Optimizer):
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
             "eps_inside_sqrt": eps_inside_sqrt,
+            "eps_uncorrected": eps_uncorrected,
             "bias_correction": bias_correction,
             "maximize": maximize,
             "l1": l1,
@@ -354,6 +379,7 @@ class AdamW(Optimizer):
         x = max(x, v)                      amsgrad: x in v's place below
         d = √v·r + ε                       r = 1/√(1 - β₂ᵗ)
                                            eps_inside_sqrt: √(v·r² + ε)
+                                           eps_uncorrected: (√v + ε)·r, or √(v + ε)·r
         p = p - αₜ·m/d                     αₜ = α/(1 - β₁ᵗ)
 
     Parameters
@@ -372,6 +398,9 @@ class AdamW(Optimizer):
         Divide by the largest v so far, state `"x"`.
     eps_inside_sqrt
         Put ε under the root.
+    eps_uncorrected
+        Add ε to the v that is not yet corrected for bias: it counts r times as much, so
+        that the first steps are shorter where gradients are about as small as ε.
     bias_correction
         False: r = 1 and αₜ = α.
     decay_scale
@@ -414,6 +443,7 @@ class AdamW(Optimizer):
         amsgrad: bool = False,
         *,
         eps_inside_sqrt: bool = False,
+        eps_uncorrected: bool = False,
         bias_correction: bool = True,
         decay_scale: Literal["lr", "schedule"] = "lr",
         maximize: bool = False,
@@ -427,6 +457,7 @@ class AdamW(Optimizer):
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
             "eps_inside_sqrt": eps_inside_sqrt,
+            "eps_uncorrected": eps_uncorrected,
             "bias_correction": bias_correction,
             "decay_scale": decay_scale,
             "maximize": maximize,
