@@ -164,7 +164,7 @@ def test_where_the_learning_rate_stands_shows_once_it_changes(optimizer: Any) ->
             made.step(g)
         return p
 
-    same, changing = [0.1, 0.1, 0.1], [0.1, 0.2, 0.1]
+    same, changing = [0.1, 0.1, 0.1], [0.1, 0.2, 0.4]
     outside, inside = ({"momentum": 0.9, "lr_in_momentum": flag} for flag in (False, True))
     assert end(same, **inside) == pytest.approx(end(same, **outside), rel=1e-14)
     assert (end(changing, **inside)[g != 0] != end(changing, **outside)[g != 0]).all()
