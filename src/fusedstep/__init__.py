@@ -10,7 +10,7 @@ from fusedstep.rule import rule
 from fusedstep.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from fusedstep import rules
+    from fusedstep import presets, rules
 
 __all__ = [
     "SGD",
@@ -23,6 +23,7 @@ __all__ = [
     "get_isa",
     "get_num_threads",
     "info",
+    "presets",
     "rule",
     "rules",
     "set_isa",
@@ -32,13 +33,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # What few ask for and would slow the import: the version is looked up by a library that
-    # costs as much as the rest, and `rules` reads its own source.
+    # costs as much as the rest, `rules` reads its own source, and presets are few people's.
     if name == "__version__":
         from importlib.metadata import version
 
         return version("fusedstep")
-    if name == "rules":
+    if name in ("presets", "rules"):
         from importlib import import_module
 
-        return import_module("fusedstep.rules")
+        return import_module(f"fusedstep.{name}")
     raise AttributeError(f"module 'fusedstep' has no attribute {name!r}")
