@@ -43,6 +43,9 @@ class Optimizer:
     _compiled: ClassVar[bool] = False
     """Whether its rules are of the user's own: for engines that compile them."""
 
+    _ahead = False
+    """Whether the parameters stand elsewhere for now, see `SGD.lookahead`."""
+
     _table: type[Table]
     _place: Place
 
@@ -101,6 +104,8 @@ class Optimizer:
             If a gradient does not fit, or overlaps what the step writes. The message names
             it, and nothing has been written.
         """
+        if self._ahead:
+            self._refuse_ahead("step")
         flat = self._structure.flatten(grads, "grads")
         versions = [group.version for group in self._groups]
         if versions != self._versions and not self._keeps_rules(versions):
@@ -112,10 +117,11 @@ class Optimizer:
         for cohort in self._cohorts:
             cohort.t += 1
 
-    def _values(self) -> list[Values]:
-        """The scalars of the step that comes, for each cohort."""
+    def _values(self, cohorts: Sequence[Cohort] | None = None) -> list[Values]:
+        """The scalars of the step that comes, for each cohort; those laid out if None."""
         return [
-            self._scalars(cohort.group.hyperparameters, cohort.t + 1) for cohort in self._cohorts
+            self._scalars(cohort.group.hyperparameters, cohort.t + 1)
+            for cohort in (self._cohorts if cohorts is None else cohorts)
         ]
 
     def _look_at(self, grads: list[Any], at: int) -> None:
@@ -194,6 +200,12 @@ class Optimizer:
                 for kind, array in [("params", parameter.p), *parameter.states.items()]
             )
         return self._written
+
+    def _refuse_ahead(self, what: str) -> NoReturn:
+        raise RuntimeError(
+            f"{what} inside of lookahead(), where the parameters stand ahead of themselves; take "
+            f"the gradients there, and leave the `with` block before {what}"
+        )
 
     def _forget_layout(self) -> None:
         self._written = None
@@ -274,6 +286,8 @@ class Optimizer:
 
         Arrays are copied, into the ones that are there. Nothing is written unless all fits.
         """
+        if self._ahead:
+            self._refuse_ahead("load_state_dict")
         checkpoint.check_top(state_dict, type(self).__name__, len(self._groups))
         hyperparameters = {
             id(group): checkpoint.check_group(values, group, index)

@@ -8,9 +8,12 @@ weight decay.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from fusedstep import coefficients
+from fusedstep.lookahead import Lookahead
 from fusedstep.optimizer import Optimizer
 
 
@@ -42,7 +45,8 @@ class SGD(Optimizer):
     weight_decay
         λ of coupled L2, at least 0.
     nesterov
-        Take the step from where the momentum leads.
+        Take the step from where the momentum leads, as frameworks do; gradients that are
+        taken there themselves, as in papers, are `lookahead`'s.
     lr_in_momentum
         Let α multiply what enters the buffer and not what leaves it: steps that were taken
         at another learning rate keep theirs. With momentum=0 there is no difference.
@@ -77,6 +81,8 @@ class SGD(Optimizer):
     _scalars = staticmethod(coefficients.sgd_scalars)
     _letters = "b"
 
+    _way: Lookahead | None = None
+
     def __init__(
         self,
         params: Any,
@@ -102,6 +108,83 @@ class SGD(Optimizer):
             "l1": l1,
         }
         super().__init__(params, backend, hyperparameters)
+
+    @contextmanager
+    def lookahead(self) -> Iterator[None]:
+        """Have the parameters where the momentum leads, to take the gradient there.
+
+        ::
+
+            with opt.lookahead():              p - (α·μ)·b in p's place
+                grads = gradient(params)
+            opt.step(grads)                    b = μ·b + g;  p = p - α·b
+
+        This is Nesterov's momentum as papers have it. α, μ and b are those of the step that
+        comes; with `lr_in_momentum` p stands at p - μ·b. What `nesterov=True` steps is the
+        point ahead instead: φ = p - (α·μ)·b, with gradients taken at φ itself, goes the same
+        way as long as α stays what it is, and with `lr_in_momentum` whatever α does.
+
+        On leaving, also by an exception, the parameters are put back to the very bits that
+        they had, so what is written to them inside is lost. Coupled `weight_decay` and `l1`
+        are the step's and see p, not the point ahead. The optimizer keeps a second copy of
+        the parameters from the first use on.
+
+        Raises
+        ------
+        ValueError
+            If a group has momentum=0, so that there is nothing ahead, or nesterov=True.
+        RuntimeError
+            From `step`, `load_state_dict` or `lookahead` inside of the block. In either case
+            nothing has been written.
+
+        Notes
+        -----
+        The product α·μ is one scalar, taken in float64 and rounded once to the dtype of p;
+        the operations p - (α·μ)·b are then the same on every engine. Sutskever, Martens,
+        Dahl, Hinton (2013), "On the importance of initialization and momentum in deep
+        learning", equations 3 and 4.
+
+        Examples
+        --------
+        >>> import numpy as np, fusedstep as fs
+        >>> p = np.array([1.0, 2.0])
+        >>> opt = fs.SGD(p, lr=0.1, momentum=0.5)
+        >>> opt.step(2 * p)
+        >>> with opt.lookahead():
+        ...     ahead, g = p.copy(), 2 * p
+        >>> ahead, p
+        (array([0.7, 1.4]), array([0.8, 1.6]))
+        >>> opt.step(g)
+        >>> p.round(6)
+        array([0.56, 1.12])
+        """
+        if self._ahead:
+            self._refuse_ahead("lookahead")
+        for index, group in enumerate(self._groups):
+            if group["momentum"] == 0:
+                raise ValueError(
+                    f"lookahead() with momentum=0.0 in param_groups[{index}]: nothing leads "
+                    "ahead; pass momentum=0.9, or take the gradients without lookahead()"
+                )
+            if group["nesterov"]:
+                raise ValueError(
+                    f"lookahead() with nesterov=True in param_groups[{index}], whose parameters "
+                    "stand ahead already; pass nesterov=False, or take the gradients without "
+                    "lookahead()"
+                )
+        self._allocate(self._rules_now())
+        if self._way is None or self._way.laid_out is not self._cohorts:
+            self._way = Lookahead(self._table, self._parameters, self._cohorts)
+        way = self._way
+        values = self._values(way.cohorts)
+        way.keep()
+        self._ahead = True
+        try:
+            way.go(values)
+            yield
+        finally:
+            way.back()
+            self._ahead = False
 
 
 class Adagrad(Optimizer):
