@@ -7,27 +7,31 @@ from collections.abc import Sequence
 from fusedstep.arrays import Written
 from fusedstep.coefficients import Rule, Scalars, Values
 from fusedstep.parameters import Cohort, Parameter
+from fusedstep.places import Place
 from fusedstep.plan import Job, Plan, Row, Table
 
 
 class Lookahead:
     """The parameters' way to p - (α·μ)·b: a step of plain SGD, with b as the gradient.
 
-    It serves for as long as the parameters' steps stay `laid_out` as they are: cohorts and
-    state arrays only change together with that list.
+    It serves for as long as the optimizer's steps stay `laid_out` as they are: the
+    parameters' cohorts and state arrays only change together with that list.
     """
 
     def __init__(
-        self, table: type[Table], parameters: Sequence[Parameter], laid_out: list[Cohort]
+        self,
+        table: type[Table],
+        parameters: Sequence[Parameter],
+        place: Place,
+        laid_out: list[Cohort],
     ) -> None:
-        self.parameters = parameters
         self.laid_out = laid_out
-        self.kept = [
-            parameter.place.empty(parameter.p.shape, parameter.p.dtype) for parameter in parameters
-        ]
+        self.place = place
+        self.arrays = [parameter.p for parameter in parameters]
+        self.kept = [place.empty(p.shape, p.dtype) for p in self.arrays]
         jobs: dict[Cohort, int] = {}
         rows = [
-            Row(parameter.p, (), {}, parameter.place, jobs.setdefault(parameter.cohort, len(jobs)))
+            Row(parameter.p, (), {}, place, jobs.setdefault(parameter.cohort, len(jobs)))
             for parameter in parameters
         ]
         self.cohorts = list(jobs)
@@ -38,8 +42,8 @@ class Lookahead:
 
     def keep(self) -> None:
         """Note where every parameter is."""
-        for parameter, kept in zip(self.parameters, self.kept, strict=True):
-            parameter.place.copy(kept, parameter.p)
+        for p, kept in zip(self.arrays, self.kept, strict=True):
+            self.place.copy(kept, p)
 
     def go(self, values: Sequence[Values]) -> None:
         """Move every parameter; `values` are the scalars of the cohorts' steps that come."""
@@ -47,5 +51,5 @@ class Lookahead:
 
     def back(self) -> None:
         """Put every parameter back to the bits that it had."""
-        for parameter, kept in zip(self.parameters, self.kept, strict=True):
-            parameter.place.copy(parameter.p, kept)
+        for p, kept in zip(self.arrays, self.kept, strict=True):
+            self.place.copy(p, kept)

@@ -172,9 +172,9 @@ class SGD(Optimizer):
                     "stand ahead already; pass nesterov=False, or take the gradients without "
                     "lookahead()"
                 )
-        self._allocate(self._rules_now())
         if self._way is None or self._way.laid_out is not self._cohorts:
-            self._way = Lookahead(self._table, self._parameters, self._cohorts)
+            self._allocate(self._rules_now())
+            self._way = Lookahead(self._table, self._parameters, self._place, self._cohorts)
         way = self._way
         values = self._values(way.cohorts)
         way.keep()
