@@ -67,11 +67,11 @@ def gradient_scalars(h: Hyperparameters) -> Values:
     }
 
 
-def momentum_scalars(h: Hyperparameters, d: float = 1.0) -> Values:
-    """α stands outside the buffer, or inside of it; d multiplies what enters the buffer."""
+def momentum_rates(h: Hyperparameters, d: float = 1.0) -> tuple[float, float]:
+    """What enters the momentum buffer is multiplied by, and what leaves it: one of them has α."""
     if h["lr_in_momentum"] and h["momentum"] != 0:
-        return {"momentum": h["momentum"], "gain": h["lr"] * d, "lr": 1.0}
-    return {"momentum": h["momentum"], "gain": d, "lr": h["lr"]}
+        return h["lr"] * d, 1.0
+    return d, h["lr"]
 
 
 def sgd_rule(h: Hyperparameters) -> Rule:
@@ -81,8 +81,13 @@ def sgd_rule(h: Hyperparameters) -> Rule:
 
 
 def sgd_scalars(h: Hyperparameters, t: int) -> Values:
-    d = 1 - h["dampening"] if t > 1 else 1.0
-    return {**gradient_scalars(h), **momentum_scalars(h, d)}
+    gain, lr = momentum_rates(h, 1 - h["dampening"] if t > 1 else 1.0)
+    return {
+        **gradient_scalars(h),
+        "lr": lr,
+        "momentum": h["momentum"],
+        "gain": gain,
+    }
 
 
 def adagrad_rule(h: Hyperparameters) -> Rule:
@@ -104,9 +109,12 @@ def rmsprop_rule(h: Hyperparameters) -> Rule:
 
 
 def rmsprop_scalars(h: Hyperparameters, t: int) -> Values:
+    gain, lr = momentum_rates(h)
     return {
         **gradient_scalars(h),
-        **momentum_scalars(h),
+        "lr": lr,
+        "momentum": h["momentum"],
+        "gain": gain,
         "rho": h["alpha"],
         "rest": 1 - h["alpha"],
         "eps": h["eps"],

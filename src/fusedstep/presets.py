@@ -1,9 +1,10 @@
 """What other frameworks call by the same names: their semantics and defaults, as arguments.
 
 `torch`, `keras`, `optax` and `lecture` each have `SGD`, `Adagrad`, `RMSprop`, `Adam` and
-`AdamW`: a read-only mapping of keyword arguments for the class of that name, which takes the
-parameters as that framework does. Each names all that the step depends on, so a default of
-ours stands for none of theirs. To change one, lay it over the others:
+`AdamW`, and some have optimizers of `fusedstep.rules`: a read-only mapping of keyword
+arguments for the class of that name, which then takes the parameters the framework's way.
+Each names all that the framework's step depends on, and leaves no default of ours in its
+place. To change one, lay it over the others:
 
 >>> import numpy as np, fusedstep as fs
 >>> p = np.array([1.0, 2.0])
@@ -31,9 +32,10 @@ def _arguments(**values: Any) -> Arguments:
 
 
 class torch:
-    """torch 2.13, whose semantics and defaults are those of the classes here as they are.
+    """torch 2.13, whose semantics and defaults those classes have by themselves.
 
-    To write down that they are meant, whatever a later release's defaults may be.
+    To write down that they are meant, whatever the defaults of a later release. Adan and
+    Lion are not in torch.
     """
 
     SGD: Final[Arguments] = _arguments(
@@ -83,6 +85,27 @@ class torch:
         bias_correction=True,
         decay_scale="lr",
     )
+    NAdam: Final[Arguments] = _arguments(
+        lr=2e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        momentum_decay=4e-3,
+        decoupled_weight_decay=False,
+    )
+    RAdam: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        decoupled_weight_decay=False,
+    )
+    Adamax: Final[Arguments] = _arguments(
+        lr=2e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+    )
 
 
 class keras:
@@ -93,9 +116,11 @@ class keras:
     0.1. `nesterov`, `momentum`, `centered` and `amsgrad` mean the same; `rho` is our `alpha`,
     `beta_1` and `beta_2` are `betas`.
 
-    Keras's `weight_decay` is decoupled from the gradient in every optimizer. Its Adam with
-    one is our `AdamW` with these arguments; its SGD, Adagrad and RMSprop with one have no
-    counterpart, as our `weight_decay` is coupled there.
+    Keras's `weight_decay` is decoupled from the gradient in every optimizer, as in our Lion.
+    Its Adam with one is our `AdamW` with these arguments; its SGD, Adagrad and RMSprop with
+    one have no counterpart, as our `weight_decay` is coupled there. Its Adamax, which adds ε
+    to the maximum afterwards, and its Nadam, whose schedule of momentum is another, have none
+    either.
     """
 
     SGD: Final[Arguments] = _arguments(
@@ -145,10 +170,15 @@ class keras:
         bias_correction=True,
         decay_scale="lr",
     )
+    Lion: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+    )
 
 
 class optax:
-    """optax 0.2: `optax.sgd`, `adagrad`, `rmsprop`, `adam` and `adamw`.
+    """optax 0.2: its `sgd`, `adagrad`, `rmsprop`, `adam`, `adamw`, `lion` and `adamax`.
 
     optax gives the learning rate no default and so these have none: pass `lr`. It stands
     inside RMSprop's momentum buffer and outside of SGD's. ε is under the root in AdaGrad,
@@ -157,7 +187,8 @@ class optax:
 
     Of `eps` and `eps_root` Adam has one here: the second alone is `eps` with
     `eps_inside_sqrt=True`. Left out are `optax.amsgrad`, whose maximum is of the corrected
-    second moment, and RMSprop with `nesterov`, `bias_correction` or `initial_scale`.
+    second moment, RMSprop with `nesterov`, `bias_correction` or `initial_scale`, and nadam,
+    radam and adan, which step otherwise than ours.
     """
 
     SGD: Final[Arguments] = _arguments(
@@ -201,6 +232,15 @@ class optax:
         eps_uncorrected=False,
         bias_correction=True,
         decay_scale="lr",
+    )
+    Lion: Final[Arguments] = _arguments(
+        betas=(0.9, 0.99),
+        weight_decay=1e-3,
+    )
+    Adamax: Final[Arguments] = _arguments(
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
     )
 
 
