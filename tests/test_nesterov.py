@@ -261,6 +261,36 @@ def test_the_step_that_comes_decides(backend: str) -> None:
         assert (p == 0.25).all()
 
 
+def test_state_that_went_and_came_again(backend: str) -> None:
+    """Loading what has no b drops it: the b that comes later is another array."""
+    p = np.ones(4)
+    opt = fs.SGD(p, lr=0.5, momentum=0.5, backend=backend)
+    opt.step(np.ones(4))
+    with opt.lookahead():
+        assert (p == 0.25).all()
+    opt.load_state_dict(fs.SGD(p.copy()).state_dict())
+    opt.param_groups[0].update(lr=0.5, momentum=0.5)
+    with opt.lookahead():
+        assert (p == 0.5).all()
+
+
+def test_each_parameter_is_asked_for_at_its_own_next_t(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what a step does depends on t, the look ahead does by the same t."""
+    scalars = fs.SGD._scalars
+    monkeypatch.setattr(
+        fs.SGD, "_scalars", staticmethod(lambda h, t: {**scalars(h, t), "lr": 0.5**t})
+    )
+    params = [np.ones(4), np.ones(4)]
+    opt = fs.SGD(params, momentum=0.5)
+    opt.step([np.ones(4), np.ones(4)])
+    for t in (1, 2, 3):
+        before = [p.copy() for p in params]
+        with opt.lookahead():
+            for p, start, steps, state in zip(params, before, (t, 1), opt.state, strict=True):
+                assert (p == start - 0.5 ** (steps + 1) * 0.5 * state["b"]).all()
+        opt.step([np.ones(4), None])
+
+
 def test_in_a_loop_it_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     p = np.ones(4)
     opt = fs.SGD(p, momentum=0.5)

@@ -27,13 +27,13 @@ class Lookahead:
     ) -> None:
         self.laid_out = laid_out
         self.place = place
-        self.arrays = [parameter.p for parameter in parameters]
-        self.kept = [place.empty(p.shape, p.dtype) for p in self.arrays]
         jobs: dict[Cohort, int] = {}
         rows = [
             Row(parameter.p, (), {}, place, jobs.setdefault(parameter.cohort, len(jobs)))
             for parameter in parameters
         ]
+        self.arrays = [row.p.laid for row in rows]
+        self.kept = [place.empty(p.shape, p.dtype) for p in self.arrays]
         self.cohorts = list(jobs)
         plain = [Job(Rule("sgd"), cohort.dtype) for cohort in jobs]
         self.plan = Plan(table, plain, rows, Written(()))
