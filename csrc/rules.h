@@ -40,7 +40,7 @@ RULE(sgd) {
 
 RULE(momentum) {
     real b = state[0];
-    b = h.momentum * b + h.undamped * g;
+    b = h.momentum * b + h.gain * g;
     p = p - h.lr * b;
     state[0] = b;
     return p;
@@ -48,7 +48,8 @@ RULE(momentum) {
 
 RULE(nesterov) {
     real b = state[0];
-    b = h.momentum * b + h.undamped * g;
+    g = h.gain * g;
+    b = h.momentum * b + g;
     p = p - h.lr * (g + h.momentum * b);
     state[0] = b;
     return p;
@@ -79,7 +80,7 @@ RULE(rmsprop) {
     else
         d = root(w) + h.eps;
     if (HAS(2)) {
-        b = h.momentum * b + g / d;
+        b = h.momentum * b + h.gain * (g / d);
         p = p - h.lr * b;
     } else {
         p = p - h.lr * (g / d);

@@ -16,7 +16,14 @@ import numpy as np
 import fusedstep as fs
 from fusedstep import rules
 
-OURS = {"eps_inside_sqrt", "bias_correction", "decay_scale", "l1"}
+OURS = {
+    "bias_correction",
+    "decay_scale",
+    "eps_inside_sqrt",
+    "eps_uncorrected",
+    "l1",
+    "lr_in_momentum",
+}
 """Options that torch does not have."""
 
 
@@ -37,6 +44,13 @@ BASES = [
     Case("momentum", fs.SGD, {"momentum": 0.9}),
     Case("momentum-dampening", fs.SGD, {"momentum": 0.9, "dampening": 0.3}),
     Case("nesterov", fs.SGD, {"momentum": 0.9, "nesterov": True}),
+    Case("momentum-lr-inside", fs.SGD, {"momentum": 0.9, "lr_in_momentum": True}),
+    Case(
+        "momentum-dampening-lr-inside",
+        fs.SGD,
+        {"momentum": 0.9, "dampening": 0.3, "lr_in_momentum": True},
+    ),
+    Case("nesterov-lr-inside", fs.SGD, {"momentum": 0.9, "nesterov": True, "lr_in_momentum": True}),
     Case("adagrad", fs.Adagrad, {}),
     Case("adagrad-decay", fs.Adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.1}),
     Case("adagrad-inside", fs.Adagrad, {"eps": 1e-3, "eps_inside_sqrt": True}),
@@ -48,6 +62,7 @@ BASES = [
         fs.RMSprop,
         {"momentum": 0.9, "eps": 1e-3, "eps_inside_sqrt": True},
     ),
+    Case("rmsprop-momentum-lr-inside", fs.RMSprop, {"momentum": 0.9, "lr_in_momentum": True}),
     Case("rmsprop-centered", fs.RMSprop, {"centered": True}),
     Case(
         "rmsprop-centered-inside",
@@ -63,11 +78,22 @@ BASES = [
     Case("adam", fs.Adam, {}),
     Case("adam-uncorrected", fs.Adam, {"bias_correction": False}),
     Case("adam-inside", fs.Adam, {"eps": 1e-3, "eps_inside_sqrt": True}),
+    Case("adam-eps-uncorrected", fs.Adam, {"eps": 1e-3, "eps_uncorrected": True}),
+    Case(
+        "adam-inside-eps-uncorrected",
+        fs.Adam,
+        {"eps": 1e-3, "eps_inside_sqrt": True, "eps_uncorrected": True},
+    ),
     Case("adam-amsgrad", fs.Adam, {"amsgrad": True, "betas": (0.8, 0.9)}),
     Case("adam-amsgrad-inside", fs.Adam, {"amsgrad": True, "eps": 1e-3, "eps_inside_sqrt": True}),
     Case("adamw", fs.AdamW, {"weight_decay": 0.1}),
     Case("adamw-uncorrected", fs.AdamW, {"weight_decay": 0.1, "bias_correction": False}),
     Case("adamw-inside", fs.AdamW, {"weight_decay": 0.1, "eps": 1e-3, "eps_inside_sqrt": True}),
+    Case(
+        "adamw-eps-uncorrected",
+        fs.AdamW,
+        {"weight_decay": 0.1, "eps": 1e-3, "eps_uncorrected": True},
+    ),
     Case("adamw-amsgrad", fs.AdamW, {"weight_decay": 0.1, "amsgrad": True, "betas": (0.8, 0.9)}),
     Case(
         "adamw-amsgrad-inside",

@@ -89,6 +89,7 @@ def sgd(
     dampening: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
+    lr_in_momentum: bool = False,
     maximize: bool = False,
     l1: float = 0.0,
     schedule: Sequence[float] | None = None,
@@ -96,17 +97,26 @@ def sgd(
     """Robbins & Monro (1951); momentum of Polyak (1964) and Nesterov (1983).
 
     The buffer begins as the first gradient, undampened, and the learning rate stands
-    outside of it, as the frameworks have it.
+    outside of it, as torch has it. Inside it is the velocity of Sutskever et al. (2013),
+    equations 1 and 2, with its sign turned; Nesterov's form is then Bengio, Boulanger &
+    Pascanu's (2013), whose parameters stand where the momentum leads.
     """
     alpha, mu, tau = wide(lr, momentum, dampening)
     p = p.astype(np.longdouble)
     b = np.zeros_like(p)
+    velocity = np.zeros_like(p)
     trajectory: Trajectory = {}
     for t, g, eta in steps(gradients, schedule):
         g = objective_gradient(p, g, maximize=maximize, weight_decay=weight_decay, l1=l1)
         if momentum == 0:
             p = p - eta * alpha * g
             append(trajectory, p=p)
+            continue
+        if lr_in_momentum:
+            undampened = 1 if t == 1 else 1 - tau
+            velocity = mu * velocity - eta * alpha * undampened * g
+            p = p + (mu * velocity - eta * alpha * g if nesterov else velocity)
+            append(trajectory, p=p, b=-velocity)
             continue
         b = g if t == 1 else mu * b + (1 - tau) * g
         p = p - eta * alpha * (g + mu * b if nesterov else b)
@@ -153,6 +163,7 @@ def rmsprop(
     momentum: float = 0.0,
     centered: bool = False,
     eps_inside_sqrt: bool = False,
+    lr_in_momentum: bool = False,
     maximize: bool = False,
     l1: float = 0.0,
     schedule: Sequence[float] | None = None,
@@ -160,7 +171,7 @@ def rmsprop(
     """Tieleman & Hinton (2012), lecture 6.5; centered as Graves (2013), equations 38 to 41.
 
     Momentum gathers the scaled gradients, and the learning rate stands outside of it, as
-    the frameworks have it.
+    torch has it, or inside, as Graves.
     """
     rate, rho, mu, epsilon = wide(lr, alpha, momentum, eps)
     p = p.astype(np.longdouble)
@@ -176,11 +187,16 @@ def rmsprop(
             append(trajectory, a=a)
             variance = v - a**2
         change = g / root(variance, epsilon, eps_inside_sqrt)
-        if momentum != 0:
-            b = mu * b + change
+        if momentum == 0:
+            p = p - eta * rate * change
+        elif lr_in_momentum:
+            b = mu * b + eta * rate * change
+            p = p - b
             append(trajectory, b=b)
-            change = b
-        p = p - eta * rate * change
+        else:
+            b = mu * b + change
+            p = p - eta * rate * b
+            append(trajectory, b=b)
         append(trajectory, p=p)
     return trajectory
 
@@ -195,6 +211,7 @@ def adam(
     weight_decay: float = 0.0,
     amsgrad: bool = False,
     eps_inside_sqrt: bool = False,
+    eps_uncorrected: bool = False,
     bias_correction: bool = True,
     maximize: bool = False,
     l1: float = 0.0,
@@ -203,7 +220,8 @@ def adam(
     """Kingma & Ba (2015), Algorithm 1; AMSGrad of Reddi, Kale & Kumar (2018).
 
     The maximum is of v before its correction for bias, which AMSGrad's paper leaves out
-    and the frameworks put back.
+    and the frameworks put back. ε by the uncorrected v is the rearranged form at the end
+    of Adam's section 2.
     """
     alpha, beta1, beta2, epsilon = wide(lr, *betas, eps)
     p = p.astype(np.longdouble)
@@ -218,9 +236,13 @@ def adam(
         if amsgrad:
             largest = x = np.maximum(x, v)
             append(trajectory, x=x)
-        m_hat = m / (1 - beta1**t) if bias_correction else m
-        v_hat = largest / (1 - beta2**t) if bias_correction else largest
-        p = p - eta * alpha * m_hat / root(v_hat, epsilon, eps_inside_sqrt)
+        corrections = (1 - beta1**t, 1 - beta2**t) if bias_correction else wide(1, 1)
+        m_hat = m / corrections[0]
+        if eps_uncorrected:
+            d = root(largest, epsilon, eps_inside_sqrt) / np.sqrt(corrections[1])
+        else:
+            d = root(largest / corrections[1], epsilon, eps_inside_sqrt)
+        p = p - eta * alpha * m_hat / d
         append(trajectory, p=p)
     return trajectory
 
@@ -235,6 +257,7 @@ def adamw(
     weight_decay: float = 1e-2,
     amsgrad: bool = False,
     eps_inside_sqrt: bool = False,
+    eps_uncorrected: bool = False,
     bias_correction: bool = True,
     decay_scale: Literal["lr", "schedule"] = "lr",
     maximize: bool = False,
@@ -260,9 +283,13 @@ def adamw(
         if amsgrad:
             largest = x = np.maximum(x, v)
             append(trajectory, x=x)
-        m_hat = m / (1 - beta1**t) if bias_correction else m
-        v_hat = largest / (1 - beta2**t) if bias_correction else largest
-        p = p - eta * (alpha * m_hat / root(v_hat, epsilon, eps_inside_sqrt) + decay * p)
+        corrections = (1 - beta1**t, 1 - beta2**t) if bias_correction else wide(1, 1)
+        m_hat = m / corrections[0]
+        if eps_uncorrected:
+            d = root(largest, epsilon, eps_inside_sqrt) / np.sqrt(corrections[1])
+        else:
+            d = root(largest / corrections[1], epsilon, eps_inside_sqrt)
+        p = p - eta * (alpha * m_hat / d + decay * p)
         append(trajectory, p=p)
     return trajectory
 

@@ -298,6 +298,31 @@ def test_to_the_cpu_and_back(case: Case) -> None:
 
 
 @cuda
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+def test_lookahead(dtype: Any, library: str) -> None:
+    """Ahead with the reference's bits, and back to the very own, whatever the layout."""
+    rng = np.random.default_rng(0)
+    made = [LAYOUTS[name](dtype) for name in ("c_order", "f_order", "every_other_column")]
+    for view, _ in made:
+        view[...] = ordinary(rng, view.size, dtype).reshape(SHAPE)
+    made += [(view := np.zeros(n, dtype), view) for n in (0, 1, 1025)]
+    params = [Placed(view, memory, library) for view, memory in made]
+    expected = [np.array(view, order="C") for view, _ in made]
+    optimizer = fs.SGD([p.array for p in params], lr=0.3, momentum=0.7)
+    reference = fs.SGD(expected, lr=0.3, momentum=0.7, backend="numpy")
+    for _ in range(3):
+        before = [p.memory for p in params]
+        with optimizer.lookahead(), reference.lookahead():
+            for p, q in zip(params, expected, strict=True):
+                assert differing_bits(p.host, q) == 0
+        assert [p.memory for p in params] == before
+        grads = [ordinary(rng, q.size, dtype).reshape(q.shape) for q in expected]
+        optimizer.step([Placed(g, library=library).array for g in grads])
+        reference.step(grads)
+    assert_same(optimizer, params, reference, expected)
+
+
+@cuda
 def test_functional() -> None:
     rng = np.random.default_rng(0)
     arrays = [ordinary(rng, 20, np.float32) for _ in range(4)]

@@ -152,6 +152,25 @@ def test_hyperparameters_change_between_steps() -> None:
     assert optimizer.lr == 1.0
 
 
+@pytest.mark.parametrize("optimizer", [fs.SGD, fs.RMSprop])
+def test_where_the_learning_rate_stands_shows_once_it_changes(optimizer: Any) -> None:
+    """And without momentum never."""
+    g = np.linspace(-1, 2, 9)
+
+    def end(rates: list[float], **options: Any) -> Array:
+        p = np.ones(9)
+        made = optimizer(p, **options)
+        for made.lr in rates:
+            made.step(g)
+        return p
+
+    same, changing = [0.1, 0.1, 0.1], [0.1, 0.2, 0.4]
+    outside, inside = ({"momentum": 0.9, "lr_in_momentum": flag} for flag in (False, True))
+    assert end(same, **inside) == pytest.approx(end(same, **outside), rel=1e-14)
+    assert (end(changing, **inside)[g != 0] != end(changing, **outside)[g != 0]).all()
+    assert differing_bits(end(changing, lr_in_momentum=True), end(changing)) == 0
+
+
 def test_options_that_need_state_switch_on_later() -> None:
     p, expected = ones(40), ones(40)
     g = np.linspace(-1, 1, 40, dtype=np.float32)

@@ -11,7 +11,7 @@ from fusedstep.rule import rule
 from fusedstep.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from fusedstep import rules, schedules
+    from fusedstep import presets, rules, schedules
 
 __all__ = [
     "SGD",
@@ -25,6 +25,7 @@ __all__ = [
     "get_isa",
     "get_num_threads",
     "info",
+    "presets",
     "rule",
     "rules",
     "schedules",
@@ -35,13 +36,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # What few ask for and would slow the import: the version is looked up by a library that
-    # costs as much as the rest, `rules` reads its own source, and a number will often do in
-    # place of `schedules`.
+    # costs as much as the rest, `rules` reads its own source, presets are few people's, and a
+    # number will often do in place of `schedules`.
     if name == "__version__":
         from importlib.metadata import version
 
         return version("fusedstep")
-    if name in ("rules", "schedules"):
+    if name in ("presets", "rules", "schedules"):
         from importlib import import_module
 
         return import_module(f"fusedstep.{name}")

@@ -56,7 +56,7 @@ class Scalars(NamedTuple):
     lr: float = 0.0
     decay: float = 1.0
     momentum: float = 0.0
-    undamped: float = 1.0
+    gain: float = 1.0
     rho: float = 0.0
     rest: float = 1.0
     beta1: float = 0.0
@@ -96,6 +96,13 @@ def average_scalars(ema: float) -> Values:
     return {"ema": ema, "rest_ema": 1 - ema}
 
 
+def momentum_rates(h: Hyperparameters, d: float = 1.0) -> tuple[float, float]:
+    """What enters the momentum buffer is multiplied by, and what leaves it: one of them has α."""
+    if h["lr_in_momentum"] and h["momentum"] != 0:
+        return h["lr"] * d, 1.0
+    return d, h["lr"]
+
+
 def sgd_rule(h: Hyperparameters) -> Rule:
     if h["momentum"] == 0:
         return Rule("sgd")
@@ -103,11 +110,12 @@ def sgd_rule(h: Hyperparameters) -> Rule:
 
 
 def sgd_scalars(h: Hyperparameters, t: int) -> Values:
+    gain, lr = momentum_rates(h, 1 - h["dampening"] if t > 1 else 1.0)
     return {
         **gradient_scalars(h),
-        "lr": h["lr"],
+        "lr": lr,
         "momentum": h["momentum"],
-        "undamped": 1 - h["dampening"] if t > 1 else 1.0,
+        "gain": gain,
     }
 
 
@@ -130,10 +138,12 @@ def rmsprop_rule(h: Hyperparameters) -> Rule:
 
 
 def rmsprop_scalars(h: Hyperparameters, t: int) -> Values:
+    gain, lr = momentum_rates(h)
     return {
         **gradient_scalars(h),
-        "lr": h["lr"],
+        "lr": lr,
         "momentum": h["momentum"],
+        "gain": gain,
         "rho": h["alpha"],
         "rest": 1 - h["alpha"],
         "eps": h["eps"],
@@ -150,6 +160,10 @@ def adam_scalars(h: Hyperparameters, t: int) -> Values:
     if h["bias_correction"]:
         correction1 = 1 - beta1**t
         correction2 = 1 - beta2**t
+    r, r2 = 1 / sqrt(correction2), 1 / correction2
+    eps = h["eps"]
+    if h["eps_uncorrected"]:
+        eps *= r2 if h["eps_inside_sqrt"] else r
     return {
         **gradient_scalars(h),
         "lr": h["lr"] / correction1,
@@ -157,9 +171,9 @@ def adam_scalars(h: Hyperparameters, t: int) -> Values:
         "rest1": 1 - beta1,
         "beta2": beta2,
         "rest2": 1 - beta2,
-        "r": 1 / sqrt(correction2),
-        "r2": 1 / correction2,
-        "eps": h["eps"],
+        "r": r,
+        "r2": r2,
+        "eps": eps,
     }
 
 

@@ -135,7 +135,9 @@ EACH: dict[str, Check] = {
     "centered": flag,
     "amsgrad": flag,
     "maximize": flag,
+    "lr_in_momentum": flag,
     "eps_inside_sqrt": flag,
+    "eps_uncorrected": flag,
     "bias_correction": flag,
     "decay_scale": decay_scale,
 }

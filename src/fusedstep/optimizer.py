@@ -62,6 +62,9 @@ class Optimizer:
     _compiled: ClassVar[bool] = False
     """Whether its rules are of the user's own: for engines that compile them."""
 
+    _ahead = False
+    """Whether the parameters stand elsewhere for now, see `SGD.lookahead`."""
+
     _table: type[Table]
     _place: Place
 
@@ -174,6 +177,8 @@ class Optimizer:
         >>> g
         array([0., 0.])
         """
+        if self._ahead:
+            self._refuse_ahead("step")
         asked = NOTHING
         given = scale is not NOTHING.scale or max_norm is not None or max_value is not None
         if given or zero_grads is not False:
@@ -255,10 +260,10 @@ class Optimizer:
             ).refuse_overlaps()
             plan.unshared_at = plan.table.moves
 
-    def _values(self) -> list[Values]:
-        """The scalars of the step that comes, for each cohort."""
+    def _values(self, cohorts: list[Cohort] | None = None) -> list[Values]:
+        """The scalars of the step that comes, for each cohort; those laid out if None."""
         values = []
-        for cohort in self._cohorts:
+        for cohort in self._cohorts if cohorts is None else cohorts:
             group, t = cohort.group, cohort.t + 1
             h = group.at(t) if group.scheduled else group.hyperparameters
             values.append(self._scalars(h, t))
@@ -350,6 +355,12 @@ class Optimizer:
             )
         return self._written
 
+    def _refuse_ahead(self, what: str) -> NoReturn:
+        raise RuntimeError(
+            f"{what} inside of lookahead(), where the parameters stand ahead of themselves; take "
+            f"the gradients there, and leave the `with` block before {what}"
+        )
+
     def _forget_layout(self) -> None:
         self._written = None
         self._cohorts, self._rules, self._versions = [], {}, []
@@ -436,6 +447,8 @@ class Optimizer:
         Arrays are copied, into the ones that are there. Nothing is written unless all fits.
         Where a function of your own was the `lr`, this optimizer needs one and keeps it.
         """
+        if self._ahead:
+            self._refuse_ahead("load_state_dict")
         checkpoint.check_top(state_dict, type(self).__name__, len(self._groups))
         hyperparameters = {
             id(group): checkpoint.check_group(values, group, index)

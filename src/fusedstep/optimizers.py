@@ -8,10 +8,13 @@ weight decay.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from fusedstep import coefficients
 from fusedstep.hyperparameters import Rate
+from fusedstep.lookahead import Lookahead
 from fusedstep.optimizer import Optimizer
 
 
@@ -24,6 +27,11 @@ class SGD(Optimizer):
         b = μ·b + d·g                      d = 1 at a parameter's first step
         p = p - α·b                        nesterov: p = p - α·(g + μ·b)
                                            momentum = 0: p = p - α·g
+
+    With `lr_in_momentum` the learning rate enters the buffer::
+
+        b = μ·b + α·d·g
+        p = p - b                          nesterov: p = p - (α·g + μ·b)
 
     Parameters
     ----------
@@ -39,7 +47,11 @@ class SGD(Optimizer):
     weight_decay
         λ of coupled L2, at least 0.
     nesterov
-        Take the step from where the momentum leads.
+        Take the step from where the momentum leads, as frameworks do; gradients that are
+        taken there themselves, as in papers, are `lookahead`'s.
+    lr_in_momentum
+        Let α multiply what enters the buffer and not what leaves it: steps that were taken
+        at another learning rate keep theirs. With momentum=0 there is no difference.
     maximize
         Ascend: -g in g's place.
     l1
@@ -56,7 +68,8 @@ class SGD(Optimizer):
     -----
     torch's form: the learning rate multiplies the buffer, b starts as the first gradient.
     Sutskever et al. (2013), "On the importance of initialization and momentum in deep
-    learning", have it inside the buffer, v = μ·v - α·g; the two differ once α changes.
+    learning", have it inside the buffer, v = μ·v - α·g, which is `lr_in_momentum` with
+    b = -v. At a constant α both take p the same way; they part once α changes.
 
     Examples
     --------
@@ -75,6 +88,8 @@ class SGD(Optimizer):
     _scalars = staticmethod(coefficients.sgd_scalars)
     _letters = "b"
 
+    _way: Lookahead | None = None
+
     def __init__(
         self,
         params: Any,
@@ -84,6 +99,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         *,
+        lr_in_momentum: bool = False,
         maximize: bool = False,
         l1: float = 0.0,
         ema: float | None = None,
@@ -96,11 +112,89 @@ class SGD(Optimizer):
             "dampening": dampening,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
+            "lr_in_momentum": lr_in_momentum,
             "maximize": maximize,
             "l1": l1,
             "ema": ema,
         }
         super().__init__(params, backend, nonfinite, hyperparameters)
+
+    @contextmanager
+    def lookahead(self) -> Iterator[None]:
+        """Have the parameters where the momentum leads, to take the gradient there.
+
+        ::
+
+            with opt.lookahead():              p - (α·μ)·b in p's place
+                grads = gradient(params)
+            opt.step(grads)                    b = μ·b + g;  p = p - α·b
+
+        This is Nesterov's momentum as papers have it. α, μ and b are those of the step that
+        comes; with `lr_in_momentum` p stands at p - μ·b. What `nesterov=True` steps is the
+        point ahead instead: φ = p - (α·μ)·b, with gradients taken at φ itself, goes the same
+        way as long as α stays what it is, and with `lr_in_momentum` whatever α does.
+
+        On leaving, also by an exception, the parameters are put back to the very bits that
+        they had, so what is written to them inside is lost. Coupled `weight_decay` and `l1`
+        are the step's and see p, not the point ahead. The optimizer keeps a second copy of
+        the parameters from the first use on.
+
+        Raises
+        ------
+        ValueError
+            If a group has momentum=0, so that there is nothing ahead, or nesterov=True.
+        RuntimeError
+            From `step`, `load_state_dict` or `lookahead` inside of the block. In either case
+            nothing has been written.
+
+        Notes
+        -----
+        The product α·μ is one scalar, taken in float64 and rounded once to the dtype of p;
+        the operations p - (α·μ)·b are then the same on every engine. Sutskever, Martens,
+        Dahl, Hinton (2013), "On the importance of initialization and momentum in deep
+        learning", equations 3 and 4.
+
+        Examples
+        --------
+        >>> import numpy as np, fusedstep as fs
+        >>> p = np.array([1.0, 2.0])
+        >>> opt = fs.SGD(p, lr=0.1, momentum=0.5)
+        >>> _ = opt.step(2 * p)
+        >>> with opt.lookahead():
+        ...     ahead, g = p.copy(), 2 * p
+        >>> ahead, p
+        (array([0.7, 1.4]), array([0.8, 1.6]))
+        >>> _ = opt.step(g)
+        >>> p.round(6)
+        array([0.56, 1.12])
+        """
+        if self._ahead:
+            self._refuse_ahead("lookahead")
+        for index, group in enumerate(self._groups):
+            if group["momentum"] == 0:
+                raise ValueError(
+                    f"lookahead() with momentum=0.0 in param_groups[{index}]: nothing leads "
+                    "ahead; pass momentum=0.9, or take the gradients without lookahead()"
+                )
+            if group["nesterov"]:
+                raise ValueError(
+                    f"lookahead() with nesterov=True in param_groups[{index}], whose parameters "
+                    "stand ahead already; pass nesterov=False, or take the gradients without "
+                    "lookahead()"
+                )
+        if self._way is None or self._way.laid_out is not self._cohorts:
+            self._allocate(self._rules_now())
+            self._way = Lookahead(self._table, self._parameters, self._place, self._cohorts)
+        way = self._way
+        values = self._values(way.cohorts)
+        way.keep()
+        self._ahead = True
+        try:
+            way.go(values)
+            yield
+        finally:
+            way.back()
+            self._ahead = False
 
 
 class Adagrad(Optimizer):
@@ -200,6 +294,7 @@ class RMSprop(Optimizer):
         a = ρ·a + (1 - ρ)·g                centered: v - a² in v's place below
         d = √v + ε                         eps_inside_sqrt: √(v + ε)
         b = μ·b + g/d;  p = p - α·b        momentum = 0: p = p - α·g/d
+                                           lr_in_momentum: b = μ·b + α·g/d;  p = p - b
 
     Parameters
     ----------
@@ -221,6 +316,9 @@ class RMSprop(Optimizer):
         comes out above v by rounding, the root is NaN, as in torch.
     eps_inside_sqrt
         Put ε under the root.
+    lr_in_momentum
+        Let α multiply what enters the buffer and not what leaves it: steps that were taken
+        at another learning rate keep theirs. With momentum=0 there is no difference.
     maximize
         Ascend: -g in g's place.
     l1
@@ -237,7 +335,8 @@ class RMSprop(Optimizer):
     -----
     Tieleman, Hinton (2012), "Neural Networks for Machine Learning", lecture 6.5; centered
     as in Graves (2013), "Generating Sequences With Recurrent Neural Networks", whose ε is
-    inside the root. The learning rate stands outside the momentum buffer, as in torch.
+    inside the root. The learning rate stands outside the momentum buffer, as in torch, or
+    inside of it with `lr_in_momentum`, as in Graves and in Keras and optax.
 
     Examples
     --------
@@ -263,6 +362,7 @@ class RMSprop(Optimizer):
         centered: bool = False,
         *,
         eps_inside_sqrt: bool = False,
+        lr_in_momentum: bool = False,
         maximize: bool = False,
         l1: float = 0.0,
         ema: float | None = None,
@@ -277,6 +377,7 @@ class RMSprop(Optimizer):
             "momentum": momentum,
             "centered": centered,
             "eps_inside_sqrt": eps_inside_sqrt,
+            "lr_in_momentum": lr_in_momentum,
             "maximize": maximize,
             "l1": l1,
             "ema": ema,
@@ -295,6 +396,7 @@ class Adam(Optimizer):
         x = max(x, v)                      amsgrad: x in v's place below
         d = √v·r + ε                       r = 1/√(1 - β₂ᵗ)
                                            eps_inside_sqrt: √(v·r² + ε)
+                                           eps_uncorrected: (√v + ε)·r, or √(v + ε)·r
         p = p - αₜ·m/d                     αₜ = α/(1 - β₁ᵗ)
 
     Parameters
@@ -314,6 +416,9 @@ class Adam(Optimizer):
         Divide by the largest v so far, state `"x"`.
     eps_inside_sqrt
         Put ε under the root.
+    eps_uncorrected
+        Add ε to the v that is not yet corrected for bias: it counts r times as much, so
+        that the first steps are shorter where gradients are about as small as ε.
     bias_correction
         False: r = 1 and αₜ = α.
     maximize
@@ -331,7 +436,8 @@ class Adam(Optimizer):
     Notes
     -----
     Kingma, Ba (2015), "Adam: A Method for Stochastic Optimization", Algorithm 1, with the
-    corrections moved into αₜ and r; amsgrad as Reddi, Kale, Kumar (2018), "On the
+    corrections moved into αₜ and r, and with `eps_uncorrected` the rearranged form at the
+    end of their section 2, whose ε̂ is that ε; amsgrad as Reddi, Kale, Kumar (2018), "On the
     Convergence of Adam and Beyond", but corrected for bias, as in torch.
 
     Examples
@@ -357,6 +463,7 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         *,
         eps_inside_sqrt: bool = False,
+        eps_uncorrected: bool = False,
         bias_correction: bool = True,
         maximize: bool = False,
         l1: float = 0.0,
@@ -371,6 +478,7 @@ class Adam(Optimizer):
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
             "eps_inside_sqrt": eps_inside_sqrt,
+            "eps_uncorrected": eps_uncorrected,
             "bias_correction": bias_correction,
             "maximize": maximize,
             "l1": l1,
@@ -391,6 +499,7 @@ class AdamW(Optimizer):
         x = max(x, v)                      amsgrad: x in v's place below
         d = √v·r + ε                       r = 1/√(1 - β₂ᵗ)
                                            eps_inside_sqrt: √(v·r² + ε)
+                                           eps_uncorrected: (√v + ε)·r, or √(v + ε)·r
         p = p - αₜ·m/d                     αₜ = α/(1 - β₁ᵗ)
 
     Parameters
@@ -410,6 +519,9 @@ class AdamW(Optimizer):
         Divide by the largest v so far, state `"x"`.
     eps_inside_sqrt
         Put ε under the root.
+    eps_uncorrected
+        Add ε to the v that is not yet corrected for bias: it counts r times as much, so
+        that the first steps are shorter where gradients are about as small as ε.
     bias_correction
         False: r = 1 and αₜ = α.
     decay_scale
@@ -461,6 +573,7 @@ class AdamW(Optimizer):
         amsgrad: bool = False,
         *,
         eps_inside_sqrt: bool = False,
+        eps_uncorrected: bool = False,
         bias_correction: bool = True,
         decay_scale: Literal["lr", "schedule"] = "lr",
         initial_lr: float | None = None,
@@ -477,6 +590,7 @@ class AdamW(Optimizer):
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
             "eps_inside_sqrt": eps_inside_sqrt,
+            "eps_uncorrected": eps_uncorrected,
             "bias_correction": bias_correction,
             "decay_scale": decay_scale,
             "initial_lr": initial_lr,

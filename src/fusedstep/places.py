@@ -67,7 +67,7 @@ class Host:
         return np.zeros(shape, dtype)
 
     def copy(self, to: Array, source: Array) -> None:
-        np.copyto(to, source)
+        to[...] = source
 
     def clear(self, array: Array) -> None:
         array[...] = 0

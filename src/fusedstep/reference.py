@@ -44,13 +44,14 @@ def sgd(p: Array, g: Array, h: Scalars, inside: bool) -> tuple[Array]:
 
 
 def momentum(p: Array, g: Array, b: Array, h: Scalars, inside: bool) -> tuple[Array, Array]:
-    b = h.momentum * b + h.undamped * g
+    b = h.momentum * b + h.gain * g
     p = p - h.lr * b
     return p, b
 
 
 def nesterov(p: Array, g: Array, b: Array, h: Scalars, inside: bool) -> tuple[Array, Array]:
-    b = h.momentum * b + h.undamped * g
+    g = h.gain * g
+    b = h.momentum * b + g
     p = p - h.lr * (g + h.momentum * b)
     return p, b
 
@@ -78,7 +79,7 @@ def rmsprop(
     else:
         d = np.sqrt(w) + h.eps
     if b is not None:
-        b = h.momentum * b + g / d
+        b = h.momentum * b + h.gain * (g / d)
         p = p - h.lr * b
     else:
         p = p - h.lr * (g / d)

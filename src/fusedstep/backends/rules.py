@@ -36,13 +36,14 @@ def sgd(p, g, h, inside):
 
 
 def momentum(p, g, b, h, inside):
-    b = h.momentum * b + h.undamped * g
+    b = h.momentum * b + h.gain * g
     p = p - h.lr * b
     return p, b
 
 
 def nesterov(p, g, b, h, inside):
-    b = h.momentum * b + h.undamped * g
+    g = h.gain * g
+    b = h.momentum * b + g
     p = p - h.lr * (g + h.momentum * b)
     return p, b
 
@@ -68,7 +69,7 @@ def rmsprop(p, g, v, a, b, h, inside):
     else:
         d = sqrt(w) + h.eps
     if b is not None:
-        b = h.momentum * b + g / d
+        b = h.momentum * b + h.gain * (g / d)
         p = p - h.lr * b
     else:
         p = p - h.lr * (g / d)

@@ -1,0 +1,57 @@
+"""Where momentum leads before the gradient is known: parameters moved there, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fusedstep.arrays import Written
+from fusedstep.coefficients import Rule, Scalars, Values
+from fusedstep.parameters import Cohort, Parameter
+from fusedstep.places import Place
+from fusedstep.plan import Job, Plan, Row, Table
+
+
+class Lookahead:
+    """The parameters' way to p - (α·μ)·b: a step of plain SGD, with b as the gradient.
+
+    It serves for as long as the optimizer's steps stay `laid_out` as they are: the
+    parameters' cohorts and state arrays only change together with that list.
+    """
+
+    def __init__(
+        self,
+        table: type[Table],
+        parameters: Sequence[Parameter],
+        place: Place,
+        laid_out: list[Cohort],
+    ) -> None:
+        self.laid_out = laid_out
+        self.place = place
+        rule = Rule("sgd")
+        jobs: dict[Cohort, int] = {}
+        rows = [
+            Row(parameter.p, rule, {}, place, jobs.setdefault(parameter.cohort, len(jobs)))
+            for parameter in parameters
+        ]
+        self.arrays = [row.p.laid for row in rows]
+        self.kept = [place.empty(p.shape, p.dtype) for p in self.arrays]
+        self.cohorts = list(jobs)
+        plain = [Job(rule, cohort.dtype) for cohort in jobs]
+        self.plan = Plan(table, plain, rows, Written(()))
+        for index, parameter in enumerate(parameters):
+            self.plan.set_gradient(index, parameter.states["b"])
+
+    def keep(self) -> None:
+        """Note where every parameter is."""
+        for p, kept in zip(self.arrays, self.kept, strict=True):
+            self.place.copy(kept, p)
+
+    def go(self, values: Sequence[Values]) -> None:
+        """Move every parameter; `values` are the scalars of the cohorts' steps that come."""
+        self.plan.fetch_gradients()
+        self.plan.run([Scalars(lr=v["lr"] * v["momentum"])._asdict() for v in values])
+
+    def back(self) -> None:
+        """Put every parameter back to the bits that it had."""
+        for p, kept in zip(self.arrays, self.kept, strict=True):
+            self.place.copy(p, kept)

@@ -1,0 +1,313 @@
+"""What other frameworks call by the same names: their semantics and defaults, as arguments.
+
+`torch`, `keras`, `optax` and `lecture` each have `SGD`, `Adagrad`, `RMSprop`, `Adam` and
+`AdamW`, and some have optimizers of `fusedstep.rules`: a read-only mapping of keyword
+arguments for the class of that name, which then takes the parameters the framework's way.
+Each names all that the framework's step depends on, and leaves no default of ours in its
+place. To change one, lay it over the others:
+
+>>> import numpy as np, fusedstep as fs
+>>> p = np.array([1.0, 2.0])
+>>> opt = fs.AdamW(p, **fs.presets.keras.AdamW)
+>>> opt.param_groups[0]["eps"]
+1e-07
+>>> opt = fs.AdamW(p, **{**fs.presets.keras.AdamW, "lr": 0.1})
+>>> opt.lr
+0.1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+__all__ = ["keras", "lecture", "optax", "torch"]
+
+Arguments: TypeAlias = Mapping[str, Any]
+
+
+def _arguments(**values: Any) -> Arguments:
+    return MappingProxyType(values)
+
+
+class torch:
+    """torch 2.13, whose semantics and defaults those classes have by themselves.
+
+    To write down that they are meant, whatever the defaults of a later release. Adan and
+    Lion are not in torch.
+    """
+
+    SGD: Final[Arguments] = _arguments(
+        lr=1e-3,
+        momentum=0.0,
+        dampening=0.0,
+        weight_decay=0.0,
+        nesterov=False,
+        lr_in_momentum=False,
+    )
+    Adagrad: Final[Arguments] = _arguments(
+        lr=1e-2,
+        lr_decay=0.0,
+        weight_decay=0.0,
+        initial_accumulator_value=0.0,
+        eps=1e-10,
+        eps_inside_sqrt=False,
+    )
+    RMSprop: Final[Arguments] = _arguments(
+        lr=1e-2,
+        alpha=0.99,
+        eps=1e-8,
+        weight_decay=0.0,
+        momentum=0.0,
+        centered=False,
+        eps_inside_sqrt=False,
+        lr_in_momentum=False,
+    )
+    Adam: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        amsgrad=False,
+        eps_inside_sqrt=False,
+        eps_uncorrected=False,
+        bias_correction=True,
+    )
+    AdamW: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=1e-2,
+        amsgrad=False,
+        eps_inside_sqrt=False,
+        eps_uncorrected=False,
+        bias_correction=True,
+        decay_scale="lr",
+    )
+    NAdam: Final[Arguments] = _arguments(
+        lr=2e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        momentum_decay=4e-3,
+        decoupled_weight_decay=False,
+    )
+    RAdam: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        decoupled_weight_decay=False,
+    )
+    Adamax: Final[Arguments] = _arguments(
+        lr=2e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+    )
+
+
+class keras:
+    """Keras 3.
+
+    The learning rate is inside the momentum buffer, ε = 1e-7 is under the root or, in Adam
+    and AdamW, beside the v that is not yet corrected for bias, and AdaGrad's sum starts at
+    0.1. `nesterov`, `momentum`, `centered` and `amsgrad` mean the same; `rho` is our `alpha`,
+    `beta_1` and `beta_2` are `betas`.
+
+    Keras's `weight_decay` is decoupled from the gradient in every optimizer, as in our Lion.
+    Its Adam with one is our `AdamW` with these arguments; its SGD, Adagrad and RMSprop with
+    one have no counterpart, as our `weight_decay` is coupled there. Its Adamax, which adds ε
+    to the maximum afterwards, and its Nadam, whose schedule of momentum is another, have none
+    either.
+    """
+
+    SGD: Final[Arguments] = _arguments(
+        lr=1e-2,
+        momentum=0.0,
+        dampening=0.0,
+        weight_decay=0.0,
+        nesterov=False,
+        lr_in_momentum=True,
+    )
+    Adagrad: Final[Arguments] = _arguments(
+        lr=1e-3,
+        lr_decay=0.0,
+        weight_decay=0.0,
+        initial_accumulator_value=0.1,
+        eps=1e-7,
+        eps_inside_sqrt=True,
+    )
+    RMSprop: Final[Arguments] = _arguments(
+        lr=1e-3,
+        alpha=0.9,
+        eps=1e-7,
+        weight_decay=0.0,
+        momentum=0.0,
+        centered=False,
+        eps_inside_sqrt=True,
+        lr_in_momentum=True,
+    )
+    Adam: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-7,
+        weight_decay=0.0,
+        amsgrad=False,
+        eps_inside_sqrt=False,
+        eps_uncorrected=True,
+        bias_correction=True,
+    )
+    AdamW: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-7,
+        weight_decay=4e-3,
+        amsgrad=False,
+        eps_inside_sqrt=False,
+        eps_uncorrected=True,
+        bias_correction=True,
+        decay_scale="lr",
+    )
+    Lion: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+    )
+
+
+class optax:
+    """optax 0.2: its `sgd`, `adagrad`, `rmsprop`, `adam`, `adamw`, `lion` and `adamax`.
+
+    optax gives the learning rate no default and so these have none: pass `lr`. It stands
+    inside RMSprop's momentum buffer and outside of SGD's. ε is under the root in AdaGrad,
+    whose sum starts at 0.1, and in RMSprop. `decay` of RMSprop is our `alpha`, `b1` and `b2`
+    are `betas`, no momentum is `None` there and 0 here.
+
+    Of `eps` and `eps_root` Adam has one here: the second alone is `eps` with
+    `eps_inside_sqrt=True`. Left out are `optax.amsgrad`, whose maximum is of the corrected
+    second moment, RMSprop with `nesterov`, `bias_correction` or `initial_scale`, and nadam,
+    radam and adan, which step otherwise than ours.
+    """
+
+    SGD: Final[Arguments] = _arguments(
+        momentum=0.0,
+        dampening=0.0,
+        weight_decay=0.0,
+        nesterov=False,
+        lr_in_momentum=False,
+    )
+    Adagrad: Final[Arguments] = _arguments(
+        lr_decay=0.0,
+        weight_decay=0.0,
+        initial_accumulator_value=0.1,
+        eps=1e-7,
+        eps_inside_sqrt=True,
+    )
+    RMSprop: Final[Arguments] = _arguments(
+        alpha=0.9,
+        eps=1e-8,
+        weight_decay=0.0,
+        momentum=0.0,
+        centered=False,
+        eps_inside_sqrt=True,
+        lr_in_momentum=True,
+    )
+    Adam: Final[Arguments] = _arguments(
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        amsgrad=False,
+        eps_inside_sqrt=False,
+        eps_uncorrected=False,
+        bias_correction=True,
+    )
+    AdamW: Final[Arguments] = _arguments(
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=1e-4,
+        amsgrad=False,
+        eps_inside_sqrt=False,
+        eps_uncorrected=False,
+        bias_correction=True,
+        decay_scale="lr",
+    )
+    Lion: Final[Arguments] = _arguments(
+        betas=(0.9, 0.99),
+        weight_decay=1e-3,
+    )
+    Adamax: Final[Arguments] = _arguments(
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+    )
+
+
+class lecture:
+    """The formulas as lecture notes write them, without what implementations add.
+
+    ::
+
+        SGD        b = μ·b + g,              p = p - α·b
+        Adagrad    s = s + g²,               p = p - α·g/√(s + ε)
+        RMSprop    v = ρ·v + (1 - ρ)·g²,     p = p - α·g/√(v + ε)
+        Adam       m = β₁·m + (1 - β₁)·g,
+                   v = β₂·v + (1 - β₂)·g²,   p = p - α·m/√(v + ε)
+        AdamW      m and v as Adam's,        p = p - ηₜ·(α·m/√(v + ε) + λ·p)
+
+    b, s, m and v start at 0; ε is under the root; nothing is corrected for bias. AdamW decays
+    by ηₜ·λ, where ηₜ·α is the learning rate of the step, as Loshchilov and Hutter's Algorithm 2.
+
+    Notes agree on these forms more than on numbers. Taken here are μ = ρ = 0.9, β₁ = 0.9,
+    β₂ = 0.999, ε = 1e-8, and α = 0.01 for SGD and AdaGrad, 0.001 for the others. λ is 0, as
+    the formula gives it no value; one that was chosen to decay by α·λ is 1/α times too large.
+    """
+
+    SGD: Final[Arguments] = _arguments(
+        lr=1e-2,
+        momentum=0.9,
+        dampening=0.0,
+        weight_decay=0.0,
+        nesterov=False,
+        lr_in_momentum=False,
+    )
+    Adagrad: Final[Arguments] = _arguments(
+        lr=1e-2,
+        lr_decay=0.0,
+        weight_decay=0.0,
+        initial_accumulator_value=0.0,
+        eps=1e-8,
+        eps_inside_sqrt=True,
+    )
+    RMSprop: Final[Arguments] = _arguments(
+        lr=1e-3,
+        alpha=0.9,
+        eps=1e-8,
+        weight_decay=0.0,
+        momentum=0.0,
+        centered=False,
+        eps_inside_sqrt=True,
+        lr_in_momentum=False,
+    )
+    Adam: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        amsgrad=False,
+        eps_inside_sqrt=True,
+        eps_uncorrected=False,
+        bias_correction=False,
+    )
+    AdamW: Final[Arguments] = _arguments(
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        amsgrad=False,
+        eps_inside_sqrt=True,
+        eps_uncorrected=False,
+        bias_correction=False,
+        decay_scale="schedule",
+    )

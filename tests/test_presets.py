@@ -1,0 +1,336 @@
+"""The presets, against the frameworks themselves and against the lectures' formulas.
+
+`pip install '.[torch,others]'` brings the frameworks; what is not there is skipped.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from importlib import import_module
+from math import cos, pi
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pytest
+from oracle import Array, Trajectory, append, wide
+from test_trajectories import STEPS, TOLERANCE, assert_agree, problem
+
+import fusedstep as fs
+
+Options: TypeAlias = dict[str, Any]
+
+COMMON = ("SGD", "Adagrad", "RMSprop", "Adam", "AdamW")
+NAMES = {
+    "torch": (*COMMON, "NAdam", "RAdam", "Adamax"),
+    "keras": (*COMMON, "Lion"),
+    "optax": (*COMMON, "Lion", "Adamax"),
+    "lecture": COMMON,
+}
+"""The classes that each has arguments for."""
+
+SEMANTICS = {
+    *("lr_in_momentum", "eps_inside_sqrt", "eps_uncorrected"),
+    *("bias_correction", "decay_scale"),
+}
+"""The keyword-only arguments in which frameworks differ."""
+
+
+def preset(framework: str, name: str) -> Options:
+    return dict(getattr(getattr(fs.presets, framework), name))
+
+
+def optimizer(name: str) -> Any:
+    return getattr(fs, name, None) or getattr(fs.rules, name)
+
+
+@pytest.mark.parametrize("framework", NAMES)
+def test_a_preset_names_all_that_frameworks_differ_in(framework: str) -> None:
+    public = {name for name in vars(getattr(fs.presets, framework)) if not name.startswith("_")}
+    assert public == {*NAMES[framework]}
+    for name in NAMES[framework]:
+        arguments = [*inspect.signature(optimizer(name)).parameters.values()][1:]
+        expected = {
+            argument.name
+            for argument in arguments
+            if argument.kind is argument.POSITIONAL_OR_KEYWORD or argument.name in SEMANTICS
+        }
+        if framework == "optax":
+            expected.remove("lr")
+        named = preset(framework, name)
+        assert named.keys() == expected
+        assert named.items() <= dict(optimizer(name)(np.ones(2), **named).param_groups[0]).items()
+
+
+def test_a_preset_is_read_only() -> None:
+    with pytest.raises(TypeError):
+        fs.presets.keras.SGD["lr"] = 1.0  # type: ignore[index]
+    assert {**fs.presets.keras.SGD, "lr": 1.0}["lr"] == 1.0
+    assert fs.presets.keras.SGD["lr"] == 0.01
+
+
+# ---- the frameworks ----
+
+THEIRS: dict[str, dict[str, str]] = {
+    "torch": {},
+    "keras": {"lr": "learning_rate", "alpha": "rho", "eps": "epsilon"},
+    "optax": {"lr": "learning_rate", "alpha": "decay", "eps_inside_sqrt": "eps_in_sqrt"},
+}
+"""What they call our arguments, where they call them otherwise."""
+
+BETAS = {"keras": ("beta_1", "beta_2"), "optax": ("b1", "b2")}
+
+
+def translated(framework: str, options: Options) -> Options:
+    theirs: Options = {THEIRS[framework].get(name, name): v for name, v in options.items()}
+    if framework in BETAS and "betas" in theirs:
+        theirs.update(zip(BETAS[framework], theirs.pop("betas"), strict=True))
+    return theirs
+
+
+class Torch:
+    """With float64 for the scalars that it keeps in its default dtype."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.torch: Any = import_module("torch")
+        stack.callback(self.torch.set_default_dtype, self.torch.get_default_dtype())
+        self.torch.set_default_dtype(self.torch.float64)
+
+    def optimizer(self, name: str) -> Any:
+        return getattr(self.torch.optim, name)
+
+    def walk(
+        self, name: str, options: Options, start: Array, gradients: Any, etas: Any
+    ) -> Iterator[Array]:
+        p = self.torch.nn.Parameter(self.torch.from_numpy(start.copy()))
+        opt = self.optimizer(name)([p], **options)
+        alpha = opt.param_groups[0]["lr"]
+        for g, eta in zip(gradients, etas, strict=True):
+            opt.param_groups[0]["lr"] = alpha * eta
+            p.grad = self.torch.from_numpy(g.copy())
+            opt.step()
+            yield p.detach().numpy().copy()
+
+
+class Keras:
+    """Over JAX, and in float64 down to the learning rate."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.keras: Any = import_module("keras")
+        stack.callback(self.keras.config.set_floatx, self.keras.config.floatx())
+        self.keras.config.set_floatx("float64")
+
+    def optimizer(self, name: str) -> Any:
+        return getattr(self.keras.optimizers, name)
+
+    def walk(
+        self, name: str, options: Options, start: Array, gradients: Any, etas: Any
+    ) -> Iterator[Array]:
+        p = self.keras.Variable(start)
+        opt = self.optimizer(name)(**options)
+        alpha = float(opt.learning_rate)
+        for g, eta in zip(gradients, etas, strict=True):
+            opt.learning_rate = alpha * eta
+            opt.apply([self.keras.ops.convert_to_tensor(g)], [p])
+            yield np.array(p.value)
+
+
+class Optax:
+    def __init__(self, stack: ExitStack) -> None:
+        self.optax: Any = import_module("optax")
+        self.jax: Any = import_module("jax")
+
+    def optimizer(self, name: str) -> Any:
+        return getattr(self.optax, name.lower())
+
+    def walk(
+        self, name: str, options: Options, start: Array, gradients: Any, etas: Any
+    ) -> Iterator[Array]:
+        alpha = options.pop("learning_rate")
+        rates = self.jax.numpy.array([alpha * eta for eta in etas])
+        opt = self.optimizer(name)(lambda count: rates[count], **options)
+        p = self.jax.numpy.array(start)
+        state, update = opt.init(p), self.jax.jit(opt.update)
+        for g in gradients:
+            change, state = update(self.jax.numpy.array(g), state, p)
+            p = self.optax.apply_updates(p, change)
+            yield np.array(p)
+
+
+FRAMEWORK = {"torch": Torch, "keras": Keras, "optax": Optax}
+
+
+@pytest.fixture
+def framework(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[tuple[str, Any]]:
+    """A framework by name, if it is installed, computing in float64."""
+    name = request.param
+    needed = {"torch": ["torch"], "keras": ["keras", "jax"], "optax": ["optax", "jax"]}[name]
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("KERAS_BACKEND", "jax")
+        patch.setenv("KERAS_HOME", str(tmp_path))
+        for package in needed:
+            module = pytest.importorskip(package, reason=f"{package} is not installed")
+        if needed[-1] == "jax":
+            stack.enter_context(module.enable_x64(True))
+        yield name, FRAMEWORK[name](stack)
+
+
+LEAST = {"SGD": 2, "RMSprop": 5, "Adam": 3, "AdamW": 4, "NAdam": 6, "RAdam": 5, "Lion": 3}
+"""So many of our arguments at least each framework has a default for; else 2."""
+
+
+@pytest.mark.parametrize(
+    ("framework", "name"),
+    [(framework, name) for framework in FRAMEWORK for name in NAMES[framework]],
+    indirect=["framework"],
+)
+def test_constants_are_those_of_the_framework(framework: tuple[str, Any], name: str) -> None:
+    called, installed = framework
+    stated = inspect.signature(installed.optimizer(name)).parameters
+    ours = translated(called, preset(called, name))
+    shared = {key: value for key, value in ours.items() if key in stated}
+    assert len(shared) >= LEAST.get(name, 2)
+    assert shared == {key: stated[key].default or 0.0 for key in shared}
+    if called == "optax":
+        assert stated["learning_rate"].default is inspect.Parameter.empty
+
+
+class Variation(NamedTuple):
+    name: str
+    options: Options
+
+    def __str__(self) -> str:
+        return "-".join([self.name, *self.options])
+
+
+VARIATIONS = [
+    Variation("SGD", {}),
+    Variation("SGD", {"momentum": 0.9}),
+    Variation("SGD", {"momentum": 0.9, "nesterov": True}),
+    Variation("Adagrad", {}),
+    Variation("Adagrad", {"initial_accumulator_value": 0.5, "eps": 1e-3}),
+    Variation("RMSprop", {}),
+    Variation("RMSprop", {"momentum": 0.9}),
+    Variation("RMSprop", {"centered": True}),
+    Variation("RMSprop", {"centered": True, "momentum": 0.9, "eps": 1e-3}),
+    Variation("Adam", {}),
+    Variation("Adam", {"betas": (0.8, 0.9), "eps": 1e-3}),
+    Variation("Adam", {"amsgrad": True, "betas": (0.8, 0.9)}),
+    Variation("AdamW", {}),
+    Variation("AdamW", {"weight_decay": 0.1, "eps": 1e-3}),
+    Variation("AdamW", {"amsgrad": True, "betas": (0.8, 0.9)}),
+    Variation("NAdam", {}),
+    Variation("RAdam", {"betas": (0.8, 0.9)}),
+    Variation("Adamax", {"eps": 1e-3}),
+    Variation("Lion", {}),
+    Variation("Lion", {"weight_decay": 0.1}),
+]
+
+SCHEDULES = {
+    "constant": [1.0] * STEPS,
+    "warm-up and cosine": [
+        min(t / 10, 1) * (1 + cos(pi * t / STEPS)) / 2 for t in range(1, STEPS + 1)
+    ],
+}
+
+for_each_schedule = pytest.mark.parametrize("etas", SCHEDULES.values(), ids=[*SCHEDULES])
+
+
+def walk(
+    name: str, options: Options, start: Array, gradients: Sequence[Array], etas: Sequence[float]
+) -> Trajectory:
+    p = start.copy()
+    opt = optimizer(name)(p, **options)
+    alpha = opt.lr
+    trajectory: Trajectory = {}
+    for g, eta in zip(gradients, etas, strict=True):
+        opt.lr = alpha * eta
+        opt.step(g)
+        append(trajectory, p=p.copy())
+    return trajectory
+
+
+@for_each_schedule
+@pytest.mark.parametrize(
+    ("framework", "variation"),
+    [
+        (framework, variation)
+        for framework in FRAMEWORK
+        for variation in VARIATIONS
+        if variation.name in NAMES[framework]
+        and not (framework == "optax" and "amsgrad" in variation.options)
+    ],
+    indirect=["framework"],
+    ids=str,
+)
+def test_a_preset_steps_as_the_framework(
+    framework: tuple[str, Any], variation: Variation, etas: Sequence[float]
+) -> None:
+    (called, installed), (name, options) = framework, variation
+    if called == "optax":
+        options = {"lr": 0.01, **options}
+    start, gradients = problem(np.float64)
+    actual = walk(name, {**preset(called, name), **options}, start, gradients, etas)
+    theirs = installed.walk(name, translated(called, options), start, gradients, etas)
+    assert_agree(actual, {"p": list(theirs)}, start, TOLERANCE)
+
+
+# ---- the formulas of lectures ----
+
+
+def lecture_sgd(p: Array, gradients: Any, etas: Any) -> Iterator[Array]:
+    alpha, mu = wide(0.01, 0.9)
+    b = 0 * p
+    for g, eta in zip(gradients, etas, strict=True):
+        b = mu * b + g
+        yield (p := p - eta * alpha * b)
+
+
+def lecture_adagrad(p: Array, gradients: Any, etas: Any) -> Iterator[Array]:
+    alpha, epsilon = wide(0.01, 1e-8)
+    s = 0 * p
+    for g, eta in zip(gradients, etas, strict=True):
+        s = s + g**2
+        yield (p := p - eta * alpha * g / np.sqrt(s + epsilon))
+
+
+def lecture_rmsprop(p: Array, gradients: Any, etas: Any) -> Iterator[Array]:
+    alpha, rho, epsilon = wide(0.001, 0.9, 1e-8)
+    v = 0 * p
+    for g, eta in zip(gradients, etas, strict=True):
+        v = rho * v + (1 - rho) * g**2
+        yield (p := p - eta * alpha * g / np.sqrt(v + epsilon))
+
+
+def lecture_adam(p: Array, gradients: Any, etas: Any, decay: float = 0.0) -> Iterator[Array]:
+    alpha, beta1, beta2, epsilon, strength = wide(0.001, 0.9, 0.999, 1e-8, decay)
+    m = v = 0 * p
+    for g, eta in zip(gradients, etas, strict=True):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        yield (p := p - eta * (alpha * m / np.sqrt(v + epsilon) + strength * p))
+
+
+def lecture_adamw(p: Array, gradients: Any, etas: Any) -> Iterator[Array]:
+    return lecture_adam(p, gradients, etas, decay=0.02)
+
+
+LECTURES: dict[str, tuple[Callable[..., Iterator[Array]], Options]] = {
+    "SGD": (lecture_sgd, {}),
+    "Adagrad": (lecture_adagrad, {}),
+    "RMSprop": (lecture_rmsprop, {}),
+    "Adam": (lecture_adam, {}),
+    "AdamW": (lecture_adamw, {"weight_decay": 0.02}),
+}
+
+
+@for_each_schedule
+@pytest.mark.parametrize("name", LECTURES)
+def test_a_preset_steps_as_lectures_write_it(name: str, etas: Sequence[float]) -> None:
+    formula, options = LECTURES[name]
+    start, gradients = problem(np.float64)
+    actual = walk(name, {**preset("lecture", name), **options}, start, gradients, etas)
+    expected = formula(start.astype(np.longdouble), gradients, etas)
+    assert_agree(actual, {"p": list(expected)}, start, TOLERANCE)
