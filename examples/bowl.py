@@ -36,7 +36,7 @@ RATES = {
     "SGD": 0.2,
     "momentum": 0.02,
     "Nesterov": 0.02,
-    "AdaGrad": 1.0,
+    "AdaGrad": 2.0,
     "RMSprop": 0.2,
     "Adam": 0.4,
 }

@@ -120,9 +120,7 @@ RATES = {
 
 def paths(landscape: Landscape, steps: int) -> dict[str, Array]:
     _, gradient, _, start, *_ = landscape
-    return {
-        name: descend(METHODS[name], lr, start, gradient, steps) for name, lr in RATES.items()
-    }
+    return {name: descend(METHODS[name], lr, start, gradient, steps) for name, lr in RATES.items()}
 
 
 def progress(landscape: Landscape, path: Array) -> Array:

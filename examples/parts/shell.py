@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-def options(
-    text: str | None, argv: Sequence[str] | None, picture: str, **counts: int
-) -> Namespace:
+def options(text: str | None, argv: Sequence[str] | None, picture: str, **counts: int) -> Namespace:
     """`--picture`, `--seed` and one option for each count, with its default."""
     parser = ArgumentParser(description=text, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--picture", type=Path, default=Path(picture), help=f"PNG, now {picture}")
