@@ -47,7 +47,7 @@ class Dense(Layer):
 
 
 class ReLU(Layer):
-    """y = max(x, 0)"""
+    """y = max(x, 0)."""
 
     def forward(self, x: Array, training: bool) -> Array:
         self.positive = x > 0

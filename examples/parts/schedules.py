@@ -15,7 +15,7 @@ def constant(lr: float) -> Schedule:
 
 
 def exponential(lr: float, rate: float) -> Schedule:
-    """lr·e^(-rate·t)"""
+    """Falls by the factor e^(-rate) at every step: lr·e^(-rate·t)."""
     return lambda t: lr * exp(-rate * t)
 
 
