@@ -62,7 +62,7 @@ def effective_decay(method: Method, steps: int, seed: int, copies: int = 40) -> 
 
 
 def sweep(method: Method, decays: Array, steps: int, seed: int) -> Array:
-    """The test error, ½·mean squared error on 1,000 further examples: a row for each α, a column for each λ."""
+    """½·mean squared error of 1,000 other examples: a row for each α, a column for each λ."""
     rng = np.random.default_rng(seed)
     n, d, size = 20, 200, 10
     x, start = rng.standard_normal((n + 1000, d)), 0.05 * rng.standard_normal(d)
