@@ -69,5 +69,7 @@ def save(figure: Figure, picture: Path) -> None:
 
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    Image.open(buffer).convert("RGB").quantize(256).save(picture, format="png", optimize=True)
+    Image.open(buffer).convert("RGB").quantize(256, kmeans=1).save(
+        picture, format="png", optimize=True
+    )
     print(f"\npicture: {picture}")
