@@ -67,8 +67,8 @@ class Dropout(Layer):
     def forward(self, x: Array, training: bool) -> Array:
         if not training:
             return x
-        keep = self.rng.random(x.shape) >= self.q
-        self.scale = (keep / (1 - self.q)).astype(x.dtype)
+        kept: Array = np.asarray(self.rng.random(x.shape) >= self.q, x.dtype)
+        self.scale = kept / (1 - self.q)
         return x * self.scale
 
     def backward(self, dy: Array) -> Array:
@@ -85,7 +85,8 @@ class BatchNorm(Layer):
     def __init__(self, n: int, dtype: DTypeLike, mu: float = 0.9, eps: float = 1e-5) -> None:
         self.params = {"gamma": np.ones(n, dtype), "beta": np.zeros(n, dtype)}
         self.grads = {}
-        self.mean, self.variance = np.zeros(n, dtype), np.ones(n, dtype)
+        self.mean: Array = np.zeros(n, dtype)
+        self.variance: Array = np.ones(n, dtype)
         self.mu, self.eps = mu, eps
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -94,16 +95,18 @@ class BatchNorm(Layer):
             mean, variance = x.mean(axis=0), x.var(axis=0)
             self.mean = self.mu * self.mean + (1 - self.mu) * mean
             self.variance = self.mu * self.variance + (1 - self.mu) * variance
-        self.deviation = np.sqrt(variance + self.eps)
-        self.z = (x - mean) / self.deviation
-        return self.params["gamma"] * self.z + self.params["beta"]
+        self.deviation: Array = np.sqrt(variance + self.eps)
+        self.z: Array = (x - mean) / self.deviation
+        y: Array = self.params["gamma"] * self.z + self.params["beta"]
+        return y
 
     def backward(self, dy: Array) -> Array:
         # mean and variance depend on each x, too: this takes dz's share along both away.
         self.grads = {"gamma": (dy * self.z).sum(axis=0), "beta": dy.sum(axis=0)}
         dz = dy * self.params["gamma"]
         along = self.z * (dz * self.z).mean(axis=0)
-        return (dz - dz.mean(axis=0) - along) / self.deviation
+        dx: Array = (dz - dz.mean(axis=0) - along) / self.deviation
+        return dx
 
 
 class Network:

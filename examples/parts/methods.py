@@ -10,7 +10,7 @@ import numpy as np
 
 import fusedstep as fs
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Gradient: TypeAlias = Callable[[Array], Array]
 Method: TypeAlias = Callable[..., fs.Optimizer]
 
