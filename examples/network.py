@@ -1,6 +1,6 @@
 """A multi-layer perceptron reads digits: batch normalisation, dropout, and every optimizer.
 
-    64 pixels → 128 → 64 → 10 classes,  J = mean cross-entropy
+    64 pixels → 64 → 32 → 10 classes,  J = mean cross-entropy
     hidden layer:  y = dropout(ReLU(batch norm(x·w + b)))
 
 The layers and their gradients are in parts/layers.py. All optimizers train the same network from
@@ -29,14 +29,14 @@ from parts.methods import METHODS
 from parts.plotting import LOOKS, label, save, sheet
 from parts.shell import options, table
 
-WIDTHS = (64, 128, 64)
-SIZE = 64
+WIDTHS = (64, 64, 32)
+SIZE = 32
 """Of a batch."""
 
 RATES = {
-    "SGD": 0.2,
-    "momentum": 0.05,
-    "Nesterov": 0.05,
+    "SGD": 0.1,
+    "momentum": 0.03,
+    "Nesterov": 0.03,
     "AdaGrad": 0.02,
     "RMSprop": 0.002,
     "Adam": 0.003,
@@ -107,7 +107,7 @@ def draw(runs: dict[str, Run], picture: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    chosen = options(__doc__, argv, "network.png", epochs=12)
+    chosen = options(__doc__, argv, "network.png", epochs=8)
     split, seed = digits(chosen.seed), chosen.seed
     runs = {
         name: train(perceptron(True, 0.2, seed), split, name, chosen.epochs, seed) for name in RATES
