@@ -17,9 +17,9 @@ import landscapes
 import network
 import numpy as np
 import pytest
-import rates
 import scales
 import sparse
+import stalling
 import svm
 from parts import data, layers
 from parts.methods import METHODS, Array, descend, steps_until
@@ -179,7 +179,7 @@ class TestBatches:
         assert one < some < all_of_them
 
     def test_a_falling_rate_is_the_cure(self) -> None:
-        least, found = rates.runs(0, 20)
+        least, found = stalling.runs(0, 20)
         left = {name: float(run.objective[-1] - least) for name, run in found.items()}
         for cure in ("piecewise", "exponential"):
             for ill in ("constant 0.5", "constant 0.005", "too soon"):
@@ -419,7 +419,7 @@ class TestParts:
         ("bowl", ["--steps", "10"]),
         ("landscapes", ["--steps", "30"]),
         ("batches", ["--epochs", "2", "--draws", "20"]),
-        ("rates", ["--epochs", "2"]),
+        ("stalling", ["--epochs", "2"]),
         ("scales", ["--epochs", "2"]),
         ("decay", ["--steps", "20"]),
         ("sparse", ["--steps", "50"]),

@@ -10,7 +10,7 @@ stalls where they are equal, at a height that grows with α. A small α would en
 too long to get there. A rate that falls is fast first and exact in the end; one that falls too
 soon stops wherever it is.
 
-    python examples/rates.py
+    python examples/stalling.py
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def draw(least: float, found: dict[str, Run], picture: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    chosen = options(__doc__, argv, "rates.png", epochs=40)
+    chosen = options(__doc__, argv, "stalling.png", epochs=40)
     least, found = runs(chosen.seed, chosen.epochs)
     middle = chosen.epochs // 2
     table(
