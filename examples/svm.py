@@ -33,6 +33,8 @@ CLASSES = 10
 DECAY = 0.001
 """λ"""
 
+RATES = {"constant rate": constant(0.05), "falling rate": exponential(0.05, rate=0.001)}
+
 
 def hinge(scores: Array, y: Any) -> tuple[float, Array]:
     """The mean of Jᵢ, and its gradient by the scores, a row for each example."""
@@ -125,10 +127,7 @@ def draw(w: Array, found: dict[str, list[Epoch]], picture: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     chosen = options(__doc__, argv, "svm.png", epochs=40)
     split, found = digits(chosen.seed), {}
-    for name, lr in {
-        "constant rate": constant(0.05),
-        "falling rate": exponential(0.05, 0.001),
-    }.items():
+    for name, lr in RATES.items():
         w, found[name] = train(split, lr, chosen.epochs, chosen.seed)
         shown = sorted({1, 2, 5, 10, 20, chosen.epochs} & {*range(chosen.epochs + 1)})
         table(

@@ -305,7 +305,7 @@ class TestSVM:
             assert g == pytest.approx(slope(lambda: svm.gradients(w, b, x, y)[0], p), abs=SLOPE)
 
     def test_it_learns(self) -> None:
-        _, seen = svm.train(svm.digits(0), exponential(0.05, 0.001), 5, 0)
+        _, seen = svm.train(svm.digits(0), svm.RATES["falling rate"], 5, 0)
         assert seen[0].objective == pytest.approx(9)  # all scores are 0: nine times the margin
         assert seen[-1].objective < 0.05 * seen[0].objective
         assert seen[-1].training > 0.93
