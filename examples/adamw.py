@@ -5,7 +5,7 @@
 
 1. Every coordinate sees noise of its own standard deviation σ as gradients. Two runs, from p = 1
 and from p = -1, see the same; half their distance shrinks by the decay alone. Under AdamW by
-e^(-α·λ) a step, everywhere. Under Adam by e^(-α·λ/σ): what has large gradients hardly decays.
+e^(-α·λ) a step, everywhere. Under Adam by some e^(-α·λ/σ): what has large gradients hardly decays.
 
 2. 20 examples, 200 weights, 500 steps from random weights, as in decay.py: how large must λ be
 for a test error near the best? The weights must forget where they started. Under AdamW that takes

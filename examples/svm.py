@@ -6,8 +6,8 @@
 
 Each class that comes within 1 of the right one's score, or above it, pulls: ∂Jᵢ/∂sₖ is 1 for it,
 and for the right class minus their number. Examples with no such class pull at nothing; those
-with one are the support vectors. J is not smooth but convex, so a rate that falls takes
-descent to its minimum. λ is in a group of its own, with w: b is not decayed.
+with one are the support vectors. J is not smooth but convex, so a rate that falls, not too soon,
+takes descent close to its minimum. w has λ in a group of its own: b is not decayed.
 
 Data: scikit-learn's 1,797 digits of 8 by 8 pixels, 1,437 of them to train on.
 

@@ -197,6 +197,24 @@ def test_schedules() -> None:
 
 @needs_sklearn
 class TestScales:
+    def test_hessian(self) -> None:
+        """Against differences of gradients at p = 0: each eigenvalue twice, and 14 times 0."""
+        split = data.standardised(data.read("wine", 142, 0))
+        layer = scales.softmax_regression()
+        net, step = layers.Network([layer]), 1e-5
+        rows = []
+        for p in layer.params.values():
+            for at in np.ndindex(p.shape):
+                either = []
+                for p[at] in (step, -step):
+                    net.gradients(split.x, split.y)
+                    either.append(np.concatenate([g.ravel() for g in layer.grads.values()]))
+                p[at] = 0
+                rows.append((either[0] - either[1]) / (2 * step))
+        found = np.linalg.eigvalsh(np.array(rows))[::-1]
+        expected = [*np.repeat(scales.eigenvalues(split.x), 2), *np.zeros(14)]
+        assert found == pytest.approx(expected, abs=1e-8)
+
     def test_the_inputs_need_adaptive_rates_or_scaling(self) -> None:
         runs = {run.name: run for run in scales.shallow(0, 20)}
         raw, scaled = runs["raw, SGD"], runs["standardised, SGD"]

@@ -10,10 +10,11 @@ from pathlib import Path
 def options(text: str | None, argv: Sequence[str] | None, picture: str, **counts: int) -> Namespace:
     """`--picture`, `--seed` and one option for each count, with its default."""
     parser = ArgumentParser(description=text, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--picture", type=Path, default=Path(picture), help=f"PNG, now {picture}")
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers, now 0")
+    default = "by default %(default)s"
+    parser.add_argument("--picture", type=Path, default=Path(picture), help=f"a PNG, {default}")
+    parser.add_argument("--seed", type=int, default=0, help=f"of random numbers, {default}")
     for name, count in counts.items():
-        parser.add_argument(f"--{name}", type=int, default=count, help=f"how many, now {count}")
+        parser.add_argument(f"--{name}", type=int, default=count, help=f"how many, {default}")
     return parser.parse_args(argv)
 
 
