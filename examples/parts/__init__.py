@@ -1,0 +1,1 @@
+"""What the examples share, and no part of fusedstep: methods, data, layers, tables, pictures."""
