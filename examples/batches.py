@@ -26,10 +26,10 @@ import numpy as np
 from parts import data
 from parts.methods import Array
 from parts.plotting import BLACK, BLUE, GREY, RED, Look, label, save, sheet
-from parts.schedules import Schedule, constant
 from parts.shell import options, table
 
 import fusedstep as fs
+from fusedstep.schedules import Schedule, constant
 
 N = 512
 DECAY = 0.01
@@ -83,14 +83,12 @@ class Run(NamedTuple):
 def train(x: Array, y: Array, size: int, lr: Schedule, epochs: int, seed: int) -> Run:
     rng = np.random.default_rng(seed)
     p = np.zeros(x.shape[1])
-    opt = fs.SGD(p, lr=lr(1), weight_decay=DECAY)
-    t, spent = 0, 0.0
+    opt = fs.SGD(p, lr=lr, weight_decay=DECAY)
+    spent = 0.0
     rows = [(objective(p, x, y), 0.0)]
     for _ in range(epochs):
         start = perf_counter()
         for batch in data.batches(len(x), size, rng):
-            t += 1
-            opt.lr = lr(t)
             opt.step(gradients(p, x[batch], y[batch]).mean(axis=0))
         spent += perf_counter() - start
         rows.append((objective(p, x, y), spent))

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from batches import Run, examples, minimum, objective, train
 from parts.plotting import BLACK, BLUE, GREEN, GREY, RED, Look, label, save, sheet
-from parts.schedules import constant, exponential, piecewise
 from parts.shell import options, table
+
+from fusedstep.schedules import constant, exponential, piecewise
 
 SIZE = 8
 

@@ -24,10 +24,10 @@ import numpy as np
 from parts import data
 from parts.methods import Array
 from parts.plotting import BLACK, BLUE, GREEN, RED, Look, label, save, sheet
-from parts.schedules import Schedule, constant, exponential
 from parts.shell import options, table
 
 import fusedstep as fs
+from fusedstep.schedules import Schedule, constant, exponential
 
 CLASSES = 10
 DECAY = 0.001
@@ -76,12 +76,10 @@ def train(split: data.Split, lr: Schedule, epochs: int, seed: int) -> tuple[Arra
     """The weights, and how things stand after each epoch, from 0."""
     rng = np.random.default_rng(seed)
     w, b = np.zeros((split.x.shape[1], CLASSES)), np.zeros(CLASSES)
-    opt = fs.SGD([{"params": w, "weight_decay": DECAY}, {"params": b}], momentum=0.9)
-    t, seen = 0, [look(w, b, split)]
+    opt = fs.SGD([{"params": w, "weight_decay": DECAY}, {"params": b}], lr=lr, momentum=0.9)
+    seen = [look(w, b, split)]
     for _ in range(epochs):
         for batch in data.batches(len(split.x), 32, rng):
-            t += 1
-            opt.lr = lr(t)
             _, *grads = gradients(w, b, split.x[batch], split.y[batch])
             opt.step(grads)
         seen.append(look(w, b, split))

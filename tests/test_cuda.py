@@ -16,7 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BASES, CASES, DTYPES, Case, differing_bits, difficult, ordinary
+from cases import (
+    BASES,
+    CASES,
+    DTYPES,
+    WHOLE_CASES,
+    Case,
+    differing_bits,
+    difficult,
+    difficult_but_finite,
+    ordinary,
+)
 from device import LIBRARIES, MISSING, MODULES, SIMULATED, STREAM, Placed, Plain, wrap
 from hypothesis import given, settings
 from test_layouts import GRADIENT_LAYOUTS, LAYOUTS, SHAPE, outside, views
@@ -29,6 +39,15 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 # Around the width of a load (4 float32, 2 float64) and that of a tile.
 SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 9, 17] if SIMULATED else [0, 1, 3, 4, 5, 1023, 1024, 1025, 70_001]
+
+# Each arrangement of state arrays with everything at once, and two with one thing at a time.
+WHOLE_STEPS = [
+    case
+    for case in WHOLE_CASES
+    if case.name.rsplit("-", 1)[0] in ("sgd", "adamw")
+    or case.name
+    in ("nesterov-whole", "rmsprop-centered-momentum-whole", "adam-amsgrad-inside-whole")
+]
 
 # From a multiple of 16 bytes: of p, and of g.
 OFFSETS = [(0, 0), (1, 1), (0, 1)]
@@ -99,6 +118,74 @@ def assert_same(optimizer: Any, params: list[Placed], reference: Any, expected: 
     states = zip(optimizer.state_dict()["state"], reference.state_dict()["state"], strict=True)
     for found, wanted in states:
         assert_equal_state(found, wanted)
+
+
+@cuda
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("case", WHOLE_STEPS, ids=lambda case: case.name)
+def test_whole_steps(case: Case, dtype: Any) -> None:
+    """What is done around the rule, and the norm of many blocks and tensors."""
+    rng = np.random.default_rng(1)
+    # Summing takes the simulator a second for six blocks.
+    make, sizes = (
+        (difficult_but_finite, [0, 5, 33]) if "max_norm" in case.asked else (difficult, SIZES)
+    )
+    params = [Placed(make(rng, n, dtype)) for n in sizes]
+    expected = [p.view.copy() for p in params]
+    optimizer = case.optimizer([p.array for p in params], **case.options)
+    reference = case.optimizer(expected, backend="numpy", **case.options)
+    for _ in range(3):
+        values = [make(rng, n, dtype) for n in sizes]
+        grads = [Placed(g.copy()) for g in values]
+        report = optimizer.step([g.array for g in grads], **case.asked)
+        assert report == reference.step(values, **case.asked)
+        for g, wanted in zip(grads, values, strict=True):
+            assert differing_bits(g.host, wanted) == 0
+    assert_same(optimizer, params, reference, expected)
+
+
+@cuda
+def test_the_norm_of_difficult_gradients() -> None:
+    rng = np.random.default_rng(2)
+    for make in (difficult, difficult_but_finite):
+        values = [make(rng, n, DTYPES[k % 2]) for k, n in enumerate([1, 33, 4096, 0, 8200, 77])]
+        zeros = [np.zeros_like(g) for g in values]
+        optimizer = fs.SGD([Placed(p).array for p in zeros], nonfinite="skip")
+        found = optimizer.step([Placed(g).array for g in values], max_norm=1.0)
+        reference = fs.SGD(zeros, nonfinite="skip", backend="numpy")
+        wanted = reference.step(values, max_norm=1.0)
+        assert found[1:] == wanted[1:]
+        np.testing.assert_array_equal(found.grad_norm, wanted.grad_norm)
+
+
+@cuda
+def test_gradients_with_gaps_are_zeroed_and_skipped() -> None:
+    memory = np.ones((4, 6))
+    grads = [Placed(memory[:, ::2], memory), Placed(np.ones(3))]
+    params = [Placed(np.ones((4, 3))), Placed(np.ones(3))]
+    optimizer = fs.SGD([p.array for p in params], lr=1.0, nonfinite="skip")
+    assert optimizer.step([g.array for g in grads], zero_grads=True).skipped == ()
+    assert not any(g.host.any() for g in grads)
+    assert not any(p.host.any() for p in params)
+    memory = np.full((4, 6), np.inf)
+    grads[0] = Placed(memory[:, ::2], memory)
+    assert optimizer.step([g.array for g in grads], zero_grads=True).skipped == ("params[0]",)
+    assert not any(g.host.any() for g in grads)
+    assert not any(p.host.any() for p in params)
+
+
+@cuda
+def test_gradients_that_cannot_be_zeroed() -> None:
+    shared = Placed(np.ones(3)).array
+    optimizer = fs.SGD([Placed(np.ones(3)).array for _ in range(2)])
+    optimizer.step([shared, shared])
+    with pytest.raises(ValueError, match=r"grads\[0\] and grads\[1\] share memory"):
+        optimizer.step([shared, shared], zero_grads=True)
+    locked = np.ones(3)
+    locked.flags.writeable = False
+    if SIMULATED:  # no library makes such arrays
+        with pytest.raises(ValueError, match=r"grads\[1\] is read-only"):
+            optimizer.step([shared, Placed(locked).array], zero_grads=True)
 
 
 @cuda
@@ -404,6 +491,21 @@ def test_what_a_step_costs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cuda
+def test_what_the_norm_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch for each job, one copy to the host, and the wait for it: for NaN as well."""
+    params = [Placed(np.ones(5, dtype)) for dtype in DTYPES]
+    grads = [Placed(np.ones(5, dtype)) for dtype in DTYPES]
+    for policy in ("propagate", "skip"):
+        optimizer = fs.AdamW([p.array for p in params], nonfinite=policy)
+        optimizer.step([g.array for g in grads], max_norm=1.0)
+        counted = Counted(monkeypatch)
+        found = counted.during(
+            lambda: optimizer.step([g.array for g in grads], max_norm=1.0, zero_grads=True)  # noqa: B023
+        )
+        assert found == {"launch": 4, "download": 1, "synchronize": 1}
+
+
+@cuda
 def test_gaps_cost_one_launch_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = np.ones((3, 8), np.float32)
     p = Placed(memory[:, ::2], memory)
@@ -428,7 +530,7 @@ def test_tables_are_there_before_a_step_ends(monkeypatch: pytest.MonkeyPatch) ->
     optimizer = fs.SGD(Placed(memory[:, ::2], memory).array)
     g = Placed(np.ones((3, 4), np.float32)).array
     counted = Counted(monkeypatch)
-    assert counted.during(lambda: optimizer.step(g))["synchronize"] == 4
+    assert counted.during(lambda: optimizer.step(g))["synchronize"] == 5
     assert "synchronize" not in counted.during(lambda: optimizer.step(g))
 
 

@@ -23,9 +23,9 @@ import stalling
 import svm
 from parts import data, layers
 from parts.methods import METHODS, Array, descend, steps_until
-from parts.schedules import constant, exponential, piecewise
 
 import fusedstep as fs
+from fusedstep.schedules import constant
 
 FOLDER = Path(bowl.__file__).parent
 
@@ -186,13 +186,6 @@ class TestBatches:
                 assert 5 * left[cure] < left[ill]
         stalled = found["constant 0.5"].objective[5:] - least
         assert stalled.min() > 5 * left["piecewise"]
-
-
-def test_schedules() -> None:
-    assert [piecewise([2, 3], [1.0, 0.5, 0.1])(t) for t in range(1, 6)] == [1, 1, 0.5, 0.1, 0.1]
-    lr = exponential(2.0, rate=0.1)
-    assert lr(1) == pytest.approx(2 * np.exp(-0.1))
-    assert lr(11) / lr(1) == pytest.approx(np.exp(-1))
 
 
 @needs_sklearn

@@ -143,4 +143,5 @@ def _anyones(array: Any) -> tuple[int, Layout]:
         return 0, ()
     numbas = getattr(array, "__cuda_ndarray__", False)
     strides = array.strides if numbas else described.get("strides")
-    return described["data"][0], (described["shape"], strides, described["typestr"])
+    address, readonly = described["data"]
+    return address, (described["shape"], strides, described["typestr"], readonly)

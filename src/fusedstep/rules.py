@@ -69,6 +69,11 @@ def Lion(p, g, m, h):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
@@ -167,6 +172,11 @@ def NAdam(p, g, m, v, h):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
@@ -247,6 +257,11 @@ def RAdam(p, g, m, v, h):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
@@ -305,6 +320,11 @@ def Adamax(p, g, m, x, h):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
@@ -390,6 +410,11 @@ def Adan(p, g, m, a, v, o, h):
         Ascend: -g in g's place.
     l1
         λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
         `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
