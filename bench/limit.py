@@ -73,7 +73,7 @@ def bare(table: c.Table, zero: bool = False, measured: bool = False) -> Callable
 
     def call() -> None:
         if measured:
-            lib.fs_squares(table.table, count)
+            lib.fs_squares(table.table, count, table.total)
         lib.fs_step(table.table, count, zero)
 
     return call

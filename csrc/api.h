@@ -69,6 +69,7 @@ typedef struct {
     fs_row *rows;
     int64_t nrows;
     const int64_t *elements, *blocks; /* before each row, and at the end of all */
+    double *folded;                   /* room for half of the blocks' sums */
     int zeroes;                       /* whether this step leaves zeros in place of gradients */
     int64_t moves;                    /* how often a gradient was found at another address */
     fs_header *headers;
@@ -78,8 +79,9 @@ typedef struct {
     fs_pace pace, squares_pace;
 } fs_table;
 
-/* Sum the squares of the gradients, block by block, on up to `threads` threads. */
-void fs_squares(fs_table *table, int threads);
+/* Sum the squares of the gradients, block by block, on up to `threads` threads, and
+ * then those of all blocks into `total`. */
+void fs_squares(fs_table *table, int threads, double total[FS_SUMS]);
 
 /* Run the table on up to `threads` threads. */
 void fs_step(fs_table *table, int threads, int zeroes);

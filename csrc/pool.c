@@ -141,7 +141,7 @@ static void start_helpers(int wanted) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-void pool_run(team_task task, void *arg, int threads) {
+void pool_run(team_task task, void *arg, int threads, int soon) {
     static int64_t ended; /* guarded by `busy` */
     int wanted = threads - 1 < MOST_HELPERS ? threads - 1 : MOST_HELPERS;
     if (atomic_flag_test_and_set(&busy)) {
@@ -149,7 +149,7 @@ void pool_run(team_task task, void *arg, int threads) {
         return;
     }
     start_helpers(wanted);
-    atomic_store(&eager, team_clock() - ended < CLOSE_NS);
+    atomic_store(&eager, soon || team_clock() - ended < CLOSE_NS);
     current_task = task;
     current_arg = arg;
     atomic_fetch_add(&seats, (uint32_t)wanted * INVITED);

@@ -72,11 +72,11 @@ static void run_chunks(void *arg) {
     fesetenv(&environment);
 }
 
-static void share(work w, int64_t least, int64_t most, int threads, fs_pace *pace) {
+static void share(work w, int64_t least, int64_t most, int threads, fs_pace *pace, int soon) {
     w.total = w.starts[w.table->nrows];
     w.chunk = w.total / ((int64_t)threads * SHARES);
     w.chunk = w.chunk < least ? least : w.chunk > most ? most : w.chunk;
-    team_run(run_chunks, &w, threads, pace);
+    team_run(run_chunks, &w, threads, pace, soon);
 }
 
 /* How many of `threads` are worth waking for work that pays off from so many elements on. */
@@ -129,7 +129,7 @@ static void step_row(const fs_table *table, const fs_row *row, int64_t begin, in
 void fs_step(fs_table *table, int threads, int zeroes) {
     table->zeroes = zeroes;
     work w = {.table = table, .starts = table->elements, .run = step_row};
-    share(w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->pace);
+    share(w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->pace, 0);
 }
 
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
@@ -147,7 +147,23 @@ static void sum_row(const fs_table *table, const fs_row *row, int64_t begin, int
     job->squares(row, begin * FS_BLOCK, end, job->scalars);
 }
 
-void fs_squares(fs_table *table, int threads) {
+/* The sums of all blocks, folded in halves until one is left. */
+static void fold(const fs_table *table, double total[FS_SUMS]) {
+    int64_t n = table->blocks[table->nrows];
+    const double *sums = n ? table->rows->sums : NULL;
+    memset(total, 0, FS_SUMS * sizeof *total);
+    for (; n > 1; sums = table->folded) {
+        int64_t half = (n + 1) / 2, upper = n - half;
+        for (int64_t i = 0; i < half * FS_SUMS; i++)
+            table->folded[i] = i < upper * FS_SUMS ? sums[i] + sums[half * FS_SUMS + i] : sums[i];
+        n = half;
+    }
+    if (n)
+        memcpy(total, sums, FS_SUMS * sizeof *total);
+}
+
+void fs_squares(fs_table *table, int threads, double total[FS_SUMS]) {
     work w = {.table = table, .starts = table->blocks, .run = sum_row};
-    share(w, 1, MOST_BLOCKS, worth(table, WORTH_SUMMING, threads), &table->squares_pace);
+    share(w, 1, MOST_BLOCKS, worth(table, WORTH_SUMMING, threads), &table->squares_pace, 1);
+    fold(table, total);
 }

@@ -46,13 +46,13 @@ static void next_phase(fs_pace *pace) {
     pace->trial = !pace->trial;
 }
 
-static void run_at_pace(team_task task, void *arg, int threads, fs_pace *pace) {
+static void run_at_pace(team_task task, void *arg, int threads, fs_pace *pace, int soon) {
     if (pace->left <= 0)
         next_phase(pace);
     pace->left--;
     int64_t began = team_clock();
     if (pace->shared)
-        pool_run(task, arg, threads);
+        pool_run(task, arg, threads, soon);
     else
         task(arg);
     if (!pace->trial || pace->left < COUNTED)
@@ -60,7 +60,7 @@ static void run_at_pace(team_task task, void *arg, int threads, fs_pace *pace) {
     last = pace->shared ? "pool" : "caller";
 }
 
-void team_run(team_task task, void *arg, int threads, fs_pace *pace) {
+void team_run(team_task task, void *arg, int threads, fs_pace *pace, int soon) {
     if (threads < 2) {
         last = "caller";
         task(arg);
@@ -68,7 +68,7 @@ void team_run(team_task task, void *arg, int threads, fs_pace *pace) {
         last = "openmp";
         openmp_run(task, arg, threads);
     } else {
-        run_at_pace(task, arg, threads, pace);
+        run_at_pace(task, arg, threads, pace, soon);
         openmp_begin_gap();
     }
 }

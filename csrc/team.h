@@ -12,10 +12,11 @@
 
 typedef void (*team_task)(void *arg);
 
-void team_run(team_task task, void *arg, int threads, fs_pace *pace);
+/* `soon` says that another task will follow at once. */
+void team_run(team_task task, void *arg, int threads, fs_pace *pace, int soon);
 
 /* Our own helpers, asleep between steps (pool.c). */
-void pool_run(team_task task, void *arg, int threads);
+void pool_run(team_task task, void *arg, int threads, int soon);
 
 /* The OpenMP team that a framework keeps awake (openmp.c). `begin_gap` marks the
  * end of a step that did not borrow it; `is_awake` judges the gap since then. */

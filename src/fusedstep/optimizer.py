@@ -196,14 +196,14 @@ class Optimizer:
             self._plan.run(values if self._plan is plan else self._values())
         return Report(None, 1.0, (), self._count())
 
-    def _count(self) -> int:
-        """Count a step that was taken."""
+    def _count(self, steps: int = 1) -> int:
+        """Count the steps that were taken, and return those of the parameter with most."""
+        t = 0
         for cohort in self._cohorts:
-            cohort.t += 1
-        return self._steps()
-
-    def _steps(self) -> int:
-        return max((cohort.t for cohort in self._cohorts), default=0)
+            cohort.t += steps
+            if cohort.t > t:  # a call of max() takes longer
+                t = cohort.t
+        return t
 
     def _step_as_asked(self, grads: list[Any], asked: Asked) -> Report:
         zero = asked.zero_grads
@@ -211,23 +211,25 @@ class Optimizer:
             self._look_at(grads, taken, zero)
         if zero:
             self._refuse_shared(grads)
-        for cohort in self._cohorts:
-            check_scale(asked.scale, cohort.dtype)
+        if asked.scale != 1:
+            for cohort in self._cohorts:
+                check_scale(asked.scale, cohort.dtype)
         plan, values = self._plan, self._values()
         plan.fetch_gradients()
         grad_norm, clip = None, 1.0
         if asked.max_norm is not None or self._nonfinite != "propagate":
-            sums = plan.squares()
-            total = norm.total(sums)
+            total = plan.squares()
             if asked.max_norm is not None:
                 grad_norm = norm.norm(total) / asked.scale
                 clip = clip_factor(grad_norm, asked.max_norm)
             if self._nonfinite != "propagate":
                 doubtful = not norm.is_finite(total) or asked.scale < 1
-                if doubtful and (unfit := [*plan.unfit(sums, 1 / asked.scale)]):
+                if doubtful and (unfit := [*plan.unfit(1 / asked.scale)]):
                     return self._refuse(grads, zero, unfit, grad_norm)
         step = step_scalars(asked.scale, clip, asked.max_value)
-        plan.run([{**each, **step} for each in values], zero)
+        for each in values:
+            each.update(step)
+        plan.run(values, zero)
         return Report(grad_norm, clip, (), self._count())
 
     def _refuse(
@@ -246,7 +248,7 @@ class Optimizer:
             for parameter, g in zip(self._parameters, grads, strict=True):
                 if g is not None:
                     self._place.clear(self._place.see(g, f"grads{parameter.path}"))
-        return Report(grad_norm, 1.0, tuple(f"params{path}" for path in paths), self._steps())
+        return Report(grad_norm, 1.0, tuple(f"params{path}" for path in paths), self._count(0))
 
     def _refuse_shared(self, grads: list[Any]) -> None:
         """No memory twice among gradients that will be zeroed: one would be read too late."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import inf, isnan
 from typing import Any, NamedTuple
 
@@ -43,13 +44,25 @@ class Asked(NamedTuple):
 NOTHING = Asked()
 
 
-def ask(scale: Any, max_norm: Any, max_value: Any, zero_grads: Any) -> Asked:
+def ask(*arguments: Any) -> Asked:
+    """The arguments of a step, checked: scale, max_norm, max_value, zero_grads."""
+    try:
+        return _asked(*arguments)
+    except TypeError:  # of a value that cannot be hashed, or is about to be refused
+        return _ask(*arguments)
+
+
+def _ask(scale: Any, max_norm: Any, max_value: Any, zero_grads: Any) -> Asked:
     return Asked(
         _scale(scale),
         None if max_norm is None else _bound("max_norm", max_norm),
         inf if max_value is None else _bound("max_value", max_value),
         flag("zero_grads", zero_grads),
     )
+
+
+# Most steps are asked for what the one before was.
+_asked = lru_cache(maxsize=64, typed=True)(_ask)
 
 
 def _scale(value: Any) -> float:
@@ -71,6 +84,7 @@ def _bound(name: str, value: Any) -> float:
     return non_negative(name, value)
 
 
+@lru_cache(maxsize=64)
 def check_scale(scale: float, dtype: np.dtype[Any]) -> None:
     """Refuse a scale whose inverse does not fit the dtype of the gradients."""
     with np.errstate(all="ignore"):

@@ -52,6 +52,9 @@ class Table(Protocol):
     moves: int
     """It rises when a gradient is another array's memory than before."""
 
+    sums: Array
+    """Of the blocks of the gradients, row after row, as norm.py has them; see `squares`."""
+
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written
     ) -> None: ...
@@ -66,8 +69,8 @@ class Table(Protocol):
         are to be written.
         """
 
-    def squares(self) -> Array:
-        """The sums of all gradients' blocks, as norm.py has them, row after row."""
+    def squares(self) -> norm.Total:
+        """Sum the squares of all gradients, which leaves those of the blocks in `sums`."""
 
     def run(self, scalars: Sequence[Values], zero: bool) -> None:
         """One step, with the scalars of each job. `zero` leaves zeros in the gradients' place."""
@@ -160,12 +163,15 @@ class Plan:
             for operand in self.gradient_scratch.values():
                 operand.put_back()
 
-    def unfit(self, sums: Array, unscale: float) -> Iterator[int]:
-        """The indices of the gradients that are not finite, or not once they are unscaled."""
+    def unfit(self, unscale: float) -> Iterator[int]:
+        """The indices of the gradients that are not finite, or not once they are unscaled.
+
+        It goes by the sums of `squares`.
+        """
         start = 0
         for index, row in enumerate(self.rows):
             if row is not None:
                 end = start + norm.blocks(row.p.flat.size)
-                if not norm.fits(norm.total(sums[start:end]), unscale, row.p.flat.dtype):
+                if not norm.fits(norm.total(self.table.sums[start:end]), unscale, row.p.flat.dtype):
                     yield index
                 start = end

@@ -111,12 +111,12 @@ class Table:
 
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
         blocks = np.array([norm.blocks(row.p.flat.size) for _, row in rows])
-        self.sums = self.device.empty((int(blocks.sum()), norm.SUMS), np.dtype(np.float64))
+        self.sums_on_device = self.device.empty((int(blocks.sum()), norm.SUMS), np.dtype("f8"))
         before = np.cumsum(blocks) - blocks
         # From here on rows are in the order of their jobs.
         order = sorted(range(len(rows)), key=lambda k: rows[k][1].job)
         table = np.zeros((len(rows), kernels.ROW), np.int64)
-        table[:, kernels.SUMS] = address(self.sums) + before[order] * norm.SUMS * 8
+        table[:, kernels.SUMS] = address(self.sums_on_device) + before[order] * norm.SUMS * 8
         for place, k in enumerate(order):
             index, row = rows[k]
             self.places[index] = place
@@ -199,15 +199,15 @@ class Table:
         before = bisect_left(self.written.lows, low + known.length)
         return before > 0 and self.written.highs[before - 1] > low
 
-    def squares(self) -> Array:
+    def squares(self) -> norm.Total:
         """The only part of a step that waits for the device."""
-        if not self.launches:
-            return np.zeros((0, norm.SUMS))
-        with self.device.current():
-            stream = self._stream()
-            for measure in self.measures:
-                measure.run(stream)
-        return self.device.read(self.sums)
+        if self.launches:
+            with self.device.current():
+                stream = self._stream()
+                for measure in self.measures:
+                    measure.run(stream)
+            self.sums = self.device.read(self.sums_on_device)
+        return norm.total(self.sums)
 
     def run(self, scalars: Sequence[Values], zero: bool) -> None:
         if not self.launches:

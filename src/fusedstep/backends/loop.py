@@ -87,10 +87,10 @@ class Runner(Careful):
         super().set_gradient(index, g, operand)
         self.table[self.places[index], G] = address(operand.flat)
 
-    def squares(self) -> Array:
+    def squares(self) -> norm.Total:
         kernels = np.array([sums.kernel(dtype).address for dtype in self.dtypes], np.int64)
         self._share(self.blocks, norm.BLOCK, kernels, np.zeros_like(self.sizes))
-        return self.sums
+        return norm.total(self.sums)
 
     def run(self, scalars: Sequence[Values], zero: bool) -> None:
         self.prepare(scalars)

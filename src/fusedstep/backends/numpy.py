@@ -20,15 +20,17 @@ class Table(Careful):
         super().__init__(rows)
         self.jobs = jobs
         self.operands: list[Any] = [None] * len(rows)
+        self.sums = np.zeros((0, norm.SUMS))
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         super().set_gradient(index, g, operand)
         self.operands[index] = operand
 
-    def squares(self) -> Array:
+    def squares(self) -> norm.Total:
         with np.errstate(all="ignore"):
             sums = [norm.squares(each.flat) for each in self.operands if each is not None]
-        return np.concatenate([np.zeros((0, norm.SUMS)), *sums])
+            self.sums = np.concatenate([np.zeros((0, norm.SUMS)), *sums])
+            return norm.total(self.sums)
 
     def run(self, scalars: Sequence[Values], zero: bool) -> None:
         with np.errstate(all="ignore"):

@@ -33,6 +33,8 @@ class Runner:
         self.elements = ffi.new("int64_t[]", [0, *accumulate(sizes)])
         self.blocks = ffi.new("int64_t[]", [0, *accumulate(map(norm.blocks, sizes))])
         self.sums = np.zeros((self.blocks[len(active)], norm.SUMS))
+        self.folded = np.zeros_like(self.sums)
+        self.total = ffi.new("double[]", norm.SUMS)
         sums = ffi.cast("double *", self.sums.ctypes.data)
         for k, (row, c_row) in enumerate(zip(active, self.c_rows, strict=True)):
             c_row.p = ffi.from_buffer(row.p.flat)
@@ -61,6 +63,7 @@ class Runner:
                 "nrows": len(active),
                 "elements": self.elements,
                 "blocks": self.blocks,
+                "folded": ffi.cast("double *", self.folded.ctypes.data),
                 "headers": self.headers,
                 "nheaders": len(rows),
                 "lows": self.lows,
@@ -107,9 +110,9 @@ class Runner:
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         return int(lib.fs_take(self.table, id(grads), start, zero))
 
-    def squares(self) -> Array:
-        lib.fs_squares(self.table, threads.get_num_threads())
-        return self.sums
+    def squares(self) -> norm.Total:
+        lib.fs_squares(self.table, threads.get_num_threads(), self.total)
+        return tuple(self.total)
 
     def run(self, scalars: Sequence[Values], zero: bool) -> None:
         self.prepare(scalars)
