@@ -1,13 +1,14 @@
 """Time the whole step: unscale, clip by norm, decay, update, zero the gradients, average.
 
-    python bench/pipeline.py [--rounds FACTOR]
+    python bench/pipeline.py [--loop numpy|torch] [--rounds FACTOR]
 
 One fused step against the sum of separate passes with torch (its fused AdamW) and with
 NumPy, and against the same traffic without arithmetic: 48 bytes an element, 4 of them for
 the norm. They alternate in one run, on two threads. Every step starts from new gradients,
 written to the same arrays outside of the times. In its turn each takes a step that is not
 timed, so that the caches hold what they can, and then some that are. torch's turn is before
-ours, so that its threads are awake, as in a loop of torch's.
+ours, so that its threads are awake, as in a loop of torch's. With `--loop` there is also a
+matrix product before each step, as in training, and who multiplies has had the cores.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from limit import bare, c_table, limit_of
+from loops import product
 
 import fusedstep as fs
 
@@ -86,12 +88,19 @@ def passes_of_numpy(p: Any, g: Any) -> Contestant:
     return step, g
 
 
-def medians(contestants: list[Contestant], new: Any, calls: int, turns: int) -> list[float]:
+def medians(
+    contestants: list[Contestant],
+    before: Callable[[], object],
+    new: Any,
+    calls: int,
+    turns: int,
+) -> list[float]:
     """Microseconds of a step of each contestant, from a new gradient."""
     times: list[list[float]] = [[] for _ in contestants]
     for _ in range(turns):
         for (step, g), taken in zip(contestants, times, strict=True):
             for call in range(1 + calls):
+                before()
                 g[...] = new
                 start = perf_counter()
                 step()
@@ -102,8 +111,10 @@ def medians(contestants: list[Contestant], new: Any, calls: int, turns: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--loop", choices=["numpy", "torch"], help="whose matrix product")
     parser.add_argument("--rounds", type=float, default=1.0, help="a factor on the turns")
     options = parser.parse_args()
+    before = product(options.loop) if options.loop else lambda: None
     fs.set_num_threads(THREADS)
     print(fs.info())
     print("\nthe whole step, AdamW in float32, microseconds, medians")
@@ -120,7 +131,7 @@ def main() -> None:
             passes_of_numpy(p.copy(), new.copy()),
         ]
         turns = max(5, int(turns * options.rounds))
-        torch, step, bare_calls, limit, numpy = medians(contestants, new, calls, turns)
+        torch, step, bare_calls, limit, numpy = medians(contestants, before, new, calls, turns)
         print(f"{n:>11} {step:8.0f} {bare_calls:8.0f}", end="")
         print(f" {torch:8.0f} {numpy:8.0f} {limit:8.0f}", end="")
         print(f"  {torch / step:11.2f}  {numpy / step:11.2f}  {step / limit:11.2f}", end="")

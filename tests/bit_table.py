@@ -2,10 +2,11 @@
 
     python tests/bit_table.py
 
-Every case runs on difficult values at sizes around the vector width and on ordinary ones at
-a size that threads share: by C on each instruction set and by Numba, with 1, 2 and 7
-threads, and on a CUDA device, several tensors a launch. Where there is no device, Numba
-simulates one, in tiny blocks and without the large size.
+Every case, also with what a step may be asked for besides its rule, runs on difficult
+values at sizes around the vector width and on ordinary ones at a size that threads share:
+by C on each instruction set and by Numba, with 1, 2 and 7 threads, and on a CUDA device,
+several tensors a launch. Where there is no device, Numba simulates one, in tiny blocks and
+without the large sizes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,19 @@ if why_missing() is not None:
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anything imports Numba
 
 import numpy as np
-from cases import CASES, DTYPES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
+from cases import (
+    CASES,
+    DTYPES,
+    OWN_CASES,
+    OWN_WHOLE_CASES,
+    SIZES,
+    WHOLE_CASES,
+    Case,
+    differing_bits,
+    difficult,
+    difficult_but_finite,
+    ordinary,
+)
 from device import MISSING, SIMULATED, Placed
 from rich.console import Console
 from rich.progress import track
@@ -32,12 +45,13 @@ import fusedstep as fs
 THREADS = (1, 2, 7)
 SHARED_SIZE = 40_009
 STEPS = 4
+OWN = [*OWN_CASES, *OWN_WHOLE_CASES]
 CUDA = "cuda, simulated" if SIMULATED else "cuda"
 
 Data = list[tuple[Any, list[Any]]]
 
 
-def inputs() -> Data:
+def inputs(difficult: Any) -> Data:
     made = []
     for dtype in DTYPES:
         for n in (*SIZES, 1025, SHARED_SIZE):
@@ -47,13 +61,20 @@ def inputs() -> Data:
     return made
 
 
-def on_device(case: Case, data: Data) -> list[dict[str, Any]]:
-    """The results of `steps` for each of the data, all stepped together on the device."""
-    params = [Placed(p.copy()) for p, _ in data]
-    optimizer = case.optimizer([p.array for p in params], backend="cuda", **case.options)
+class Here:
+    """A copy in the host's memory, as `Placed` is one on a device."""
+
+    def __init__(self, view: Any) -> None:
+        self.array = self.host = view
+
+
+def together(case: Case, backend: str, place: Any, data: Data) -> list[dict[str, Any]]:
+    """The results of `steps` for each of the data, all stepped by one optimizer."""
+    params = [place(p.copy()) for p, _ in data]
+    optimizer = case.optimizer([p.array for p in params], backend=backend, **case.options)
     for k in range(STEPS):
-        placed = [Placed(grads[k]) for _, grads in data]
-        optimizer.step([g.array for g in placed])
+        placed = [place(grads[k].copy()) for _, grads in data]
+        optimizer.step([g.array for g in placed], **case.asked)
     states = optimizer.state_dict()["state"]
     return [
         {"p": p.host, **{letter: array for letter, array in state.items() if letter != "t"}}
@@ -76,14 +97,16 @@ def compare(case: Case, data: Data) -> tuple[Counter[str], Counter[str]]:
     for (p, grads), expected in zip(data, reference, strict=True):
         for threads in THREADS:
             fs.set_num_threads(threads)
-            for isa in () if case in OWN_CASES else fs.info().isas:
+            for isa in () if case in OWN else fs.info().isas:
                 fs.set_isa(isa)
                 count(f"c {isa}", steps(case, "c", p, grads), expected)
             count("numba", steps(case, "numba", p, grads), expected)
     if MISSING is None:
-        small = [entry for entry in data if not SIMULATED or entry[0].size < 1000]
-        known = [entry for entry in reference if not SIMULATED or entry["p"].size < 1000]
-        for found, expected in zip(on_device(case, small), known, strict=True):
+        # In the simulator each block of a norm takes a tenth of a second.
+        sizes = (0, 5, 33) if "max_norm" in case.asked else SIZES
+        few = [entry for entry in data if not SIMULATED or entry[0].size in sizes]
+        results = together(case, "cuda", Placed, few), together(case, "numpy", Here, few)
+        for found, expected in zip(*results, strict=True):
             count(CUDA, found, expected)
     return compared, differing
 
@@ -94,7 +117,8 @@ def main() -> None:
 
         device.THREADS = 4
     console = Console(width=120)
-    data = inputs()
+    data = inputs(difficult)
+    finite = inputs(difficult_but_finite)
     engines = [*(f"c {isa}" for isa in fs.info().isas), "numba"]
     engines += [CUDA] if MISSING is None else []
     table = Table(title="elements that differ from the reference")
@@ -103,8 +127,9 @@ def main() -> None:
         table.add_column(engine, justify="right")
     everything: Counter[str] = Counter()
     wrong = 0
-    for case in track([*CASES, *OWN_CASES], console=console, transient=True):
-        compared, differing = compare(case, data)
+    for case in track([*CASES, *WHOLE_CASES, *OWN], console=console, transient=True):
+        # One element that is not finite would make the norm, and so all elements, NaN.
+        compared, differing = compare(case, finite if "max_norm" in case.asked else data)
         cells = [str(differing[engine]) if compared[engine] else "" for engine in engines]
         table.add_row(case.name, *cells, f"{compared.total():,}")
         everything += compared
