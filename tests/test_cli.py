@@ -113,6 +113,8 @@ def test_inspect_prints_the_kernel(capsys: pytest.CaptureFixture[str]) -> None:
     assert "def adamw(p, g, m, v, h):\n    p = mul(p, h.decay)" in source
     assert "from numpy import float32 as real" in source
     compile(source, "kernel", "exec")
+    assert main(["inspect", "sgd", "--source", "--option", "ema"]) == 0
+    assert "ema_0 = average(p_0, ema_0, h)" in capsys.readouterr().out
     both = ["--option", "centered", "--option", "inside", "--dtype", "float64"]
     assert main(["inspect", "rmsprop", *both, "--source"]) == 0
     source = capsys.readouterr().out
@@ -150,8 +152,8 @@ def test_inspect_has_the_rules_that_are_written_as_users_are() -> None:
     ("argv", "complaint"),
     [
         (["adamx"], "RULE 'adamx' is unknown; pass one of 'sgd', 'momentum'"),
-        (["sgd", "--option", "amsgrad"], "--option amsgrad is not one of sgd, which has none"),
-        (["adam", "--option", "nesterov"], "which has 'inside', 'amsgrad'"),
+        (["sgd", "--option", "amsgrad"], "--option amsgrad is not one of sgd, which has 'ema'"),
+        (["adam", "--option", "nesterov"], "which has 'inside', 'amsgrad', 'ema'"),
         (["nowhere:Lion"], "No module named 'nowhere'; name a module that can be imported"),
         (["numpy:Lion"], "numpy has no rule 'Lion'; make one with `@fusedstep.rule(...)`"),
         (["test_cli:Halving", "--option", "inside"], "leave it out"),

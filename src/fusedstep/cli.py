@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="of adam and adamw: amsgrad, inside; of rmsprop: centered, momentum, inside; of "
-        "adagrad: inside (ε under the root); may be repeated",
+        "adagrad: inside (ε under the root); of all of these: ema; may be repeated",
     )
     look.add_argument(
         "--dtype", choices=("float32", "float64"), default="float32", help="of the arrays"

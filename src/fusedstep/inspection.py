@@ -73,13 +73,13 @@ def _packages(name: str, options: Sequence[str]) -> Rule:
         )
     optional = OPTIONAL.get(name, {})
     for option in options:
-        if option not in optional:
-            known = quoted([*optional]) if optional else "none"
+        if option not in (*optional, "ema"):
+            known = quoted([*optional, "ema"])
             raise ValueError(f"--option {option} is not one of {name}, which has {known}")
     _, _, *letters, _, _ = inspect.signature(getattr(rules, name)).parameters
     absent = {letter for option, letter in optional.items() if option not in options}
     present = tuple(None if letter in absent else letter for letter in letters)
-    return Rule(name, present, "inside" in options)
+    return Rule(name, present, "inside" in options, averaged="ema" in options)
 
 
 def _own(name: str) -> Rule:
