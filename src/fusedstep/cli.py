@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="of adam and adamw: amsgrad, inside; of rmsprop: centered, momentum, inside; of "
-        "adagrad: inside; may be repeated. inside puts ε under the root, as eps_inside_sqrt does",
+        "adagrad: inside (ε under the root); may be repeated",
     )
     look.add_argument(
         "--dtype",
