@@ -29,7 +29,7 @@ from parts.plotting import BLACK, BLUE, GREY, RED, Look, label, save, sheet
 from parts.shell import options, table
 
 import fusedstep as fs
-from fusedstep.schedules import Schedule, constant
+from fusedstep.schedules import Schedule
 
 N = 512
 DECAY = 0.01
@@ -80,10 +80,20 @@ class Run(NamedTuple):
     seconds: Array
 
 
-def train(x: Array, y: Array, size: int, lr: Schedule, epochs: int, seed: int) -> Run:
+def train(
+    x: Array,
+    y: Array,
+    size: int,
+    lr: float | Schedule,
+    epochs: int,
+    seed: int,
+    ema: float | None = None,
+) -> Run:
+    """With `ema` the objective is that of the moving average of p."""
     rng = np.random.default_rng(seed)
     p = np.zeros(x.shape[1])
-    opt = fs.SGD(p, lr=lr, weight_decay=DECAY)
+    opt = fs.SGD(p, lr=lr, weight_decay=DECAY, ema=ema)
+    seen = p if ema is None else opt.state["ema"]
     spent = 0.0
     rows = [(objective(p, x, y), 0.0)]
     for _ in range(epochs):
@@ -91,7 +101,7 @@ def train(x: Array, y: Array, size: int, lr: Schedule, epochs: int, seed: int) -
         for batch in data.batches(len(x), size, rng):
             opt.step(gradients(p, x[batch], y[batch]).mean(axis=0))
         spent += perf_counter() - start
-        rows.append((objective(p, x, y), spent))
+        rows.append((objective(seen, x, y), spent))
     objectives, seconds = np.array(rows).T
     return Run(objectives, seconds)
 
@@ -144,10 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for size, (seen, predicted) in noise.items()
         ],
     )
-    runs = {
-        size: train(x, y, size, constant(lr), chosen.epochs, chosen.seed)
-        for size, lr in RATES.items()
-    }
+    runs = {size: train(x, y, size, lr, chosen.epochs, chosen.seed) for size, lr in RATES.items()}
     table(
         f"J above its least, {least:.4f}",
         ["B", "α", "after 1 epoch", f"after {chosen.epochs}", "seconds"],

@@ -12,6 +12,9 @@ Along each eigenvector that is one number, multiplied by 1 - α·λ at every ste
 One α serves all eigenvalues, so the largest limits it and the smallest waits. Newton's step
 p = p - A⁻¹·g is done in one; it is SGD with α = 1 on A⁻¹·g.
 
+Nesterov's momentum is there in both forms: `nesterov=True`, as frameworks have it, and as papers
+do, with the gradient of the point ahead. What the first steps is the second's point ahead.
+
     python examples/bowl.py
 """
 
@@ -40,6 +43,7 @@ RATES = {
     "RMSprop": 0.2,
     "Adam": 0.4,
 }
+OTHERS = {"looking ahead": RATES["Nesterov"], "Newton": 1.0}
 
 
 def bowl(eigenvalues: Array, angle: float = np.pi / 6) -> tuple[Array, Array]:
@@ -74,14 +78,30 @@ def regime(component: Array) -> str:
 
 
 def paths(steps: int) -> dict[str, Array]:
-    """The path of every method, and of Newton's step."""
+    """The path of every method."""
     a, _ = bowl(EIGENVALUES)
     found = {
         name: descend(METHODS[name], lr, START, lambda p: a @ p, steps)
         for name, lr in RATES.items()
     }
+    found["looking ahead"], _ = looking_ahead(steps)
     found["Newton"] = descend(fs.SGD, 1.0, START, lambda p: np.linalg.solve(a, a @ p), steps)
     return found
+
+
+def looking_ahead(steps: int) -> tuple[Array, Array]:
+    """The path of Nesterov's p, and the points ahead of it, where its gradients are taken."""
+    a, _ = bowl(EIGENVALUES)
+    p = START.copy()
+    opt = fs.SGD(p, lr=OTHERS["looking ahead"], momentum=0.9)
+    path, ahead = [p.copy()], []
+    for _ in range(steps):
+        with opt.lookahead():
+            g = a @ p
+            ahead.append(p.copy())
+        opt.step(g)
+        path.append(p.copy())
+    return np.array(path), np.array(ahead)
 
 
 def height(p: Array) -> Array:
@@ -130,8 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"Every method from {START}, {chosen.steps} steps",
         ["method", "α", "f at the end", "steps until f < 10⁻³"],
         [
-            [name, RATES.get(name, 1.0), float(height(path)[-1]), steps_until(height(path), 1e-3)]
-            for name, path in found.items()
+            [name, lr, float(height(found[name])[-1]), steps_until(height(found[name]), 1e-3)]
+            for name, lr in (RATES | OTHERS).items()
         ],
     )
     draw(found, chosen.picture)

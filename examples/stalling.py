@@ -1,14 +1,16 @@
-"""A constant rate stalls on the noise of small batches; a rate that falls does not.
+"""A constant rate stalls on the noise of small batches; a rate that falls, or an average, does not.
 
     constant      αₜ = α
     piecewise     αₜ = αₖ for boundaryₖ₋₁ < t ≤ boundaryₖ
     exponential   αₜ = α·e^(-r·t)
+    averaged      a constant α, and p̄ = β·p̄ + (1 - β)·p in p's place: `ema`
 
 The problem is that of batches.py, with batches of 8, 64 steps an epoch. Near the minimum J falls
 by what descent gains, in proportion to α, and rises by what noise adds, in proportion to α²: it
 stalls where they are equal, at a height that grows with α. A small α would end low, but takes
 too long to get there. A rate that falls is fast first and exact in the end; one that falls too
-soon stops wherever it is.
+soon stops wherever it is. A moving average of p takes much of the noise away while p itself goes
+on as fast as before, once it has forgotten where it started.
 
     python examples/stalling.py
 """
@@ -20,27 +22,35 @@ from pathlib import Path
 
 import numpy as np
 from batches import Run, examples, minimum, objective, train
-from parts.plotting import BLACK, BLUE, GREEN, GREY, RED, Look, label, save, sheet
+from parts.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, RED, Look, label, save, sheet
 from parts.shell import options, table
 
 from fusedstep.schedules import constant, exponential, piecewise
 
 SIZE = 8
 
+EMA = 0.995
+"""β: p̄ looks back over some 200 steps, 3 epochs."""
+
 SCHEDULES = {
     "constant 0.5": constant(0.5),
+    "0.5, averaged": constant(0.5),
     "constant 0.005": constant(0.005),
     "piecewise": piecewise([640, 1280], [0.5, 0.05, 0.005]),
     "exponential": exponential(0.5, rate=0.002),
     "too soon": exponential(0.5, rate=0.05),
 }
+AVERAGES = {"0.5, averaged": EMA}
 
 
 def runs(seed: int, epochs: int) -> tuple[float, dict[str, Run]]:
     """The least J, and the descent with each rate."""
     x, y = examples(seed)
     least = objective(minimum(x, y), x, y)
-    return least, {name: train(x, y, SIZE, lr, epochs, seed) for name, lr in SCHEDULES.items()}
+    return least, {
+        name: train(x, y, SIZE, lr, epochs, seed, AVERAGES.get(name))
+        for name, lr in SCHEDULES.items()
+    }
 
 
 def draw(least: float, found: dict[str, Run], picture: Path) -> None:
@@ -48,13 +58,14 @@ def draw(least: float, found: dict[str, Run], picture: Path) -> None:
     rates, objectives = axes[0]
     label(rates, "the rate", "epoch", "α")
     label(objectives, "what comes of it", "epoch", "J above its least")
-    looks = [Look(RED, "o"), Look(GREY, "s"), Look(BLUE, "D"), Look(GREEN, "^"), Look(BLACK, "v")]
+    looks = map(Look, [RED, ORANGE, GREY, BLUE, GREEN, BLACK], "oPsD^v")
     for (name, run), look in zip(found.items(), looks, strict=True):
         epochs = len(run.objective) - 1
         steps = np.arange(1, 64 * epochs + 1)
         line = look.line(linewidth=1.6)
-        values = [SCHEDULES[name](int(t)) for t in steps]
-        rates.semilogy(steps / 64, values, **{**line, "markevery": len(steps) // 8})
+        if name not in AVERAGES:
+            values = [SCHEDULES[name](int(t)) for t in steps]
+            rates.semilogy(steps / 64, values, **{**line, "markevery": len(steps) // 8})
         every = max(1, epochs // 8)
         objectives.semilogy(run.objective - least, label=name, **{**line, "markevery": every})
     rates.set_ylim(1e-3, 1)

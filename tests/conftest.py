@@ -1,11 +1,15 @@
-"""The engines that are there, and fixtures that choose how they run and put back what was."""
+"""The engines that are there, marks that go over them and over cases, and fixtures.
+
+A fixture chooses how the engines run, and puts back what was.
+"""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
+from cases import DTYPES, Case
 
 import fusedstep as fs
 
@@ -27,6 +31,16 @@ COMPILED = ON_CPU[:-1]
 
 ENGINES = ON_CPU[1:-1]
 """Those that compile rules of the user's own, to be held against the NumPy engine."""
+
+on_each_engine = pytest.mark.parametrize("backend", ON_CPU)
+on_each_compiled_engine = pytest.mark.parametrize("backend", COMPILED)
+on_engines_for_own_rules = pytest.mark.parametrize("backend", ON_CPU[1:])
+for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+
+
+def for_each(cases: Sequence[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
 
 ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["baseline", "neon"]
 

@@ -17,7 +17,7 @@ from cases import (
     difficult,
     ordinary,
 )
-from conftest import COMPILED
+from conftest import for_each, for_each_dtype, on_each_compiled_engine
 
 import fusedstep as fs
 
@@ -48,36 +48,36 @@ def data(n: int, dtype: Any, make: Any = difficult) -> tuple[Any, list[Any]]:
     return make(rng, n, dtype), [make(rng, n, dtype) for _ in range(STEPS)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@for_each_dtype
+@for_each(CASES)
 def test_isas_and_sizes(case: Case, dtype: Any, isa: str) -> None:
     for n in [*SIZES, 1025]:
         assert_same_bits(case, *data(n, dtype), "c")
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@for_each_dtype
+@for_each(CASES)
 def test_numba_and_sizes(case: Case, dtype: Any) -> None:
     for n in [*SIZES, 1025]:
         assert_same_bits(case, *data(n, dtype), "numba")
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", BASES, ids=lambda case: case.name)
+@for_each_dtype
+@for_each(BASES)
 def test_threads_and_large_sizes(case: Case, dtype: Any, isa: str, threads: int) -> None:
     for n in LARGE_SIZES:
         assert_same_bits(case, *data(n, dtype, ordinary), "c")
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("case", BASES, ids=lambda case: case.name)
+@for_each_dtype
+@for_each(BASES)
 def test_numba_threads_and_large_sizes(case: Case, dtype: Any, threads: int) -> None:
     for n in LARGE_SIZES:
         assert_same_bits(case, *data(n, dtype, ordinary), "numba")
 
 
-@pytest.mark.parametrize("backend", COMPILED)
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@on_each_compiled_engine
+@for_each_dtype
 @pytest.mark.parametrize("offset", [1, 2, 3, 5, 7, 13])
 def test_odd_offsets(offset: int, dtype: Any, backend: str) -> None:
     """No array starts where a vector or a cache line does, nor where the others start."""
@@ -97,7 +97,7 @@ def test_odd_offsets(offset: int, dtype: Any, backend: str) -> None:
             assert differing_bits(found, expected) == 0
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@on_each_compiled_engine
 def test_tensors_of_every_size_in_one_call(threads: int, backend: str) -> None:
     """Chunks span and divide tensors: where a tensor stands in the table changes nothing."""
     rng = np.random.default_rng(0)

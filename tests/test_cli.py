@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import fusedstep as fs
 from fusedstep.cli import EXTRA, main
+from fusedstep.inspection import OPTIONAL, RULES, SHIPPED
 
 
 @fs.rule(state=("b",), lr=1.0)
@@ -105,6 +107,19 @@ def test_missing_extra(
     assert name in captured.err
     assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
     assert captured.err.count("\n") == 1
+
+
+def test_the_help_of_inspect_names_every_rule_and_option(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_status("inspect", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for rule in [*RULES, *SHIPPED]:
+        assert re.search(rf"\b{rule}\b[,;]", text), rule
+    for rule, options in OPTIONAL.items():
+        said = re.search(rf"of [^:;]*\b{rule}\b[^:;]*: ([^;(]+)", text)
+        assert said is not None, rule
+        assert {*said[1].strip().split(", ")} == options.keys()
 
 
 def test_inspect_prints_the_kernel(capsys: pytest.CaptureFixture[str]) -> None:

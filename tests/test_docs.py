@@ -27,13 +27,15 @@ MODULES = [
     and (find_spec("numba_cuda") or not module.name.endswith(NEEDS_CUDA))
 ]
 
+CLASSES = ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"]
+
 
 @pytest.mark.parametrize("name", ["fusedstep", *MODULES])
 def test_docstrings(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", CLASSES)
 def test_every_argument_is_described(name: str) -> None:
     """Each with its own line, and each class with an example that runs."""
     optimizer: Any = getattr(fusedstep, name)
@@ -42,6 +44,14 @@ def test_every_argument_is_described(name: str) -> None:
     for argument in arguments:
         assert re.search(rf"^{argument}$", text, re.MULTILINE), argument
     assert ">>> " in text
+
+
+def test_every_argument_of_a_step_is_described() -> None:
+    text = inspect.getdoc(fusedstep.Optimizer.step) or ""
+    for argument in [*inspect.signature(fusedstep.Optimizer.step).parameters][1:]:
+        assert re.search(rf"^{argument}$", text, re.MULTILINE), argument
+    for field in fusedstep.Report._fields:
+        assert re.search(rf"^{field}$", inspect.getdoc(fusedstep.Report) or "", re.MULTILINE), field
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +78,16 @@ def test_the_rules_of_the_readme(readme: dict[str, Any]) -> None:
     assert own == pytest.approx(ours, rel=1e-12)
 
 
+def test_the_whole_step_of_the_readme(readme: dict[str, Any]) -> None:
+    said = re.search(r"print\(report\)  # (.+)", README)
+    assert said is not None
+    shown = re.escape(said[1]).replace(r"\.\.\.", r"\d+")
+    assert re.fullmatch(shown, str(readme["report"]))
+    for g in readme["grads"].values():
+        assert not g.any()
+    assert readme["averaged"] == pytest.approx(np.full((64, 10), 1.0), abs=1e-5)
+
+
 def test_the_schedule_of_the_readme(readme: dict[str, Any]) -> None:
     assert readme["rates"] == pytest.approx([1e-5, 1e-3, 1e-3, 5e-4, 0.0])
     for name in fusedstep.schedules.SCHEDULES:
@@ -75,6 +95,14 @@ def test_the_schedule_of_the_readme(readme: dict[str, Any]) -> None:
 
 
 def test_the_readme_names_every_option() -> None:
-    for name in ("SGD", "Adagrad", "RMSprop", "Adam", "AdamW"):
+    for name in CLASSES:
         for argument in inspect.signature(getattr(fusedstep, name)).parameters:
             assert argument == "params" or f"`{argument}" in README, argument
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    root = Path(__file__).parent.parent
+    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target[1:] in anchors if target.startswith("#") else (root / target).exists(), target

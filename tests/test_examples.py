@@ -25,7 +25,6 @@ from parts import data, layers
 from parts.methods import METHODS, Array, descend, steps_until
 
 import fusedstep as fs
-from fusedstep.schedules import constant
 
 FOLDER = Path(bowl.__file__).parent
 
@@ -88,6 +87,10 @@ class TestBowl:
         assert seen[1:] / seen[:-1] == pytest.approx(
             np.tile(1 - 0.2 * bowl.EIGENVALUES, (8, 1)), rel=1e-9
         )
+
+    def test_the_points_ahead_are_what_nesterov_true_steps(self) -> None:
+        _, ahead = bowl.looking_ahead(60)
+        assert ahead == pytest.approx(bowl.paths(60)["Nesterov"][:-1], rel=0, abs=1e-13)
 
     def test_newton_is_done_in_one_step(self) -> None:
         paths = bowl.paths(60)
@@ -173,8 +176,7 @@ class TestBatches:
     def test_small_batches_are_ahead_after_an_epoch(self) -> None:
         x, y = batches.examples(0)
         all_of_them, some, one = (
-            batches.train(x, y, size, constant(lr), 1, 0).objective[-1]
-            for size, lr in batches.RATES.items()
+            batches.train(x, y, size, lr, 1, 0).objective[-1] for size, lr in batches.RATES.items()
         )
         assert one < some < all_of_them
 
@@ -186,6 +188,14 @@ class TestBatches:
                 assert 5 * left[cure] < left[ill]
         stalled = found["constant 0.5"].objective[5:] - least
         assert stalled.min() > 5 * left["piecewise"]
+
+    def test_so_is_an_average_once_it_has_forgotten_the_start(self) -> None:
+        least, found = stalling.runs(0, 20)
+        plain, averaged = (
+            found[name].objective - least for name in ("constant 0.5", "0.5, averaged")
+        )
+        assert averaged[1] > 5 * plain[1]
+        assert 5 * averaged[10:].max() < plain[10:].mean()
 
 
 @needs_sklearn

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from cases import DTYPES, differing_bits, difficult
-from conftest import ENGINES
+from cases import differing_bits, difficult
+from conftest import ENGINES, for_each_dtype, on_engines_for_own_rules
 from formulas import ALLOWED, REFUSED, Allowed, Refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,9 +26,6 @@ from hypothesis import strategies as st
 import fusedstep as fs
 
 Array: TypeAlias = np.ndarray[Any, Any]
-
-on_each_engine = pytest.mark.parametrize("backend", ["numpy", *ENGINES])
-for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
 # ---- what a rule may hold ----
@@ -74,7 +71,7 @@ def step_of(allowed: Allowed, backend: str, p: Array, g: Array, states: list[Arr
     return [opt.param_groups[0]["params"][0], *(opt.state[name] for name in allowed.state)]
 
 
-@on_each_engine
+@on_engines_for_own_rules
 @for_each_dtype
 @pytest.mark.parametrize("allowed", ALLOWED, ids=lambda allowed: allowed.function.__name__)
 def test_a_rule_is_the_function_that_it_was_made_of(
@@ -249,7 +246,7 @@ def test_what_a_decorator_adds_is_not_lost() -> None:
             fs.rule(lr=0.5)(function)
 
 
-@on_each_engine
+@on_engines_for_own_rules
 def test_a_function_may_be_odd(backend: str, tmp_path: Path) -> None:
     """Form feeds, a free variable, a name that is an import, and calls of members of others."""
     text = """\
@@ -408,7 +405,7 @@ def test_bad_preparations(name: str) -> None:
         prepared(prepare)
 
 
-@on_each_engine
+@on_engines_for_own_rules
 def test_a_preparation_that_goes_wrong_later_writes_nothing(backend: str) -> None:
     later: dict[str, tuple[Any, Any, str]] = {
         "names": (
@@ -470,7 +467,7 @@ def gradient() -> Array:
     return np.array([[1.0, -2.0], [0.5, 4.0]])
 
 
-@on_each_engine
+@on_engines_for_own_rules
 def test_scalars_are_prepared_each_step(backend: str) -> None:
     p = np.zeros((2, 2))
     opt = Own(p, backend=backend)
@@ -482,7 +479,7 @@ def test_scalars_are_prepared_each_step(backend: str) -> None:
     np.testing.assert_array_equal(p, -(0.25 + 0.4375 / 2) * gradient())
 
 
-@on_each_engine
+@on_engines_for_own_rules
 def test_what_may_stand_before_any_rule(backend: str) -> None:
     start, g = np.array([1.0, -2.0]), np.array([0.25, 8.0])
     cases: list[tuple[Any, dict[str, Any], Array]] = [
@@ -504,7 +501,7 @@ def test_what_may_stand_before_any_rule(backend: str) -> None:
         np.testing.assert_array_equal(p, start - 0.5 * expected)
 
 
-@on_each_engine
+@on_engines_for_own_rules
 def test_what_prepare_returns_takes_the_place_of_a_hyperparameter(backend: str) -> None:
     p, g = np.array([1.0, -2.0]), np.array([0.25, 8.0])
     opt = Scheduled(p, backend=backend, weight_decay=0.5)
@@ -515,7 +512,7 @@ def test_what_prepare_returns_takes_the_place_of_a_hyperparameter(backend: str) 
     np.testing.assert_array_equal(p, after - 0.5 * (-g + 1.0 * after))
 
 
-@on_each_engine
+@on_engines_for_own_rules
 def test_groups_differ_and_may_change(backend: str) -> None:
     p, q, r = (np.ones(3, dtype) for dtype in (np.float64, np.float64, np.float32))
     groups = [{"params": [p]}, {"params": [q, r], "lr": 2.0, "nesterov": True, "maximize": True}]
@@ -538,7 +535,7 @@ def test_groups_differ_and_may_change(backend: str) -> None:
         Own([{"params": [p], "mu": 1}])
 
 
-@on_each_engine
+@on_engines_for_own_rules
 def test_going_on_from_a_copy_has_the_same_bits(backend: str) -> None:
     rng = np.random.default_rng(0)
     p, grads = rng.normal(size=50), rng.normal(size=(6, 50))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder / "tools/bin/pip", "install", "build")
     run(folder / "tools/bin/python", "-m", "build", "--sdist", "-o", folder, ROOT)
     return next(folder.glob("fusedstep-*.tar.gz"))
+
+
+def test_the_sdist_is_whole(source: Path) -> None:
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for folder, pattern in [
+        *[("csrc", "*.[chi]*"), ("examples", "**/*.py"), ("tests", "*.py"), ("bench", "*.*")],
+        *[(".", "CHANGELOG.md"), (".", "README.md"), ("src", "**/*.py")],
+    ]:
+        assert {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern)} <= names
 
 
 def test_one_abi3_wheel(source: Path, tmp_path: Path) -> None:

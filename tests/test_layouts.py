@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from cases import DTYPES, differing_bits, ordinary
-from conftest import ON_CPU
+from cases import differing_bits, ordinary
+from conftest import for_each_dtype, on_each_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,12 +93,8 @@ def all_the_same(dtype: Any) -> tuple[Array, Array]:
 GRADIENT_LAYOUTS = {**LAYOUTS, "broadcast": broadcast, "all_the_same": all_the_same}
 
 
-@pytest.fixture(params=ON_CPU)
-def backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@on_each_engine
+@for_each_dtype
 @pytest.mark.parametrize("of_g", GRADIENT_LAYOUTS)
 @pytest.mark.parametrize("of_p", LAYOUTS)
 def test_any_layout(of_p: str, of_g: str, dtype: Any, backend: str) -> None:
@@ -169,6 +165,7 @@ def test_any_view(made: tuple[Array, Array], order: Any) -> None:
     assert outside(p, memory) == untouched
 
 
+@on_each_engine
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (1, 1, 1), (5, 1, 3)])
 def test_odd_shapes(shape: tuple[int, ...], backend: str) -> None:
     p = np.ones(shape, np.float32)
@@ -179,6 +176,7 @@ def test_odd_shapes(shape: tuple[int, ...], backend: str) -> None:
     assert optimizer.state["b"].shape == shape
 
 
+@on_each_engine
 def test_interleaved_parameters_and_gradients(backend: str) -> None:
     """Views that lie among each other but share no element are no overlap."""
     packed = np.zeros((4, 100), np.float32)
@@ -194,6 +192,7 @@ def test_interleaved_parameters_and_gradients(backend: str) -> None:
     assert (packed[3] == 2).all()
 
 
+@on_each_engine
 def test_layout_changes_between_steps(backend: str) -> None:
     p = np.zeros((3, 4), np.float32)
     optimizer = fs.SGD(p, lr=1.0, backend=backend)
@@ -203,6 +202,7 @@ def test_layout_changes_between_steps(backend: str) -> None:
     assert (p == -5 * g).all()
 
 
+@on_each_engine
 def test_gradient_changes_in_place(backend: str) -> None:
     """The same array with new contents, directly and through scratch."""
     for p in (np.zeros((3, 4), np.float32), np.zeros((3, 8), np.float32)[:, ::2]):
@@ -214,6 +214,7 @@ def test_gradient_changes_in_place(backend: str) -> None:
         assert (p == -12).all()
 
 
+@on_each_engine
 def test_parameter_changes_between_steps(backend: str) -> None:
     p = np.zeros((3, 8), np.float32)[:, ::2]
     optimizer = fs.SGD(p, lr=1.0, backend=backend)

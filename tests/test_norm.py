@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import DTYPES, difficult, difficult_but_finite, ordinary
-from conftest import COMPILED, ON_CPU
+from conftest import for_each_dtype, on_each_compiled_engine, on_each_engine
 
 import fusedstep as fs
 from fusedstep import norm
 
 SIZES = [0, 1, 2, 31, 32, 33, 64, 65, 4095, 4096, 4097, 4129, 8192, 12_289]
-
-for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
 def block_sums(g: np.ndarray[Any, Any]) -> list[tuple[float, ...]]:
@@ -84,7 +82,7 @@ def test_the_reference_does_what_it_says(make: Any, dtype: Any) -> None:
 
 
 @for_each_dtype
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 @pytest.mark.parametrize("make", [difficult_but_finite, ordinary])
 def test_accuracy(make: Any, backend: str, dtype: Any) -> None:
     for n in [1, 5, 100, 5000]:
@@ -92,7 +90,7 @@ def test_accuracy(make: Any, backend: str, dtype: Any) -> None:
         assert measured(grads, backend) == pytest.approx(exact(grads), rel=1e-14, abs=0)
 
 
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -114,7 +112,7 @@ def test_squares_neither_overflow_nor_vanish(values: Any, expected: float, backe
 
 
 @for_each_dtype
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_one_element_that_is_not_finite_is_seen(bad: float, backend: str, dtype: Any) -> None:
     for n in [1, 33, 4097]:
@@ -136,7 +134,7 @@ def test_the_same_bits_on_each_isa(isa: str, threads: int, dtype: Any) -> None:
 
 
 @for_each_dtype
-@pytest.mark.parametrize("backend", COMPILED)
+@on_each_compiled_engine
 def test_the_same_bits_for_many_tensors(backend: str, threads: int, dtype: Any) -> None:
     """Threads take blocks of several tensors, in any order."""
     rng = np.random.default_rng(1)
@@ -146,7 +144,7 @@ def test_the_same_bits_for_many_tensors(backend: str, threads: int, dtype: Any) 
     assert {measured(grads, backend) for _ in range(5)} == {expected}
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@on_each_compiled_engine
 def test_dtypes_may_mix(backend: str) -> None:
     rng = np.random.default_rng(2)
     grads = [ordinary(rng, 1000 + k, DTYPES[k % 2]) for k in range(6)]
@@ -154,7 +152,7 @@ def test_dtypes_may_mix(backend: str) -> None:
     assert measured(grads, backend) == pytest.approx(exact(grads), rel=1e-14)
 
 
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 def test_only_the_parameters_layout_decides(backend: str) -> None:
     """A gradient is summed in the order of its parameter's memory, whatever its own is."""
     rng = np.random.default_rng(3)
@@ -177,7 +175,7 @@ def test_agrees_with_torch() -> None:
     assert measured(grads, "numpy") == pytest.approx(theirs, rel=1e-12)
 
 
-@pytest.mark.parametrize("backend", COMPILED)
+@on_each_compiled_engine
 def test_past_2_to_the_31(backend: str) -> None:
     """Pages that nobody wrote to are all one page of zeros, so this takes little memory."""
     n = 2**31 + 4099

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pytest
 from cases import BASES, Case, differing_bits, ordinary
-from conftest import ON_CPU, needs_c
+from conftest import for_each, needs_c, on_each_engine
 
 import fusedstep as fs
 from fusedstep import optimizer as optimizer_module
@@ -251,7 +251,7 @@ def start(case: Case) -> tuple[dict[str, Array], fs.Optimizer]:
 
 
 @pytest.mark.parametrize("way", ["state_dict", "pickled state_dict", "pickle", "deepcopy"])
-@pytest.mark.parametrize("case", BASES, ids=lambda case: case.name)
+@for_each(BASES)
 def test_resumes_with_the_same_bits(case: Case, way: str) -> None:
     params, optimizer = start(case)
     run(optimizer, 1, 3)
@@ -361,7 +361,7 @@ def test_a_pickle_is_not_bound_to_an_engine() -> None:
 # ---- whatever is done to the array objects ----
 
 
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 def test_a_parameter_whose_object_changes_is_stepped_as_it_was(backend: str) -> None:
     for change in ({"dtype": np.float64}, {"shape": (2, 2)}, {"dtype": np.int32}):
         memory = np.asfortranarray(np.ones((4, 4), np.float32))
@@ -377,7 +377,7 @@ def test_a_parameter_whose_object_changes_is_stepped_as_it_was(backend: str) -> 
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 def test_subclasses_are_taken_as_the_arrays_that_they_are(backend: str) -> None:
     class Copying(np.ndarray[Any, Any]):
         def __getitem__(self, key: Any) -> Any:
@@ -458,7 +458,7 @@ CALLS: dict[Any, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BASES, ids=lambda case: case.name)
+@for_each(BASES)
 def test_functional_equals_the_optimizer(case: Case) -> None:
     rng = np.random.default_rng(0)
     p = ordinary(rng, 500, np.float32).reshape(20, 25)
@@ -563,7 +563,7 @@ def test_gradients_are_not_kept() -> None:
         assert gone() is None or optimizer._table.__module__.endswith("numpy")
 
 
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 def test_gradients_of_every_kind_one_after_the_other(backend: str) -> None:
     """What is taken over at a glance and what must be looked at, in all transitions."""
     params = [ones(4, 6), ones(4, 6), ones(6)]
@@ -595,7 +595,7 @@ def test_gradients_of_every_kind_one_after_the_other(backend: str) -> None:
         assert differing_bits(p, q) == 0
 
 
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 def test_an_array_that_changed_its_dtype_or_shape_is_seen(backend: str) -> None:
     p = ones(2, 3)
     optimizer = fs.SGD(p, lr=1.0, backend=backend)

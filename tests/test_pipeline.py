@@ -21,7 +21,7 @@ from cases import (
     difficult_but_finite,
     ordinary,
 )
-from conftest import COMPILED, ENGINES, ON_CPU
+from conftest import ENGINES, for_each, for_each_dtype, on_each_compiled_engine, on_each_engine
 from test_bits import assert_same_bits, data
 from test_trajectories import ORACLES, TOLERANCE, assert_agree, problem, walk
 
@@ -30,13 +30,6 @@ from fusedstep.pipeline import Report
 
 # Around a lane, a vector, a run that is cut at a cache line, a block of the norm.
 SIZES = [0, 1, 3, 17, 33, 65, 1027, 4097]
-
-on_each_engine = pytest.mark.parametrize("backend", ON_CPU)
-for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-
-
-def for_each(cases: list[Case]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
 
 
 def ones(*shape: int, dtype: Any = np.float32) -> Any:
@@ -73,7 +66,7 @@ def test_the_same_bits_for_rules_of_ones_own(case: Case, backend: str, dtype: An
 
 
 @for_each_dtype
-@pytest.mark.parametrize("backend", COMPILED)
+@on_each_compiled_engine
 @for_each([case for case in WHOLE_CASES if case.name.endswith("-whole")])
 def test_the_same_bits_with_threads(case: Case, backend: str, dtype: Any, threads: int) -> None:
     assert_same_bits(case, *data(100_003, dtype, ordinary), backend)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from cases import DTYPES, OWN_BASES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
-from conftest import ENGINES
+from cases import OWN_BASES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
+from conftest import ENGINES, for_each, for_each_dtype, on_engines_for_own_rules
 from oracle import Trajectory
 from test_trajectories import (
     STEPS,
@@ -22,7 +22,6 @@ from test_trajectories import (
     assert_agree,
     assert_follows,
     assert_follows_under_a_schedule,
-    for_each,
     problem,
     walk,
     walk_in_torch,
@@ -40,9 +39,7 @@ ORACLES: dict[Any, Callable[..., Trajectory]] = {
 
 OF_TORCH: list[Any] = [rules.NAdam, rules.RAdam, rules.Adamax]
 
-on_each_engine = pytest.mark.parametrize("backend", ["numpy", *ENGINES])
 on_compiling_engines = pytest.mark.parametrize("backend", ENGINES)
-for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 for_each_rule = pytest.mark.parametrize("optimizer", ORACLES, ids=lambda o: o.__name__)
 for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o: o.__name__)
 
@@ -60,19 +57,19 @@ def torch() -> Iterator[Any]:
 # ---- trajectories ----
 
 
-@on_each_engine
+@on_engines_for_own_rules
 @for_each(OWN_CASES)
 def test_float64_follows_the_papers(case: Case, backend: str) -> None:
     assert_follows(ORACLES[case.optimizer], case, backend)
 
 
-@on_each_engine
+@on_engines_for_own_rules
 @for_each(OWN_BASES)
 def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
     assert_follows_under_a_schedule(ORACLES[case.optimizer], case, backend)
 
 
-@on_each_engine
+@on_engines_for_own_rules
 @for_each([case for case in OWN_CASES if case.optimizer in OF_TORCH and case.in_torch])
 def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
     start, gradients = problem(np.float64)
@@ -213,7 +210,7 @@ def test_hyperparameters_are_checked(optimizer: Any) -> None:
         optimizer(p, backend="c")
 
 
-@on_each_engine
+@on_engines_for_own_rules
 def test_scalars_are_prepared_once_a_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where each gradient is looked at anew."""
     optimizer = rules.NAdam(np.ones(3), backend=backend)

@@ -19,7 +19,7 @@ import oracle
 import pytest
 import rates as walked
 from cases import BASES, OWN_BASES, Case, differing_bits, ordinary
-from conftest import ON_CPU
+from conftest import ON_CPU, on_each_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trajectories import TOLERANCE, assert_agree, problem
@@ -456,7 +456,7 @@ def test_a_schedule_is_lr_set_by_hand(case: Case, backend: str) -> None:
     assert scheduled.lr is RATE
 
 
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 def test_groups_and_parameters_have_a_t_of_their_own(backend: str) -> None:
     """Each as if it were alone: skipped parameters are where they were in the schedule."""
     rates: list[Any] = [RATE, RATE, lambda t: 0.1 / t, 0.05]
@@ -534,7 +534,7 @@ def test_a_rule_of_the_users_own_sees_the_number() -> None:
     assert p == pytest.approx(1 - 0.5 - 0.375 / 2 - 0.25 / 3)
 
 
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 @pytest.mark.parametrize("own", [False, True], ids=["schedule", "function"])
 def test_adamw_is_algorithm_2_of_its_paper(backend: str, own: bool) -> None:
     """With ηₜ of a schedule, whose base rate is the paper's α, or of a function and its α."""
@@ -601,7 +601,7 @@ BAD_RATES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BAD_RATES)
-@pytest.mark.parametrize("backend", ON_CPU)
+@on_each_engine
 def test_bad_rates(name: str, backend: str) -> None:
     """Nothing is written and no t changes, at the first step, at a later one, in a new layout."""
     bad, message = BAD_RATES[name]

@@ -12,7 +12,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import BASES, CASES, Case, ordinary
-from conftest import ON_CPU
+from conftest import for_each, on_each_engine
 from oracle import Array, Trajectory
 
 import fusedstep as fs
@@ -47,12 +47,7 @@ TORCH_LETTERS = {
     "exp_inf": "x",
 }
 
-on_each_backend = pytest.mark.parametrize("backend", ON_CPU)
 for_each_optimizer = pytest.mark.parametrize("optimizer", ORACLES, ids=lambda o: o.__name__)
-
-
-def for_each(cases: Sequence[Case]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
 
 
 @pytest.fixture(scope="module")
@@ -155,19 +150,19 @@ def assert_follows_under_a_schedule(
     assert_agree(actual, expected, start, TOLERANCE)
 
 
-@on_each_backend
+@on_each_engine
 @for_each(CASES)
 def test_float64_follows_the_papers(case: Case, backend: str) -> None:
     assert_follows(ORACLES[case.optimizer], case, backend)
 
 
-@on_each_backend
+@on_each_engine
 @for_each(BASES)
 def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
     assert_follows_under_a_schedule(ORACLES[case.optimizer], case, backend)
 
 
-@on_each_backend
+@on_each_engine
 @for_each(BASES)
 def test_float32_strays_from_the_papers_by_a_few_roundings_a_step(case: Case, backend: str) -> None:
     # BASES alone: in the crossed ones g + λ·p may cancel and sign(p) differ at any step, which
@@ -180,7 +175,7 @@ def test_float32_strays_from_the_papers_by_a_few_roundings_a_step(case: Case, ba
     assert_agree(actual, expected, start, 12 * half_ulp * np.arange(1, STEPS + 1))
 
 
-@on_each_backend
+@on_each_engine
 @for_each([case for case in CASES if case.in_torch])
 def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
     start, gradients = problem(np.float64)

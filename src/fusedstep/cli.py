@@ -41,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fusedstep", description="Fused optimizer steps.")
+    parser = argparse.ArgumentParser(
+        prog="fusedstep",
+        description="Fused optimizer steps for NumPy training loops: what is installed here, a "
+        "demonstration, a look at kernels and at learning rates.",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('fusedstep')}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("info", help="show which engines are there, and why others are not")
@@ -73,7 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         help="print the CUDA kernel of a rule; no device is needed",
         description="Print the CUDA kernel of a rule as PTX, the assembly that NVIDIA's driver "
         "takes, or the Python that it is compiled from. No device is needed.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     look.add_argument(
         "rule",
@@ -90,9 +93,14 @@ def _parser() -> argparse.ArgumentParser:
         "adagrad: inside (ε under the root); of all of these: ema; may be repeated",
     )
     look.add_argument(
-        "--dtype", choices=("float32", "float64"), default="float32", help="of the arrays"
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="of the arrays (default: %(default)s)",
     )
-    look.add_argument("--cc", default="9.0", help="the device's compute capability")
+    look.add_argument(
+        "--cc", default="9.0", help="the device's compute capability (default: %(default)s)"
+    )
     look.add_argument("--source", action="store_true", help="the Python, and not the PTX")
     plot = commands.add_parser(
         "plot-schedule",

@@ -135,13 +135,18 @@ def set_isa(name: str) -> None:
 
     The fastest that the CPU runs is taken without this, or `FUSEDSTEP_ISA` from the
     environment: "baseline", "avx2" or "avx512" on x86-64, "baseline" or "neon" on arm64.
-    The choice never changes a result.
+    The choice never changes a result. A ValueError lists the names if this CPU or build lacks
+    the one given; where the C engine was not built, a RuntimeError says why.
+
+    >>> import fusedstep as fs
+    >>> if fs.info().isas:
+    ...     fs.set_isa(fs.get_isa())  # what is in force already
     """
     _c_engine().select_isa(name)
 
 
 def get_isa() -> str:
-    """The instruction set of the C engine's kernels."""
+    """The instruction set of the C engine's kernels, see `set_isa`."""
     return str(_c_engine().isa())
 
 
@@ -151,16 +156,29 @@ def _c_engine() -> Any:
 
 
 class Info(NamedTuple):
-    """What `fusedstep.info()` knows; `print` shows it."""
+    """What `fusedstep.info()` knows; `print` shows it.
+
+    version, python, numpy
+        The versions of this package, of Python and of NumPy.
+    machine
+        The system and the CPU's architecture.
+    backends
+        Each engine, and why it is missing; None where it is there.
+    auto
+        The engine that `backend="auto"` takes for arrays on the CPU.
+    isa, isas
+        The instruction set of the C engine in force, and all that run here; None and []
+        without that engine.
+    threads
+        The most that a step uses.
+    """
 
     version: str
     python: str
     numpy: str
     machine: str
     backends: dict[str, str | None]
-    """Each engine, and why it is missing; None where it is there."""
     auto: str
-    """The engine that backend="auto" takes for arrays on the CPU."""
     isa: str | None
     isas: list[str]
     threads: int

@@ -3,8 +3,10 @@
 Each function updates p and its state arrays in place, once, as step number t (from 1). The
 formulas, hyperparameters and defaults are those of the class of the same name; an optional
 state array that is passed switches on what needs it. All arrays have the shape and dtype of
-p. What an optimizer checks once is checked at every call, so a loop over many arrays is
-faster with an optimizer.
+p, float32 or float64; `lr` is the rate of this step, a number. Clipping, averages and the
+like are an optimizer's. What does not fit is a TypeError or ValueError that names it, and
+nothing has been written. What an optimizer checks once is checked at every call, so a loop
+over many arrays is faster with an optimizer.
 """
 
 from __future__ import annotations

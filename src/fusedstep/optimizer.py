@@ -39,7 +39,7 @@ class Optimizer:
     `cupy.asarray(a)` and `torch.as_tensor(a, device="cuda")` take without a copy.
     `state_dict()` holds NumPy arrays, so a run goes on anywhere.
 
-    Two arguments, by keyword, are for the whole course. `ema`, β in [0, 1), keeps a moving
+    Two arguments, by keyword, every optimizer has. `ema`, β in [0, 1), keeps a moving
     average of the parameters, as state `"ema"`, which starts from the parameters that were
     given. It is written in the same pass, after the rule::
 
@@ -133,16 +133,17 @@ class Optimizer:
             Gradients in the parameters' own structure: an array for an array, a sequence for
             a sequence, a mapping with the same keys for a mapping; for groups a sequence
             with one such structure a group. Each has its parameter's shape and dtype, in any
-            layout, and is only read. None in a gradient's place skips that parameter: its
-            state and its t stay as they are.
+            layout, and is only read, but for `zero_grads`. None in a gradient's place skips
+            that parameter: its state and its t stay as they are.
         scale
             What the loss was multiplied by, above 0: gradients are divided by it.
         max_norm
             The largest norm, at least 0, that the gradients have together, after `scale`;
             larger ones are scaled down to it. The gradients are read once more for it, in
-            float64, and no square overflows. Infinity only measures the norm.
+            float64, and no square overflows. Infinity only measures the norm. One NaN or
+            infinity makes all that it clips NaN or 0, unless `nonfinite` keeps it out.
         max_value
-            The largest size, at least 0, of each element, after `max_norm`.
+            The largest size, at least 0, of each element, after `max_norm`. NaN stays NaN.
         zero_grads
             Leave zeros in the gradients, as the next accumulation wants them, also if the
             step is skipped. They must be writeable and share no memory.
@@ -155,16 +156,18 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError, KeyError
-            If a gradient does not fit, or overlaps what the step writes. The message names
-            it, and nothing has been written.
+            If a gradient does not fit, or overlaps what the step writes, or another argument
+            is out of its range. The message names it, and nothing has been written.
         FloatingPointError
             If a gradient is not finite, under `nonfinite="raise"`. Nothing has been written.
 
         Notes
         -----
-        torch's `clip_grad_norm_` divides by the norm + 10⁻⁶; here a clipped norm is
-        `max_norm` but for rounding. The norm is a sum over a fixed tree in float64, so that
-        engine and threads do not change a bit of it. On a CUDA device a step waits for it.
+        Clipping by the norm is that of Pascanu, Mikolov, Bengio (2013), "On the difficulty of
+        training recurrent neural networks". torch's `clip_grad_norm_` divides by the norm +
+        10⁻⁶; here a clipped norm is `max_norm` but for rounding. The norm is a sum over a fixed
+        tree in float64, so that engine and threads do not change a bit of it. On a CUDA device a
+        step waits for it.
 
         Examples
         --------

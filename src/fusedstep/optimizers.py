@@ -2,8 +2,8 @@
 
 p parameter, g gradient, t step count from 1, α learning rate, b momentum buffer, m and v
 first and second moment (RMSprop: v running mean of squares), a running mean of gradients,
-s sum of squares, x running maximum of v, μ momentum, ρ RMSprop's smoothing, β₁ β₂, ε, λ
-weight decay.
+s sum of squares, x running maximum of v, ema moving average of p, μ momentum, ρ RMSprop's
+smoothing, β₁ β₂, ε, λ weight decay, λ₁ of L1, ηₜ what a schedule has made of α, as a factor.
 """
 
 from __future__ import annotations

@@ -16,20 +16,31 @@ NONFINITE = ("propagate", "skip", "raise")
 
 
 class Report(NamedTuple):
-    """What a step did."""
+    """What a step did.
+
+    grad_norm
+        The norm of all gradients together, over `scale`, before clipping. It is measured for
+        `max_norm`; None if that was not asked for.
+    clip
+        What the gradients were multiplied by, to bring their norm down to `max_norm`; 1 if
+        they were not.
+    skipped
+        The parameters whose gradients were not finite, if the step was skipped for them, as
+        `"params['w']"`.
+    t
+        The steps taken so far: of the parameter that has taken most, of those in this step.
+
+    >>> import numpy as np, fusedstep as fs
+    >>> opt = fs.SGD({"w": np.zeros(2), "b": np.zeros(1)}, nonfinite="skip")
+    >>> report = opt.step({"w": np.ones(2), "b": np.array([np.nan])})
+    >>> report.skipped, report.t
+    (("params['b']",), 0)
+    """
 
     grad_norm: float | None
-    """The norm of all gradients together, over `scale`, before clipping; None if nobody asked
-    for it: it is measured for `max_norm`."""
-
     clip: float
-    """What the gradients were multiplied by, to bring their norm down to `max_norm`."""
-
     skipped: tuple[str, ...]
-    """The parameters whose gradients were not finite, if the step was skipped for them."""
-
     t: int
-    """The steps taken so far: of the parameter that has taken most, of those in this step."""
 
 
 class Asked(NamedTuple):

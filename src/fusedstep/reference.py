@@ -6,9 +6,10 @@ csrc/rules.h mirrors this file line by line, and every bit of its results is the
 
 Letters: p parameter, g gradient, h the step's scalars (of the compute dtype, see
 coefficients.Scalars), b momentum buffer, s sum of squares, v running mean of squares or
-second moment, a running mean of gradients, m first moment, x running maximum of v. A
-state array that is None is not there: the option that needs it is off. `inside` says
-whether ε stands under the root. Each rule returns the new p and the new state.
+second moment, a running mean of gradients, m first moment, x running maximum of v,
+ema moving average of p. A state array that is None is not there: the option that needs it
+is off. `inside` says whether ε stands under the root. Each rule returns the new p and the
+new state.
 """
 
 # ruff: noqa: RET504

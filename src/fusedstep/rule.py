@@ -84,8 +84,8 @@ def rule(
     arrays. Constants and functions from outside are taken as they are when the class is made.
 
     As it sees one element, it can hold neither norms nor means nor shapes: LAMB's trust ratio,
-    Adafactor's factored moments and centred gradients are none of its. What is done to whole
-    gradients can be done before `step`.
+    Adafactor's factored moments and centred gradients are none of its. Clipping by the norm is
+    `step`'s; what else is done to whole gradients can be done before it.
 
     Parameters
     ----------
@@ -103,8 +103,9 @@ def rule(
     **hyperparameters
         Each name and its default: a number, True or False, or a tuple of numbers, for
         `prepare` alone. They are arguments of the class, in this order. `lr` must be among
-        them. `maximize` and `l1` are there for every rule; so is `weight_decay` as coupled L2,
-        unless it is among them, and then it is the affair of the function and of `prepare`.
+        them. `maximize`, `l1`, `ema`, `nonfinite` and `backend` are there for every rule; so is
+        `weight_decay` as coupled L2, unless it is among them, and then it is the affair of the
+        function and of `prepare`.
 
     Raises
     ------

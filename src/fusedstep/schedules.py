@@ -12,6 +12,10 @@ array([0.85, 2.15])
 >>> opt.lr
 warmup(lr=0.1, steps=2, start=0.0)
 
+`lr`, `start`, `end` and the like are learning rates, at least 0; `steps`, `every` and
+boundaries are whole numbers of steps, at least 1, and may be as large as Python's ints. What
+does not fit is a TypeError or ValueError that names the schedule, the argument and the remedy.
+
 Formulas count the steps done, n = t - 1, wherever the first step is to have the full rate, and
 `warmup` and `exponential` count t. After its last step a schedule stays where it ended. Values
 are Python floats and depend on t and the arguments alone, so a run that goes on in the middle

@@ -26,7 +26,11 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Let a step use up to `n` threads, the caller's included."""
+    """Let a step use up to `n` threads, the caller's included: a whole number from 1 to 1024.
+
+    >>> import fusedstep as fs
+    >>> fs.set_num_threads(fs.get_num_threads())
+    """
     global _threads
     if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= index(n) <= MOST:
         raise _refusal("n", n)
