@@ -20,6 +20,7 @@ FLAGS = [
     "-fno-trapping-math",
     "-fvisibility=hidden",
     "-Wno-unknown-pragmas",
+    "-g0",  # Python's own flags ask for debugging information, most of a wheel otherwise
 ]
 
 
