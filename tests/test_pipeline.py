@@ -377,14 +377,26 @@ def test_read_only_gradients_cannot_be_zeroed(backend: str) -> None:
 
 
 @on_each_engine
+@pytest.mark.parametrize("step", [1, 2, -1])
+def test_gradients_that_were_read_only_are_zeroed(step: int, backend: str) -> None:
+    """What a step took as read-only memory may be writeable at the next, in the same place."""
+    p, g = ones(4), ones(8)[::step][:4]
+    locked = g[:]
+    locked.flags.writeable = False
+    opt = fs.SGD(p, lr=1.0, backend=backend)
+    opt.step(locked)
+    opt.step(g, zero_grads=True)
+    np.testing.assert_array_equal(p, -1)
+    np.testing.assert_array_equal(g, 0)
+    assert opt.state["t"] == 2
+
+
+@on_each_engine
 def test_shared_gradients_cannot_be_zeroed(backend: str) -> None:
     """One would be zero before the other is read. Also if they come to share memory later."""
     params = [ones(4), ones(4)]
-    opt = fs.SGD(params, lr=1.0, backend=backend)
     memory = ones(6)
-    apart, shared = [memory[:3].copy(), memory[3:].copy()], [memory[:4], memory[2:]]
-    opt = fs.SGD([ones(3), ones(3)], lr=1.0, backend=backend)
-    opt.step(apart, zero_grads=True)
+    shared = [memory[:4], memory[2:]]
     opt = fs.SGD(params, lr=1.0, backend=backend)
     opt.step([ones(4), ones(4)], zero_grads=True)
     for _ in range(2):
@@ -473,6 +485,17 @@ def test_gradients_that_overflow_unscaled(dtype: Any, backend: str) -> None:
     assert opt.step(grads).skipped == ()
     assert opt.step(grads, scale=1 / 64).skipped == ("params[1]",)
     assert opt.step([grads[0], grads[0]], scale=1 / 64).skipped == ()
+
+
+@on_each_engine
+def test_the_factor_that_unscales_may_round_up(backend: str) -> None:
+    """To one with which a float32 overflows that does not with 1 / scale itself."""
+    scale, g = 0.9497749999999999, np.array([3.2319166e38], np.float32)
+    assert float(g[0]) / scale < float(np.finfo(np.float32).max)
+    p = ones(1)
+    opt = fs.SGD(p, lr=1.0, nonfinite="skip", backend=backend)
+    assert opt.step(g, scale=scale).skipped == ("params",)
+    np.testing.assert_array_equal(p, 1)
 
 
 @on_each_engine

@@ -94,6 +94,7 @@ class Runner:
         self.layouts[index] = ffi.new("intptr_t[]", [*g.shape, *g.strides])
         header.data = address(g)
         header.scratch = operand.scratch
+        header.writeable = g.flags.writeable
         header.ndim = g.ndim
         header.layout = self.layouts[index]
         header.below = low - header.data
