@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import re
 from typing import Any
@@ -22,6 +23,8 @@ from cases import (
     ordinary,
 )
 from conftest import COMPILED, ENGINES, ON_CPU
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_bits import assert_same_bits, data
 from test_trajectories import ORACLES, TOLERANCE, assert_agree, problem, walk
 
@@ -127,6 +130,64 @@ def test_many_tensors_at_once(backend: str, threads: int) -> None:
     assert report == expected_report
     for pairs in (zip(found, expected, strict=True), zip(averages, expected_averages, strict=True)):
         assert all(differing_bits(x, y) == 0 for x, y in pairs)
+
+
+SIZE = 9  # of the gradients below, each in a memory of its own of three times as much
+
+
+def gradients_of_a_step() -> st.SearchStrategy[Any]:
+    """Of each gradient how it lies, whether in other memory than before and read-only."""
+    slices = [slice(0, SIZE), slice(0, 3 * SIZE, 3), slice(SIZE - 1, None, -1)]
+    one = st.none() | st.tuples(st.sampled_from(slices), st.booleans(), st.booleans())
+    return st.tuples(one, one, one)
+
+
+@on_each_engine
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            gradients_of_a_step(),
+            st.sampled_from([None, 0.5, math.inf]),
+            st.booleans(),
+            st.sampled_from([0.0, np.nan]),
+        ),
+        min_size=2,
+        max_size=5,
+    )
+)
+def test_steps_in_turn(backend: str, steps: Any) -> None:
+    """What an engine knows of the gradients before never passes for those that come."""
+    rng = np.random.default_rng(3)
+    start = [ordinary(rng, SIZE, dtype) for dtype in (np.float32, np.float64, np.float32)]
+    params, wanted = ([p.copy() for p in start] for _ in range(2))
+    opt = fs.Adam(params, ema=0.5, nonfinite="skip", backend=backend)
+    reference = fs.Adam(wanted, ema=0.5, nonfinite="skip", backend="numpy")
+    memories = [np.zeros(3 * SIZE, p.dtype) for p in start]
+    for kinds, max_norm, zero, stain in steps:
+        grads: list[Any] = []
+        copies: list[Any] = []
+        for k, kind in enumerate(kinds):
+            if kind is None:
+                grads.append(None)
+                copies.append(None)
+                continue
+            lies, moves, locked = kind
+            if moves:
+                memories[k] = np.zeros_like(memories[k])
+            grads.append(memories[k][lies])
+            grads[k][...] = ordinary(rng, SIZE, memories[k].dtype)
+            grads[k][4] += stain
+            copies.append(grads[k].copy())
+            grads[k].flags.writeable = zero or not locked
+        report = opt.step(grads, max_norm=max_norm, zero_grads=zero)
+        expected = reference.step(copies, max_norm=max_norm, zero_grads=zero)
+        assert repr(report) == repr(expected)  # a norm may be NaN
+        for pairs in (zip(params, wanted, strict=True), zip(grads, copies, strict=True)):
+            assert all(differing_bits(x, y) == 0 for x, y in pairs if x is not None)
+    for found, state in zip(opt.state, reference.state, strict=True):
+        assert found["t"] == state["t"]
+        assert all(differing_bits(found[x], state[x]) == 0 for x in ("m", "v", "ema"))
 
 
 # ---- what is asked for, one by one ----
