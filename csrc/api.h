@@ -53,6 +53,7 @@ typedef struct {
     int64_t row;   /* -1: this parameter is skipped, None is expected */
     intptr_t data; /* address of its first element */
     int scratch;   /* the row reads a copy of it, made from this very address */
+    int writeable; /* so Python may put zeros back through the array that it checked */
     int ndim;
     const intptr_t *layout; /* its shape, then its strides in bytes */
     intptr_t below;         /* from `data` to the lowest byte, 0 or negative */

@@ -46,7 +46,7 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         !equal(known->layout, PyArray_DIMS(array), known->ndim) ||
         !equal(known->layout + known->ndim, PyArray_STRIDES(array), known->ndim))
         return 0;
-    if (table->zeroes && !(PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE))
+    if (table->zeroes && !(known->writeable && PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE))
         return 0;
     intptr_t data = (intptr_t)PyArray_DATA(array);
     if (data == known->data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -334,11 +335,18 @@ def test_refusals_change_nothing() -> None:
             opt.step([np.ones(3), np.ones(2)])
         with pytest.raises(RuntimeError, match=r"^load_state_dict inside.*before load_state_dict$"):
             opt.load_state_dict(saved)
+        opt.param_groups[0]["ema"] = 0.5  # an average that must not start from the point ahead
+        with pytest.raises(RuntimeError, match=r"^state_dict inside.*before state_dict$"):
+            opt.state_dict()
+        for copied in (copy.deepcopy, pickle.dumps):
+            with pytest.raises(RuntimeError, match=r"^a copy inside.*before a copy$"):
+                copied(opt)
         with pytest.raises(RuntimeError, match=r"^lookahead inside"), opt.lookahead():
             pytest.fail("entered")
         assert (p == 0.25).all()
     assert (p == 0.5).all()
     assert opt.state[0]["t"] == 1
+    assert (opt.state_dict()["state"][0]["ema"] == 0.5).all()
     opt.load_state_dict(saved)
     opt.step([np.ones(3), np.ones(2)])
     assert (p == -0.25).all()

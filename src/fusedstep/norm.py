@@ -102,8 +102,9 @@ def is_finite(total: Total) -> bool:
 def fits(total: Total, unscale: float, dtype: np.dtype[Any]) -> bool:
     """Whether elements of such sums are finite, and still are once they are unscaled.
 
-    It is their norm that is held against the dtype's range then, to be safe.
+    It is their norm that is held against the dtype's range then, to be safe, and the factor
+    is the one of that dtype, which may be larger.
     """
-    return is_finite(total) and (
-        unscale <= 1 or norm(total) * unscale <= float(np.finfo(dtype).max)
-    )
+    if not is_finite(total) or unscale <= 1:
+        return is_finite(total)
+    return norm(total) * float(dtype.type(unscale)) <= float(np.finfo(dtype).max)

@@ -371,6 +371,8 @@ class Optimizer:
         self._cohorts, self._rules, self._versions = [], {}, []
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._ahead:
+            self._refuse_ahead("a copy")
         if not isinstance(self._place, Host):
             raise TypeError(
                 "this optimizer's state is on a CUDA device, and cannot be copied or pickled with "
@@ -441,9 +443,10 @@ class Optimizer:
         over parameters of the same structure goes on from it with the same bits as this one.
         A schedule is there as its dict; in place of a function of your own as `lr` stands None.
         """
-        self._allocate(
-            self._rules_now()
-        )  # what hyperparameters assigned since the last step call for
+        if self._ahead:
+            self._refuse_ahead("state_dict")
+        # Hyperparameters that were assigned since the last step may call for more.
+        self._allocate(self._rules_now())
         return checkpoint.save(type(self).__name__, self._groups, self._structure, self._parameters)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

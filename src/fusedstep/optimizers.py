@@ -144,8 +144,8 @@ class SGD(Optimizer):
         ValueError
             If a group has momentum=0, so that there is nothing ahead, or nesterov=True.
         RuntimeError
-            From `step`, `load_state_dict` or `lookahead` inside of the block. In either case
-            nothing has been written.
+            From `step`, `state_dict`, `load_state_dict`, `lookahead` or a copy inside of the
+            block, as what they would save stands ahead. In either case nothing has been written.
 
         Notes
         -----

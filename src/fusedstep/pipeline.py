@@ -78,7 +78,7 @@ _asked = lru_cache(maxsize=64, typed=True)(_ask)
 
 def _scale(value: Any) -> float:
     scale = number("scale", value)
-    if not (scale > 0 and 0 < 1 / scale < inf):
+    if not scale > 0:
         raise ValueError(
             f"scale={value!r}; gradients are divided by it, so pass what the loss was multiplied "
             "by, above 0"

@@ -33,7 +33,7 @@ class Runner:
         self.elements = ffi.new("int64_t[]", [0, *accumulate(sizes)])
         self.blocks = ffi.new("int64_t[]", [0, *accumulate(map(norm.blocks, sizes))])
         self.sums = np.zeros((self.blocks[len(active)], norm.SUMS))
-        self.folded = np.zeros_like(self.sums)
+        self.folded = np.zeros(((len(self.sums) + 1) // 2, norm.SUMS))
         self.total = ffi.new("double[]", norm.SUMS)
         sums = ffi.cast("double *", self.sums.ctypes.data)
         for k, (row, c_row) in enumerate(zip(active, self.c_rows, strict=True)):
@@ -94,6 +94,7 @@ class Runner:
         self.layouts[index] = ffi.new("intptr_t[]", [*g.shape, *g.strides])
         header.data = address(g)
         header.scratch = operand.scratch
+        header.writeable = g.flags.writeable
         header.ndim = g.ndim
         header.layout = self.layouts[index]
         header.below = low - header.data
