@@ -8,7 +8,8 @@ the norm. They alternate in one run, on two threads. Every step starts from new 
 written to the same arrays outside of the times. In its turn each takes a step that is not
 timed, so that the caches hold what they can, and then some that are. torch's turn is before
 ours, so that its threads are awake, as in a loop of torch's. With `--loop` there is also a
-matrix product before each step, as in training, and who multiplies has had the cores.
+matrix product before each step, as in training, and who multiplies has had the cores. Between
+NumPy's products torch is left out: nobody has both teams of threads at work.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
+from math import nan
 from time import perf_counter
 from typing import Any
 
@@ -35,8 +37,10 @@ THREADS = 2
 Contestant = tuple[Callable[[], Any], np.ndarray[Any, Any]]
 """A step, and the array that it finds its gradient in."""
 
+Contestants = dict[str, Contestant]
 
-def fused(p: Any, g: Any) -> list[Contestant]:
+
+def fused(p: Any, g: Any) -> Contestants:
     """The step of this package, its C calls alone, and its traffic alone, on the same arrays."""
     optimizer = fs.AdamW(p, lr=LR, weight_decay=WEIGHT_DECAY, ema=EMA, backend="c")
 
@@ -45,10 +49,11 @@ def fused(p: Any, g: Any) -> list[Contestant]:
 
     step()
     calls = bare(c_table(optimizer), zero=True, measured=True)
-    return [(step, g), (calls, g), (limit_of(optimizer, zero=True, measured=True), g)]
+    limit = limit_of(optimizer, zero=True, measured=True)
+    return {"fused": (step, g), "C calls": (calls, g), "limit": (limit, g)}
 
 
-def passes_of_torch(p: Any, g: Any) -> Contestant:
+def passes_of_torch(p: Any, g: Any) -> Contestants:
     import torch
 
     torch.set_num_threads(THREADS)
@@ -65,10 +70,10 @@ def passes_of_torch(p: Any, g: Any) -> Contestant:
             parameter.grad.zero_()
             average.lerp_(parameter, 1 - EMA)
 
-    return step, g
+    return {"torch": (step, g)}
 
 
-def passes_of_numpy(p: Any, g: Any) -> Contestant:
+def passes_of_numpy(p: Any, g: Any) -> Contestants:
     m, v, average, t = np.zeros_like(p), np.zeros_like(p), p.copy(), 0
 
     def step() -> None:
@@ -85,7 +90,7 @@ def passes_of_numpy(p: Any, g: Any) -> Contestant:
         g[...] = 0
         average[...] = EMA * average + (1 - EMA) * p
 
-    return step, g
+    return {"NumPy": (step, g)}
 
 
 def medians(
@@ -118,25 +123,25 @@ def main() -> None:
     fs.set_num_threads(THREADS)
     print(fs.info())
     print("\nthe whole step, AdamW in float32, microseconds, medians")
-    print(f"{'elements':>11} {'fused':>8} {'C calls':>8}", end="")
-    print(f" {'torch':>8} {'NumPy':>8} {'limit':>8}", end="")
+    names = ["torch", "fused", "C calls", "limit", "NumPy"]
+    print(f"{'elements':>11}", *(f"{name:>8}" for name in names), end="")
     print("  torch/fused  NumPy/fused  fused/limit  calls/limit  GB/s")
     for n, calls, turns in CASES:
         rng = np.random.default_rng(0)
         p = rng.standard_normal(n, np.float32)
         new = SCALE * rng.standard_normal(n, np.float32)
-        contestants = [
-            passes_of_torch(p.copy(), new.copy()),
-            *fused(p.copy(), new.copy()),
-            passes_of_numpy(p.copy(), new.copy()),
-        ]
+        contestants = {
+            **(passes_of_torch(p.copy(), new.copy()) if options.loop != "numpy" else {}),
+            **fused(p.copy(), new.copy()),
+            **passes_of_numpy(p.copy(), new.copy()),
+        }
         turns = max(5, int(turns * options.rounds))
-        torch, step, bare_calls, limit, numpy = medians(contestants, before, new, calls, turns)
-        print(f"{n:>11} {step:8.0f} {bare_calls:8.0f}", end="")
-        print(f" {torch:8.0f} {numpy:8.0f} {limit:8.0f}", end="")
+        found = medians(list(contestants.values()), before, new, calls, turns)
+        times = dict.fromkeys(names, nan) | dict(zip(contestants, found, strict=True))
+        torch, step, bare_calls, limit, numpy = times.values()
+        print(f"{n:>11}", *(f"{time:8.0f}" for time in times.values()), end="")
         print(f"  {torch / step:11.2f}  {numpy / step:11.2f}  {step / limit:11.2f}", end="")
-        print(f"  {bare_calls / limit:11.2f}", end="")
-        print(f"  {BYTES * n / step / 1e3:4.0f}")
+        print(f"  {bare_calls / limit:11.2f}  {BYTES * n / step / 1e3:4.0f}")
 
 
 if __name__ == "__main__":
