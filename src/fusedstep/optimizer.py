@@ -209,6 +209,10 @@ class Optimizer:
         return t
 
     def _step_as_asked(self, grads: list[Any], asked: Asked) -> Report:
+        """A step that is asked for more than its rule, or has to look out for NaN.
+
+        All that may raise comes before anything is written.
+        """
         zero = asked.zero_grads
         if (taken := self._plan.take(grads, 0, zero)) < len(grads):
             self._look_at(grads, taken, zero)
