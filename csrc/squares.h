@@ -11,6 +11,9 @@
 
 enum { SMALL, MIDDLE, LARGE };
 
+/* Which of them a dtype has; the others stay 0. */
+enum { FIRST_f32 = MIDDLE, LAST_f32 = MIDDLE, FIRST_f64 = SMALL, LAST_f64 = LARGE };
+
 static ALWAYS_INLINE void add_square_f32(double sums[FS_SUMS][LANES], int lane, real_f32 g) {
     sums[MIDDLE][lane] += (double)g * (double)g;
 }
