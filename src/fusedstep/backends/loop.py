@@ -24,13 +24,13 @@ from numba.extending import intrinsic
 from fusedstep import norm, threads
 from fusedstep.arrays import Array, Operand, Written, address
 from fusedstep.backends import sums
+from fusedstep.backends.cpu import EMA, READ, STATES, SUMS, G, P
 from fusedstep.backends.crew import crew
 from fusedstep.coefficients import Values
-from fusedstep.plan import MOST_STATES, Careful, Job, Row
+from fusedstep.plan import Careful, Job, Row
 
-# The columns of `fs_row` in csrc/api.h, which the kernels read.
-P, G, STATES, EMA, SUMS = 0, 1, 2, 2 + MOST_STATES, 3 + MOST_STATES
-N, JOB, COLUMNS = 4 + MOST_STATES, 5 + MOST_STATES, 6 + MOST_STATES
+# The columns of a row behind those that kernels read.
+N, JOB, COLUMNS = READ, READ + 1, READ + 2
 
 WORTH_SHARING = 4_000_000
 """Elements of a step; below, waking a helper gained nothing between matrix products."""

@@ -15,8 +15,9 @@ from numba import config
 
 from fusedstep.arrays import Written
 from fusedstep.backends import formulas, generate
+from fusedstep.backends.cpu import EMA, READ, STATES, G, P
 from fusedstep.coefficients import Values
-from fusedstep.plan import MOST_STATES, Job, Row
+from fusedstep.plan import Job, Row
 
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("NUMBA_DISABLE_JIT is set, so Numba compiles nothing; unset it")
@@ -85,12 +86,11 @@ def text(job: Job) -> str:
     """The module of a job's kernel."""
     rule, gradient = formulas.formula(job.rule), formulas.gradient()
     names = formulas.scalars(job.rule)
-    # The columns of a row in csrc/api.h: p, g, each place for a state array, the average.
-    columns = {"p": 0, "g": 1}
-    columns |= {f"s{k}": 2 + k for k, letter in enumerate(job.rule.letters) if letter}
+    columns = {"p": P, "g": G}
+    columns |= {f"s{k}": STATES + k for k, letter in enumerate(job.rule.letters) if letter}
     p, g, *states = (f"{array}[i]" for array in columns)
     if job.rule.averaged:
-        columns["ema"] = 2 + MOST_STATES
+        columns["ema"] = EMA
     around = " ".join([MODULE, *columns])
     functions = generate.functions(formulas.roots(job.rule), "compiled", {}, around)
     arguments = [p, f"{functions.names[gradient]}({p}, {g}, h)", *states]
@@ -103,7 +103,7 @@ def text(job: Job) -> str:
         dtype=job.dtype.name,
         names=names,
         functions=functions.text,
-        columns=3 + MOST_STATES,
+        columns=READ,
         count=len(names),
         scalars=", ".join(f"real(scalars[{k}])" for k in range(len(names))),
         arrays="\n".join(

@@ -9,10 +9,7 @@ import numpy as np
 
 from fusedstep import norm
 from fusedstep.backends import generate
-from fusedstep.plan import MOST_STATES
-
-# The columns of a row that are read here, as loop.py has them.
-G, SUMS = 1, 3 + MOST_STATES
+from fusedstep.backends.cpu import READ, SUMS, G
 
 MODULE = '''\
 """The kernel that sums the squares of each block of a {dtype} gradient.
@@ -78,7 +75,7 @@ def kernel(dtype: np.dtype[Any]) -> Any:
     text = MODULE.format(
         dtype=dtype.name,
         digest=generate.digest("cpu.py"),
-        columns=1 + SUMS,
+        columns=READ,
         sums=norm.SUMS,
         lanes=norm.LANES,
         block=norm.BLOCK,
