@@ -33,8 +33,10 @@ typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const v
 typedef struct {
     fs_kernel kernel;
     fs_kernel squares;   /* sums the squares of g into the row's sums; begins with a block */
-    const void *scalars; /* fs_scalars, for the kernels of this library */
-    int64_t itemsize;    /* of p, in bytes */
+    const double *wide;  /* scalars, for the kernels of this library an fs_scalars */
+    void *scalars;       /* those rounded to the dtype of p, which the kernels read: room for them */
+    int64_t nscalars;
+    int64_t itemsize; /* of p, in bytes */
 } fs_job;
 
 /* How fast a table's steps go with helpers and without: see team.c, which alone
@@ -67,6 +69,7 @@ typedef struct {
  * which ascend, and highs[i] is the farthest end of those up to i. */
 typedef struct {
     const fs_job *jobs;
+    int64_t njobs;
     fs_row *rows;
     int64_t nrows;
     const int64_t *elements, *blocks; /* before each row, and at the end of all */

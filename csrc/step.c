@@ -3,9 +3,9 @@
  * total work, cut into chunks that fit the cache and may span or divide tensors,
  * taken from an atomic counter by however many threads turn up.
  */
+#include "rounding.h"
 #include "team.h"
 
-#include <fenv.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -56,20 +56,17 @@ static void run_chunk(const work *w, int64_t from, int64_t to) {
     }
 }
 
-/* Every thread of the team runs this until no chunk is left. The caller may have
- * set another rounding or flush subnormals; the contract does neither. */
+/* Every thread of the team runs this until no chunk is left. */
 static void run_chunks(void *arg) {
     work *w = arg;
-    fenv_t environment;
-    fegetenv(&environment);
-    fesetenv(FE_DFL_ENV);
+    rounding callers = rounding_begin();
     for (;;) {
         int64_t from = atomic_fetch_add_explicit(&w->next, w->chunk, memory_order_relaxed);
         if (from >= w->total)
             break;
         run_chunk(w, from, from + w->chunk < w->total ? from + w->chunk : w->total);
     }
-    fesetenv(&environment);
+    rounding_end(callers);
 }
 
 static void share(work w, int64_t least, int64_t most, int threads, fs_pace *pace, int soon) {
@@ -90,8 +87,8 @@ static int worth(const fs_table *table, int64_t elements, int threads) {
  * cache line, so that no vector of a long run straddles two. Any two chunks that
  * meet at `at` agree on it. */
 static int64_t cut(const fs_row *row, int64_t at, int64_t itemsize) {
-    if (at <= 0)
-        return 0;
+    if (at <= 0 || at >= row->n)
+        return at;
     uintptr_t past = ((uintptr_t)row->p + (uintptr_t)(at * itemsize)) % LINE;
     at += past ? (int64_t)(LINE - past) / itemsize : 0;
     return at < row->n ? at : row->n;
@@ -115,19 +112,31 @@ static void step_row(const fs_table *table, const fs_row *row, int64_t begin, in
     const fs_job *job = table->jobs + row->job;
     void (*run)(const fs_job *, const fs_row *, int64_t, int64_t) =
         table->zeroes ? run_kernel_and_zero : run_kernel;
-    int64_t first = cut(row, 1, job->itemsize);
     begin = cut(row, begin, job->itemsize);
     end = cut(row, end, job->itemsize);
     if (begin == 0 && end > LONG) {
-        run(job, row, 0, first);
-        begin = first;
+        begin = cut(row, 1, job->itemsize);
+        run(job, row, 0, begin);
     }
     if (begin < end)
         run(job, row, begin, end);
 }
 
+/* The scalars of all jobs, each rounded once to the dtype in which its kernels compute. */
+static void round_scalars(const fs_table *table) {
+    rounding callers = rounding_begin();
+    for (const fs_job *job = table->jobs; job < table->jobs + table->njobs; job++)
+        if (job->itemsize == sizeof(float))
+            for (int64_t k = 0; k < job->nscalars; k++)
+                ((float *)job->scalars)[k] = (float)job->wide[k];
+        else
+            memcpy(job->scalars, job->wide, (size_t)job->nscalars * sizeof(double));
+    rounding_end(callers);
+}
+
 void fs_step(fs_table *table, int threads, int zeroes) {
     table->zeroes = zeroes;
+    round_scalars(table);
     work w = {.table = table, .starts = table->elements, .run = step_row};
     share(w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->pace, 0);
 }

@@ -4,9 +4,10 @@ Everything that depends on hyperparameters and t alone is computed here, once pe
 in Python's float64; the engines round each scalar once to the compute dtype. Nothing else
 in the package does arithmetic on hyperparameters, and no kernel calls `pow`.
 
-Each optimizer has two pure functions of its hyperparameters h: `..._rule`, which names
-the update rule, its state arrays and its variant, and `..._scalars`, which also takes t,
-counted from 1, and returns the members of `Scalars` that the rule reads, by name.
+Each optimizer has three pure functions of its hyperparameters h. `..._rule` names the update
+rule, its state arrays and its variant. `..._constants` and `..._scalars` return, by name, the
+members of `Scalars` that the rule reads: those that neither t nor the learning rate changes,
+and the others, at the step t, counted from 1.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class Rule(NamedTuple):
 
 Values: TypeAlias = dict[str, float]
 
+Given: TypeAlias = tuple[Values, Values]
+"""All scalars of a step: the constants, the same dict as long as they are the same, and the
+others."""
+
 
 class Scalars(NamedTuple):
     """What a rule needs besides the arrays: the members of csrc/scalars.h, as they are unset."""
@@ -70,17 +75,23 @@ class Scalars(NamedTuple):
     rest_ema: float = 1.0
 
 
-def gradient_scalars(h: Hyperparameters) -> Values:
-    """Of what is done to the gradient before any rule, and to the parameter after it.
-
-    What a step is asked for besides, by `step_scalars`, is off.
-    """
+def gradient_constants(h: Hyperparameters) -> Values:
+    """Of what h says is done to the gradient before any rule."""
     return {
-        **NOTHING_ASKED,
         "sign": -1.0 if h["maximize"] else 1.0,
         "l2": h["weight_decay"],
         "l1": h["l1"],
     }
+
+
+def average_constants(ema: float) -> Values:
+    """Of the moving average of the parameter."""
+    return {"ema": ema, "rest_ema": 1 - ema}
+
+
+def no_constants(h: Hyperparameters) -> Values:
+    """Of a rule whose scalars may all change."""
+    return {}
 
 
 def step_scalars(scale: float, clip: float, max_value: float) -> Values:
@@ -89,11 +100,7 @@ def step_scalars(scale: float, clip: float, max_value: float) -> Values:
 
 
 NOTHING_ASKED = step_scalars(1.0, 1.0, inf)
-
-
-def average_scalars(ema: float) -> Values:
-    """Of the moving average of the parameter."""
-    return {"ema": ema, "rest_ema": 1 - ema}
+"""Those of a step that is asked for nothing."""
 
 
 def momentum_rates(h: Hyperparameters, d: float = 1.0) -> tuple[float, float]:
@@ -109,26 +116,25 @@ def sgd_rule(h: Hyperparameters) -> Rule:
     return Rule("nesterov" if h["nesterov"] else "momentum", ("b",))
 
 
+def sgd_constants(h: Hyperparameters) -> Values:
+    return {**gradient_constants(h), "momentum": h["momentum"]}
+
+
 def sgd_scalars(h: Hyperparameters, t: int) -> Values:
     gain, lr = momentum_rates(h, 1 - h["dampening"] if t > 1 else 1.0)
-    return {
-        **gradient_scalars(h),
-        "lr": lr,
-        "momentum": h["momentum"],
-        "gain": gain,
-    }
+    return {**NOTHING_ASKED, "lr": lr, "gain": gain}
 
 
 def adagrad_rule(h: Hyperparameters) -> Rule:
     return Rule("adagrad", ("s",), h["eps_inside_sqrt"])
 
 
+def adagrad_constants(h: Hyperparameters) -> Values:
+    return {**gradient_constants(h), "eps": h["eps"]}
+
+
 def adagrad_scalars(h: Hyperparameters, t: int) -> Values:
-    return {
-        **gradient_scalars(h),
-        "lr": h["lr"] / (1 + (t - 1) * h["lr_decay"]),
-        "eps": h["eps"],
-    }
+    return {**NOTHING_ASKED, "lr": h["lr"] / (1 + (t - 1) * h["lr_decay"])}
 
 
 def rmsprop_rule(h: Hyperparameters) -> Rule:
@@ -137,21 +143,34 @@ def rmsprop_rule(h: Hyperparameters) -> Rule:
     return Rule("rmsprop", ("v", a, b), h["eps_inside_sqrt"])
 
 
-def rmsprop_scalars(h: Hyperparameters, t: int) -> Values:
-    gain, lr = momentum_rates(h)
+def rmsprop_constants(h: Hyperparameters) -> Values:
     return {
-        **gradient_scalars(h),
-        "lr": lr,
+        **gradient_constants(h),
         "momentum": h["momentum"],
-        "gain": gain,
         "rho": h["alpha"],
         "rest": 1 - h["alpha"],
         "eps": h["eps"],
     }
 
 
+def rmsprop_scalars(h: Hyperparameters, t: int) -> Values:
+    gain, lr = momentum_rates(h)
+    return {**NOTHING_ASKED, "lr": lr, "gain": gain}
+
+
 def adam_rule(h: Hyperparameters, name: str = "adam") -> Rule:
     return Rule(name, ("m", "v", "x" if h["amsgrad"] else None), h["eps_inside_sqrt"])
+
+
+def adam_constants(h: Hyperparameters) -> Values:
+    beta1, beta2 = h["betas"]
+    return {
+        **gradient_constants(h),
+        "beta1": beta1,
+        "rest1": 1 - beta1,
+        "beta2": beta2,
+        "rest2": 1 - beta2,
+    }
 
 
 def adam_scalars(h: Hyperparameters, t: int) -> Values:
@@ -164,26 +183,19 @@ def adam_scalars(h: Hyperparameters, t: int) -> Values:
     eps = h["eps"]
     if h["eps_uncorrected"]:
         eps *= r2 if h["eps_inside_sqrt"] else r
-    return {
-        **gradient_scalars(h),
-        "lr": h["lr"] / correction1,
-        "beta1": beta1,
-        "rest1": 1 - beta1,
-        "beta2": beta2,
-        "rest2": 1 - beta2,
-        "r": r,
-        "r2": r2,
-        "eps": eps,
-    }
+    return {**NOTHING_ASKED, "lr": h["lr"] / correction1, "r": r, "r2": r2, "eps": eps}
 
 
 def adamw_rule(h: Hyperparameters) -> Rule:
     return adam_rule(h, "adamw")
 
 
+def adamw_constants(h: Hyperparameters) -> Values:
+    return {**adam_constants(h), "l2": 0.0}
+
+
 def adamw_scalars(h: Hyperparameters, t: int) -> Values:
     rate = h["lr"] if h["decay_scale"] == "lr" else h["lr"] / h["initial_lr"]
     values = adam_scalars(h, t)
-    values["l2"] = 0.0
     values["decay"] = 1 - rate * h["weight_decay"]
     return values

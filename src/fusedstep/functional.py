@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from fusedstep import coefficients
 from fusedstep.arrays import Array, Written, check_like, check_parameter, check_state
-from fusedstep.coefficients import Rule, Values
+from fusedstep.coefficients import Given, Rule
 from fusedstep.dispatch import choose
 from fusedstep.hyperparameters import EACH, Checks, check, non_negative, whole
 from fusedstep.plan import Job, Plan, Row
@@ -62,7 +62,8 @@ def sgd(
     )
     _check_momentum(h["momentum"], b)
     rule = coefficients.sgd_rule(h)
-    _step(backend, rule, coefficients.sgd_scalars(h, _check_t(t)), p, g, {"b": b})
+    given = coefficients.sgd_constants(h), coefficients.sgd_scalars(h, _check_t(t))
+    _step(backend, rule, given, p, g, {"b": b})
 
 
 def adagrad(
@@ -100,7 +101,8 @@ def adagrad(
         }
     )
     rule = coefficients.adagrad_rule(h)
-    _step(backend, rule, coefficients.adagrad_scalars(h, _check_t(t)), p, g, {"s": s})
+    given = coefficients.adagrad_constants(h), coefficients.adagrad_scalars(h, _check_t(t))
+    _step(backend, rule, given, p, g, {"s": s})
 
 
 def rmsprop(
@@ -146,8 +148,8 @@ def rmsprop(
     )
     _check_momentum(h["momentum"], b)
     rule = coefficients.rmsprop_rule(h)
-    scalars = coefficients.rmsprop_scalars(h, _check_t(t))
-    _step(backend, rule, scalars, p, g, {"v": v, "a": a, "b": b})
+    given = coefficients.rmsprop_constants(h), coefficients.rmsprop_scalars(h, _check_t(t))
+    _step(backend, rule, given, p, g, {"v": v, "a": a, "b": b})
 
 
 def adam(
@@ -192,8 +194,8 @@ def adam(
         }
     )
     rule = coefficients.adam_rule(h)
-    scalars = coefficients.adam_scalars(h, _check_t(t))
-    _step(backend, rule, scalars, p, g, {"m": m, "v": v, "x": x})
+    given = coefficients.adam_constants(h), coefficients.adam_scalars(h, _check_t(t))
+    _step(backend, rule, given, p, g, {"m": m, "v": v, "x": x})
 
 
 def adamw(
@@ -244,8 +246,8 @@ def adamw(
         }
     )
     rule = coefficients.adamw_rule(h)
-    scalars = coefficients.adamw_scalars(h, _check_t(t))
-    _step(backend, rule, scalars, p, g, {"m": m, "v": v, "x": x})
+    given = coefficients.adamw_constants(h), coefficients.adamw_scalars(h, _check_t(t))
+    _step(backend, rule, given, p, g, {"m": m, "v": v, "x": x})
 
 
 def _check(values: dict[str, Any]) -> dict[str, Any]:
@@ -271,9 +273,7 @@ CHECKS = Checks({**EACH, "lr": _rate_now})
 """As an optimizer's, but for the learning rate of one step."""
 
 
-def _step(
-    backend: str, rule: Rule, scalars: Values, p: Any, g: Any, states: dict[str, Any]
-) -> None:
+def _step(backend: str, rule: Rule, given: Given, p: Any, g: Any, states: dict[str, Any]) -> None:
     table, place = choose(backend, [("p", p)])
     p = place.see(p, "p")
     check_parameter(p, "p")
@@ -292,7 +292,7 @@ def _step(
     plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule, present, place)], written)
     plan.set_gradient(0, g)
     plan.fetch_gradients()
-    plan.run([scalars])
+    plan.run([given])
 
 
 def _check_t(t: Any) -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fusedstep.arrays import Written
-from fusedstep.coefficients import Rule, Scalars, Values
+from fusedstep.coefficients import Given, Rule, Scalars
 from fusedstep.parameters import Cohort, Parameter
 from fusedstep.places import Place
 from fusedstep.plan import Job, Plan, Row, Table
+
+PLAIN = Scalars()._asdict()
+"""All of a step of plain SGD but for its rate."""
 
 
 class Lookahead:
@@ -46,10 +49,12 @@ class Lookahead:
         for p, kept in zip(self.arrays, self.kept, strict=True):
             self.place.copy(kept, p)
 
-    def go(self, values: Sequence[Values]) -> None:
-        """Move every parameter; `values` are the scalars of the cohorts' steps that come."""
+    def go(self, scalars: Sequence[Given]) -> None:
+        """Move every parameter; `scalars` are those of the cohorts' steps that come."""
         self.plan.fetch_gradients()
-        self.plan.run([Scalars(lr=v["lr"] * v["momentum"])._asdict() for v in values])
+        self.plan.run(
+            [(PLAIN, {"lr": values["lr"] * constants["momentum"]}) for constants, values in scalars]
+        )
 
     def back(self) -> None:
         """Put every parameter back to the bits that it had."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from fusedstep import checkpoint, norm
 from fusedstep.arrays import Array, Written, check_like
 from fusedstep.coefficients import (
+    Given,
     Hyperparameters,
     Rule,
     Values,
-    average_scalars,
+    average_constants,
+    no_constants,
     step_scalars,
 )
 from fusedstep.dispatch import choose
@@ -53,6 +55,7 @@ class Optimizer:
     """
 
     _rule: ClassVar[staticmethod[[Hyperparameters], Rule]]
+    _constants: ClassVar[staticmethod[[Hyperparameters], Values]] = staticmethod(no_constants)
     _scalars: ClassVar[staticmethod[[Hyperparameters, int], Values]]
 
     _letters: ClassVar[Sequence[str]]
@@ -192,11 +195,11 @@ class Optimizer:
             self._lay_out(flat, asked.zero_grads)
         if asked is not NOTHING or self._nonfinite != "propagate":
             return self._step_as_asked(flat, asked)
-        plan, values = self._plan, self._values()
-        if (taken := plan.take_and_run(flat, values)) < len(flat):
+        plan, scalars = self._plan, self._scalars_of(self._cohorts)
+        if (taken := plan.take_and_run(flat, scalars)) < len(flat):
             self._look_at(flat, taken, False)
             self._plan.fetch_gradients()
-            self._plan.run(values if self._plan is plan else self._values())
+            self._plan.run(scalars if self._plan is plan else self._scalars_of(self._cohorts))
         return Report(None, 1.0, (), self._count())
 
     def _count(self, steps: int = 1) -> int:
@@ -221,7 +224,7 @@ class Optimizer:
         if asked.scale != 1:
             for cohort in self._cohorts:
                 check_scale(asked.scale, cohort.dtype)
-        plan, values = self._plan, self._values()
+        plan, scalars = self._plan, self._scalars_of(self._cohorts)
         plan.fetch_gradients()
         grad_norm, clip = None, 1.0
         if asked.max_norm is not None or self._nonfinite != "propagate":
@@ -234,9 +237,9 @@ class Optimizer:
                 if doubtful and (unfit := [*plan.unfit(1 / asked.scale)]):
                     return self._refuse(grads, zero, unfit, grad_norm)
         step = step_scalars(asked.scale, clip, asked.max_value)
-        for each in values:
-            each.update(step)
-        plan.run(values, zero)
+        for _, values in scalars:
+            values.update(step)
+        plan.run(scalars, zero)
         return Report(grad_norm, clip, (), self._count())
 
     def _refuse(
@@ -269,16 +272,21 @@ class Optimizer:
             ).refuse_overlaps()
             plan.unshared_at = plan.table.moves
 
-    def _values(self, cohorts: list[Cohort] | None = None) -> list[Values]:
-        """The scalars of the step that comes, for each cohort; those laid out if None."""
-        values = []
-        for cohort in self._cohorts if cohorts is None else cohorts:
+    def _scalars_of(self, cohorts: Iterable[Cohort]) -> list[Given]:
+        """The scalars of the step that comes, for each cohort, which has been settled."""
+        scalars = []
+        for cohort in cohorts:
             group, t = cohort.group, cohort.t + 1
             h = group.at(t) if group.scheduled else group.hyperparameters
-            values.append(self._scalars(h, t))
-            if h["ema"] is not None:
-                values[-1].update(average_scalars(h["ema"]))
-        return values
+            scalars.append((cohort.constants, self._scalars(h, t)))
+        return scalars
+
+    def _settle(self, cohorts: Iterable[Cohort]) -> None:
+        """Compute anew what stays from step to step."""
+        for cohort in cohorts:
+            h = cohort.group.hyperparameters
+            average = {} if h["ema"] is None else average_constants(h["ema"])
+            cohort.constants = {**self._constants(h), **average}
 
     def _look_at(self, grads: list[Any], at: int, zero: bool) -> None:
         """Check the gradient at `at`, and each further one that differs from what was before."""
@@ -293,6 +301,7 @@ class Optimizer:
         """Whether the hyperparameters call for the same rules as before: new scalars will do."""
         if self._rules != self._rules_now():
             return False
+        self._settle(self._cohorts)
         self._versions = versions
         return True
 
@@ -335,6 +344,7 @@ class Optimizer:
         plan = Plan(self._table, jobs, rows, self._memory())
         for index, g in present:
             plan.set_gradient(index, g)
+        self._settle(active)
         self._plan, self._cohorts, self._versions = plan, list(active), versions
         self._rules = rules
 

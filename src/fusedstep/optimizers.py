@@ -85,6 +85,7 @@ class SGD(Optimizer):
     """
 
     _rule = staticmethod(coefficients.sgd_rule)
+    _constants = staticmethod(coefficients.sgd_constants)
     _scalars = staticmethod(coefficients.sgd_scalars)
     _letters = "b"
 
@@ -186,11 +187,12 @@ class SGD(Optimizer):
             self._allocate(self._rules_now())
             self._way = Lookahead(self._table, self._parameters, self._place, self._cohorts)
         way = self._way
-        values = self._values(way.cohorts)
+        self._settle(way.cohorts)
+        scalars = self._scalars_of(way.cohorts)
         way.keep()
         self._ahead = True
         try:
-            way.go(values)
+            way.go(scalars)
             yield
         finally:
             way.back()
@@ -251,6 +253,7 @@ class Adagrad(Optimizer):
     """
 
     _rule = staticmethod(coefficients.adagrad_rule)
+    _constants = staticmethod(coefficients.adagrad_constants)
     _scalars = staticmethod(coefficients.adagrad_scalars)
     _letters = "s"
 
@@ -348,6 +351,7 @@ class RMSprop(Optimizer):
     """
 
     _rule = staticmethod(coefficients.rmsprop_rule)
+    _constants = staticmethod(coefficients.rmsprop_constants)
     _scalars = staticmethod(coefficients.rmsprop_scalars)
     _letters = "vab"
 
@@ -450,6 +454,7 @@ class Adam(Optimizer):
     """
 
     _rule = staticmethod(coefficients.adam_rule)
+    _constants = staticmethod(coefficients.adam_constants)
     _scalars = staticmethod(coefficients.adam_scalars)
     _letters = "mvx"
 
@@ -560,6 +565,7 @@ class AdamW(Optimizer):
     """
 
     _rule = staticmethod(coefficients.adamw_rule)
+    _constants = staticmethod(coefficients.adamw_constants)
     _scalars = staticmethod(coefficients.adamw_scalars)
     _letters = "mvx"
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusedstep.arrays import Array, Walk, check_parameter
-from fusedstep.coefficients import Rule
+from fusedstep.coefficients import Rule, Values
 from fusedstep.hyperparameters import Group
 from fusedstep.places import Place
 from fusedstep.plan import Row
@@ -22,6 +22,7 @@ class Cohort:
         self.group = group
         self.dtype = dtype
         self.t = t
+        self.constants: Values = {}
 
 
 class Parameter:

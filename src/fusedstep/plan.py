@@ -9,7 +9,7 @@ import numpy as np
 
 from fusedstep import norm
 from fusedstep.arrays import Array, Operand, Walk, Written, address
-from fusedstep.coefficients import Rule, Values
+from fusedstep.coefficients import Given, Rule
 from fusedstep.places import Place
 
 MOST_STATES = 8
@@ -72,10 +72,10 @@ class Table(Protocol):
     def squares(self) -> norm.Total:
         """Sum the squares of all gradients, which leaves those of the blocks in `sums`."""
 
-    def run(self, scalars: Sequence[Values], zero: bool) -> None:
+    def run(self, scalars: Sequence[Given], zero: bool) -> None:
         """One step, with the scalars of each job. `zero` leaves zeros in the gradients' place."""
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
         """`take` from the first on, and `run` if that took all, without zeros."""
 
 
@@ -99,13 +99,13 @@ class Careful:
                 return index
         return len(grads)
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
         taken = self.take(grads, 0, False)
         if taken == len(grads):
             self.run(scalars, False)
         return taken
 
-    def run(self, scalars: Sequence[Values], zero: bool) -> None:
+    def run(self, scalars: Sequence[Given], zero: bool) -> None:
         raise NotImplementedError
 
 
@@ -138,7 +138,7 @@ class Plan:
             self.gradient_scratch[index] = operand
         self.table.set_gradient(index, g, operand)
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
         """See `Table.take_and_run`."""
         if not self.scratch and not self.gradient_scratch:
             return self.table.take_and_run(grads, scalars)
@@ -153,7 +153,7 @@ class Plan:
         for operand in self.gradient_scratch.values():
             operand.fetch()
 
-    def run(self, scalars: Sequence[Values], zero: bool = False) -> None:
+    def run(self, scalars: Sequence[Given], zero: bool = False) -> None:
         for operand in self.scratch:
             operand.fetch()
         self.table.run(scalars, zero)

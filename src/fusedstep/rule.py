@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from fusedstep.coefficients import (
+    NOTHING_ASKED,
     Hyperparameters,
     Rule,
     Values,
-    average_scalars,
-    gradient_scalars,
-    step_scalars,
+    average_constants,
+    gradient_constants,
 )
 from fusedstep.hyperparameters import (
     EACH,
@@ -56,7 +56,7 @@ RANGES: dict[str, Check] = {
 }
 """What names that mean the same in every rule must be; others may be any finite number."""
 
-RESERVED = {*step_scalars(1.0, 1.0, 1.0), *average_scalars(0.0), "sign"}
+RESERVED = {*NOTHING_ASKED, *average_constants(0.0), "sign"}
 """Members of h that what stands around a rule reads, and `prepare` has no say in."""
 
 TAKEN = (
@@ -243,7 +243,7 @@ class _Scalars:
 
     def __call__(self, h: Hyperparameters, t: int) -> Values:
         prepared = self.run_prepare(h, t)
-        values = gradient_scalars({**h, **prepared})
+        values = {**NOTHING_ASKED, **gradient_constants({**h, **prepared})}
         if "weight_decay" in self.own:
             values["l2"] = 0.0
         for name in self.direct:

@@ -10,7 +10,7 @@ from typing import Any
 from fusedstep._engine import ffi, lib
 from fusedstep.arrays import Written
 from fusedstep.backends.runner import Runner, find_kernel
-from fusedstep.coefficients import Scalars, Values
+from fusedstep.coefficients import Given, Scalars, Values
 from fusedstep.plan import Job, Row
 from fusedstep.structure import quoted
 
@@ -21,10 +21,12 @@ _selections = 0
 class Table(Runner):
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
         super().__init__(jobs, rows, written)
-        self.scalars = ffi.new("fs_scalars[]", len(jobs))
-        for index, c_job in enumerate(self.c_jobs):
-            self.scalars[index] = Scalars()
-            c_job.scalars = self.scalars + index
+        self.constants: list[Values | None] = [None] * len(jobs)
+        self.scalars = []
+        for index in range(len(jobs)):
+            self.bind(index, ffi.NULL, len(Scalars._fields))
+            self.write(index, Scalars())
+            self.scalars.append(ffi.cast("fs_scalars *", self.wide[index]))
         self.find_kernels()
 
     def find_kernels(self) -> None:
@@ -32,11 +34,14 @@ class Table(Runner):
         for job, c_job in zip(self.jobs, self.c_jobs, strict=True):
             c_job.kernel, c_job.squares = find_kernels(job, _selections)
 
-    def prepare(self, scalars: Sequence[Values]) -> None:
+    def prepare(self, scalars: Sequence[Given]) -> None:
         if self.selections != _selections:
             self.find_kernels()
-        for index, values in enumerate(scalars):
-            self.scalars[index] = values
+        for index, (constants, values) in enumerate(scalars):
+            if constants is not self.constants[index]:
+                self.constants[index] = constants
+                self.scalars[index][0] = constants
+            self.scalars[index][0] = values
 
 
 @cache

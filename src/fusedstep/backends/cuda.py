@@ -19,7 +19,7 @@ from fusedstep import norm
 from fusedstep.arrays import Array, Operand, Written, address, extent
 from fusedstep.backends import device, formulas, kernels
 from fusedstep.backends.device import Device
-from fusedstep.coefficients import Values
+from fusedstep.coefficients import Given
 from fusedstep.interface import glance, library, owner
 from fusedstep.plan import Job, Row
 
@@ -40,8 +40,9 @@ class Launch:
         self.tiles = tiles
         self.addresses = addresses
 
-    def run(self, stream: int, values: Values, zero: bool) -> None:
-        arguments = (*self.addresses, zero, *self.pick(values))
+    def run(self, stream: int, given: Given, zero: bool) -> None:
+        constants, values = given
+        arguments = (*self.addresses, zero, *self.pick({**constants, **values}))
         self.kernel.launch(self.tiles, device.THREADS, stream, arguments)
 
 
@@ -209,7 +210,7 @@ class Table:
             self.sums = self.device.read(self.sums_on_device)
         return norm.total(self.sums)
 
-    def run(self, scalars: Sequence[Values], zero: bool) -> None:
+    def run(self, scalars: Sequence[Given], zero: bool) -> None:
         if not self.launches:
             return
         with self.device.current():
@@ -238,7 +239,7 @@ class Table:
         self.turn = (self.turn + 1) % RING
         self.stale = False
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
         taken = self.take(grads, 0, False)
         if taken == len(grads):
             self.run(scalars, False)

@@ -26,7 +26,7 @@ from fusedstep.arrays import Array, Operand, Written, address
 from fusedstep.backends import sums
 from fusedstep.backends.cpu import EMA, READ, STATES, SUMS, G, P
 from fusedstep.backends.crew import crew
-from fusedstep.coefficients import Values
+from fusedstep.coefficients import Given
 from fusedstep.plan import Careful, Job, Row
 
 # The columns of a row behind those that kernels read.
@@ -70,16 +70,17 @@ class Runner(Careful):
                 self.table[place, EMA] = address(row.ema.flat)
 
     def bind(self, index: int, kernel: int, scalars: int) -> None:
-        """Give a job the kernel at an address, which reads that many float64 scalars."""
-        self.buffers[index] = np.zeros(scalars)
+        """Give a job the kernel at an address, which reads that many scalars of its dtype."""
+        self.buffers[index] = np.zeros(scalars, self.dtypes[index])
         self.kernels[index] = kernel
         self.scalars[index] = address(self.buffers[index])
 
     def write(self, index: int, scalars: Sequence[float]) -> None:
         """Put the scalars of such a job in their place."""
-        self.buffers[index][:] = scalars
+        with np.errstate(over="ignore"):
+            self.buffers[index][:] = scalars
 
-    def prepare(self, scalars: Sequence[Values]) -> None:
+    def prepare(self, scalars: Sequence[Given]) -> None:
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
@@ -92,7 +93,7 @@ class Runner(Careful):
         self._share(self.blocks, norm.BLOCK, kernels, np.zeros_like(self.sizes))
         return norm.total(self.sums)
 
-    def run(self, scalars: Sequence[Values], zero: bool) -> None:
+    def run(self, scalars: Sequence[Given], zero: bool) -> None:
         self.prepare(scalars)
         self._share(self.elements, 1, self.kernels, self.sizes if zero else 0 * self.sizes)
 

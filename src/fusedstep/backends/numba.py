@@ -16,7 +16,7 @@ from numba import config
 from fusedstep.arrays import Written
 from fusedstep.backends import formulas, generate
 from fusedstep.backends.cpu import EMA, READ, STATES, G, P
-from fusedstep.coefficients import Values
+from fusedstep.coefficients import Given
 from fusedstep.plan import Job, Row
 
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
@@ -36,7 +36,7 @@ It is made of fusedstep.backends.cpu {digest}.
 from collections import namedtuple
 from math import sqrt
 
-from numba import carray, float64, int64
+from numba import carray, int64
 from numba import {dtype} as real
 
 from fusedstep.backends.cpu import compiled, kernel, pointer
@@ -49,7 +49,7 @@ Scalars = namedtuple("Scalars", {names})
 @kernel
 def run(row, begin, end, scalars):
     row = carray(pointer(row), {columns}, int64)
-    scalars = carray(pointer(scalars), {count}, float64)
+    scalars = carray(pointer(scalars), {count}, real)
     h = Scalars({scalars})
     n = end - begin
 {arrays}
@@ -67,9 +67,9 @@ class Table(Runner):
             self.pick.append(itemgetter(*names))
             self.bind(index, kernel(job).address, len(names))
 
-    def prepare(self, scalars: Sequence[Values]) -> None:
-        for index, values in enumerate(scalars):
-            self.write(index, self.pick[index](values))
+    def prepare(self, scalars: Sequence[Given]) -> None:
+        for index, (constants, values) in enumerate(scalars):
+            self.write(index, self.pick[index]({**constants, **values}))
 
 
 @cache
@@ -105,7 +105,7 @@ def text(job: Job) -> str:
         functions=functions.text,
         columns=READ,
         count=len(names),
-        scalars=", ".join(f"real(scalars[{k}])" for k in range(len(names))),
+        scalars=", ".join(f"scalars[{k}]" for k in range(len(names))),
         arrays="\n".join(
             f"    {array} = carray(pointer(row[{k}] + begin * {job.dtype.itemsize}), n, real)"
             for array, k in columns.items()

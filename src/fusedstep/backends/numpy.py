@@ -11,7 +11,7 @@ import numpy as np
 from fusedstep import norm, reference
 from fusedstep.arrays import Array, Operand, Written
 from fusedstep.backends.evaluate import evaluate
-from fusedstep.coefficients import Values
+from fusedstep.coefficients import Given
 from fusedstep.plan import Careful, Job, Row
 
 
@@ -32,11 +32,17 @@ class Table(Careful):
             self.sums = np.concatenate([np.zeros((0, norm.SUMS)), *sums])
             return norm.total(self.sums)
 
-    def run(self, scalars: Sequence[Values], zero: bool) -> None:
+    def run(self, scalars: Sequence[Given], zero: bool) -> None:
         with np.errstate(all="ignore"):
             narrowed = [
-                SimpleNamespace(**{name: job.dtype.type(value) for name, value in values.items()})
-                for job, values in zip(self.jobs, scalars, strict=True)
+                SimpleNamespace(
+                    **{
+                        name: job.dtype.type(value)
+                        for each in given
+                        for name, value in each.items()
+                    }
+                )
+                for job, given in zip(self.jobs, scalars, strict=True)
             ]
             for row, operand in zip(self.rows, self.operands, strict=True):
                 if row is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from fusedstep import norm, threads
 from fusedstep._engine import ffi, lib
 from fusedstep.arrays import Array, Operand, Written, address, extent
-from fusedstep.coefficients import Values
+from fusedstep.coefficients import Given
 from fusedstep.plan import Job, Row
 
 
@@ -49,7 +49,8 @@ class Runner:
         for job, c_job in zip(jobs, self.c_jobs, strict=True):
             c_job.itemsize = job.dtype.itemsize
             c_job.squares = find_kernel("squares", job.dtype)
-        self.buffers: list[Any] = [None] * len(jobs)
+        self.wide: list[Any] = [None] * len(jobs)
+        self.rounded: list[Any] = [None] * len(jobs)
         places = count()
         for index, place in enumerate(rows):
             self.headers[index].row = -1 if place is None else next(places)
@@ -59,6 +60,7 @@ class Runner:
             "fs_table *",
             {
                 "jobs": self.c_jobs,
+                "njobs": len(jobs),
                 "rows": self.c_rows,
                 "nrows": len(active),
                 "elements": self.elements,
@@ -72,19 +74,22 @@ class Runner:
             },
         )
 
-    def prepare(self, scalars: Sequence[Values]) -> None:
+    def prepare(self, scalars: Sequence[Given]) -> None:
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
-    def bind(self, index: int, address: int, scalars: int) -> None:
-        """Give a job the kernel at `address`, which reads that many float64 scalars."""
-        self.buffers[index] = ffi.new("double[]", scalars)
-        self.c_jobs[index].kernel = ffi.cast("fs_kernel", address)
-        self.c_jobs[index].scalars = self.buffers[index]
+    def bind(self, index: int, kernel: Any, scalars: int) -> None:
+        """Give a job its kernel, and room for that many scalars: in `wide`, as float64."""
+        self.wide[index] = ffi.new("double[]", scalars)
+        self.rounded[index] = ffi.new("double[]", scalars)
+        c_job = self.c_jobs[index]
+        c_job.kernel = ffi.cast("fs_kernel", kernel)
+        c_job.wide, c_job.scalars = self.wide[index], self.rounded[index]
+        c_job.nscalars = scalars
 
     def write(self, index: int, scalars: Sequence[float]) -> None:
-        """Put the scalars of such a job in their place."""
-        self.buffers[index][0 : len(scalars)] = scalars
+        """Put the scalars of a job in their place."""
+        self.wide[index][0 : len(scalars)] = scalars
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         low, high = extent(g)
@@ -115,11 +120,11 @@ class Runner:
         lib.fs_squares(self.table, threads.get_num_threads(), self.total)
         return tuple(self.total)
 
-    def run(self, scalars: Sequence[Values], zero: bool) -> None:
+    def run(self, scalars: Sequence[Given], zero: bool) -> None:
         self.prepare(scalars)
         lib.fs_step(self.table, threads.get_num_threads(), zero)
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Values]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
         self.prepare(scalars)
         return int(lib.fs_take_and_step(self.table, id(grads), threads.get_num_threads()))
 
