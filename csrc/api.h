@@ -50,18 +50,18 @@ typedef struct {
 } fs_pace;
 
 /* What is known of a parameter's gradient: how the array was laid out that Python
- * checked last, and where in its row it goes. */
+ * checked last, and where in its row it goes. A cache line. */
 typedef struct {
-    int64_t row;   /* -1: this parameter is skipped, None is expected */
-    intptr_t data; /* address of its first element */
-    int scratch;   /* the row reads a copy of it, made from this very address */
-    int writeable; /* so Python may put zeros back through the array that it checked */
-    int ndim;
-    const intptr_t *layout; /* its shape, then its strides in bytes */
-    intptr_t below;         /* from `data` to the lowest byte, 0 or negative */
-    int64_t bytes;          /* from the lowest byte to past the highest */
-    int64_t itemsize;
-    uintptr_t dtype, type; /* its dtype object and its type */
+    int64_t row;      /* -1: this parameter is skipped, None is expected */
+    intptr_t data;    /* address of its first element */
+    intptr_t *layout; /* its shape, then its strides in bytes */
+    intptr_t below;   /* from `data` to the lowest byte, 0 or negative */
+    int64_t bytes;    /* from the lowest byte to past the highest */
+    uintptr_t dtype;  /* its dtype object */
+    int32_t ndim;
+    int8_t itemsize;
+    int8_t scratch;   /* the row reads a copy of it, made from this very address */
+    int8_t writeable; /* so Python may put zeros back through the array that it checked */
 } fs_header;
 
 /* One step of everything: rows, how much there is before each and in all, a header
@@ -78,6 +78,7 @@ typedef struct {
     int64_t moves;                    /* how often a gradient was found at another address */
     fs_header *headers;
     int64_t nheaders;
+    uintptr_t ndarray; /* the type of the gradients */
     const intptr_t *lows, *highs;
     int64_t nranges;
     fs_pace pace, squares_pace;

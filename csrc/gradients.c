@@ -39,7 +39,7 @@ static int equal(const intptr_t *known, const npy_intp *found, int n) {
 static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (known->row < 0)
         return item == Py_None;
-    if ((uintptr_t)Py_TYPE(item) != known->type)
+    if ((uintptr_t)Py_TYPE(item) != table->ndarray)
         return 0;
     PyArrayObject *array = (PyArrayObject *)item;
     if ((uintptr_t)PyArray_DESCR(array) != known->dtype || PyArray_NDIM(array) != known->ndim ||

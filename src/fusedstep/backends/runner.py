@@ -28,7 +28,6 @@ class Runner:
         self.c_jobs = ffi.new("fs_job[]", len(jobs))
         self.c_rows = ffi.new("fs_row[]", len(active))
         self.headers = ffi.new("fs_header[]", len(rows))
-        self.layouts: list[Any] = [None] * len(rows)
         sizes = [row.p.flat.size for row in active]
         self.elements = ffi.new("int64_t[]", [0, *accumulate(sizes)])
         self.blocks = ffi.new("int64_t[]", [0, *accumulate(map(norm.blocks, sizes))])
@@ -51,9 +50,15 @@ class Runner:
             c_job.squares = find_kernel("squares", job.dtype)
         self.wide: list[Any] = [None] * len(jobs)
         self.rounded: list[Any] = [None] * len(jobs)
-        places = count()
-        for index, place in enumerate(rows):
-            self.headers[index].row = -1 if place is None else next(places)
+        self.layouts = ffi.new("intptr_t[]", 2 * sum(len(row.walk.shape) for row in active))
+        places, at = count(), 0
+        for header, entry in zip(self.headers, rows, strict=True):
+            header.row = -1
+            if entry is not None:
+                header.row = next(places)
+                header.ndim = len(entry.walk.shape)
+                header.layout = self.layouts + at
+                at += 2 * header.ndim
         self.lows = ffi.new("intptr_t[]", written.lows)
         self.highs = ffi.new("intptr_t[]", written.highs)
         self.table = ffi.new(
@@ -68,6 +73,7 @@ class Runner:
                 "folded": ffi.cast("double *", self.folded.ctypes.data),
                 "headers": self.headers,
                 "nheaders": len(rows),
+                "ndarray": id(np.ndarray),
                 "lows": self.lows,
                 "highs": self.highs,
                 "nranges": len(written.lows),
@@ -96,18 +102,15 @@ class Runner:
         header = self.headers[index]
         self.table.moves += 1
         self.c_rows[header.row].g = ffi.from_buffer(operand.flat)
-        self.layouts[index] = ffi.new("intptr_t[]", [*g.shape, *g.strides])
+        header.layout[0 : 2 * g.ndim] = [*g.shape, *g.strides]
         header.data = address(g)
         header.scratch = operand.scratch
         header.writeable = g.flags.writeable
-        header.ndim = g.ndim
-        header.layout = self.layouts[index]
         header.below = low - header.data
         header.bytes = high - low
         header.itemsize = g.itemsize
         # NumPy's own dtype object, not one that is equal to it and may be gone tomorrow.
         header.dtype = id(np.dtype(g.dtype.type))
-        header.type = id(np.ndarray)
 
     @property
     def moves(self) -> int:
