@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, cast
 
 from fusedstep import checkpoint, norm
+from fusedstep.arena import OWN, Arena
 from fusedstep.arrays import Array, Written, check_like
 from fusedstep.coefficients import (
     Hyperparameters,
@@ -16,6 +17,7 @@ from fusedstep.coefficients import (
 )
 from fusedstep.dispatch import choose
 from fusedstep.hyperparameters import CHECKS, Checks, Group, Rate
+from fusedstep.members import Member, Stretch, enroll, stretches
 from fusedstep.parameters import Cohort, Parameter, State, read_groups
 from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
 from fusedstep.places import Host, Place
@@ -65,11 +67,19 @@ class Optimizer:
     _ahead = False
     """Whether the parameters stand elsewhere for now, see `SGD.lookahead`."""
 
+    _arena: Arena | None = None
+    """What holds the parameters and gradients, if they are in one."""
+
     _table: type[Table]
     _place: Place
 
+    # What a step goes over: the parameters, or stretches of an arena with its gradients of them.
+    _tensors: Sequence[Parameter | Stretch]
+    _gradients: list[Any]
+
     # What knows addresses. It is made at the first step after `_forget_layout`.
     _plan: Plan
+    _near: Plan | None
     _written: Written | None
     _cohorts: list[Cohort]
     _rules: dict[int, Rule]
@@ -80,37 +90,53 @@ class Optimizer:
     ) -> None:
         self._backend = backend
         self._nonfinite = check_policy(nonfinite)
-        self._structure, divided = read_groups(params)
-        leaves = [array for _, arrays, _ in divided for array in arrays]
-        names = [f"params{path}" for path in self._structure.paths]
-        self._table, self._place = choose(
-            backend, list(zip(names, leaves, strict=True)), self._compiled
-        )
-        paths = iter(self._structure.paths)
-        self._groups: list[Group] = []
-        self._parameters: list[Parameter] = []
-        self._forget_layout()
-        for name, arrays, own in divided:
+        if isinstance(params, Arena):
+            self._arena = params
+            self._structure, divided = params._read()
+        else:
+            self._structure, divided = read_groups(params)
+        for name, _, own in divided:
             surplus = [key for key in own if key not in hyperparameters]
             if surplus:
                 raise KeyError(
                     f"{name}the unknown hyperparameter {quoted(surplus)}; "
                     f"{type(self).__name__} has {quoted([*hyperparameters])}"
                 )
-            group = Group(arrays, {**hyperparameters, **own}, name, self._checks)
-            self._groups.append(group)
-            for array, path in zip(arrays, paths, strict=False):
-                self._parameters.append(Parameter(path, array, group, self._place))
+        self._enroll([(name, arrays, {**hyperparameters, **own}) for name, arrays, own in divided])
         if not self._parameters:
             raise ValueError("params is empty; pass at least one array")
         self._memory().refuse_overlaps()
         self._allocate(self._rules_now())
 
+    def _enroll(self, divided: Sequence[tuple[str, list[Any], dict[str, Any]]]) -> None:
+        """Take up the groups, each with its name, arrays and hyperparameters."""
+        arrays = [array for _, members, _ in divided for array in members]
+        named = [
+            (f"params{path}", p) for path, p in zip(self._structure.paths, arrays, strict=True)
+        ]
+        self._table, self._place = choose(self._backend, named, self._compiled)
+        self._groups: list[Group] = []
+        self._parameters: list[Parameter] = []
+        for name, members, hyperparameters in divided:
+            group = Group(members, hyperparameters, name, self._checks)
+            self._groups.append(group)
+            here = slice(len(self._parameters), len(self._parameters) + len(members))
+            paths = self._structure.paths[here]
+            if self._arena is None:
+                for path, array in zip(paths, members, strict=True):
+                    self._parameters.append(Parameter(path, array, group, self._place))
+            else:
+                store = self._arena._store
+                self._place = store.place  # which may know another library's stream
+                placed = [*zip(paths, members, store.slots[here], strict=True)]
+                self._parameters += enroll(store, group, placed)
+        self._forget_layout()
+
     # ---- the step ----
 
     def step(
         self,
-        grads: Any,
+        grads: Any = OWN,
         *,
         scale: float = NOTHING.scale,
         max_norm: float | None = None,
@@ -134,7 +160,8 @@ class Optimizer:
             a sequence, a mapping with the same keys for a mapping; for groups a sequence
             with one such structure a group. Each has its parameter's shape and dtype, in any
             layout, and is only read, but for `zero_grads`. None in a gradient's place skips
-            that parameter: its state and its t stay as they are.
+            that parameter: its state and its t stay as they are. An optimizer over an arena
+            steps all of `arena.grads`, which need not be passed, see `fusedstep.Arena`.
         scale
             What the loss was multiplied by, above 0: gradients are divided by it.
         max_norm
@@ -186,7 +213,10 @@ class Optimizer:
         given = scale is not NOTHING.scale or max_norm is not None or max_value is not None
         if given or zero_grads is not False:
             asked = ask(scale, max_norm, max_value, zero_grads)
-        flat = self._structure.flatten(grads, "grads")
+        if grads is OWN or self._arena is not None:
+            flat = self._own(grads)
+        else:
+            flat = self._structure.flatten(grads, "grads")
         versions = [group.version for group in self._groups]
         if versions != self._versions and not self._keeps_rules(versions):
             self._lay_out(flat, asked.zero_grads)
@@ -198,6 +228,16 @@ class Optimizer:
             self._plan.fetch_gradients()
             self._plan.run(values if self._plan is plan else self._values())
         return Report(None, 1.0, (), self._count())
+
+    def _own(self, grads: Any) -> list[Any]:
+        """The gradients of the arena, which is what `grads` has to be if it is there."""
+        if self._arena is None:
+            raise TypeError(
+                "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
+                "gradients, in the structure of the parameters"
+            )
+        self._arena._refuse_others(grads)
+        return self._gradients
 
     def _count(self, steps: int = 1) -> int:
         """Count the steps that were taken, and return those of the parameter with most."""
@@ -231,13 +271,38 @@ class Optimizer:
                 clip = clip_factor(grad_norm, asked.max_norm)
             if self._nonfinite != "propagate":
                 doubtful = not norm.is_finite(total) or asked.scale < 1
-                if doubtful and (unfit := [*plan.unfit(1 / asked.scale)]):
+                if doubtful and (unfit := self._unfit(1 / asked.scale)):
                     return self._refuse(grads, zero, unfit, grad_norm)
         step = step_scalars(asked.scale, clip, asked.max_value)
         for each in values:
             each.update(step)
         plan.run(values, zero)
         return Report(grad_norm, clip, (), self._count())
+
+    def _unfit(self, unscale: float) -> list[int]:
+        """Of `plan.unfit` the parameters."""
+        unfit = [*self._plan.unfit(unscale)]
+        if self._arena is None or not unfit:
+            return unfit
+        if self._near is None:
+            self._near = self._look_closely(self._arena)
+        self._near.squares()
+        return [*self._near.unfit(unscale)]
+
+    def _look_closely(self, arena: Arena) -> Plan:
+        """The plan that these parameters would have without the arena."""
+        at = {cohort: index for index, cohort in enumerate(self._cohorts)}
+        jobs = [Job(self._rules[id(cohort.group)], cohort.dtype) for cohort in self._cohorts]
+        rows = [
+            parameter.row_of(self._rules[id(parameter.cohort.group)])
+            for parameter in self._parameters
+        ]
+        for parameter, row in zip(self._parameters, rows, strict=True):
+            row.job = at[parameter.cohort]
+        plan = Plan(self._table, jobs, rows, self._memory())
+        for index, g in enumerate(arena._store.g):
+            plan.set_gradient(index, g)
+        return plan
 
     def _refuse(
         self, grads: list[Any], zero: bool, unfit: list[int], grad_norm: float | None
@@ -252,9 +317,9 @@ class Optimizer:
                 "or pass nonfinite='skip' to the optimizer to leave such steps out"
             )
         if zero:
-            for parameter, g in zip(self._parameters, grads, strict=True):
+            for tensor, g in zip(self._tensors, grads, strict=True):
                 if g is not None:
-                    self._place.clear(self._place.see(g, f"grads{parameter.path}"))
+                    self._place.clear(self._place.see(g, f"grads{tensor.path}"))
         return Report(grad_norm, 1.0, tuple(f"params{path}" for path in paths), self._count(0))
 
     def _refuse_shared(self, grads: list[Any]) -> None:
@@ -263,9 +328,9 @@ class Optimizer:
         if plan.unshared_at != plan.table.moves:
             Written(
                 (name, self._place.see(g, name))
-                for parameter, g in zip(self._parameters, grads, strict=True)
+                for tensor, g in zip(self._tensors, grads, strict=True)
                 if g is not None
-                for name in [f"grads{parameter.path}"]
+                for name in [f"grads{tensor.path}"]
             ).refuse_overlaps()
             plan.unshared_at = plan.table.moves
 
@@ -306,7 +371,7 @@ class Optimizer:
         return rule if h["ema"] is None else rule._replace(averaged=True)
 
     def _lay_out(self, grads: list[Any], zero: bool) -> None:
-        """One row for each parameter with a gradient, one job for each cohort of them."""
+        """One row for each tensor with a gradient, one job for each cohort of them."""
         versions = [group.version for group in self._groups]
         rules = self._rules_now()
         if rules != self._rules:
@@ -320,15 +385,15 @@ class Optimizer:
         cohorts: dict[Any, Cohort] = {}
         active: dict[Cohort, int] = {}
         rows: list[Row | None] = []
-        for parameter, g in zip(self._parameters, grads, strict=True):
-            old = parameter.cohort
+        for tensor, g in zip(self._tensors, grads, strict=True):
+            old = tensor.cohort
             key = id(old.group), old.dtype, old.t, g is None
             cohort = cohorts.setdefault(key, Cohort(old.group, old.dtype, old.t))
-            parameter.cohort = cohort
+            tensor.cohort = cohort
             if g is None:
                 rows.append(None)
             else:
-                row = parameter.row_of(rules[id(cohort.group)])
+                row = tensor.row_of(rules[id(cohort.group)])
                 row.job = active.setdefault(cohort, len(active))
                 rows.append(row)
         jobs = [Job(rules[id(cohort.group)], cohort.dtype) for cohort in active]
@@ -336,13 +401,13 @@ class Optimizer:
         for index, g in present:
             plan.set_gradient(index, g)
         self._plan, self._cohorts, self._versions = plan, list(active), versions
-        self._rules = rules
+        self._rules, self._near = rules, None
 
     def _check_gradient(self, index: int, g: Any, zero: bool) -> Array:
-        parameter = self._parameters[index]
-        name = f"grads{parameter.path}"
+        tensor = self._tensors[index]
+        name = f"grads{tensor.path}"
         seen: Array = self._place.see(g, name)
-        check_like(seen, parameter.p, name)
+        check_like(seen, tensor.p, name)
         if zero and not seen.flags.writeable:
             raise ValueError(f"{name} is read-only, and zero_grads=True writes to it; pass a copy")
         self._memory().refuse(seen, name)
@@ -358,9 +423,9 @@ class Optimizer:
         """All that a step may write."""
         if self._written is None:
             self._written = Written(
-                (f"{kind}{parameter.path}", array)
-                for parameter in self._parameters
-                for kind, array in [("params", parameter.p), *parameter.states.items()]
+                (f"{kind}{tensor.path}", array)
+                for tensor in self._tensors
+                for kind, array in [("params", tensor.p), *tensor.states.items()]
             )
         return self._written
 
@@ -371,8 +436,12 @@ class Optimizer:
         )
 
     def _forget_layout(self) -> None:
-        self._written = None
+        self._written = self._near = None
         self._cohorts, self._rules, self._versions = [], {}, []
+        self._tensors, self._gradients = self._parameters, []
+        if self._arena is not None:
+            self._tensors = stretched = stretches(cast("list[Member]", self._parameters))
+            self._gradients = [self._place.show(stretch.g) for stretch in stretched]
 
     def __getstate__(self) -> dict[str, Any]:
         if self._ahead:
@@ -382,13 +451,41 @@ class Optimizer:
                 "this optimizer's state is on a CUDA device, and cannot be copied or pickled with "
                 "it; load its state_dict() into another optimizer"
             )
-        kept = ("_backend", "_nonfinite", "_structure", "_groups", "_parameters")
-        return {name: self.__dict__[name] for name in kept}
+        kept = ["_backend", "_nonfinite"]
+        kept += ["_structure", "_groups", "_parameters"] if self._arena is None else ["_arena"]
+        state = {name: self.__dict__[name] for name in kept}
+        if self._arena is not None:  # whose copy has views of its own
+            state["hyperparameters"] = [group.hyperparameters for group in self._groups]
+            state["states"] = [{**State(parameter)} for parameter in self._parameters]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_arena" in state:
+            self._go_on_in_a_copy(**state)
+            return
         self.__dict__.update(state)
         named = [(f"params{parameter.path}", parameter.array) for parameter in self._parameters]
         self._table, self._place = choose(self._backend, named, self._compiled)
+        self._forget_layout()
+
+    def _go_on_in_a_copy(
+        self,
+        hyperparameters: Sequence[dict[str, Any]],
+        states: Sequence[Mapping[str, Any]],
+        **state: Any,
+    ) -> None:
+        """Take up the arena in `state`, and what an optimizer had come to over its original."""
+        self.__dict__.update(state)
+        assert self._arena is not None
+        self._structure, divided = self._arena._read()
+        self._enroll(
+            [
+                (name, arrays, values)
+                for (name, arrays, _), values in zip(divided, hyperparameters, strict=True)
+            ]
+        )
+        for parameter, one in zip(self._parameters, states, strict=True):
+            parameter.restore(one)
         self._forget_layout()
 
     def __copy__(self) -> NoReturn:
@@ -398,6 +495,11 @@ class Optimizer:
         )
 
     # ---- hyperparameters and state ----
+
+    @property
+    def arena(self) -> Arena | None:
+        """The arena of the parameters and gradients, None where they are not in one."""
+        return self._arena
 
     @property
     def param_groups(self) -> tuple[Group, ...]:
