@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,17 +26,32 @@ class Own:
 OWN = Own()
 
 
-class Buffer(NamedTuple):
-    """All parameters of one dtype, and their gradients: flat, and in the same order."""
+class Kept:
+    """What has attributes that stay, but may be assigned themselves, as `kept.name += x` does."""
 
-    p: Any
-    g: Any
+    __slots__ = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        _keep(self, name, value, "an arena's buffer")
+        known = getattr(self, name, value)
+        if known is not value:
+            raise AttributeError(replaced(name, known))
+        super().__setattr__(name, value)
 
 
-class Arena:
+class Buffer(Kept):
+    """All parameters of one dtype, and their gradients: flat, and in the same order."""
+
+    __slots__ = ("g", "p")
+
+    def __init__(self, p: Any, g: Any) -> None:
+        self.p = p
+        self.g = g
+
+    def __repr__(self) -> str:
+        return f"Buffer(p={self.p!r}, g={self.g!r})"
+
+
+class Arena(Kept):
     """Parameters, and their gradients, in one contiguous buffer for each dtype.
 
     An optimizer over an arena steps each buffer as one tensor, so that many small parameters
@@ -117,6 +132,12 @@ class Arena:
 old memory, without what is assigned; write into it: `grads['b'][...] = value`
     """
 
+    __slots__ = ("_store", "_views", "buffers", "grads", "params")
+
+    params: Any
+    grads: Any
+    buffers: Mapping[str, Buffer]
+
     def __init__(self, params: Any) -> None:
         structure, divided = read_groups(params)
         given = [array for _, arrays, _ in divided for array in arrays]
@@ -142,26 +163,11 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
         show = store.place.show
         self._store = store
         self._views = [show(p) for p in store.p]
-        self._params = hold(store.structure, "params", iter(self._views))
-        self._grads = hold(store.structure, "grads", map(show, store.g))
-        self._buffers = MappingProxyType(
+        self.params = hold(store.structure, "params", iter(self._views))
+        self.grads = hold(store.structure, "grads", map(show, store.g))
+        self.buffers = MappingProxyType(
             {dtype.name: Buffer(*map(show, flat)) for dtype, flat in store.flats.items()}
         )
-
-    @property
-    def params(self) -> Any:
-        """The parameters, as views in the structure that they came in."""
-        return self._params
-
-    @property
-    def grads(self) -> Any:
-        """Their gradients, likewise."""
-        return self._grads
-
-    @property
-    def buffers(self) -> Mapping[str, Buffer]:
-        """By the name of each dtype what the views are views of."""
-        return self._buffers
 
     def _read(self) -> tuple[Structure, list[tuple[str, list[Any], dict[str, Any]]]]:
         """What `read_groups` says of other parameters."""
@@ -173,7 +179,7 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
 
     def _refuse_others(self, grads: Any) -> None:
         """No gradients but those in the arena, which may stand in a container of the user's."""
-        if grads is OWN or grads is self._grads:
+        if grads is OWN or grads is self.grads:
             return
         store = self._store
         flat = store.structure.flatten(grads, "grads")
@@ -185,26 +191,12 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
                     f"`arena.grads`, so write into that: `arena.{name}[...] = value`"
                 )
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            super().__setattr__(name, value)
-        else:
-            _keep(self, name, value, "an arena")
+    def __getstate__(self) -> Store:
+        return self._store
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"store": self._store}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._take_up(state["store"])
+    def __setstate__(self, store: Store) -> None:
+        self._take_up(store)
 
     def __repr__(self) -> str:
-        elements = ", ".join(f"{flat.p.size} {name}" for name, flat in self._buffers.items())
+        elements = ", ".join(f"{flat.p.size} {name}" for name, flat in self.buffers.items())
         return f"<arena of {len(self._views)} parameters: {elements}>"
-
-
-def _keep(holder: Any, name: str, value: Any, what: str) -> None:
-    """Let an attribute be assigned what it is, as Python does at the end of `holder.name += x`."""
-    if not hasattr(holder, name):
-        raise AttributeError(f"{what} has no {name!r} to set")
-    if getattr(holder, name) is not value:
-        raise AttributeError(replaced(name, getattr(holder, name)))

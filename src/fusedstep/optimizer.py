@@ -31,7 +31,8 @@ class Optimizer:
     Parameters are a NumPy array, or a sequence or mapping of arrays, nested at will, or a
     sequence of groups as torch has them: mappings with `"params"` and the hyperparameters
     in which that group differs. They are float32 or float64 of any layout, and change in
-    place. State is of a parameter's dtype and shape and starts at t = 0.
+    place. State is of a parameter's dtype and shape and starts at t = 0. Many small ones are
+    best put in a `fusedstep.Arena`, which then stands for them and for their gradients.
 
     Parameters may also live on a CUDA device, all on the same: arrays of Numba or CuPy,
     tensors of torch (`p.detach()`), whatever has `__cuda_array_interface__`. Gradients and
@@ -95,6 +96,8 @@ class Optimizer:
             self._structure, divided = params._read()
         else:
             self._structure, divided = read_groups(params)
+        leaves = [array for _, arrays, _ in divided for array in arrays]
+        self._table, self._place = choose(backend, self._named(leaves), self._compiled)
         for name, _, own in divided:
             surplus = [key for key in own if key not in hyperparameters]
             if surplus:
@@ -108,13 +111,13 @@ class Optimizer:
         self._memory().refuse_overlaps()
         self._allocate(self._rules_now())
 
+    def _named(self, arrays: Sequence[Any]) -> list[tuple[str, Any]]:
+        """The parameters as errors call them."""
+        paths = self._structure.paths
+        return [(f"params{path}", array) for path, array in zip(paths, arrays, strict=True)]
+
     def _enroll(self, divided: Sequence[tuple[str, list[Any], dict[str, Any]]]) -> None:
         """Take up the groups, each with its name, arrays and hyperparameters."""
-        arrays = [array for _, members, _ in divided for array in members]
-        named = [
-            (f"params{path}", p) for path, p in zip(self._structure.paths, arrays, strict=True)
-        ]
-        self._table, self._place = choose(self._backend, named, self._compiled)
         self._groups: list[Group] = []
         self._parameters: list[Parameter] = []
         for name, members, hyperparameters in divided:
@@ -464,7 +467,7 @@ class Optimizer:
             self._go_on_in_a_copy(**state)
             return
         self.__dict__.update(state)
-        named = [(f"params{parameter.path}", parameter.array) for parameter in self._parameters]
+        named = self._named([parameter.array for parameter in self._parameters])
         self._table, self._place = choose(self._backend, named, self._compiled)
         self._forget_layout()
 
@@ -478,12 +481,10 @@ class Optimizer:
         self.__dict__.update(state)
         assert self._arena is not None
         self._structure, divided = self._arena._read()
-        self._enroll(
-            [
-                (name, arrays, values)
-                for (name, arrays, _), values in zip(divided, hyperparameters, strict=True)
-            ]
-        )
+        leaves = [array for _, arrays, _ in divided for array in arrays]
+        self._table, self._place = choose(self._backend, self._named(leaves), self._compiled)
+        own = zip(divided, hyperparameters, strict=True)
+        self._enroll([(name, arrays, values) for (name, arrays, _), values in own])
         for parameter, one in zip(self._parameters, states, strict=True):
             parameter.restore(one)
         self._forget_layout()
