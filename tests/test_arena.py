@@ -224,6 +224,7 @@ STRUCTURES: dict[str, tuple[Callable[[], Any], Any]] = {
         ["a", {"w": "a"}],
     ),
     "called params": (lambda: {"params": ones(2)}, {"params": "a"}),
+    "empty array": (lambda: ones(0), "a"),
     "with nothing in it": (lambda: [ones(2), [], {}], ["a", [], {}]),
 }
 
