@@ -549,6 +549,8 @@ def test_attributes_cannot_be_replaced() -> None:
     for name in ("params", "grads"):
         with pytest.raises(AttributeError, match=re.escape(f"`{name}['w'][...] = value`")):
             setattr(arena, name, {"w": ones(2)})
+        with pytest.raises(AttributeError, match="cannot be deleted"):
+            delattr(arena, name)
     with pytest.raises(AttributeError, match="state"):
         arena.state = 1
     with pytest.raises(AttributeError, match=re.escape("`g[...] = value`")):

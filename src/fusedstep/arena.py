@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from fusedstep.arrays import Walk, Written, check_values, lies_as
+from fusedstep.arrays import Walk, Written, check_values
 from fusedstep.dispatch import place_of
 from fusedstep.parameters import read_groups
 from fusedstep.store import Store
-from fusedstep.structure import Structure, describe, is_array
 from fusedstep.views import hold, replaced
 
 
@@ -36,6 +35,9 @@ class Kept:
         if known is not value:
             raise AttributeError(replaced(name, known))
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{name!r} cannot be deleted")
 
 
 class Buffer(Kept):
@@ -132,7 +134,7 @@ class Arena(Kept):
 old memory, without what is assigned; write into it: `grads['b'][...] = value`
     """
 
-    __slots__ = ("_store", "_views", "buffers", "grads", "params")
+    __slots__ = ("_store", "buffers", "grads", "params")
 
     params: Any
     grads: Any
@@ -162,34 +164,11 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
     def _take_up(self, store: Store) -> None:
         show = store.place.show
         self._store = store
-        self._views = [show(p) for p in store.p]
-        self.params = hold(store.structure, "params", iter(self._views))
+        self.params = hold(store.structure, "params", iter(store.views))
         self.grads = hold(store.structure, "grads", map(show, store.g))
         self.buffers = MappingProxyType(
             {dtype.name: Buffer(*map(show, flat)) for dtype, flat in store.flats.items()}
         )
-
-    def _read(self) -> tuple[Structure, list[tuple[str, list[Any], dict[str, Any]]]]:
-        """What `read_groups` says of other parameters."""
-        views = iter(self._views)
-        return self._store.structure, [
-            (name, [next(views) for _ in range(count)], own)
-            for name, count, own in self._store.groups
-        ]
-
-    def _refuse_others(self, grads: Any) -> None:
-        """No gradients but those in the arena, which may stand in a container of the user's."""
-        if grads is OWN or grads is self.grads:
-            return
-        store = self._store
-        flat = store.structure.flatten(grads, "grads")
-        for path, g, own in zip(store.structure.paths, flat, store.g, strict=True):
-            name = f"grads{path}"
-            if g is not own and not (is_array(g) and lies_as(store.place.see(g, name), own)):
-                raise ValueError(
-                    f"{name} is {describe(g)} and not the arena's view; its optimizer steps all of "
-                    f"`arena.grads`, so write into that: `arena.{name}[...] = value`"
-                )
 
     def __getstate__(self) -> Store:
         return self._store
@@ -199,4 +178,4 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
 
     def __repr__(self) -> str:
         elements = ", ".join(f"{flat.p.size} {name}" for name, flat in self.buffers.items())
-        return f"<arena of {len(self._views)} parameters: {elements}>"
+        return f"<arena of {len(self._store.views)} parameters: {elements}>"

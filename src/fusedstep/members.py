@@ -90,14 +90,19 @@ class Stretch:
         return Row(self.p, rule, self.states, self.segment.place)
 
 
-def enroll(store: Store, group: Group, placed: Sequence[tuple[str, Any, Slot]]) -> list[Member]:
-    """The members of one group, of the path, array and slot of each."""
+def enroll(
+    store: Store, group: Group, named: Sequence[tuple[str, Any]], slots: Sequence[Slot]
+) -> list[Member]:
+    """The members of one group, by the path, array and slot of each."""
     spans: dict[np.dtype[Any], tuple[int, int]] = {}
-    for _, _, slot in placed:
+    for slot in slots:
         start, _ = spans.get(slot.dtype, (slot.start, 0))
         spans[slot.dtype] = start, slot.stop
     segments = {dtype: Segment(store, dtype, *span) for dtype, span in spans.items()}
-    return [Member(path, array, group, slot, segments[slot.dtype]) for path, array, slot in placed]
+    return [
+        Member(path, array, group, slot, segments[slot.dtype])
+        for (path, array), slot in zip(named, slots, strict=True)
+    ]
 
 
 def stretches(members: Sequence[Member]) -> list[Stretch]:

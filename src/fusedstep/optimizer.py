@@ -93,7 +93,7 @@ class Optimizer:
         self._nonfinite = check_policy(nonfinite)
         if isinstance(params, Arena):
             self._arena = params
-            self._structure, divided = params._read()
+            self._structure, divided = params._store.read()
         else:
             self._structure, divided = read_groups(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
@@ -118,21 +118,22 @@ class Optimizer:
 
     def _enroll(self, divided: Sequence[tuple[str, list[Any], dict[str, Any]]]) -> None:
         """Take up the groups, each with its name, arrays and hyperparameters."""
+        store = None if self._arena is None else self._arena._store
+        if store is not None:
+            self._place = store.place  # which knows the stream of the arrays that were given
         self._groups: list[Group] = []
         self._parameters: list[Parameter] = []
-        for name, members, hyperparameters in divided:
-            group = Group(members, hyperparameters, name, self._checks)
+        for name, arrays, hyperparameters in divided:
+            group = Group(arrays, hyperparameters, name, self._checks)
             self._groups.append(group)
-            here = slice(len(self._parameters), len(self._parameters) + len(members))
-            paths = self._structure.paths[here]
-            if self._arena is None:
-                for path, array in zip(paths, members, strict=True):
-                    self._parameters.append(Parameter(path, array, group, self._place))
+            here = slice(len(self._parameters), len(self._parameters) + len(arrays))
+            named = [*zip(self._structure.paths[here], arrays, strict=True)]
+            if store is None:
+                self._parameters += [
+                    Parameter(path, array, group, self._place) for path, array in named
+                ]
             else:
-                store = self._arena._store
-                self._place = store.place  # which may know another library's stream
-                placed = [*zip(paths, members, store.slots[here], strict=True)]
-                self._parameters += enroll(store, group, placed)
+                self._parameters += enroll(store, group, named, store.slots[here])
         self._forget_layout()
 
     # ---- the step ----
@@ -239,7 +240,8 @@ class Optimizer:
                 "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
                 "gradients, in the structure of the parameters"
             )
-        self._arena._refuse_others(grads)
+        if grads is not OWN and grads is not self._arena.grads:
+            self._arena._store.refuse_others(grads)
         return self._gradients
 
     def _count(self, steps: int = 1) -> int:
@@ -480,7 +482,7 @@ class Optimizer:
         """Take up the arena in `state`, and what an optimizer had come to over its original."""
         self.__dict__.update(state)
         assert self._arena is not None
-        self._structure, divided = self._arena._read()
+        self._structure, divided = self._arena._store.read()
         leaves = [array for _, arrays, _ in divided for array in arrays]
         self._table, self._place = choose(self._backend, self._named(leaves), self._compiled)
         own = zip(divided, hyperparameters, strict=True)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep.arrays import Array, Walk, address
+from fusedstep.arrays import Array, Walk, address, lies_as
 from fusedstep.places import Host, Place
-from fusedstep.structure import Structure
+from fusedstep.structure import Structure, describe, is_array
 
 ALIGNMENT = 64
 """Of a buffer's address, in bytes: a cache line, and the widest vector."""
@@ -64,6 +64,25 @@ class Store:
         }
         self.p = [slot.view(self.flats[slot.dtype].p) for slot in self.slots]
         self.g = [slot.view(self.flats[slot.dtype].g) for slot in self.slots]
+        self.views = [place.show(p) for p in self.p]
+
+    def read(self) -> tuple[Structure, list[tuple[str, list[Any], dict[str, Any]]]]:
+        """What `read_groups` says of other parameters."""
+        views = iter(self.views)
+        return self.structure, [
+            (name, [next(views) for _ in range(count)], own) for name, count, own in self.groups
+        ]
+
+    def refuse_others(self, grads: Any) -> None:
+        """No gradients but those that are here, in whatever containers."""
+        flat = self.structure.flatten(grads, "grads")
+        for path, g, own in zip(self.structure.paths, flat, self.g, strict=True):
+            name = f"grads{path}"
+            if g is not own and not (is_array(g) and lies_as(self.place.see(g, name), own)):
+                raise ValueError(
+                    f"{name} is {describe(g)} and not the arena's view; its optimizer steps all of "
+                    f"`arena.grads`, so write into that: `arena.{name}[...] = value`"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         if not isinstance(self.place, Host):
