@@ -88,6 +88,15 @@ def test_the_whole_step_of_the_readme(readme: dict[str, Any]) -> None:
     assert readme["averaged"] == pytest.approx(np.full((64, 10), 1.0), abs=1e-5)
 
 
+def test_the_arena_of_the_readme(readme: dict[str, Any]) -> None:
+    before, after = readme["layers"], readme["arena"].params
+    assert all(np.abs(p["b"] - 1).max() < 0.2 for p in after)
+    assert all(not q["b"].any() for q in before)
+    squares = [sum(np.vdot(p["w"], p["w"]) for p in layers) for layers in (before, after)]
+    assert squares[1] < 0.1 * squares[0]
+    assert 0 < readme["norm"] < 100
+
+
 def test_the_schedule_of_the_readme(readme: dict[str, Any]) -> None:
     assert readme["rates"] == pytest.approx([1e-5, 1e-3, 1e-3, 5e-4, 0.0])
     for name in fusedstep.schedules.SCHEDULES:

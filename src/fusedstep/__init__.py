@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from fusedstep import functional
+from fusedstep.arena import Arena
 from fusedstep.dispatch import get_isa, info, set_isa
 from fusedstep.optimizer import Optimizer
 from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -18,6 +19,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Arena",
     "Optimizer",
     "RMSprop",
     "Report",

@@ -30,6 +30,7 @@ class Walk:
     def __init__(self, p: Array, place: Place) -> None:
         self.place = place
         self.shape = p.shape
+        self.size = p.size
         # Strides mean nothing along axes of length 0 or 1, so plain goes by the flag alone.
         self.plain = p.flags.c_contiguous
         self.forward = tuple(
@@ -44,9 +45,13 @@ class Walk:
 
     def zeros(self, dtype: np.dtype[Any]) -> Array:
         """A new array of the parameter's shape, contiguous along the walk."""
+        return self.shaped(self.place.zeros((self.size,), dtype))
+
+    def shaped(self, flat: Array) -> Array:
+        """Contiguous memory of the parameter's size as an array of its shape, along the walk."""
         if self.plain:
-            return self.place.zeros(self.shape, dtype)
-        laid = self.place.zeros([self.shape[axis] for axis in self.axes], dtype)
+            return flat.reshape(self.shape)
+        laid = flat.reshape([self.shape[axis] for axis in self.axes])
         return laid.transpose(self.back)[self.forward]
 
 
@@ -87,6 +92,20 @@ def extent(array: Array) -> tuple[int, int]:
         low = address(array)
         return low, low + array.nbytes
     return byte_bounds(array)
+
+
+def lies_as(array: Any, other: Array) -> bool:
+    """Whether `array` is the very elements of `other`, in the same places."""
+    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (
+        other.shape,
+        other.dtype,
+    ):
+        return False
+    strides = zip(array.strides, other.strides, array.shape, strict=True)
+    return not other.size or (
+        address(array) == address(other)
+        and all(one == another for one, another, length in strides if length > 1)
+    )
 
 
 class Written:
@@ -134,13 +153,18 @@ class Written:
 
 def check_parameter(p: Any, name: str) -> None:
     """Refuse what cannot be updated in place."""
+    check_values(p, name)
+    check_written(p, name)
+
+
+def check_values(p: Any, name: str) -> None:
+    """Refuse what a parameter's values cannot be read from."""
     check_array(p, name)
     if p.dtype not in DTYPES:
         raise TypeError(
             f"{name} has dtype {p.dtype.str!r} ({p.dtype.name}); "
             "pass float32 or float64 in the machine's byte order, as `array.astype(np.float32)`"
         )
-    check_written(p, name)
 
 
 def check_state(array: Any, p: Array, name: str) -> None:

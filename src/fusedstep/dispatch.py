@@ -57,13 +57,8 @@ def choose(
                 f"backend={backend!r} steps arrays on the CPU, and {_whereabouts(devices[0])}; "
                 "pass backend='auto' or 'cuda', or arrays on the CPU"
             )
-        for entry in params:
-            if not on_device(entry[1]):
-                raise ValueError(
-                    f"{_whereabouts(devices[0])}, {_whereabouts(entry)}; pass all on one device, "
-                    "or make an optimizer for each place"
-                )
-        return _table("cuda"), _module("device").place(devices)
+        place = place_of(params)
+        return _table("cuda"), place
     if backend == "cuda" and params:
         raise ValueError(
             f"backend='cuda' steps arrays on a CUDA device, and {_whereabouts(params[0])}; pass "
@@ -81,6 +76,22 @@ def choose(
             f"pass one of {quoted(['auto', *fit])}"
         )
     return _table(backend), HOST
+
+
+def place_of(params: Sequence[tuple[str, Any]]) -> Place:
+    """Where all of `params` live, which come with their names."""
+    devices = [entry for entry in params if on_device(entry[1])]
+    if not devices:
+        return HOST
+    for entry in params:
+        if not on_device(entry[1]):
+            raise ValueError(
+                f"{_whereabouts(devices[0])}, {_whereabouts(entry)}; pass all on one device, "
+                "or make an optimizer for each place"
+            )
+    _table("cuda")  # or the reason why there is none
+    place: Place = _module("device").place(devices)
+    return place
 
 
 def _table(name: str) -> type[Table]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fusedstep.arrays import Written
 from fusedstep.coefficients import Given, Rule, Scalars
+from fusedstep.members import Stretch
 from fusedstep.parameters import Cohort, Parameter
 from fusedstep.places import Place
 from fusedstep.plan import Job, Plan, Row, Table
@@ -24,7 +25,7 @@ class Lookahead:
     def __init__(
         self,
         table: type[Table],
-        parameters: Sequence[Parameter],
+        tensors: Sequence[Parameter | Stretch],
         place: Place,
         laid_out: list[Cohort],
     ) -> None:
@@ -33,16 +34,16 @@ class Lookahead:
         rule = Rule("sgd")
         jobs: dict[Cohort, int] = {}
         rows = [
-            Row(parameter.p, rule, {}, place, jobs.setdefault(parameter.cohort, len(jobs)))
-            for parameter in parameters
+            Row(tensor.p, rule, {}, place, jobs.setdefault(tensor.cohort, len(jobs)))
+            for tensor in tensors
         ]
         self.arrays = [row.p.laid for row in rows]
         self.kept = [place.empty(p.shape, p.dtype) for p in self.arrays]
         self.cohorts = list(jobs)
         plain = [Job(rule, cohort.dtype) for cohort in jobs]
         self.plan = Plan(table, plain, rows, Written(()))
-        for index, parameter in enumerate(parameters):
-            self.plan.set_gradient(index, parameter.states["b"])
+        for index, tensor in enumerate(tensors):
+            self.plan.set_gradient(index, tensor.states["b"])
 
     def keep(self) -> None:
         """Note where every parameter is."""

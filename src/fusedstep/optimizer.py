@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, cast
 
 from fusedstep import checkpoint, norm
+from fusedstep.arena import OWN, Arena
 from fusedstep.arrays import Array, Written, check_like
 from fusedstep.coefficients import (
     Given,
@@ -18,6 +19,7 @@ from fusedstep.coefficients import (
 )
 from fusedstep.dispatch import choose
 from fusedstep.hyperparameters import CHECKS, Checks, Group, Rate
+from fusedstep.members import Member, Stretch, enroll, stretches
 from fusedstep.parameters import Cohort, Parameter, State, read_groups
 from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
 from fusedstep.places import Host, Place
@@ -31,7 +33,8 @@ class Optimizer:
     Parameters are a NumPy array, or a sequence or mapping of arrays, nested at will, or a
     sequence of groups as torch has them: mappings with `"params"` and the hyperparameters
     in which that group differs. They are float32 or float64 of any layout, and change in
-    place. State is of a parameter's dtype and shape and starts at t = 0.
+    place. State is of a parameter's dtype and shape and starts at t = 0. Many small ones are
+    best put in a `fusedstep.Arena`, which then stands for them and for their gradients.
 
     Parameters may also live on a CUDA device, all on the same: arrays of Numba or CuPy,
     tensors of torch (`p.detach()`), whatever has `__cuda_array_interface__`. Gradients and
@@ -68,11 +71,19 @@ class Optimizer:
     _ahead = False
     """Whether the parameters stand elsewhere for now, see `SGD.lookahead`."""
 
+    _arena: Arena | None = None
+    """What holds the parameters and gradients, if they are in one."""
+
     _table: type[Table]
     _place: Place
 
+    # What a step goes over: the parameters, or stretches of an arena with its gradients of them.
+    _tensors: Sequence[Parameter | Stretch]
+    _gradients: list[Any]
+
     # What knows addresses. It is made at the first step after `_forget_layout`.
     _plan: Plan
+    _near: Plan | None
     _written: Written | None
     _cohorts: list[Cohort]
     _rules: dict[int, Rule]
@@ -83,37 +94,56 @@ class Optimizer:
     ) -> None:
         self._backend = backend
         self._nonfinite = check_policy(nonfinite)
-        self._structure, divided = read_groups(params)
+        if isinstance(params, Arena):
+            self._arena = params
+            self._structure, divided = params._store.read()
+        else:
+            self._structure, divided = read_groups(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
-        names = [f"params{path}" for path in self._structure.paths]
-        self._table, self._place = choose(
-            backend, list(zip(names, leaves, strict=True)), self._compiled
-        )
-        paths = iter(self._structure.paths)
-        self._groups: list[Group] = []
-        self._parameters: list[Parameter] = []
-        self._forget_layout()
-        for name, arrays, own in divided:
+        self._table, self._place = choose(backend, self._named(leaves), self._compiled)
+        for name, _, own in divided:
             surplus = [key for key in own if key not in hyperparameters]
             if surplus:
                 raise KeyError(
                     f"{name}the unknown hyperparameter {quoted(surplus)}; "
                     f"{type(self).__name__} has {quoted([*hyperparameters])}"
                 )
-            group = Group(arrays, {**hyperparameters, **own}, name, self._checks)
-            self._groups.append(group)
-            for array, path in zip(arrays, paths, strict=False):
-                self._parameters.append(Parameter(path, array, group, self._place))
+        self._enroll([(name, arrays, {**hyperparameters, **own}) for name, arrays, own in divided])
         if not self._parameters:
             raise ValueError("params is empty; pass at least one array")
         self._memory().refuse_overlaps()
         self._allocate(self._rules_now())
 
+    def _named(self, arrays: Sequence[Any]) -> list[tuple[str, Any]]:
+        """The parameters as errors call them."""
+        paths = self._structure.paths
+        return [(f"params{path}", array) for path, array in zip(paths, arrays, strict=True)]
+
+    def _enroll(self, divided: Sequence[tuple[str, list[Any], dict[str, Any]]]) -> None:
+        """Take up the groups, each with its name, arrays and hyperparameters."""
+        store = None if self._arena is None else self._arena._store
+        if store is not None:
+            self._place = store.place  # which knows the stream of the arrays that were given
+        self._groups: list[Group] = []
+        self._parameters: list[Parameter] = []
+        for name, arrays, hyperparameters in divided:
+            group = Group(arrays, hyperparameters, name, self._checks)
+            self._groups.append(group)
+            here = slice(len(self._parameters), len(self._parameters) + len(arrays))
+            named = [*zip(self._structure.paths[here], arrays, strict=True)]
+            if store is None:
+                self._parameters += [
+                    Parameter(path, array, group, self._place) for path, array in named
+                ]
+            else:
+                self._parameters += enroll(store, group, named, store.slots[here])
+        self._forget_layout()
+
     # ---- the step ----
 
     def step(
         self,
-        grads: Any,
+        grads: Any = OWN,
         *,
         scale: float = NOTHING.scale,
         max_norm: float | None = None,
@@ -137,7 +167,8 @@ class Optimizer:
             a sequence, a mapping with the same keys for a mapping; for groups a sequence
             with one such structure a group. Each has its parameter's shape and dtype, in any
             layout, and is only read, but for `zero_grads`. None in a gradient's place skips
-            that parameter: its state and its t stay as they are.
+            that parameter: its state and its t stay as they are. An optimizer over an arena
+            steps all of `arena.grads`, which need not be passed, see `fusedstep.Arena`.
         scale
             What the loss was multiplied by, above 0: gradients are divided by it.
         max_norm
@@ -189,7 +220,10 @@ class Optimizer:
         given = scale is not NOTHING.scale or max_norm is not None or max_value is not None
         if given or zero_grads is not False:
             asked = ask(scale, max_norm, max_value, zero_grads)
-        flat = self._structure.flatten(grads, "grads")
+        if grads is OWN or self._arena is not None:
+            flat = self._own(grads)
+        else:
+            flat = self._structure.flatten(grads, "grads")
         versions = [group.version for group in self._groups]
         if versions != self._versions and not self._keeps_rules(versions):
             self._lay_out(flat, asked.zero_grads)
@@ -201,6 +235,17 @@ class Optimizer:
             self._plan.fetch_gradients()
             self._plan.run(scalars if self._plan is plan else self._scalars_of(self._cohorts))
         return Report(None, 1.0, (), self._count())
+
+    def _own(self, grads: Any) -> list[Any]:
+        """The gradients of the arena, which is what `grads` has to be if it is there."""
+        if self._arena is None:
+            raise TypeError(
+                "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
+                "gradients, in the structure of the parameters"
+            )
+        if grads is not OWN and grads is not self._arena.grads:
+            self._arena._store.refuse_others(grads)
+        return self._gradients
 
     def _count(self, steps: int = 1) -> int:
         """Count the steps that were taken, and return those of the parameter with most."""
@@ -234,13 +279,38 @@ class Optimizer:
                 clip = clip_factor(grad_norm, asked.max_norm)
             if self._nonfinite != "propagate":
                 doubtful = not norm.is_finite(total) or asked.scale < 1
-                if doubtful and (unfit := [*plan.unfit(1 / asked.scale)]):
+                if doubtful and (unfit := self._unfit(1 / asked.scale)):
                     return self._refuse(grads, zero, unfit, grad_norm)
         step = step_scalars(asked.scale, clip, asked.max_value)
         for _, values in scalars:
             values.update(step)
         plan.run(scalars, zero)
         return Report(grad_norm, clip, (), self._count())
+
+    def _unfit(self, unscale: float) -> list[int]:
+        """Of `plan.unfit` the parameters."""
+        unfit = [*self._plan.unfit(unscale)]
+        if self._arena is None or not unfit:
+            return unfit
+        if self._near is None:
+            self._near = self._look_closely(self._arena)
+        self._near.squares()
+        return [*self._near.unfit(unscale)]
+
+    def _look_closely(self, arena: Arena) -> Plan:
+        """The plan that these parameters would have without the arena."""
+        at = {cohort: index for index, cohort in enumerate(self._cohorts)}
+        jobs = [Job(self._rules[id(cohort.group)], cohort.dtype) for cohort in self._cohorts]
+        rows = [
+            parameter.row_of(self._rules[id(parameter.cohort.group)])
+            for parameter in self._parameters
+        ]
+        for parameter, row in zip(self._parameters, rows, strict=True):
+            row.job = at[parameter.cohort]
+        plan = Plan(self._table, jobs, rows, self._memory())
+        for index, g in enumerate(arena._store.g):
+            plan.set_gradient(index, g)
+        return plan
 
     def _refuse(
         self, grads: list[Any], zero: bool, unfit: list[int], grad_norm: float | None
@@ -255,9 +325,9 @@ class Optimizer:
                 "or pass nonfinite='skip' to the optimizer to leave such steps out"
             )
         if zero:
-            for parameter, g in zip(self._parameters, grads, strict=True):
+            for tensor, g in zip(self._tensors, grads, strict=True):
                 if g is not None:
-                    self._place.clear(self._place.see(g, f"grads{parameter.path}"))
+                    self._place.clear(self._place.see(g, f"grads{tensor.path}"))
         return Report(grad_norm, 1.0, tuple(f"params{path}" for path in paths), self._count(0))
 
     def _refuse_shared(self, grads: list[Any]) -> None:
@@ -266,9 +336,9 @@ class Optimizer:
         if plan.unshared_at != plan.table.moves:
             Written(
                 (name, self._place.see(g, name))
-                for parameter, g in zip(self._parameters, grads, strict=True)
+                for tensor, g in zip(self._tensors, grads, strict=True)
                 if g is not None
-                for name in [f"grads{parameter.path}"]
+                for name in [f"grads{tensor.path}"]
             ).refuse_overlaps()
             plan.unshared_at = plan.table.moves
 
@@ -315,7 +385,7 @@ class Optimizer:
         return rule if h["ema"] is None else rule._replace(averaged=True)
 
     def _lay_out(self, grads: list[Any], zero: bool) -> None:
-        """One row for each parameter with a gradient, one job for each cohort of them."""
+        """One row for each tensor with a gradient, one job for each cohort of them."""
         versions = [group.version for group in self._groups]
         rules = self._rules_now()
         if rules != self._rules:
@@ -329,15 +399,15 @@ class Optimizer:
         cohorts: dict[Any, Cohort] = {}
         active: dict[Cohort, int] = {}
         rows: list[Row | None] = []
-        for parameter, g in zip(self._parameters, grads, strict=True):
-            old = parameter.cohort
+        for tensor, g in zip(self._tensors, grads, strict=True):
+            old = tensor.cohort
             key = id(old.group), old.dtype, old.t, g is None
             cohort = cohorts.setdefault(key, Cohort(old.group, old.dtype, old.t))
-            parameter.cohort = cohort
+            tensor.cohort = cohort
             if g is None:
                 rows.append(None)
             else:
-                row = parameter.row_of(rules[id(cohort.group)])
+                row = tensor.row_of(rules[id(cohort.group)])
                 row.job = active.setdefault(cohort, len(active))
                 rows.append(row)
         jobs = [Job(rules[id(cohort.group)], cohort.dtype) for cohort in active]
@@ -346,13 +416,13 @@ class Optimizer:
             plan.set_gradient(index, g)
         self._settle(active)
         self._plan, self._cohorts, self._versions = plan, list(active), versions
-        self._rules = rules
+        self._rules, self._near = rules, None
 
     def _check_gradient(self, index: int, g: Any, zero: bool) -> Array:
-        parameter = self._parameters[index]
-        name = f"grads{parameter.path}"
+        tensor = self._tensors[index]
+        name = f"grads{tensor.path}"
         seen: Array = self._place.see(g, name)
-        check_like(seen, parameter.p, name)
+        check_like(seen, tensor.p, name)
         if zero and not seen.flags.writeable:
             raise ValueError(f"{name} is read-only, and zero_grads=True writes to it; pass a copy")
         self._memory().refuse(seen, name)
@@ -368,9 +438,9 @@ class Optimizer:
         """All that a step may write."""
         if self._written is None:
             self._written = Written(
-                (f"{kind}{parameter.path}", array)
-                for parameter in self._parameters
-                for kind, array in [("params", parameter.p), *parameter.states.items()]
+                (f"{kind}{tensor.path}", array)
+                for tensor in self._tensors
+                for kind, array in [("params", tensor.p), *tensor.states.items()]
             )
         return self._written
 
@@ -381,8 +451,12 @@ class Optimizer:
         )
 
     def _forget_layout(self) -> None:
-        self._written = None
+        self._written = self._near = None
         self._cohorts, self._rules, self._versions = [], {}, []
+        self._tensors, self._gradients = self._parameters, []
+        if self._arena is not None:
+            self._tensors = stretched = stretches(cast("list[Member]", self._parameters))
+            self._gradients = [self._place.show(stretch.g) for stretch in stretched]
 
     def __getstate__(self) -> dict[str, Any]:
         if self._ahead:
@@ -392,13 +466,39 @@ class Optimizer:
                 "this optimizer's state is on a CUDA device, and cannot be copied or pickled with "
                 "it; load its state_dict() into another optimizer"
             )
-        kept = ("_backend", "_nonfinite", "_structure", "_groups", "_parameters")
-        return {name: self.__dict__[name] for name in kept}
+        kept = ["_backend", "_nonfinite"]
+        kept += ["_structure", "_groups", "_parameters"] if self._arena is None else ["_arena"]
+        state = {name: self.__dict__[name] for name in kept}
+        if self._arena is not None:  # whose copy has views of its own
+            state["hyperparameters"] = [group.hyperparameters for group in self._groups]
+            state["states"] = [{**State(parameter)} for parameter in self._parameters]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_arena" in state:
+            self._go_on_in_a_copy(**state)
+            return
         self.__dict__.update(state)
-        named = [(f"params{parameter.path}", parameter.array) for parameter in self._parameters]
+        named = self._named([parameter.array for parameter in self._parameters])
         self._table, self._place = choose(self._backend, named, self._compiled)
+        self._forget_layout()
+
+    def _go_on_in_a_copy(
+        self,
+        hyperparameters: Sequence[dict[str, Any]],
+        states: Sequence[Mapping[str, Any]],
+        **state: Any,
+    ) -> None:
+        """Take up the arena in `state`, and what an optimizer had come to over its original."""
+        self.__dict__.update(state)
+        assert self._arena is not None
+        self._structure, divided = self._arena._store.read()
+        leaves = [array for _, arrays, _ in divided for array in arrays]
+        self._table, self._place = choose(self._backend, self._named(leaves), self._compiled)
+        own = zip(divided, hyperparameters, strict=True)
+        self._enroll([(name, arrays, values) for (name, arrays, _), values in own])
+        for parameter, one in zip(self._parameters, states, strict=True):
+            parameter.restore(one)
         self._forget_layout()
 
     def __copy__(self) -> NoReturn:
@@ -408,6 +508,11 @@ class Optimizer:
         )
 
     # ---- hyperparameters and state ----
+
+    @property
+    def arena(self) -> Arena | None:
+        """The arena of the parameters and gradients, None where they are not in one."""
+        return self._arena
 
     @property
     def param_groups(self) -> tuple[Group, ...]:

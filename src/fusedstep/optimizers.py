@@ -185,7 +185,7 @@ class SGD(Optimizer):
                 )
         if self._way is None or self._way.laid_out is not self._cohorts:
             self._allocate(self._rules_now())
-            self._way = Lookahead(self._table, self._parameters, self._place, self._cohorts)
+            self._way = Lookahead(self._table, self._tensors, self._place, self._cohorts)
         way = self._way
         self._settle(way.cohorts)
         scalars = self._scalars_of(way.cohorts)

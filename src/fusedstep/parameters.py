@@ -52,17 +52,24 @@ class Parameter:
 
     def add(self, letter: str) -> None:
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
-        self.states[letter] = Walk(self.p, self.place).zeros(self.p.dtype)
+        self.states[letter] = self.zeros(letter)
         if letter == "ema":
             self.place.copy(self.states[letter], self.p)
         elif initial != 0:
             self.place.write(self.states[letter], initial)
 
+    def zeros(self, letter: str) -> Array:
+        """The memory of a state array that is about to be added."""
+        return Walk(self.p, self.place).zeros(self.p.dtype)
+
+    def drop(self, letter: str) -> None:
+        del self.states[letter]
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over t and exactly the arrays of `state`, into the ones that are there."""
         self.cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
         for letter in self.states.keys() - state.keys():
-            del self.states[letter]
+            self.drop(letter)
         for letter in state.keys() - self.states.keys() - {"t"}:
             self.add(letter)
         for letter, array in self.states.items():

@@ -1,0 +1,113 @@
+"""The memory of an arena: a buffer for each dtype, and where in it each parameter lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusedstep.arrays import Array, Walk, address, lies_as
+from fusedstep.places import Host, Place
+from fusedstep.structure import Structure, describe, is_array
+
+ALIGNMENT = 64
+"""Of a buffer's address, in bytes: a cache line, and the widest vector."""
+
+
+class Flat(NamedTuple):
+    """All parameters of one dtype, and their gradients in the same order."""
+
+    p: Array
+    g: Array
+
+
+class Slot(NamedTuple):
+    """Where a parameter lies: from element `start` to `stop` of its dtype's buffer."""
+
+    walk: Walk
+    dtype: np.dtype[Any]
+    start: int
+    stop: int
+
+    def view(self, flat: Array, begin: int = 0) -> Array:
+        """Its part of memory that stands for that buffer, from element `begin` of it on."""
+        return self.walk.shaped(flat[self.start - begin : self.stop - begin])
+
+
+class Store:
+    """The buffers, and the parameters and gradients in them.
+
+    `groups` has for each group its name, how many parameters it has and its own
+    hyperparameters, and `walks` for each parameter how it lies, with its dtype.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        structure: Structure,
+        groups: Sequence[tuple[str, int, dict[str, Any]]],
+        walks: Iterable[tuple[Walk, np.dtype[Any]]],
+    ) -> None:
+        self.place = place
+        self.structure = structure
+        self.groups = groups
+        self.slots: list[Slot] = []
+        sizes: dict[np.dtype[Any], int] = {}
+        for walk, dtype in walks:
+            start = sizes.get(dtype, 0)
+            sizes[dtype] = start + walk.size
+            self.slots.append(Slot(walk, dtype, start, sizes[dtype]))
+        self.flats = {
+            dtype: Flat(zeros(place, size, dtype), zeros(place, size, dtype))
+            for dtype, size in sizes.items()
+        }
+        self.p = [slot.view(self.flats[slot.dtype].p) for slot in self.slots]
+        self.g = [slot.view(self.flats[slot.dtype].g) for slot in self.slots]
+        self.views = [place.show(p) for p in self.p]
+
+    def read(self) -> tuple[Structure, list[tuple[str, list[Any], dict[str, Any]]]]:
+        """What `read_groups` says of other parameters."""
+        views = iter(self.views)
+        return self.structure, [
+            (name, [next(views) for _ in range(count)], own) for name, count, own in self.groups
+        ]
+
+    def refuse_others(self, grads: Any) -> None:
+        """No gradients but those that are here, in whatever containers."""
+        flat = self.structure.flatten(grads, "grads")
+        for path, g, own in zip(self.structure.paths, flat, self.g, strict=True):
+            name = f"grads{path}"
+            if g is not own and not (is_array(g) and lies_as(self.place.see(g, name), own)):
+                raise ValueError(
+                    f"{name} is {describe(g)} and not the arena's view; its optimizer steps all of "
+                    f"`arena.grads`, so write into that: `arena.{name}[...] = value`"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not isinstance(self.place, Host):
+            raise TypeError(
+                "this arena is on a CUDA device, and cannot be copied or pickled; make another "
+                "from its `params`"
+            )
+        return {
+            "structure": self.structure,
+            "groups": self.groups,
+            "walks": [(slot.walk, slot.dtype) for slot in self.slots],
+            "place": self.place,
+            "flats": self.flats,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        flats = state.pop("flats")
+        self.__init__(**state)  # type: ignore[misc]
+        for dtype, flat in flats.items():
+            self.flats[dtype].p[...] = flat.p
+            self.flats[dtype].g[...] = flat.g
+
+
+def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array:
+    """New flat memory, at an address that lies to multiples of ALIGNMENT as `like` does."""
+    flat = place.zeros((size + ALIGNMENT // dtype.itemsize,), dtype)
+    skip = (like - address(flat)) % ALIGNMENT // dtype.itemsize
+    return flat[skip : skip + size]
