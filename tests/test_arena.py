@@ -347,14 +347,17 @@ def test_leaves_follow_one_another_in_aligned_buffers() -> None:
             assert address(other["v"]) - address(one["v"]) == address(q) - address(p)
 
 
-def test_there_is_one_array_of_state_for_each_letter_group_and_dtype() -> None:
+@pytest.mark.parametrize("holder", [fs.Arena, list])
+def test_there_is_one_array_of_state_for_each_letter_group_and_dtype(
+    holder: Callable[[Any], Any],
+) -> None:
     count = 100
     groups = [
         {"params": [ones(3) for _ in range(count)]},
         {"params": [ones(3) for _ in range(count)], "momentum": 0.9},
         {"params": [np.ones(3) for _ in range(count)], "momentum": 0.9},
     ]
-    opt = fs.SGD(fs.Arena(groups), ema=0.9)
+    opt = fs.SGD(holder(groups), ema=0.9)
     bases: dict[int, Array] = {}
     for state in leaves_of_state(opt.state):
         for letter in state.keys() - {"t"}:
@@ -363,9 +366,10 @@ def test_there_is_one_array_of_state_for_each_letter_group_and_dtype() -> None:
                 base = base.base
             bases[id(base)] = base
     assert len(bases) == 5  # three averages and two momentum buffers
-    assert sum(base.nbytes for base in bases.values()) == sum(
-        3 * count * n + 64 for n in (4, 4, 8, 4, 8)
-    )
+    held = sum(base.nbytes for base in bases.values())
+    needed = sum(3 * count * n for n in (4, 4, 8, 4, 8))
+    padding = 0 if holder is fs.Arena else 5 * count * 60  # to cache lines
+    assert needed <= held <= needed + padding + 5 * 4096
 
 
 def leaves_of_state(state: Any) -> Iterator[Any]:
@@ -842,7 +846,7 @@ def test_dropped_state_gives_up_its_memory() -> None:
     plain = opt.state_dict()
     opt.param_groups[0]["momentum"] = 0.9
     opt.step()
-    (segment,) = {parameter.segment for parameter in opt._parameters}  # type: ignore[attr-defined]
+    (segment,) = {parameter.shelf for parameter in opt._parameters}
     assert [*segment.states] == ["b"]
     opt.load_state_dict(plain)
     assert [*segment.states] == []

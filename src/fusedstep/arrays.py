@@ -43,10 +43,6 @@ class Walk:
         """`array`, of the parameter's shape, as a view whose C order is the walk's."""
         return array if self.plain else array[self.forward].transpose(self.axes)
 
-    def zeros(self, dtype: np.dtype[Any]) -> Array:
-        """A new array of the parameter's shape, contiguous along the walk."""
-        return self.shaped(self.place.zeros((self.size,), dtype))
-
     def shaped(self, flat: Array) -> Array:
         """Contiguous memory of the parameter's size as an array of its shape, along the walk."""
         if self.plain:

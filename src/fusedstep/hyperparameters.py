@@ -201,7 +201,7 @@ class Group(MutableMapping[str, Any]):
         self, params: list[Any], hyperparameters: dict[str, Any], where: str, checks: Checks
     ) -> None:
         self._params = tuple(params)
-        self._where = where
+        self.where = where
         self.checks = checks
         if "initial_lr" in hyperparameters and hyperparameters["initial_lr"] is None:
             hyperparameters = {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
@@ -223,7 +223,7 @@ class Group(MutableMapping[str, Any]):
         try:
             self.checks.together(values)
         except ValueError as error:
-            raise ValueError(f"{self._where}at t={t}: {error}") from None
+            raise ValueError(f"{self.where}at t={t}: {error}") from None
         return values
 
     def _converted(self, lr: Any, t: int) -> float:
@@ -233,7 +233,7 @@ class Group(MutableMapping[str, Any]):
         except (TypeError, ValueError) as error:
             schedule = self.hyperparameters["lr"]
             raise type(error)(
-                f"{self._where}lr={describe(schedule)} returned {describe(lr)} at t={t}; return a "
+                f"{self.where}lr={describe(schedule)} returned {describe(lr)} at t={t}; return a "
                 "finite number, 0 or more"
             ) from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn, cast
+from typing import Any, ClassVar, NoReturn
 
 from fusedstep import checkpoint, norm
 from fusedstep.arena import OWN, Arena
@@ -19,8 +19,8 @@ from fusedstep.coefficients import (
 )
 from fusedstep.dispatch import choose
 from fusedstep.hyperparameters import CHECKS, Checks, Group, Rate
-from fusedstep.members import Member, Stretch, enroll, stretches
-from fusedstep.parameters import Cohort, Parameter, State, read_groups
+from fusedstep.members import Stretch, enroll, stretches
+from fusedstep.parameters import Cohort, Parameter, State, read_groups, shelve, tidy
 from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
 from fusedstep.places import Host, Place
 from fusedstep.plan import Job, Plan, Row, Table
@@ -132,11 +132,11 @@ class Optimizer:
             here = slice(len(self._parameters), len(self._parameters) + len(arrays))
             named = [*zip(self._structure.paths[here], arrays, strict=True)]
             if store is None:
-                self._parameters += [
-                    Parameter(path, array, group, self._place) for path, array in named
-                ]
+                own = [Parameter(path, array, group, self._place) for path, array in named]
+                shelve(own)
             else:
-                self._parameters += enroll(store, group, named, store.slots[here])
+                own = enroll(store, group, named, store.slots[here])
+            self._parameters += own
         self._forget_layout()
 
     # ---- the step ----
@@ -453,9 +453,10 @@ class Optimizer:
     def _forget_layout(self) -> None:
         self._written = self._near = None
         self._cohorts, self._rules, self._versions = [], {}, []
+        tidy(self._parameters)
         self._tensors, self._gradients = self._parameters, []
         if self._arena is not None:
-            self._tensors = stretched = stretches(cast("list[Member]", self._parameters))
+            self._tensors = stretched = stretches(self._parameters)
             self._gradients = [self._place.show(stretch.g) for stretch in stretched]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -466,39 +467,30 @@ class Optimizer:
                 "this optimizer's state is on a CUDA device, and cannot be copied or pickled with "
                 "it; load its state_dict() into another optimizer"
             )
-        kept = ["_backend", "_nonfinite"]
-        kept += ["_structure", "_groups", "_parameters"] if self._arena is None else ["_arena"]
-        state = {name: self.__dict__[name] for name in kept}
-        if self._arena is not None:  # whose copy has views of its own
-            state["hyperparameters"] = [group.hyperparameters for group in self._groups]
-            state["states"] = [{**State(parameter)} for parameter in self._parameters]
-        return state
+        arrays = [[*group["params"]] for group in self._groups]
+        return {
+            "backend": self._backend,
+            "nonfinite": self._nonfinite,
+            "arena": self._arena,  # which has the parameters, or they are here
+            "params": (self._structure, arrays) if self._arena is None else None,
+            "groups": [(group.where, group.hyperparameters) for group in self._groups],
+            "states": [{**State(parameter)} for parameter in self._parameters],
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "_arena" in state:
-            self._go_on_in_a_copy(**state)
-            return
-        self.__dict__.update(state)
-        named = self._named([parameter.array for parameter in self._parameters])
+        self._backend, self._nonfinite = state["backend"], state["nonfinite"]
+        self._arena = state["arena"]
+        if self._arena is None:
+            self._structure, arrays = state["params"]
+        else:
+            self._structure, divided = self._arena._store.read()
+            arrays = [members for _, members, _ in divided]
+        named = self._named([array for members in arrays for array in members])
         self._table, self._place = choose(self._backend, named, self._compiled)
-        self._forget_layout()
-
-    def _go_on_in_a_copy(
-        self,
-        hyperparameters: Sequence[dict[str, Any]],
-        states: Sequence[Mapping[str, Any]],
-        **state: Any,
-    ) -> None:
-        """Take up the arena in `state`, and what an optimizer had come to over its original."""
-        self.__dict__.update(state)
-        assert self._arena is not None
-        self._structure, divided = self._arena._store.read()
-        leaves = [array for _, arrays, _ in divided for array in arrays]
-        self._table, self._place = choose(self._backend, self._named(leaves), self._compiled)
-        own = zip(divided, hyperparameters, strict=True)
-        self._enroll([(name, arrays, values) for (name, arrays, _), values in own])
-        for parameter, one in zip(self._parameters, states, strict=True):
-            parameter.restore(one)
+        groups = zip(state["groups"], arrays, strict=True)
+        self._enroll([(name, members, own) for (name, own), members in groups])
+        for parameter, kept in zip(self._parameters, state["states"], strict=True):
+            parameter.restore(kept)
         self._forget_layout()
 
     def __copy__(self) -> NoReturn:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
-from fusedstep.arrays import Array, Walk, check_parameter
+from fusedstep.arrays import Array, Walk, check_parameter, extent
 from fusedstep.coefficients import Rule, Values
 from fusedstep.hyperparameters import Group
+from fusedstep.memory import LINE, Shelf
 from fusedstep.places import Place
 from fusedstep.plan import Row
 from fusedstep.structure import Branch, Structure, is_array, is_collection, read
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Cohort:
@@ -41,6 +44,8 @@ class Parameter:
         self.p: Array = seen.view(np.ndarray)
         self.cohort = Cohort(group, self.p.dtype, 0)
         self.states: dict[str, Array] = {}
+        self.shelf = Shelf(place, self.p.dtype, self.p.size, extent(self.p)[0])
+        self.start = 0
         self.row: Row | None = None
 
     def allocate(self, rule: Rule) -> bool:
@@ -52,26 +57,21 @@ class Parameter:
 
     def add(self, letter: str) -> None:
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
-        self.states[letter] = self.zeros(letter)
+        part = self.shelf.state(letter)[self.start : self.start + self.p.size]
+        self.states[letter] = Walk(self.p, self.place).shaped(part)
         if letter == "ema":
             self.place.copy(self.states[letter], self.p)
         elif initial != 0:
             self.place.write(self.states[letter], initial)
 
-    def zeros(self, letter: str) -> Array:
-        """The memory of a state array that is about to be added."""
-        return Walk(self.p, self.place).zeros(self.p.dtype)
-
-    def drop(self, letter: str) -> None:
-        del self.states[letter]
-
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over t and exactly the arrays of `state`, into the ones that are there."""
         self.cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
         for letter in self.states.keys() - state.keys():
-            self.drop(letter)
-        for letter in state.keys() - self.states.keys() - {"t"}:
-            self.add(letter)
+            self.place.clear(self.states.pop(letter))  # for who adds it again
+        for letter in state:
+            if letter != "t" and letter not in self.states:
+                self.add(letter)
         for letter, array in self.states.items():
             self.place.write(array, state[letter])
         self.row = None
@@ -82,13 +82,38 @@ class Parameter:
             self.row = Row(self.p, rule, self.states, self.place)
         return self.row
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("p", "row")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.p = self.array.view(np.ndarray)
-        self.row = None
+def shelve(parameters: Sequence[Parameter]) -> None:
+    """Let the state of a group's parameters lie side by side, each to lines as its p does."""
+    for dtype, own in _divided(parameters, lambda parameter: parameter.p.dtype).items():
+        like = extent(own[0].p)[0]
+        end = 0
+        for parameter in own:
+            low = extent(parameter.p)[0] - like
+            parameter.start = end + (low - end * dtype.itemsize) % LINE // dtype.itemsize
+            end = parameter.start + parameter.p.size
+        shelf = Shelf(own[0].place, dtype, end, like)
+        for parameter in own:
+            parameter.shelf = shelf
+
+
+def by_shelf(parameters: Sequence[Parameter]) -> dict[Shelf, list[Parameter]]:
+    return _divided(parameters, lambda parameter: parameter.shelf)
+
+
+def tidy(parameters: Sequence[Parameter]) -> None:
+    """Give up the memory of the state that none of them has any more."""
+    for shelf, own in by_shelf(parameters).items():
+        shelf.keep({letter for parameter in own for letter in parameter.states})
+
+
+def _divided(
+    parameters: Iterable[Parameter], key: Callable[[Parameter], Key]
+) -> dict[Key, list[Parameter]]:
+    divided: dict[Key, list[Parameter]] = {}
+    for parameter in parameters:
+        divided.setdefault(key(parameter), []).append(parameter)
+    return divided
 
 
 class State(Mapping[str, Any]):

@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep.arrays import Array, Walk, address, lies_as
+from fusedstep.arrays import Array, Walk, lies_as
+from fusedstep.memory import zeros
 from fusedstep.places import Host, Place
 from fusedstep.structure import Structure, describe, is_array
-
-ALIGNMENT = 64
-"""Of a buffer's address, in bytes: a cache line, and the widest vector."""
 
 
 class Flat(NamedTuple):
@@ -30,9 +28,9 @@ class Slot(NamedTuple):
     start: int
     stop: int
 
-    def view(self, flat: Array, begin: int = 0) -> Array:
-        """Its part of memory that stands for that buffer, from element `begin` of it on."""
-        return self.walk.shaped(flat[self.start - begin : self.stop - begin])
+    def view(self, flat: Array) -> Array:
+        """Its part of that buffer."""
+        return self.walk.shaped(flat[self.start : self.stop])
 
 
 class Store:
@@ -104,10 +102,3 @@ class Store:
         for dtype, flat in flats.items():
             self.flats[dtype].p[...] = flat.p
             self.flats[dtype].g[...] = flat.g
-
-
-def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array:
-    """New flat memory, at an address that lies to multiples of ALIGNMENT as `like` does."""
-    flat = place.zeros((size + ALIGNMENT // dtype.itemsize,), dtype)
-    skip = (like - address(flat)) % ALIGNMENT // dtype.itemsize
-    return flat[skip : skip + size]
