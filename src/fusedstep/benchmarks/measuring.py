@@ -251,8 +251,11 @@ def take_turns(
                 runner.turn()
             if progress is not None:
                 turned = (turn + place / len(names)) / LEAST_TURNS
-                progress(min(1.0, turned, (clock() - began) / seconds))
+                passed = (clock() - began) / seconds if seconds else 1.0
+                progress(min(1.0, turned, passed))
         turn += 1
+    if progress is not None:
+        progress(1.0)
     return {
         name: Timing(runner.turns, runner.steps, runner.products)
         for name, runner in runners.items()
