@@ -44,3 +44,9 @@ WHOLE: list[Contestant] = [TorchPasses(), DEFAULT, CALL, NumPyPasses(), LIMIT]
 """Of one that does the whole step."""
 
 EVERYONE = list(dict.fromkeys([*CONTESTANTS, ONE_THREAD, *WHOLE]))
+
+__all__ = [
+    *("ARENA", "CALL", "DEEPSPEED", "DEFAULT", "FOREACH", "FUSED", "LIMIT", "NEW_ARRAYS", "NUMBA"),
+    *("NUMPY", "ONE_THREAD", "OPTAX", "PLAIN"),
+    *("CONTESTANTS", "EVERYONE", "LOOPS", "WHOLE", "Contestant"),
+]
