@@ -59,6 +59,7 @@ def each(comparisons: Sequence[Comparison]) -> Callable[[Test], Test]:
     """A test of each contestant, as the arguments of `replayed`."""
     rows = []
     for comparison in comparisons:
+        assert comparison.name not in COMPARISONS
         COMPARISONS[comparison.name] = comparison
         mark = pytest.mark.benchmark(group=comparison.name, timer=TAPE.clock)
         rows += [

@@ -77,7 +77,9 @@ SHAPES = ((33,), (5, 7), (1,))
 @pytest.mark.parametrize("contestant", contestants.EVERYONE, ids=lambda contestant: contestant.name)
 @for_each_dtype
 def test_contestants_make_the_same_update(contestant: Contestant, dtype: Any) -> None:
-    """Whoever takes part in a case ends where the definition of the rules does."""
+    """Whoever takes part in a case ends where the definition of the rules does, and alters none
+    of what others read.
+    """
     if not contestant.steps:
         pytest.skip("it takes the time of a part of a step, and makes none")
     reasons, taken = set(), 0
@@ -89,9 +91,10 @@ def test_contestants_make_the_same_update(contestant: Contestant, dtype: Any) ->
             continue
         entry = contestant.build(problem)
         expected = [p.copy() for p in problem.start]
+        grads = [g.copy() for g in problem.grads]
         optimizer = problem.optimizer(expected, "numpy")
         for _ in range(4):
-            optimizer.step([g.copy() for g in problem.grads], **case.asked)
+            optimizer.step([g.copy() for g in grads], **case.asked)
             if entry.ready is not None:
                 entry.ready()
             entry.step()
@@ -99,6 +102,8 @@ def test_contestants_make_the_same_update(contestant: Contestant, dtype: Any) ->
         tolerance = 1e-5 if case is TRAINING else tolerance  # torch adds 10⁻⁶ to the norm
         for found, p in zip(entry.params(), expected, strict=True):
             np.testing.assert_allclose(found, p, rtol=tolerance, atol=tolerance, err_msg=case.name)
+        for g, was in zip(problem.grads, grads, strict=True):
+            np.testing.assert_array_equal(g, was, err_msg="others have the same gradients")
         taken += 1
     if not taken:
         pytest.skip("; ".join(sorted(reasons)))
