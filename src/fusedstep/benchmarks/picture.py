@@ -1,0 +1,175 @@
+"""What a run found, as one picture: throughput over size, and bars for the workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+from fusedstep.benchmarks.show import OURS, describe, duration, factor, grouped, heading, label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+COLOURS = ["#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#999999"]
+"""Those of Okabe and Ito, which colour-blind readers tell apart, for all that is not ours."""
+
+OUR_COLOURS = ["#D55E00", "#F2A06B", "#7A3600"]
+"""The one left over, for ours, and two shades of it for its variants."""
+
+MARKERS = "sD^vPX"
+
+WIDTH = 13.5
+"""Of the picture, in inches."""
+
+BAR = 0.19
+"""Of its height, for each bar."""
+
+
+def draw(results: Results, picture: Path) -> None:
+    """Save it as a PNG."""
+    from matplotlib.figure import Figure
+
+    groups = grouped(results.records)
+    points = [group for group in groups if is_point(group)]
+    lists = [group for group in groups if not is_point(group) and OURS in group]
+    colours = palette(results.records)
+    notes = "\n".join(describe(results.machine))
+    height = max(6.0, 2 + BAR * sum(len(against(group)) + GAP for group in lists))
+    figure = Figure(figsize=(WIDTH, height + 0.5), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[height, 0.5])
+    left, right = top.subplots(1, 2, width_ratios=[1, 0.9])
+    curves(left, points, colours, results.machine)
+    bars(right, lists, colours)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    top.suptitle(heading(results), fontsize="xx-large", fontweight="bold")
+    legend(top, [left, right])
+    bottom.text(0.5, 0.5, notes, ha="center", va="center", fontsize="small", color="#555555")
+    figure.savefig(picture, format="png", dpi=110)
+
+
+def is_point(group: dict[str, Record]) -> bool:
+    """Whether it is one of the curves over size."""
+    record = next(iter(group.values()))
+    return record.tensors == 1 and record.loop == "alone"
+
+
+def palette(records: Sequence[Record]) -> dict[str, str]:
+    """Every contestant's colour, ours first."""
+    names = dict.fromkeys(record.contestant for record in records)
+    ours = [name for name in names if name.startswith(OURS)]
+    others = [name for name in names if name not in ours and name != LIMIT]
+    return {
+        **{name: OUR_COLOURS[i % len(OUR_COLOURS)] for i, name in enumerate(ours)},
+        LIMIT: "#000000",
+        **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)},
+    }
+
+
+def curves(
+    axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str], machine: Machine
+) -> None:
+    """Throughput over size, with the limit and where the caches end."""
+    axes.set_title("Throughput of one tensor: higher is better", loc="left", pad=22)
+    axes.set(xscale="log", yscale="log", xlabel="elements", ylabel="GB/s")
+    markers = iter(MARKERS * len(colours))
+    for name, colour in colours.items():
+        here = [group[name] for group in groups if name in group]
+        here.sort(key=lambda record: record.elements)
+        marker = next(markers) if name not in (OURS, LIMIT) else "o"
+        style = {"linewidth": 1.5, "marker": marker, "markersize": 6, "zorder": 3.0}
+        if name == LIMIT:
+            style |= {"linestyle": "--", "marker": "", "zorder": 4.0}
+        elif name == OURS:
+            style |= {"linewidth": 3.5, "markersize": 9, "zorder": 5.0}
+        if here:
+            x, y = [record.elements for record in here], [record.speed for record in here]
+            axes.plot(x, y, color=colour, label=name, **style)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.25)
+    if groups:
+        caches(axes, next(iter(groups[0].values())), machine)
+
+
+def caches(axes: Axes, record: Record, machine: Machine) -> None:
+    """Up to how many elements a step's arrays fit into each cache of the threads'."""
+    held = (record.bytes + np.dtype(record.dtype).itemsize) / 2  # all but the gradient move twice
+    first, last = axes.get_xlim()
+    ends = {
+        name: size * (1 if name == "L3" else record.threads) / held
+        for name, size in machine.caches.items()
+    }
+    start = first
+    for name, end in [*ends.items(), ("memory", last)]:
+        if first < end < last:
+            axes.axvline(end, color="#888888", linewidth=0.8, zorder=1)
+        end = min(end, last)
+        if end > start:
+            axes.text(
+                (start * end) ** 0.5, 1.01, name, transform=axes.get_xaxis_transform(),
+                ha="center", va="bottom", fontsize="small", color="#666666",
+            )
+            start = end
+    axes.set_xlim(first, last)
+
+
+GAP = 0.9
+"""Between the bars of two workloads, in bars."""
+
+
+def against(group: dict[str, Record]) -> list[str]:
+    return [name for name in group if name not in (OURS, LIMIT)]
+
+
+def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -> None:
+    """The time of others over ours, on either side of 1."""
+    axes.set_title(f"Time of a step over {OURS}'s: lower is better", loc="left", pad=22)
+    axes.set(xscale="log", xlabel=f"times as long as {OURS}")
+    y = 0.0
+    ticks, labels, ratios = [], [], [1.0]
+    for group in groups:
+        names = against(group)
+        for name in names:
+            ratio = group[name].seconds / group[OURS].seconds
+            axes.barh(y, ratio - 1, left=1, height=0.86, color=colours[name], label=name)
+            axes.annotate(
+                factor(ratio),
+                (ratio, y),
+                xytext=(4 if ratio >= 1 else -4, 0),
+                textcoords="offset points",
+                ha="left" if ratio >= 1 else "right",
+                va="center",
+                fontsize="small",
+            )
+            ratios.append(ratio)
+            y += 1
+        ticks.append(y - (len(names) + 1) / 2)
+        labels.append("\n".join([*wrap(label(group[OURS]), 18), duration(group[OURS].seconds)]))
+        y += GAP
+    axes.axvline(1, color=colours[OURS], linewidth=3.5)
+    axes.set_yticks(ticks, labels)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(max(y, 1) - GAP, -1)
+    spread = (max(ratios) / min(ratios)) ** 0.15 * 1.1
+    left = min(ratios) / spread if min(ratios) < 0.97 else 0.9
+    axes.set_xlim(left, max(ratios) * spread)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(axis="x", alpha=0.25)
+
+
+def legend(figure: SubFigure, panels: Iterable[Axes]) -> None:
+    """Below both panels, each contestant once."""
+    handles: dict[str, object] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False
+    )

@@ -1,0 +1,202 @@
+"""What a run found, and what changed since another one, as tables to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from fusedstep.benchmarks.compare import CRITERION, Comparison
+from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+OURS = "fusedstep"
+"""The contestant that all others are held against, and how the names of its variants begin."""
+
+PRODUCTS = {"numpy": "NumPy", "torch": "torch"}
+
+
+def label(record: Record) -> str:
+    """What a row is called."""
+    if record.loop == "alone":
+        return record.workload
+    return f"{record.workload} between {PRODUCTS.get(record.loop, record.loop)} products"
+
+
+def grouped(records: Sequence[Record]) -> list[dict[str, Record]]:
+    """The contestants of each workload, in the order that they were measured in."""
+    groups: dict[tuple[object, ...], dict[str, Record]] = {}
+    for record in records:
+        key = (record.workload, record.loop, record.case, record.dtype)
+        groups.setdefault(key, {})[record.contestant] = record
+    return list(groups.values())
+
+
+def others(records: Sequence[Record]) -> list[str]:
+    """The contestants that are neither ours nor the limit."""
+    names = dict.fromkeys(record.contestant for record in records)
+    return [name for name in names if name != LIMIT and not name.startswith(OURS)]
+
+
+def tabulate(results: Results) -> Table:
+    from rich.table import Table
+
+    against = others(results.records)
+    table = Table(title=heading(results))
+    table.add_column("workload")
+    for name in ("step", "GB/s", "of limit", "in"):
+        table.add_column(name, justify="right")
+    for name in against:
+        table.add_column(name.replace(" ", "\n", 1), justify="right", style="bold")
+    for group in grouped(results.records):
+        for name, ours in group.items():
+            if name.startswith(OURS):
+                table.add_row(
+                    ", ".join(filter(None, [label(ours), name.removeprefix(OURS).strip()])),
+                    duration(ours.seconds),
+                    f"{ours.speed:.3g}",
+                    "" if ours.share is None else f"{ours.share:.0%}",
+                    ours.cache,
+                    *(times(group[other], ours) if other in group else "" for other in against),
+                )
+    return table
+
+
+def heading(results: Results) -> str:
+    """Of tables and pictures: the step that was timed."""
+    cases = " and ".join(dict.fromkeys(record.case for record in results.records))
+    dtypes = " and ".join(dict.fromkeys(record.dtype for record in results.records))
+    return f"Steps of {cases} in {dtypes}, threads: {results.machine.threads}"
+
+
+def times(other: Record, ours: Record) -> str:
+    """How many times faster ours is."""
+    return factor(other.seconds / ours.seconds)
+
+
+def factor(ratio: float) -> str:
+    return f"{ratio:.0f} ×" if ratio >= 99.5 else f"{ratio:.{1 if ratio >= 9.95 else 2}f} ×"
+
+
+def duration(seconds: float) -> str:
+    """In three digits: 1.23 µs, 45.6 ms."""
+    for unit, scale in (("µs", 1e6), ("ms", 1e3)):
+        if seconds * scale < 999.5:
+            break
+    else:
+        unit, scale = "s", 1.0
+    value = seconds * scale
+    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {unit}"
+
+
+def explain(results: Results) -> Iterator[str]:
+    """The lines below the table: what its figures are, where they come from, who is not there."""
+    moved = dict.fromkeys(record.bytes for record in results.records)
+    yield (
+        f"step: median time of {OURS}'s; GB/s: of the {' or '.join(map(str, moved))} bytes that an "
+        "element moves; of limit: the time of the same traffic without arithmetic over the step's; "
+        "in: the nearest memory that holds it all. Then how many times faster than the others."
+    )
+    yield from products(results.records)
+    yield from describe(results.machine)
+    for reason, names in reasons(results.missing).items():
+        yield f"left out: {', '.join(names)}: {reason}"
+
+
+def products(records: Sequence[Record]) -> Iterator[str]:
+    """What each contestant's steps do to the matrix products between them."""
+    for group in grouped(records):
+        suffered = [
+            f"{record.product / record.product_alone - 1:+.1%} with {name}"
+            for name, record in group.items()
+            if record.product and record.product_alone
+        ]
+        if suffered:
+            first = next(iter(group.values()))
+            yield f"{label(first)}: the products' time changed by {', '.join(suffered)}"
+
+
+def describe(machine: Machine) -> Iterator[str]:
+    sizes = ", ".join(f"{name} {size_of(size)}" for name, size in machine.caches.items())
+    cpu = f"{machine.cpu}, CPUs: {machine.cpus}"
+    yield f"machine: {cpu}{', caches: ' if sizes else ''}{sizes}; {machine.system}"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    isa = "no C engine" if machine.isa is None else f"instruction set: {machine.isa}"
+    yield f"{versions}; {isa}, threads: {machine.threads}; {machine.date}"
+
+
+def size_of(size: int) -> str:
+    """In the units that caches come in."""
+    return f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
+
+
+def reasons(missing: dict[str, str]) -> dict[str, list[str]]:
+    """What is left out for each reason."""
+    grouped: dict[str, list[str]] = {}
+    for name, reason in missing.items():
+        grouped.setdefault(reason, []).append(name)
+    return grouped
+
+
+def tabulate_changes(comparison: Comparison) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="What changed")
+    table.add_column("workload")
+    table.add_column("contestant")
+    for name in ("old", "new", "faster by"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    styles = {"faster": "green", "slower": "red"}
+    previous = None
+    for change in comparison.changes:
+        workload = label(change.new)
+        if previous not in (None, workload):
+            table.add_section()
+        old, new = (
+            f"{1 / one.median:.0%}" if comparison.by_share else duration(one.median)
+            for one in (change.before, change.after)
+        )
+        verdict = Text(change.verdict, style=styles.get(change.verdict, "dim"))
+        shown = "" if workload == previous else workload
+        table.add_row(shown, change.new.contestant, old, new, factor(change.ratio), verdict)
+        previous = workload
+    return table
+
+
+def explain_changes(comparison: Comparison) -> Iterator[str]:
+    """The lines below that table."""
+    measure = "the limit's time over the step's" if comparison.by_share else "time of a step"
+    counts = {verdict: 0 for verdict in ("faster", "slower", "within noise")}
+    for change in comparison.changes:
+        counts[change.verdict] += 1
+    found = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
+    yield f"old and new: {measure}, medians; faster or slower where {CRITERION}. {found}"
+    if comparison.by_share:
+        yield "the runs differ in more than versions, so shares of the limit are compared"
+    yield from comparison.notes
+    for which, records in (
+        ("only in the old run", comparison.gone),
+        ("only in the new run", comparison.come),
+        ("without a limit to compare by", comparison.unlimited),
+    ):
+        for name, workloads in by_contestant(records).items():
+            yield f"{which}: {name}: {', '.join(workloads)}"
+
+
+def by_contestant(records: Sequence[Record]) -> dict[str, list[str]]:
+    workloads: dict[str, list[str]] = {}
+    for record in records:
+        workloads.setdefault(record.contestant, []).append(label(record))
+    return workloads
+
+
+def show(console: Console, table: Table, lines: Iterator[str]) -> None:
+    from rich.text import Text
+
+    console.print(table)
+    for line in lines:
+        console.print(Text(line))
