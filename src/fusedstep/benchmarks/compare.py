@@ -20,9 +20,7 @@ class Range(NamedTuple):
     high: float
 
     def __truediv__(self, other: Range) -> Range:
-        return Range(
-            self.median / other.median, self.low / other.high, self.high / other.low
-        )
+        return Range(self.median / other.median, self.low / other.high, self.high / other.low)
 
 
 class Change(NamedTuple):
@@ -115,9 +113,9 @@ def _multiple(record: Record, records: list[Record]) -> Range:
     seconds = record.share * record.seconds
     limit = Range(seconds, seconds, seconds)
     for other in records:
-        if other.contestant == LIMIT and same(other) == same(record):
-            if isclose(other.seconds, seconds):
-                limit = _seconds(other)
+        timed = other.contestant == LIMIT and same(other) == same(record)
+        if timed and isclose(other.seconds, seconds):
+            limit = _seconds(other)
     return _seconds(record) / limit
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,11 +24,20 @@ OUR_COLOURS = ["#D55E00", "#F2A06B", "#7A3600"]
 
 MARKERS = "sD^vPX"
 
+MOST = 8
+"""In a row of the legend."""
+
 WIDTH = 13.5
 """Of the picture, in inches."""
 
 BAR = 0.19
 """Of its height, for each bar."""
+
+FOOT = 0.55
+"""For what stands below all."""
+
+GAP = 0.9
+"""Between the bars of two workloads, in bars."""
 
 
 def draw(results: Results, picture: Path) -> None:
@@ -40,17 +49,18 @@ def draw(results: Results, picture: Path) -> None:
     lists = [group for group in groups if not is_point(group) and OURS in group]
     colours = palette(results.records)
     notes = "\n".join(describe(results.machine))
-    height = max(6.0, 2 + BAR * sum(len(against(group)) + GAP for group in lists))
-    figure = Figure(figsize=(WIDTH, height + 0.5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[height, 0.5])
-    left, right = top.subplots(1, 2, width_ratios=[1, 0.9])
+    height = max(6.5, 2.5 + BAR * sum(len(against(group)) + GAP for group in lists))
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[height - FOOT, FOOT])
+    body, foot = parts
+    left, right = body.subplots(1, 2, width_ratios=[1, 0.9])
     curves(left, points, colours, results.machine)
     bars(right, lists, colours)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    top.suptitle(heading(results), fontsize="xx-large", fontweight="bold")
-    legend(top, [left, right])
-    bottom.text(0.5, 0.5, notes, ha="center", va="center", fontsize="small", color="#555555")
+    body.suptitle(heading(results), fontsize="xx-large", fontweight="bold")
+    legend(body, [left, right])
+    foot.text(0.5, 0.55, notes, ha="center", va="center", fontsize="small", color="#555555")
     figure.savefig(picture, format="png", dpi=110)
 
 
@@ -83,7 +93,7 @@ def curves(
         here = [group[name] for group in groups if name in group]
         here.sort(key=lambda record: record.elements)
         marker = next(markers) if name not in (OURS, LIMIT) else "o"
-        style = {"linewidth": 1.5, "marker": marker, "markersize": 6, "zorder": 3.0}
+        style: dict[str, Any] = {"linewidth": 1.5, "marker": marker, "markersize": 6, "zorder": 3.0}
         if name == LIMIT:
             style |= {"linestyle": "--", "marker": "", "zorder": 4.0}
         elif name == OURS:
@@ -112,16 +122,23 @@ def caches(axes: Axes, record: Record, machine: Machine) -> None:
             axes.axvline(end, color="#888888", linewidth=0.8, zorder=1)
         end = min(end, last)
         if end > start:
-            axes.text(
-                (start * end) ** 0.5, 1.01, name, transform=axes.get_xaxis_transform(),
-                ha="center", va="bottom", fontsize="small", color="#666666",
-            )
+            above(axes, (start * end) ** 0.5, name, color="#666666")
             start = end
     axes.set_xlim(first, last)
 
 
-GAP = 0.9
-"""Between the bars of two workloads, in bars."""
+def above(axes: Axes, x: float, text: str, color: str) -> None:
+    """Write at `x` over the panel."""
+    axes.text(
+        x,
+        1.01,
+        text,
+        transform=axes.get_xaxis_transform(),
+        ha="center",
+        va="bottom",
+        fontsize="small",
+        color=color,
+    )
 
 
 def against(group: dict[str, Record]) -> list[str]:
@@ -154,6 +171,7 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
         labels.append("\n".join([*wrap(label(group[OURS]), 18), duration(group[OURS].seconds)]))
         y += GAP
     axes.axvline(1, color=colours[OURS], linewidth=3.5)
+    above(axes, 1, OURS, color=colours[OURS])
     axes.set_yticks(ticks, labels)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(max(y, 1) - GAP, -1)
@@ -166,10 +184,15 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
 
 def legend(figure: SubFigure, panels: Iterable[Axes]) -> None:
     """Below both panels, each contestant once."""
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False
-    )
+    if handles:
+        figure.legend(
+            [*handles.values()],
+            [*handles],
+            loc="outside lower center",
+            ncols=min(len(handles), MOST),
+            frameon=False,
+        )

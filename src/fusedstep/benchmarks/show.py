@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 OURS = "fusedstep"
 """The contestant that all others are held against, and how the names of its variants begin."""
 
+TITLES = {
+    "sgd": "SGD",
+    "momentum": "momentum",
+    "nesterov": "Nesterov",
+    "adagrad": "AdaGrad",
+    "rmsprop": "RMSprop",
+    "adam": "Adam",
+    "adamw": "AdamW",
+}
+"""Of the cases that have one."""
+
 PRODUCTS = {"numpy": "NumPy", "torch": "torch"}
 
 
@@ -66,9 +77,11 @@ def tabulate(results: Results) -> Table:
 
 def heading(results: Results) -> str:
     """Of tables and pictures: the step that was timed."""
-    cases = " and ".join(dict.fromkeys(record.case for record in results.records))
-    dtypes = " and ".join(dict.fromkeys(record.dtype for record in results.records))
-    return f"Steps of {cases} in {dtypes}, threads: {results.machine.threads}"
+    names = dict.fromkeys(TITLES.get(record.case, record.case) for record in results.records)
+    dtypes = dict.fromkeys(record.dtype for record in results.records)
+    threads = results.machine.threads
+    several = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"One step of {' and '.join(names)} in {' and '.join(dtypes)}, {several}"
 
 
 def times(other: Record, ours: Record) -> str:
@@ -80,14 +93,16 @@ def factor(ratio: float) -> str:
     return f"{ratio:.0f} ×" if ratio >= 99.5 else f"{ratio:.{1 if ratio >= 9.95 else 2}f} ×"
 
 
+def percent(share: float) -> str:
+    """In two digits at least."""
+    return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}"
+
+
 def duration(seconds: float) -> str:
     """In three digits: 1.23 µs, 45.6 ms."""
-    for unit, scale in (("µs", 1e6), ("ms", 1e3)):
-        if seconds * scale < 999.5:
-            break
-    else:
-        unit, scale = "s", 1.0
-    value = seconds * scale
+    units = [("µs", 1e6), ("ms", 1e3), ("s", 1.0)]
+    fit = [(unit, seconds * scale) for unit, scale in units if seconds * scale < 999.5]
+    unit, value = fit[0] if fit else ("s", seconds)
     return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {unit}"
 
 
@@ -134,10 +149,10 @@ def size_of(size: int) -> str:
 
 def reasons(missing: dict[str, str]) -> dict[str, list[str]]:
     """What is left out for each reason."""
-    grouped: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for name, reason in missing.items():
-        grouped.setdefault(reason, []).append(name)
-    return grouped
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def tabulate_changes(comparison: Comparison) -> Table:
@@ -157,7 +172,7 @@ def tabulate_changes(comparison: Comparison) -> Table:
         if previous not in (None, workload):
             table.add_section()
         old, new = (
-            f"{1 / one.median:.0%}" if comparison.by_share else duration(one.median)
+            percent(1 / one.median) if comparison.by_share else duration(one.median)
             for one in (change.before, change.after)
         )
         verdict = Text(change.verdict, style=styles.get(change.verdict, "dim"))
@@ -170,7 +185,7 @@ def tabulate_changes(comparison: Comparison) -> Table:
 def explain_changes(comparison: Comparison) -> Iterator[str]:
     """The lines below that table."""
     measure = "the limit's time over the step's" if comparison.by_share else "time of a step"
-    counts = {verdict: 0 for verdict in ("faster", "slower", "within noise")}
+    counts = dict.fromkeys(("faster", "slower", "within noise"), 0)
     for change in comparison.changes:
         counts[change.verdict] += 1
     found = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from fusedstep.benchmarks.records import Machine, Record, Results
 
@@ -61,9 +61,7 @@ def _results(value: Any) -> Results:
     missing = _fit(fields["missing"], dict[str, str], "missing")
     if not isinstance(fields["records"], list) or not fields["records"]:
         raise ValueError("records is no list of one or more")
-    records = [
-        _record(item, f"records[{index}]") for index, item in enumerate(fields["records"])
-    ]
+    records = [_record(item, f"records[{index}]") for index, item in enumerate(fields["records"])]
     seen: dict[tuple[object, ...], int] = {}
     for index, record in enumerate(records):
         first = seen.setdefault(tuple(getattr(record, field) for field in STEP), index)
@@ -84,7 +82,7 @@ def _record(value: Any, name: str) -> Record:
     return record
 
 
-def _checked(kind: type[NamedTuple], value: Any, name: str) -> Any:
+def _checked(kind: Any, value: Any, name: str) -> Any:
     """`value` as the named tuple `kind`; what it has besides is left out."""
     types = get_type_hints(kind)
     needed = [field for field in kind._fields if field not in kind._field_defaults]
@@ -111,7 +109,8 @@ def _fit(value: Any, kind: Any, name: str) -> Any:
     if get_origin(kind) is dict:
         _, inner = get_args(kind)
         return {
-            key: _fit(item, inner, f"{name}.{key}") for key, item in _fields(value, name, ()).items()
+            key: _fit(item, inner, f"{name}.{key}")
+            for key, item in _fields(value, name, ()).items()
         }
     allowed = get_args(kind) or (kind,)
     fits = isinstance(value, (*allowed, int) if float in allowed else allowed)

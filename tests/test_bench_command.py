@@ -1,0 +1,362 @@
+"""`fusedstep bench`: what it keeps, reads back, compares, prints and draws."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusedstep.benchmarks import store
+from fusedstep.benchmarks.compare import CRITERION, compare
+from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+from fusedstep.benchmarks.show import (
+    duration,
+    explain,
+    explain_changes,
+    factor,
+    tabulate,
+    tabulate_changes,
+)
+from fusedstep.cli import DRAWING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@pytest.fixture
+def extra() -> None:
+    for name in DRAWING:
+        pytest.importorskip(name, reason=f"the benchmark needs {name}: install fusedstep[demo]")
+
+
+MACHINE = Machine(
+    cpu="Abacus 3",
+    cpus=2,
+    caches={"L1": 32 * 2**10, "L2": 2**20, "L3": 32 * 2**20},
+    system="Linux 6.8 x86_64",
+    isa="avx2",
+    threads=2,
+    versions={"Python": "3.12.3", "fusedstep": "0.1.0", "NumPy": "2.4.1"},
+    date="2026-01-31",
+)
+MISSING = dict.fromkeys(("torch fused", "torch foreach"), "no torch; `pip install torch`")
+
+TIMES = {LIMIT: 0.8e-6, "fusedstep": 1e-6, "NumPy": 20e-6, "optax": 5e-6}
+"""Seconds for 1,000 elements."""
+
+
+def record(workload: str = "1 × 1,000", contestant: str = "fusedstep", **fields: Any) -> Record:
+    tensors, n = (int(part.replace(",", "")) for part in workload.split(" × "))
+    seconds = fields.pop("seconds", TIMES.get(contestant, 1e-6) * tensors * n / 1000)
+    whole: dict[str, Any] = {
+        "workload": workload,
+        "tensors": tensors,
+        "elements": tensors * n,
+        "case": "adamw",
+        "dtype": "float32",
+        "loop": "alone",
+        "contestant": contestant,
+        "threads": 2,
+        "seconds": seconds,
+        "low": seconds * 0.99,
+        "high": seconds * 1.02,
+        "steps": 100,
+        "bytes": 28,
+        "cache": "L1",
+        "share": TIMES[LIMIT] * tensors * n / 1000 / seconds,
+    }
+    return Record(**{**whole, **fields})
+
+
+def run_of(*records: Record, **machine: Any) -> Results:
+    return Results(MACHINE._replace(**machine), MISSING, list(records))
+
+
+LOOP: dict[str, Any] = {"loop": "numpy", "product": 2.2e-3, "product_alone": 2e-3}
+WHOLE = run_of(
+    *(
+        record(workload, name)
+        for workload in ("1 × 1,000", "1 × 100,000", "1 × 10,000,000", "1,000 × 1,000")
+        for name in TIMES
+    ),
+    record("1,000 × 1,000", "fusedstep arena", seconds=0.5e-3),
+    *(record("1 × 100,000", name, **LOOP) for name in TIMES if name != "optax"),
+)
+
+
+# JSON.
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    store.write(WHOLE, path)
+    assert store.read(path) == WHOLE
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bench.json"]
+    speeds = [entry["speed"] for entry in json.loads(path.read_text("utf-8"))["records"]]
+    assert speeds == [one.speed for one in WHOLE.records]
+    assert WHOLE.records[1].speed == pytest.approx(28)
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text("mine")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.write(WHOLE, path)
+    assert path.read_text() == "mine"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bench.json"]
+
+
+def test_writes_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "bench.json"
+    link.symlink_to(tmp_path / "folder" / "kept.json")
+    store.write(WHOLE, link)
+    assert link.is_symlink()
+    assert store.read(tmp_path / "folder" / "kept.json") == WHOLE
+
+
+def broken(**changes: Any) -> str:
+    """The JSON of a run whose first record has other fields."""
+    value = WHOLE.to_dict()
+    value["records"][0] |= changes
+    return json.dumps(value)
+
+
+UNREADABLE = [
+    ("", "is no JSON: Expecting value: line 1 column 1 (char 0)"),
+    ("[" * 100_000, "is nested too deeply"),
+    ("[]", "holds no results: the file is no object"),
+    ("{}", "holds no results: the file lacks machine, missing, records"),
+    ('{"machine": [], "missing": {}, "records": [1]}', "machine is no object"),
+    ('{"machine": {"cpu": "A"}, "missing": {}, "records": [1]}', "machine lacks cpus, caches,"),
+    (json.dumps({**WHOLE.to_dict(), "missing": {"a": 1}}), "missing.a=1 is no text"),
+    (json.dumps({**WHOLE.to_dict(), "records": {}}), "records is no list of one or more"),
+    (json.dumps({**WHOLE.to_dict(), "records": []}), "records is no list of one or more"),
+    (json.dumps({**WHOLE.to_dict(), "records": [None]}), "records[0] is no object"),
+    (broken(seconds="1"), 'records[0].seconds="1" is no finite number'),
+    (broken(seconds=float("nan")), "records[0].seconds=NaN is no finite number"),
+    (broken(seconds=10**30), "is no finite number"),
+    (broken(seconds=0.0, low=0.0), "records[0].seconds=0.0 is not positive"),
+    (broken(low=1.0), "is not between its quartiles"),
+    (broken(elements=True), "records[0].elements=true is no whole number"),
+    (broken(elements=1.5), "records[0].elements=1.5 is no whole number"),
+    (broken(share="all"), 'records[0].share="all" is no finite number or null'),
+    (broken(share=-1), "records[0].share=-1 is not positive"),
+    (broken(contestant=None), "records[0].contestant=null is no text"),
+    (broken(contestant="fusedstep"), "records[1] is of the same step as records[0]"),
+]
+
+
+@pytest.mark.parametrize(("text", "complaint"), UNREADABLE)
+def test_refuses_other_files(text: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{path} .*; {store.REMEDY}$") as caught:
+        store.read(path)
+    assert complaint in str(caught.value)
+
+
+def test_refuses_what_is_no_file_and_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"cannot read {tmp_path}/none.json: No such file"):
+        store.read(tmp_path / "none.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"bytes\.json is no text in UTF-8"):
+        store.read(tmp_path / "bytes.json")
+
+
+def test_reads_whole_numbers_as_seconds_and_passes_over_what_it_does_not_know(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bench.json"
+    value = run_of(record(seconds=2.0, low=1.0, high=3.0)).to_dict()
+    value["records"][0] |= {"seconds": 2, "low": 1, "new": "field"}
+    path.write_text(json.dumps(value))
+    assert store.read(path).records == [record(seconds=2.0, low=1.0, high=3.0)]
+
+
+# Comparing.
+
+
+@pytest.mark.parametrize(
+    ("seconds", "low", "high", "verdict"),
+    [
+        (1.0, 0.9, 1.1, "within noise"),
+        (0.85, 0.8, 0.9, "within noise"),
+        (0.85, 0.8, 0.89, "faster"),
+        (1.2, 1.1, 1.3, "within noise"),
+        (1.2, 1.11, 1.3, "slower"),
+    ],
+)
+def test_a_change_is_more_than_noise_where_quartiles_part(
+    seconds: float, low: float, high: float, verdict: str
+) -> None:
+    old = run_of(record(seconds=1.0, low=0.9, high=1.1))
+    comparison = compare(old, run_of(record(seconds=seconds, low=low, high=high)))
+    (change,) = comparison.changes
+    assert change.verdict == verdict
+    assert change.ratio == 1 / seconds
+    assert not comparison.by_share
+    assert comparison[2:] == ([], [], [], [])
+
+
+OTHER = [
+    ({"cpu": "Abacus 4"}, {}, "machine: Abacus 3, 2 CPUs → Abacus 4, 2 CPUs"),
+    ({"cpus": 4}, {}, "machine: Abacus 3, 2 CPUs → Abacus 3, 4 CPUs"),
+    ({"threads": 4}, {"threads": 4}, "threads: 2 → 4"),
+    ({}, {"dtype": "float64", "bytes": 56}, "dtype: float32 → float64"),
+    ({}, {"case": "sgd", "bytes": 12}, "optimizer: adamw → sgd"),
+]
+
+
+@pytest.mark.parametrize(("machine", "fields", "note"), OTHER)
+def test_other_work_is_compared_by_shares(
+    machine: dict[str, Any], fields: dict[str, Any], note: str
+) -> None:
+    old = run_of(record(contestant=LIMIT), record(), record(contestant="NumPy"))
+    new = run_of(
+        record(contestant=LIMIT, seconds=8e-6, share=1.0, **fields),
+        record(seconds=8e-6, share=1.0, **fields),
+        record(contestant="NumPy", seconds=200e-6, share=0.04, **fields),
+        **machine,
+    )
+    comparison = compare(old, new)
+    assert comparison.by_share
+    assert comparison.notes == [note]
+    ours, numpy = comparison.changes
+    assert ours.ratio == pytest.approx(1.25)
+    assert ours.after == pytest.approx((1.0, 0.99 / 1.02, 1.02 / 0.99))  # with the limit's noise
+    assert (ours.verdict, numpy.verdict) == ("faster", "within noise")
+    lines = "\n".join(explain_changes(comparison))
+    assert note in lines
+    assert "shares of the limit" in lines
+    assert CRITERION in lines
+
+
+def test_a_limit_that_is_known_by_shares_alone_has_no_noise() -> None:
+    comparison = compare(run_of(record()), run_of(record(), cpus=1))
+    (change,) = comparison.changes
+    assert change.before == pytest.approx((1.25, 1.25 * 0.99, 1.25 * 1.02))
+
+
+def test_without_shares_other_work_is_named_and_not_compared() -> None:
+    comparison = compare(run_of(record()), run_of(record(share=None), cpus=1))
+    assert comparison.changes == []
+    assert comparison.unlimited == [record(share=None)]
+    assert "without a limit to compare by: fusedstep: 1 × 1,000" in explain_changes(comparison)
+
+
+def test_versions_are_noted_and_times_compared_all_the_same() -> None:
+    versions = {"Python": "3.12.3", "fusedstep": "0.2.0", "NumPy": "2.4.1", "optax": "0.2.8"}
+    comparison = compare(
+        run_of(record()), run_of(record(), isa=None, system="Linux 7", versions=versions)
+    )
+    assert not comparison.by_share
+    assert comparison.notes == [
+        "system: Linux 6.8 x86_64 → Linux 7",
+        "instruction set: avx2 → none",
+        "fusedstep: 0.1.0 → 0.2.0",
+        "optax: none → 0.2.8",
+    ]
+
+
+def test_names_what_only_one_side_has() -> None:
+    old = run_of(record(), record(contestant="torch fused"), record("1 × 10"))
+    new = run_of(record(), record("1,000 × 1,000"), record(**LOOP))
+    comparison = compare(old, new)
+    assert len(comparison.changes) == 1
+    lines = [*explain_changes(comparison)][1:]
+    assert lines == [
+        "only in the old run: torch fused: 1 × 1,000",
+        "only in the old run: fusedstep: 1 × 10",
+        "only in the new run: fusedstep: 1,000 × 1,000, 1 × 1,000 between NumPy products",
+    ]
+
+
+def test_dtypes_and_cases_of_one_run_are_not_mixed_up() -> None:
+    both = [record(), record(dtype="float64", seconds=3e-6)]
+    comparison = compare(run_of(*both), run_of(*reversed(both)))
+    assert not comparison.by_share
+    assert [change.ratio for change in comparison.changes] == [1, 1]
+    comparison = compare(run_of(*both), run_of(both[1]))
+    assert not comparison.by_share
+    assert comparison.gone == [both[0]]
+
+
+# Tables.
+
+
+def cells(table: Table) -> list[list[str]]:
+    columns = [[str(cell) for cell in column.cells] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+@pytest.mark.usefixtures("extra")
+def test_table() -> None:
+    table = tabulate(WHOLE)
+    assert table.title == "One step of AdamW in float32, 2 threads"
+    headings = ["workload", "step", "GB/s", "of limit", "in", "NumPy", "optax"]
+    assert [column.header for column in table.columns] == headings
+    assert cells(table) == [
+        ["1 × 1,000", "1.00 µs", "28", "80%", "L1", "20.0 ×", "5.00 ×"],
+        ["1 × 100,000", "100 µs", "28", "80%", "L1", "20.0 ×", "5.00 ×"],
+        ["1 × 10,000,000", "10.0 ms", "28", "80%", "L1", "20.0 ×", "5.00 ×"],
+        ["1,000 × 1,000", "1.00 ms", "28", "80%", "L1", "20.0 ×", "5.00 ×"],
+        ["1,000 × 1,000, arena", "500 µs", "56", "160%", "L1", "40.0 ×", "10.0 ×"],
+        ["1 × 100,000 between NumPy products", "100 µs", "28", "80%", "L1", "20.0 ×", ""],
+    ]
+    lines = "\n".join(explain(WHOLE))
+    for said in (
+        "28 bytes that an element moves",
+        "the products' time changed by +10.0% with limit, +10.0% with fusedstep",
+        "Abacus 3, CPUs: 2, caches: L1 32 KiB, L2 1 MiB, L3 32 MiB; Linux 6.8 x86_64",
+        "fusedstep 0.1.0, NumPy 2.4.1; instruction set: avx2, threads: 2; 2026-01-31",
+        "left out: torch fused, torch foreach: no torch; `pip install torch`",
+    ):
+        assert said in lines
+
+
+@pytest.mark.usefixtures("extra")
+def test_table_of_changes() -> None:
+    new = run_of(record(seconds=0.5e-6), record(contestant=LIMIT))
+    table = tabulate_changes(compare(WHOLE, new))
+    assert cells(table) == [
+        ["1 × 1,000", "fusedstep", "1.00 µs", "0.50 µs", "2.00 ×", "faster"],
+        ["", "limit", "0.80 µs", "0.80 µs", "1.00 ×", "within noise"],
+    ]
+    table = tabulate_changes(compare(WHOLE, new._replace(machine=MACHINE._replace(cpus=1))))
+    assert cells(table) == [["1 × 1,000", "fusedstep", "80%", "160%", "2.00 ×", "faster"]]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (1.234e-8, "0.01 µs"),
+        (9.994e-6, "9.99 µs"),
+        (9.996e-6, "10.0 µs"),
+        (99.96e-6, "100 µs"),
+        (999.4e-6, "999 µs"),
+        (999.6e-6, "1.00 ms"),
+        (0.9996, "1.00 s"),
+        (12.34, "12.3 s"),
+    ],
+)
+def test_durations_have_three_digits(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shown"),
+    [(0.456, "0.46 ×"), (9.944, "9.94 ×"), (9.96, "10.0 ×"), (99.4, "99.4 ×"), (423.4, "423 ×")],
+)
+def test_factors(ratio: float, shown: str) -> None:
+    assert factor(ratio) == shown
