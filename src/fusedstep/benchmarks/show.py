@@ -9,7 +9,6 @@ from fusedstep.benchmarks.compare import CRITERION, Comparison
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 OURS = "fusedstep"
@@ -31,9 +30,14 @@ PRODUCTS = {"numpy": "NumPy", "torch": "torch"}
 
 def label(record: Record) -> str:
     """What a row is called."""
-    if record.loop == "alone":
-        return record.workload
-    return f"{record.workload} between {PRODUCTS.get(record.loop, record.loop)} products"
+    return between(record.workload, record.loop)
+
+
+def between(workload: str, loop: str) -> str:
+    """A workload's name, with what runs before its steps."""
+    if loop == "alone":
+        return workload
+    return f"{workload} between {PRODUCTS.get(loop, loop)} products"
 
 
 def grouped(records: Sequence[Record]) -> list[dict[str, Record]]:
@@ -65,7 +69,7 @@ def tabulate(results: Results) -> Table:
         for name, ours in group.items():
             if name.startswith(OURS):
                 table.add_row(
-                    ", ".join(filter(None, [label(ours), name.removeprefix(OURS).strip()])),
+                    ", ".join(filter(None, [label(ours), name.removeprefix(OURS).strip(" ,")])),
                     duration(ours.seconds),
                     f"{ours.speed:.3g}",
                     "" if ours.share is None else f"{ours.share:.0%}",
@@ -208,10 +212,3 @@ def by_contestant(records: Sequence[Record]) -> dict[str, list[str]]:
         workloads.setdefault(record.contestant, []).append(label(record))
     return workloads
 
-
-def show(console: Console, table: Table, lines: Iterator[str]) -> None:
-    from rich.text import Text
-
-    console.print(table)
-    for line in lines:
-        console.print(Text(line))
