@@ -97,7 +97,8 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads);
 
 /* The kernel of a rule, or "squares", in the instruction set in force, or NULL. Bit k
- * of `has` says that state array k is there; `inside` puts eps under the root. */
+ * of `has` says that state array k is there; `inside` puts eps under the root. "limit"
+ * and "limit_squares" have the same traffic without arithmetic. */
 fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int inside);
 
 /* Instruction sets: the names compiled in (NULL past the last), whether this

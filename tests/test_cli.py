@@ -258,9 +258,10 @@ def test_every_optimizer_learns_with_the_bits_of_its_textbook_rule() -> None:
 
 @pytest.mark.usefixtures("extra")
 def test_another_rule_has_other_bits() -> None:
-    from fusedstep.demo import Contestant, compete, momentum, read_digits
+    from fusedstep.demo import Contestant, compete, read_digits
+    from fusedstep.textbook import momentum
 
-    contestant = Contestant("SGD", 0.1, fs.SGD, momentum, states=1)
+    contestant = Contestant("SGD", 0.1, fs.SGD, momentum, {})
     assert not compete(contestant, read_digits(0), epochs=1, seed=0).same_bits
 
 

@@ -1,13 +1,12 @@
 """The demonstration: seven optimizers learn to read handwritten digits, each trained twice.
 
-One training steps with fusedstep, the other with the same rule as textbooks write it in
+One training steps with fusedstep, the other with the same rule as textbook.py has it in
 NumPy. The two take turns, an epoch each, so that a machine that speeds up or slows down
 favours neither. They start from the same seed, and must end in the same bits.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 import fusedstep as fs
+from fusedstep.textbook import Textbook, adagrad, adam, adamw, momentum, rmsprop, sgd
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,87 +80,27 @@ def backward(params: Params, x: Array, y: Array) -> tuple[float, Params]:
     return -float((y * log_q).sum()) / len(y), grads
 
 
-# The rules as textbooks write them. A state is a mapping that starts from zeros.
-
-State: TypeAlias = defaultdict[str, Any]
-
-
-def sgd(params: Params, grads: Params, t: int, lr: float) -> None:
-    for k, g in grads.items():
-        params[k] -= lr * g
-
-
-def momentum(params: Params, grads: Params, t: int, lr: float, b: State) -> None:
-    for k, g in grads.items():
-        b[k] = 0.9 * b[k] + g
-        params[k] -= lr * b[k]
-
-
-def nesterov(params: Params, grads: Params, t: int, lr: float, b: State) -> None:
-    for k, g in grads.items():
-        b[k] = 0.9 * b[k] + g
-        params[k] -= lr * (g + 0.9 * b[k])
-
-
-def adagrad(params: Params, grads: Params, t: int, lr: float, s: State) -> None:
-    for k, g in grads.items():
-        s[k] += g**2
-        params[k] -= lr * (g / (np.sqrt(s[k]) + 1e-10))
-
-
-def rmsprop(params: Params, grads: Params, t: int, lr: float, v: State) -> None:
-    for k, g in grads.items():
-        v[k] = 0.99 * v[k] + (1 - 0.99) * g**2
-        params[k] -= lr * (g / (np.sqrt(v[k]) + 1e-8))
-
-
-def adam(params: Params, grads: Params, t: int, lr: float, m: State, v: State) -> None:
-    lr, r = lr / (1 - 0.9**t), 1 / sqrt(1 - 0.999**t)
-    for k, g in grads.items():
-        m[k] = 0.9 * m[k] + (1 - 0.9) * g
-        v[k] = 0.999 * v[k] + (1 - 0.999) * g**2
-        params[k] -= lr * (m[k] / (np.sqrt(v[k]) * r + 1e-8))
-
-
-def adamw(params: Params, grads: Params, t: int, lr: float, m: State, v: State) -> None:
-    for p in params.values():
-        p *= 1 - lr * 0.1
-    adam(params, grads, t, lr, m, v)
-
-
-class Textbook:
-    """One of the rules above as an optimizer."""
-
-    def __init__(self, params: Params, rule: Callable[..., None], states: int, lr: float) -> None:
-        self.params, self.rule, self.lr, self.t = params, rule, lr, 0
-        self.states = [State(float) for _ in range(states)]
-
-    def step(self, grads: Params) -> None:
-        self.t += 1
-        self.rule(self.params, grads, self.t, self.lr, *self.states)
-
-
 # The contest.
 
 
 class Contestant(NamedTuple):
-    """An optimizer of fusedstep's, and its rule above with as many states."""
+    """An optimizer of fusedstep's, its rule as in textbooks, and the options of both."""
 
     name: str
     lr: float
-    fused: Callable[..., fs.Optimizer]
+    optimizer: Callable[..., fs.Optimizer]
     rule: Callable[..., None]
-    states: int
+    options: dict[str, Any]
 
 
 CONTESTANTS = [
-    Contestant("SGD", 0.1, fs.SGD, sgd, 0),
-    Contestant("momentum", 0.05, partial(fs.SGD, momentum=0.9), momentum, 1),
-    Contestant("Nesterov", 0.05, partial(fs.SGD, momentum=0.9, nesterov=True), nesterov, 1),
-    Contestant("AdaGrad", 0.03, fs.Adagrad, adagrad, 1),
-    Contestant("RMSprop", 0.001, fs.RMSprop, rmsprop, 1),
-    Contestant("Adam", 0.003, fs.Adam, adam, 2),
-    Contestant("AdamW", 0.003, partial(fs.AdamW, weight_decay=0.1), adamw, 2),
+    Contestant("SGD", 0.1, fs.SGD, sgd, {}),
+    Contestant("momentum", 0.05, fs.SGD, momentum, {"momentum": 0.9}),
+    Contestant("Nesterov", 0.05, fs.SGD, momentum, {"momentum": 0.9, "nesterov": True}),
+    Contestant("AdaGrad", 0.03, fs.Adagrad, adagrad, {}),
+    Contestant("RMSprop", 0.001, fs.RMSprop, rmsprop, {}),
+    Contestant("Adam", 0.003, fs.Adam, adam, {}),
+    Contestant("AdamW", 0.003, fs.AdamW, adamw, {"weight_decay": 0.1}),
 ]
 
 
@@ -215,10 +155,10 @@ def read_digits(seed: int) -> Digits:
 
 
 def compete(contestant: Contestant, digits: Digits, epochs: int, seed: int) -> Result:
-    name, lr, optimizer, rule, states = contestant
+    name, lr, optimizer, rule, options = contestant
     trained = [initial(np.random.default_rng(seed)) for _ in range(2)]
-    fused = Timed(optimizer(trained[0], lr=lr))
-    textbook = Timed(Textbook(trained[1], rule, states, lr))
+    fused = Timed(optimizer(trained[0], lr=lr, **options))
+    textbook = Timed(Textbook(trained[1], rule, lr=lr, **options))
     trainings = [
         train(params, opt, digits.x, digits.y, epochs, np.random.default_rng(seed))
         for params, opt in zip(trained, (fused, textbook), strict=True)

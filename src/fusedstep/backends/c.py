@@ -42,11 +42,15 @@ class Table(Runner):
 @cache
 def find_kernels(job: Job, selection: int) -> tuple[Any, Any]:
     """The kernels of a job in the instruction set that the `selection`-th choice put in force."""
-    has = sum(letter is not None and 1 << k for k, letter in enumerate(job.rule.letters))
     return (
-        find_kernel(job.rule.name, job.dtype, has, job.rule.inside),
+        find_kernel(job.rule.name, job.dtype, present(job), job.rule.inside),
         find_kernel("squares", job.dtype),
     )
+
+
+def present(job: Job) -> int:
+    """Which state arrays a job's rows have, a bit for each."""
+    return sum(letter is not None and 1 << k for k, letter in enumerate(job.rule.letters))
 
 
 def isas() -> list[str]:

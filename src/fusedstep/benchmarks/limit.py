@@ -1,0 +1,65 @@
+"""The memory's limit: a step's traffic without its arithmetic, run by the step's own runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fusedstep import threads
+from fusedstep._engine import lib
+from fusedstep.backends import c
+from fusedstep.backends.runner import find_kernel
+from fusedstep.optimizer import Optimizer
+from fusedstep.plan import Job
+
+
+def limit_of(
+    optimizer: Optimizer, zero: bool = False, measured: bool = False
+) -> Callable[[], None]:
+    """What takes the time of a step of `optimizer`, which has stepped, on its own arrays.
+
+    `zero` and `measured` say that the step zeroes its gradients and sums their squares first.
+    No value changes but, under `zero`, those of the gradients. It goes for the package's own
+    rules on the C engine, and for gradients that need no scratch.
+    """
+    own = c_table(optimizer)
+    table = c.Table(own.jobs, own.rows, optimizer._memory())
+    for c_row, own_row in zip(table.c_rows, own.c_rows, strict=True):
+        c_row.g = own_row.g
+    for job, c_job in zip(table.jobs, table.c_jobs, strict=True):
+        c_job.kernel = find_kernel("limit", job.dtype, c.present(job))
+        c_job.squares = find_kernel("limit_squares", job.dtype)
+    return bare(table, zero, measured)
+
+
+def bare_call(
+    optimizer: Optimizer, zero: bool = False, measured: bool = False
+) -> Callable[[], None]:
+    """The C calls of a step of `optimizer`, which has stepped, and nothing around them.
+
+    They step on with the scalars of its last step.
+    """
+    return bare(c_table(optimizer), zero, measured)
+
+
+def c_table(optimizer: Optimizer) -> c.Table:
+    table = optimizer._plan.table
+    assert isinstance(table, c.Table)
+    return table
+
+
+def bare(table: c.Table, zero: bool = False, measured: bool = False) -> Callable[[], None]:
+    def call() -> None:
+        count = threads.get_num_threads()
+        if measured:
+            lib.fs_squares(table.table, count, table.total)
+        lib.fs_step(table.table, count, zero)
+
+    return call
+
+
+def moved(jobs: list[Job], zero: bool = False, measured: bool = False) -> int:
+    """Bytes that a step moves for each element, read and written, of jobs that agree in it."""
+    (count,) = {
+        job.dtype.itemsize * (2 * (1 + len(job.rule.states)) + 1 + zero + measured) for job in jobs
+    }
+    return count
