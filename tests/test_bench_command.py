@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,9 +23,12 @@ from fusedstep.benchmarks.show import (
     tabulate,
     tabulate_changes,
 )
-from fusedstep.cli import DRAWING
+from fusedstep.cli import BESIDE, DRAWING, KEPT, main
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
     from rich.table import Table
 
 
@@ -307,12 +313,12 @@ def test_table() -> None:
     headings = ["workload", "step", "GB/s", "of limit", "in", "NumPy", "optax"]
     assert [column.header for column in table.columns] == headings
     assert cells(table) == [
-        ["1 × 1,000", "1.00 µs", "28", "80%", "L1", "20.0 ×", "5.00 ×"],
-        ["1 × 100,000", "100 µs", "28", "80%", "L1", "20.0 ×", "5.00 ×"],
-        ["1 × 10,000,000", "10.0 ms", "28", "80%", "L1", "20.0 ×", "5.00 ×"],
-        ["1,000 × 1,000", "1.00 ms", "28", "80%", "L1", "20.0 ×", "5.00 ×"],
-        ["1,000 × 1,000, arena", "500 µs", "56", "160%", "L1", "40.0 ×", "10.0 ×"],
-        ["1 × 100,000 between NumPy products", "100 µs", "28", "80%", "L1", "20.0 ×", ""],
+        ["1 × 1,000", "1.00 µs", "28.0", "80%", "L1", "20.0 ×", "5.00 ×"],
+        ["1 × 100,000", "100 µs", "28.0", "80%", "L1", "20.0 ×", "5.00 ×"],
+        ["1 × 10,000,000", "10.0 ms", "28.0", "80%", "L1", "20.0 ×", "5.00 ×"],
+        ["1,000 × 1,000", "1.00 ms", "28.0", "80%", "L1", "20.0 ×", "5.00 ×"],
+        ["1,000 × 1,000, arena", "500 µs", "56.0", "160%", "L1", "40.0 ×", "10.0 ×"],
+        ["1 × 100,000 between NumPy products", "100 µs", "28.0", "80%", "L1", "20.0 ×", ""],
     ]
     lines = "\n".join(explain(WHOLE))
     for said in (
@@ -356,7 +362,127 @@ def test_durations_have_three_digits(seconds: float, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("ratio", "shown"),
-    [(0.456, "0.46 ×"), (9.944, "9.94 ×"), (9.96, "10.0 ×"), (99.4, "99.4 ×"), (423.4, "423 ×")],
+    [(0.456, "0.46 ×"), (9.994, "9.99 ×"), (9.996, "10.0 ×"), (99.4, "99.4 ×"), (423.4, "423 ×")],
 )
 def test_factors(ratio: float, shown: str) -> None:
     assert factor(ratio) == shown
+
+
+# The picture.
+
+
+def drawn(results: Results, path: Path) -> Figure:
+    """The figure of a run, laid out, in place of the file."""
+    from matplotlib.figure import Figure
+
+    from fusedstep.benchmarks.picture import draw
+
+    kept: list[Figure] = []
+
+    class Kept(Figure):
+        def savefig(self, *args: object, **kwargs: object) -> None:
+            kept.append(self)
+            self.draw_without_rendering()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure", Kept)
+        draw(results, path)
+    (figure,) = kept
+    return figure
+
+
+def bars(axes: Axes) -> list[Rectangle]:
+    from matplotlib.patches import Rectangle
+
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
+def texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+@pytest.mark.usefixtures("extra")
+def test_picture_is_a_png(tmp_path: Path) -> None:
+    from fusedstep.benchmarks.picture import draw
+
+    draw(WHOLE, tmp_path / "bench.png")
+    png = (tmp_path / "bench.png").read_bytes()
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", png[16:24]) == (1485, 715)
+    assert 10_000 < len(png) < 1_000_000
+
+
+@pytest.mark.usefixtures("extra")
+def test_picture_shows_every_contestant_once_and_the_limit_and_the_caches(tmp_path: Path) -> None:
+    from matplotlib.colors import to_hex
+
+    figure = drawn(WHOLE, tmp_path / "bench.png")
+    left, right = figure.axes
+    lines = {line.get_label(): line for line in left.lines}
+    assert [*lines][: len(TIMES)] == ["fusedstep", LIMIT, "NumPy", "optax"]
+    for name, seconds in TIMES.items():
+        assert [*lines[name].get_xdata()] == [1000, 100_000, 10_000_000]  # type: ignore[misc]
+        speed = 28e3 / seconds / 1e9
+        assert [*lines[name].get_ydata()] == pytest.approx([speed] * 3)  # type: ignore[misc]
+    assert lines["fusedstep"].get_linewidth() == max(line.get_linewidth() for line in left.lines)
+    assert (left.get_ylabel(), left.get_xlabel()) == ("GB/s", "elements")
+
+    # Two threads hold 64 KiB, 2 MiB and, together, 32 MiB of 16 bytes an element.
+    ends = [line.get_xdata()[0] for line in left.lines[len(TIMES) :]]  # type: ignore[index]
+    assert ends == [4096, 131_072, 2_097_152]
+    assert texts(left) == ["L1", "L2", "L3", "memory"]
+    assert [text.get_position()[0] for text in left.texts] == sorted(
+        text.get_position()[0] for text in left.texts
+    )
+
+    assert texts(right) == ["20.0 ×", "5.00 ×", "0.50 ×", "20.0 ×", "fusedstep"]
+    assert [bar.get_x() + bar.get_width() for bar in bars(right)] == pytest.approx([20, 5, 0.5, 20])
+    labels = [label.get_text() for label in right.get_yticklabels()]
+    assert labels == ["1,000 × 1,000\n1.00 ms", "1 × 100,000\nbetween NumPy\nproducts\n100 µs"]
+
+    body, foot = figure.subfigs
+    (legend,) = body.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert sorted(names) == sorted([*TIMES, "fusedstep arena"])
+    for bar, name in zip(bars(right), ("NumPy", "optax", "fusedstep arena", "NumPy"), strict=True):
+        if name in lines:
+            assert to_hex(bar.get_facecolor()) == lines[name].get_color().lower()
+    (note,) = foot.texts
+    assert "Abacus 3" in note.get_text()
+
+
+@pytest.mark.usefixtures("extra")
+def test_no_words_of_the_picture_overlap(tmp_path: Path) -> None:
+    figure = drawn(WHOLE, tmp_path / "bench.png")
+    body, foot = figure.subfigs
+    left, right = figure.axes
+    first, last = left.get_xlim()
+    ticks = zip(left.get_xticks(), left.get_xticklabels(), strict=True)
+    words = [label for at, label in ticks if first <= at <= last]
+    words += [*left.texts, *right.texts, *foot.texts, *right.get_yticklabels()]
+    words += body.legends[0].get_texts()
+    boxes = [word.get_window_extent() for word in words if word.get_text()]
+    overlapping = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    assert overlapping == []
+    width, height = figure.get_size_inches() * figure.dpi
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+
+
+@pytest.mark.usefixtures("extra")
+@pytest.mark.parametrize(
+    "results",
+    [
+        run_of(record()),
+        run_of(record("1,000 × 1,000"), caches={}),
+        run_of(record(), record("1,000 × 1,000"), record("1,000 × 1,000", "NumPy")),
+    ],
+)
+def test_pictures_of_little(results: Results, tmp_path: Path) -> None:
+    from fusedstep.benchmarks.picture import draw
+
+    draw(results, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").stat().st_size > 10_000

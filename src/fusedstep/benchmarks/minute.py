@@ -7,11 +7,12 @@ out where not even ours and the limit fit. Both are said, with what to do about 
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,11 +24,12 @@ from fusedstep.benchmarks.contestants.optax import Optax
 from fusedstep.benchmarks.contestants.ours import Default, InArena, Limit, NewArrays, Ours
 from fusedstep.benchmarks.contestants.torch import Torch
 from fusedstep.benchmarks.machine import machine
-from fusedstep.benchmarks.measuring import LEAST_TURNS, measure
+from fusedstep.benchmarks.measuring import IN_LOOP, LEAST_TURNS, UNTIMED, measure, product
 from fusedstep.benchmarks.problem import ADAMW, Update
 from fusedstep.benchmarks.records import LIMIT, Record, Results
 from fusedstep.benchmarks.show import OURS, between
 from fusedstep.benchmarks.workloads import MANY, NETWORKS, Workload, equal
+from fusedstep.threads import get_num_threads
 
 UPDATES = {
     "sgd": Update("sgd", fs.SGD, {}),
@@ -66,9 +68,7 @@ PARTS = [
     Part(equal(1, 1_000_000), [*OWN, *OTHERS], 1.5),
     Part(equal(1, 16_000_000), [*OWN, *OTHERS], 4),
     *(Part(workload, [*OWN, *MANY_OWN, *OTHERS], 4) for workload in reversed(MANY)),
-    Part(
-        equal(1, 100_000), [*OWN, Ours("fusedstep, one thread", threads=1), NumPy()], 2, "numpy"
-    ),
+    Part(equal(1, 100_000), [*OWN, Ours("fusedstep, one thread", threads=1), NumPy()], 2, "numpy"),
     *(
         Part(workload, [*OWN, *OTHERS], weight)
         for workload, weight in zip(NETWORKS, (1, 5, 8), strict=True)
@@ -79,8 +79,8 @@ PARTS = [
 LEAST = 3 + 2 * LEAST_TURNS
 """Steps of a contestant, at least."""
 
-PRODUCTS = 0.4
-"""Seconds of a contestant's products in a loop, at least."""
+PRODUCTS = 3 + LEAST_TURNS * (IN_LOOP + IN_LOOP // UNTIMED)
+"""Of a contestant in a loop, at least."""
 
 PREPARING = 30e-9
 """Seconds to make the arrays of a workload, for each element."""
@@ -104,6 +104,9 @@ NO_MEMORY = "it needs more memory than is free; free some"
 def run(case: str, dtype: str, seconds: float, report: Callable[[str, float], object]) -> Results:
     """Measure what fits; `report` is told what is measured now, and the share that is done."""
     end = perf_counter() + seconds - min(DRAWING, seconds / 2)
+    for package in needed():
+        report(f"import {package}", 0.0)
+        importlib.import_module(package)
     total = sum(part.weight for part in PARTS)
     done = 0.0
     records: list[Record] = []
@@ -132,6 +135,12 @@ def run(case: str, dtype: str, seconds: float, report: Callable[[str, float], ob
     return Results(machine(PACKAGES), said(left_out, records), records)
 
 
+def needed() -> list[str]:
+    """The modules of the contestants who can take part at once."""
+    there = (each for each in OTHERS if not (each.why_missing() or each.why_slow_to_start()))
+    return [*dict.fromkeys(package for each in there for package in each.packages)]
+
+
 def fitting(
     part: Part, records: Sequence[Record], seconds: float, itemsize: int
 ) -> tuple[list[Contestant], dict[str, str]]:
@@ -139,8 +148,9 @@ def fitting(
     chosen: list[Contestant] = []
     reasons: dict[str, str] = {}
     seconds -= PREPARING * part.workload.elements
+    products = PRODUCTS * of_product(part.loop)
     room = free_memory() / (itemsize * part.workload.elements) - 2
-    known = {each.name: expected(each.name, part, records) for each in part.contestants}
+    known = {each.name: expected(each.name, part, records) + products for each in part.contestants}
     for each in sorted(part.contestants, key=lambda each: (each not in OWN, known[each.name])):
         if reason := each.why_missing():
             reasons[each.name] = reason
@@ -162,20 +172,39 @@ def fitting(
 def expected(name: str, part: Part, records: Sequence[Record]) -> float:
     """Seconds that a contestant takes at least, as far as the workloads before let one know."""
     workload = part.workload
-    seconds = STARTING.get(name, 0.0) * workload.tensors
-    if part.loop != "alone":
-        seconds += PRODUCTS
     before = [record for record in records if record.contestant == name and record.loop == "alone"]
-    if alone := [record for record in before if record.tensors == 1]:
-        largest = max(alone, key=lambda record: record.elements)
-        element = largest.seconds / largest.elements
-        tensors = [
-            (record.seconds - element * record.elements) / record.tensors
-            for record in before
-            if record.tensors > 1
-        ]
-        step = element * workload.elements + max(0.0, *tensors, 0.0) * workload.tensors
-        seconds += LEAST * step
+    singles = sorted((record.elements, record.seconds) for record in before if record.tensors == 1)
+    overheads = [
+        (record.seconds - of_one(record.elements, singles)) / record.tensors
+        for record in before
+        if record.tensors > 1
+    ]
+    step = of_one(workload.elements, singles) + max(overheads, default=0.0) * workload.tensors
+    return LEAST * max(step, 0.0) + STARTING.get(name, 0.0) * workload.tensors
+
+
+def of_product(loop: str) -> float:
+    """Seconds of the matrix product of a loop."""
+    if loop == "alone":
+        return 0.0
+    multiply = product(loop, get_num_threads())
+    times = []
+    for _ in range(4):  # the first wakes what helps
+        start = perf_counter()
+        multiply()
+        times.append(perf_counter() - start)
+    return min(times[1:])
+
+
+def of_one(elements: int, known: Sequence[tuple[int, float]]) -> float:
+    """Seconds of a step of one tensor, on the line through those of the nearest known sizes."""
+    if not known:
+        return 0.0
+    sizes, times = zip(*known, strict=True)
+    seconds = float(np.interp(elements, sizes, times))
+    if elements > sizes[-1] and len(known) > 1:
+        slope = (times[-1] - times[-2]) / (sizes[-1] - sizes[-2])
+        seconds += max(slope, 0.0) * (elements - sizes[-1])
     return seconds
 
 
@@ -195,9 +224,7 @@ def free_memory(described: Path = Path("/proc/meminfo")) -> float:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
 
 
-def said(
-    left_out: dict[tuple[str, str], list[str]], records: Sequence[Record]
-) -> dict[str, str]:
+def said(left_out: dict[tuple[str, str], list[str]], records: Sequence[Record]) -> dict[str, str]:
     """Who is left out, and where if not everywhere; without ours there is no workload."""
     there = {record.contestant for record in records}
     missing: dict[str, str] = {}

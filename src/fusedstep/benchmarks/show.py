@@ -71,7 +71,7 @@ def tabulate(results: Results) -> Table:
                 table.add_row(
                     ", ".join(filter(None, [label(ours), name.removeprefix(OURS).strip(" ,")])),
                     duration(ours.seconds),
-                    f"{ours.speed:.3g}",
+                    three(ours.speed),
                     "" if ours.share is None else f"{ours.share:.0%}",
                     ours.cache,
                     *(times(group[other], ours) if other in group else "" for other in against),
@@ -94,7 +94,12 @@ def times(other: Record, ours: Record) -> str:
 
 
 def factor(ratio: float) -> str:
-    return f"{ratio:.0f} ×" if ratio >= 99.5 else f"{ratio:.{1 if ratio >= 9.95 else 2}f} ×"
+    return f"{three(ratio)} ×"
+
+
+def three(value: float) -> str:
+    """In three digits, or with two places: 0.12, 1.23, 12.3, 123."""
+    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
 
 
 def percent(share: float) -> str:
@@ -107,7 +112,7 @@ def duration(seconds: float) -> str:
     units = [("µs", 1e6), ("ms", 1e3), ("s", 1.0)]
     fit = [(unit, seconds * scale) for unit, scale in units if seconds * scale < 999.5]
     unit, value = fit[0] if fit else ("s", seconds)
-    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {unit}"
+    return f"{three(value)} {unit}"
 
 
 def explain(results: Results) -> Iterator[str]:
@@ -211,4 +216,3 @@ def by_contestant(records: Sequence[Record]) -> dict[str, list[str]]:
     for record in records:
         workloads.setdefault(record.contestant, []).append(label(record))
     return workloads
-
