@@ -9,7 +9,6 @@ from fusedstep._engine import lib
 from fusedstep.backends import c
 from fusedstep.backends.runner import find_kernel
 from fusedstep.optimizer import Optimizer
-from fusedstep.plan import Job
 
 
 def limit_of(
@@ -55,11 +54,3 @@ def bare(table: c.Table, zero: bool = False, measured: bool = False) -> Callable
         lib.fs_step(table.table, count, zero)
 
     return call
-
-
-def moved(jobs: list[Job], zero: bool = False, measured: bool = False) -> int:
-    """Bytes that a step moves for each element, read and written, of jobs that agree in it."""
-    (count,) = {
-        job.dtype.itemsize * (2 * (1 + len(job.rule.states)) + 1 + zero + measured) for job in jobs
-    }
-    return count

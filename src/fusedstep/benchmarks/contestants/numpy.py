@@ -1,0 +1,94 @@
+"""The rules as textbooks have them, in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import fusedstep as fs
+from fusedstep import textbook
+from fusedstep.benchmarks.contestants.contestant import (
+    Contestant,
+    Entry,
+    lacks,
+    only_updates,
+    renewing,
+)
+from fusedstep.benchmarks.problem import Problem
+
+RULES: dict[Any, Callable[..., None]] = {
+    fs.SGD: textbook.momentum,
+    fs.Adagrad: textbook.adagrad,
+    fs.RMSprop: textbook.rmsprop,
+    fs.Adam: textbook.adam,
+    fs.AdamW: textbook.adamw,
+}
+
+
+class NumPy(Contestant):
+    name = "NumPy"
+
+    def why_unfit(self, problem: Problem) -> str | None:
+        if problem.case.optimizer not in RULES:
+            return "the textbook has no such rule"
+        return only_updates("the textbook's", problem) or lacks(
+            "the textbook's rule", RULES[problem.case.optimizer], problem
+        )
+
+    def build(self, problem: Problem) -> Entry:
+        params = problem.params()
+        case, rule = problem.case, RULES[problem.case.optimizer]
+        if rule is textbook.momentum and not case.options.get("momentum"):
+            rule = textbook.sgd
+        options = {"lr": problem.hyperparameters["lr"], **case.options}
+        optimizer = textbook.Textbook(dict(enumerate(params)), rule, **options)
+        step = partial(optimizer.step, dict(enumerate(problem.grads)))
+        return Entry(step, lambda: params, 1)
+
+
+class NumPyPasses(Contestant):
+    """The whole step, one pass after the other."""
+
+    name = "NumPy's passes"
+
+    def why_unfit(self, problem: Problem) -> str | None:
+        return why_no_passes(problem)
+
+    def build(self, problem: Problem) -> Entry:
+        params, grads = problem.params(), problem.own_grads()
+        h, asked = problem.hyperparameters, problem.case.asked
+        averages = [p.copy() for p in params]
+        optimizer = textbook.Textbook(
+            dict(enumerate(params)), textbook.adamw, lr=h["lr"], weight_decay=h["weight_decay"]
+        )
+
+        def step() -> None:
+            for g in grads:
+                g *= 1 / asked["scale"]
+            norm = np.sqrt(sum(float(np.sum(g * g)) for g in grads))
+            if norm > asked["max_norm"]:
+                for g in grads:
+                    g *= asked["max_norm"] / float(norm)
+            optimizer.step(dict(enumerate(grads)))
+            for g in grads:
+                g[...] = 0
+            for p, average in zip(params, averages, strict=True):
+                average *= h["ema"]
+                average += (1 - h["ema"]) * p
+
+        return Entry(step, lambda: params, 1, renewing(grads, problem))
+
+
+def why_no_passes(problem: Problem) -> str | None:
+    """Why the passes that are written out here, and torch's, are not those of the problem."""
+    asked, options = problem.case.asked, problem.case.options
+    if problem.case.optimizer is not fs.AdamW:
+        return "the passes are written out for AdamW alone"
+    if asked.keys() != {"scale", "max_norm", "zero_grads"} or not asked["zero_grads"]:
+        return "the passes are unscaling, clipping by the norm, update, zeros and average"
+    if options.keys() != {"weight_decay", "ema"}:
+        return "the passes know `weight_decay` and `ema` alone"
+    return None
