@@ -6,16 +6,19 @@ import json
 import os
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import fusedstep as fs
 from fusedstep.benchmarks import store
 from fusedstep.benchmarks.compare import CRITERION, compare
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 from fusedstep.benchmarks.show import (
+    TITLES,
     duration,
     explain,
     explain_changes,
@@ -446,7 +449,7 @@ def test_picture_shows_every_contestant_once_and_the_limit_and_the_caches(tmp_pa
     assert sorted(names) == sorted([*TIMES, "fusedstep arena"])
     for bar, name in zip(bars(right), ("NumPy", "optax", "fusedstep arena", "NumPy"), strict=True):
         if name in lines:
-            assert to_hex(bar.get_facecolor()) == lines[name].get_color().lower()
+            assert to_hex(bar.get_facecolor()) == to_hex(lines[name].get_color())
     (note,) = foot.texts
     assert "Abacus 3" in note.get_text()
 
@@ -486,3 +489,272 @@ def test_pictures_of_little(results: Results, tmp_path: Path) -> None:
 
     draw(results, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").stat().st_size > 10_000
+
+
+# What fits into the seconds.
+
+
+@pytest.fixture
+def minute() -> ModuleType:
+    from fusedstep.benchmarks import minute
+
+    return minute
+
+
+def part_of(minute: ModuleType, name: str, loop: str = "alone") -> Any:
+    (part,) = (part for part in minute.PARTS if (part.workload.name, part.loop) == (name, loop))
+    return part
+
+
+def test_steps_of_unknown_sizes_lie_on_lines_through_known_ones(minute: ModuleType) -> None:
+    known = [(1000, 2.0), (2000, 3.0), (4000, 9.0)]
+    expected = [(10, 2.0), (1000, 2.0), (1500, 2.5), (3000, 6.0), (4000, 9.0), (6000, 15.0)]
+    for elements, seconds in expected:
+        assert minute.of_one(elements, known) == seconds
+    assert minute.of_one(10**6, known[:1]) == 2.0
+    assert minute.of_one(10**6, []) == 0.0
+
+
+def test_what_many_tensors_take_is_known_from_fewer(minute: ModuleType) -> None:
+    small, large = part_of(minute, "1,000 × 1,000"), part_of(minute, "10,000 × 100")
+    records = [record("1 × 1,000"), record("1 × 1,000,000", seconds=1e-3)]
+    assert minute.expected("fusedstep", small, records) == pytest.approx(minute.LEAST * 1e-3)
+    records.append(record("1,000 × 1,000", seconds=4e-3))  # 3 µs for each tensor
+    assert minute.expected("fusedstep", large, records) == pytest.approx(minute.LEAST * 31e-3)
+    assert minute.expected("optax", large, records) == minute.STARTING["optax"] * 10_000
+
+
+@pytest.fixture
+def everyone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if all that contestants need were installed."""
+    from fusedstep.benchmarks.contestants import Contestant, contestant
+
+    monkeypatch.setattr(contestant, "find_spec", lambda name: True)
+    for kind in (Contestant, *Contestant.__subclasses__()):
+        monkeypatch.setattr(kind, "why_missing", lambda self: None)
+
+
+@pytest.mark.usefixtures("everyone")
+def test_the_slow_go_first_and_ours_last(
+    minute: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minute, "free_memory", lambda: 1e12)
+    part = part_of(minute, "1 × 1,000,000")
+    records = [record("1 × 100,000", name, seconds=TIMES.get(name, 1.0)) for name in TIMES]
+    left = minute.PREPARING * 1e6 + minute.LEAST * 1.8e-6
+
+    def names(seconds: float) -> tuple[list[str], dict[str, str]]:
+        chosen, reasons = minute.fitting(part, records, seconds, itemsize=4)
+        return [each.name for each in chosen], reasons
+
+    others = ["torch fused", "torch foreach", "DeepSpeed CPUAdam"]  # of whom nothing is known
+    assert names(60.0) == (["fusedstep", LIMIT, *others[:2], "optax", others[2], "NumPy"], {})
+    assert names(left * 1.001) == (
+        ["fusedstep", LIMIT, *others],
+        dict.fromkeys(("NumPy", "optax"), minute.NO_TIME),
+    )
+    assert names(left / 1.001)[0] == []
+    assert names(left / 1.001)[1] == {"fusedstep": minute.NO_TIME}
+
+
+@pytest.mark.usefixtures("everyone")
+def test_memory_is_not_taken_beyond_what_is_free(
+    minute: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = part_of(minute, "GPT-2 small")
+    copy = 4 * part.workload.elements
+    for room, count in ((2 + minute.COPIES, 2), (2 + 3 * minute.COPIES, 4)):
+        monkeypatch.setattr(minute, "free_memory", lambda room=room: room * copy + 1)
+        chosen, reasons = minute.fitting(part, [], 600.0, itemsize=4)
+        assert len(chosen) == count
+        assert {*reasons.values()} == {minute.NO_MEMORY}
+    monkeypatch.setattr(minute, "free_memory", lambda: 3 * copy)
+    assert minute.fitting(part, [], 600.0, itemsize=4) == ([], {"fusedstep": minute.NO_MEMORY})
+
+
+def test_free_memory(minute: ModuleType, tmp_path: Path) -> None:
+    described = tmp_path / "meminfo"
+    described.write_text("MemTotal:  8 kB\nMemAvailable:    3 kB\n")
+    assert minute.free_memory(described) == 3072
+    assert minute.free_memory(tmp_path / "none") > 2**24
+
+
+def test_says_where_someone_is_left_out_who_takes_part_elsewhere(minute: ModuleType) -> None:
+    left_out = {
+        ("optax", "slow"): ["MLP", "ResNet-50"],
+        ("fusedstep", "large"): ["GPT-2 small"],
+        ("torch fused", "absent"): ["MLP", "ResNet-50"],
+    }
+    assert minute.said(left_out, [record(contestant="optax")]) == {
+        "optax at MLP, ResNet-50": "slow",
+        "GPT-2 small": "large",
+        "torch fused": "absent",
+    }
+
+
+# The program.
+
+
+@pytest.mark.usefixtures("extra")
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--seconds", "0"], "'0' is not a number of seconds above 0"),
+        (["--seconds", "inf"], "'inf' is not a number of seconds above 0"),
+        (["--seconds", "soon"], "'soon' is not a number of seconds above 0"),
+        (["--threads", "0"], "'0' is not a whole number from 1 on"),
+        (["--dtype", "float16"], "invalid choice: 'float16'"),
+        (["--optimizer", "adamax"], "invalid choice: 'adamax'"),
+        (["--json", "bench.txt"], "'bench.txt' is no name of a JSON; end it in .json"),
+        (["--json", "nowhere/bench.json"], "'nowhere' is no directory; create it first"),
+        (["--picture", "bench.pdf"], "'bench.pdf' is no name of a PNG; end it in .png"),
+    ],
+)
+def test_unfit_arguments(
+    argv: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", *argv])
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_missing_extra(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    assert main(["bench"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("fusedstep: error: the benchmark needs ")
+    assert name in captured.err
+    assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
+
+
+def test_every_optimizer_that_may_be_named_has_its_update(minute: ModuleType) -> None:
+    assert [*minute.UPDATES] == [*TITLES]
+    assert [update.name for update in minute.UPDATES.values()] == [*TITLES]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the program runs, and writes to if nobody says where."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch, minute: ModuleType) -> Iterator[list[Results]]:
+    """What the program is to find, from the last on, in place of measuring."""
+    runs = [WHOLE]
+
+    def run(*args: object) -> Results:
+        return runs.pop()
+
+    monkeypatch.setattr(minute, "run", run)
+    yield runs
+    assert runs == []
+
+
+@pytest.mark.usefixtures("extra")
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_whole_program(
+    optimizer: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = fs.get_num_threads()
+    argv = ["bench", "--seconds", "0.5", "--threads", "1", "--optimizer", optimizer]
+    assert main([*argv, "--dtype", "float64"]) == 0
+    assert fs.get_num_threads() == threads
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert f"One step of {TITLES[optimizer]} in float64, 1 thread" in captured.out
+    assert captured.out.endswith(f"{KEPT} and drawn in fusedstep-bench.png\n")
+    assert "measuring 1 × 1,000\n" in captured.err
+    assert {entry.name for entry in folder.iterdir()} == {KEPT, "fusedstep-bench.png"}
+    results = store.read(folder / KEPT)
+    assert results.machine.threads == 1
+    assert results.machine.versions["fusedstep"] == fs.info().version
+    assert {one.dtype for one in results.records} == {"float64"}
+    assert {one.case for one in results.records} == {optimizer}
+    ours = [one for one in results.records if one.contestant == "fusedstep"]
+    assert ours[0].workload == "1 × 1,000"
+    for one in results.records:
+        for word in one.contestant.removeprefix("fusedstep").split():  # of a heading, or a row
+            assert word in captured.out
+    assert "GPT-2 small" in captured.out  # which is left out
+
+
+@pytest.mark.usefixtures("extra")
+def test_does_not_write_over_what_it_compares_with(
+    folder: Path, found: list[Results], capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = run_of(*(one._replace(seconds=one.seconds / 2, low=0.0) for one in WHOLE.records))
+    half = run_of(*(one._replace(low=one.seconds, high=one.seconds) for one in half.records))
+    found[:] = [WHOLE, half, half, WHOLE]
+    assert main(["bench"]) == 0
+    assert main(["bench", "--compare", KEPT]) == 0
+    assert store.read(folder / KEPT) == WHOLE
+    assert store.read(folder / BESIDE) == half
+    output = " ".join(capsys.readouterr().out.split())
+    assert CRITERION in output
+    assert f"faster: {len(WHOLE.records)}, slower: 0, within noise: 0" in output
+    assert BESIDE in output
+    assert main(["bench", "--compare", f"{folder}/{KEPT}", "--json", KEPT]) == 0
+    assert store.read(folder / KEPT) == half
+    assert f"faster: {len(WHOLE.records)}, " in capsys.readouterr().out
+    assert main(["bench", "--compare", BESIDE]) == 0
+    assert store.read(folder / KEPT) == WHOLE
+
+
+@pytest.mark.usefixtures("extra", "folder")
+def test_a_wrong_file_to_compare_with_costs_no_time(
+    found: list[Results], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found.clear()
+    Path("old.json").write_text("{}")
+    for name, complaint in (
+        ("old.json", "old.json holds no results: the file lacks machine"),
+        ("none.json", "cannot read none.json: No such file or directory; pass a file that"),
+    ):
+        assert main(["bench", "--compare", name]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith(f"fusedstep: error: {complaint}")
+        assert captured.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("extra")
+@pytest.mark.parametrize(("option", "name"), [("json", "a.json"), ("picture", "a.png")])
+def test_what_cannot_be_written_costs_only_itself(
+    option: str,
+    name: str,
+    folder: Path,
+    found: list[Results],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / name).mkdir()
+    assert main(["bench", f"--{option}", name]) == 1
+    captured = capsys.readouterr()
+    assert "1 × 100,000" in captured.out
+    assert captured.err.startswith(f"fusedstep: error: cannot write {name}: ")
+    assert captured.err.endswith(f"; name another --{option}\n")
+    assert {entry.name for entry in folder.iterdir()} > {name}  # the other one
+    assert not [*(folder / name).iterdir()]
+
+
+@pytest.mark.usefixtures("extra", "folder")
+def test_an_interrupted_run_writes_nothing(
+    minute: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: object) -> Results:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(minute, "run", interrupted)
+    assert main(["bench"]) == 1
+    assert capsys.readouterr().err == "fusedstep: error: interrupted; nothing was written\n"
+    assert [*Path().iterdir()] == []

@@ -258,13 +258,15 @@ def _bench(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written")
     command.show(results, old)
+    status = 0
     for option, path, write in (("json", kept, store.write), ("picture", options.picture, draw)):
         try:
             write(results, path)
         except OSError as error:
-            return _fail(f"cannot write {path}: {error.strerror}; name another --{option}")
-    print(f"The results are kept in {kept} and drawn in {options.picture}")
-    return 0
+            status = _fail(f"cannot write {path}: {error.strerror}; name another --{option}")
+    if status == 0:
+        print(f"The results are kept in {kept} and drawn in {options.picture}")
+    return status
 
 
 def _unlike(compared: Path | None) -> Path:
