@@ -329,7 +329,7 @@ def test_table() -> None:
         "the products' time changed by +10.0% with limit, +10.0% with fusedstep",
         "Abacus 3, CPUs: 2, caches: L1 32 KiB, L2 1 MiB, L3 32 MiB; Linux 6.8 x86_64",
         "fusedstep 0.1.0, NumPy 2.4.1; instruction set: avx2, threads: 2; 2026-01-31",
-        "left out: torch fused, torch foreach: no torch; `pip install torch`",
+        "left out: torch fused; torch foreach: no torch; `pip install torch`",
     ):
         assert said in lines
 
@@ -422,7 +422,7 @@ def test_picture_shows_every_contestant_once_and_the_limit_and_the_caches(tmp_pa
     figure = drawn(WHOLE, tmp_path / "bench.png")
     left, right = figure.axes
     lines = {line.get_label(): line for line in left.lines}
-    assert [*lines][: len(TIMES)] == ["fusedstep", LIMIT, "NumPy", "optax"]
+    assert [*lines][: len(TIMES)] == ["fusedstep", LIMIT, "optax", "NumPy"]
     for name, seconds in TIMES.items():
         assert [*lines[name].get_xdata()] == [1000, 100_000, 10_000_000]  # type: ignore[misc]
         speed = 28e3 / seconds / 1e9
@@ -502,7 +502,11 @@ def minute() -> ModuleType:
 
 
 def part_of(minute: ModuleType, name: str, loop: str = "alone") -> Any:
-    (part,) = (part for part in minute.PARTS if (part.workload.name, part.loop) == (name, loop))
+    (part,) = (
+        part
+        for part in [*minute.BEFORE_TORCH, *minute.PARTS]
+        if (part.workload.name, part.loop) == (name, loop)
+    )
     return part
 
 
@@ -518,58 +522,70 @@ def test_steps_of_unknown_sizes_lie_on_lines_through_known_ones(minute: ModuleTy
 def test_what_many_tensors_take_is_known_from_fewer(minute: ModuleType) -> None:
     small, large = part_of(minute, "1,000 × 1,000"), part_of(minute, "10,000 × 100")
     records = [record("1 × 1,000"), record("1 × 1,000,000", seconds=1e-3)]
-    assert minute.expected("fusedstep", small, records) == pytest.approx(minute.LEAST * 1e-3)
+    step = minute.expected_step("fusedstep", small.workload, records)
+    assert step == pytest.approx(1e-3)
     records.append(record("1,000 × 1,000", seconds=4e-3))  # 3 µs for each tensor
-    assert minute.expected("fusedstep", large, records) == pytest.approx(minute.LEAST * 31e-3)
-    assert minute.expected("optax", large, records) == minute.STARTING["optax"] * 10_000
+    step = minute.expected_step("fusedstep", large.workload, records)
+    assert step == pytest.approx(31e-3)
+    records += [record("1 × 1,000,000", seconds=1.0, **LOOP), record("1 × 1,000", "optax")]
+    costs = minute.expected(large, records)
+    arrays = minute.PREPARING * 1e6
+    assert costs["fusedstep"].before == pytest.approx(arrays + minute.FIRST * step)
+    assert costs["fusedstep"].turns == pytest.approx(minute.LEAST * step)
+    first = minute.STARTING["optax"] * 10_000 + arrays + minute.FIRST * 5e-6
+    assert costs["optax"] == pytest.approx((first, minute.LEAST * 5e-6))
+
+
+def test_the_products_of_a_loop_count(minute: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(minute, "of_product", lambda loop: 1.0)
+    costs = minute.expected(part_of(minute, "1 × 100,000", "numpy"), [])
+    for cost in costs.values():
+        assert cost == pytest.approx((minute.FIRST, 5 * (16 + 4)), rel=1e-2)
 
 
 @pytest.fixture
 def everyone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if all that contestants need were installed."""
-    from fusedstep.benchmarks.contestants import Contestant, contestant
+    from fusedstep.benchmarks.contestants import Contestant
 
-    monkeypatch.setattr(contestant, "find_spec", lambda name: True)
-    for kind in (Contestant, *Contestant.__subclasses__()):
+    def kinds(kind: type[Contestant]) -> Iterator[type[Contestant]]:
+        yield kind
+        for each in kind.__subclasses__():
+            yield from kinds(each)
+
+    for kind in kinds(Contestant):
         monkeypatch.setattr(kind, "why_missing", lambda self: None)
 
 
 @pytest.mark.usefixtures("everyone")
-def test_the_slow_go_first_and_ours_last(
-    minute: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(minute, "free_memory", lambda: 1e12)
+def test_the_slow_go_first_and_ours_last(minute: ModuleType) -> None:
     part = part_of(minute, "1 × 1,000,000")
-    records = [record("1 × 100,000", name, seconds=TIMES.get(name, 1.0)) for name in TIMES]
-    left = minute.PREPARING * 1e6 + minute.LEAST * 1.8e-6
-
-    def names(seconds: float) -> tuple[list[str], dict[str, str]]:
-        chosen, reasons = minute.fitting(part, records, seconds, itemsize=4)
-        return [each.name for each in chosen], reasons
-
-    others = ["torch fused", "torch foreach", "DeepSpeed CPUAdam"]  # of whom nothing is known
-    assert names(60.0) == (["fusedstep", LIMIT, *others[:2], "optax", others[2], "NumPy"], {})
-    assert names(left * 1.001) == (
-        ["fusedstep", LIMIT, *others],
-        dict.fromkeys(("NumPy", "optax"), minute.NO_TIME),
-    )
-    assert names(left / 1.001)[0] == []
-    assert names(left / 1.001)[1] == {"fusedstep": minute.NO_TIME}
+    names = [each.name for each in part.contestants]
+    costs = {name: minute.Cost(1.0, 2.0 * k) for k, name in enumerate(names)}
+    costs["fusedstep"] = minute.Cost(2.0, 30.0)
+    total = minute.common(part) + 32 + 3 + 5 + 7 + 9 + 11 + 13
+    seconds = total + 0.1
+    for left in range(len(names), 1, -1):
+        chosen, reasons = minute.fitting(part, costs, seconds, room=1e12)
+        assert [each.name for each in chosen] == names[:left]
+        assert reasons == dict.fromkeys(names[left:], minute.NO_TIME)
+        seconds -= sum(costs[names[left - 1]])
+    assert minute.fitting(part, costs, 31.0, 1e12) == ([], {"fusedstep": minute.NO_TIME})
 
 
 @pytest.mark.usefixtures("everyone")
-def test_memory_is_not_taken_beyond_what_is_free(
-    minute: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_not_taken_beyond_what_is_free(minute: ModuleType) -> None:
     part = part_of(minute, "GPT-2 small")
-    copy = 4 * part.workload.elements
-    for room, count in ((2 + minute.COPIES, 2), (2 + 3 * minute.COPIES, 4)):
-        monkeypatch.setattr(minute, "free_memory", lambda room=room: room * copy + 1)
-        chosen, reasons = minute.fitting(part, [], 600.0, itemsize=4)
-        assert len(chosen) == count
+    costs = {each.name: minute.Cost(0.0, 0.0) for each in part.contestants}
+    for others in (0, 2):  # beside ours and the limit, which has our arrays
+        room = (2 + (1 + others) * minute.COPIES) * part.workload.elements
+        chosen, reasons = minute.fitting(part, costs, 600.0, room)
+        assert len(chosen) == 2 + others
         assert {*reasons.values()} == {minute.NO_MEMORY}
-    monkeypatch.setattr(minute, "free_memory", lambda: 3 * copy)
-    assert minute.fitting(part, [], 600.0, itemsize=4) == ([], {"fusedstep": minute.NO_MEMORY})
+    assert minute.fitting(part, costs, 600.0, 5 * part.workload.elements) == (
+        [],
+        {"fusedstep": minute.NO_MEMORY},
+    )
 
 
 def test_free_memory(minute: ModuleType, tmp_path: Path) -> None:
@@ -645,6 +661,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0), raising=False)
     return tmp_path
 
 
@@ -687,6 +704,17 @@ def test_the_whole_program(
         for word in one.contestant.removeprefix("fusedstep").split():  # of a heading, or a row
             assert word in captured.out
     assert "GPT-2 small" in captured.out  # which is left out
+
+
+def test_says_when_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusedstep.benchmarks import command
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for load, said in ((0.9, ""), (1.1, "its load is 1.1 on 4 CPUs")):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 9.0, 9.0), raising=False)
+        assert command.busy() == said
+    monkeypatch.delattr(os, "getloadavg")
+    assert command.busy() == ""
 
 
 @pytest.mark.usefixtures("extra")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,8 +39,11 @@ def progress() -> Iterator[Callable[[str, float], object]]:
     """What says how far it is, where errors go: a bar in a terminal, else a line for each part."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
     console = Console(stderr=True)
+    if load := busy():
+        console.print(Text(f"This machine is busy: {load}. All times suffer, above all torch's."))
     if not console.is_terminal:
         yield Lines(console)
         return
@@ -47,6 +51,16 @@ def progress() -> Iterator[Callable[[str, float], object]]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda name, share: bar.update(task, description=name, completed=share)
+
+
+def busy() -> str:
+    """What others do here, if it is more than a quarter of the CPUs."""
+    try:
+        load, *_ = os.getloadavg()
+    except (AttributeError, OSError):  # where the system does not say
+        return ""
+    cpus = os.cpu_count() or 1
+    return f"its load is {load:.1f} on {cpus} CPUs" if load > cpus / 4 else ""
 
 
 class Lines:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from fusedstep.benchmarks.measuring import IN_LOOP, LEAST_TURNS, UNTIMED, measur
 from fusedstep.benchmarks.problem import ADAMW, Update
 from fusedstep.benchmarks.records import LIMIT, Record, Results
 from fusedstep.benchmarks.show import OURS, between
-from fusedstep.benchmarks.workloads import MANY, NETWORKS, Workload, equal
+from fusedstep.benchmarks.workloads import NETWORKS, Workload, equal
 from fusedstep.threads import get_num_threads
 
 UPDATES = {
@@ -63,12 +63,17 @@ class Part(NamedTuple):
     loop: str = "alone"
 
 
+BEFORE_TORCH = [
+    Part(equal(1, 100_000), [*OWN, Ours("fusedstep, one thread", threads=1), NumPy()], 2, "numpy")
+]
+"""Where torch is loaded our steps share its threads, which no loop of NumPy alone has."""
+
 PARTS = [
     *(Part(equal(1, n), [*OWN, *OTHERS], 1) for n in (1_000, 10_000, 100_000)),
     Part(equal(1, 1_000_000), [*OWN, *OTHERS], 1.5),
     Part(equal(1, 16_000_000), [*OWN, *OTHERS], 4),
-    *(Part(workload, [*OWN, *MANY_OWN, *OTHERS], 4) for workload in reversed(MANY)),
-    Part(equal(1, 100_000), [*OWN, Ours("fusedstep, one thread", threads=1), NumPy()], 2, "numpy"),
+    Part(equal(1_000, 1_000), [*OWN, *MANY_OWN, *OTHERS], 3),
+    Part(equal(10_000, 100), [*OWN, *MANY_OWN, *OTHERS], 5),
     *(
         Part(workload, [*OWN, *OTHERS], weight)
         for workload, weight in zip(NETWORKS, (1, 5, 8), strict=True)
@@ -76,14 +81,14 @@ PARTS = [
 ]
 """From small to large, so that each lets one know what the next takes."""
 
-LEAST = 3 + 2 * LEAST_TURNS
-"""Steps of a contestant, at least."""
+FIRST = 3
+"""Steps of a contestant before its turns."""
 
-PRODUCTS = 3 + LEAST_TURNS * (IN_LOOP + IN_LOOP // UNTIMED)
-"""Of a contestant in a loop, at least."""
+LEAST = 2 * LEAST_TURNS
+"""And in them, at least."""
 
-PREPARING = 30e-9
-"""Seconds to make the arrays of a workload, for each element."""
+PREPARING = 15e-9
+"""Seconds to make the arrays of a contestant, for each element; those of all take the same."""
 
 STARTING = {"optax": 0.04}
 """Seconds to compile a step, for each tensor."""
@@ -101,38 +106,71 @@ NO_TIME = "it takes too long for this run; pass more --seconds"
 NO_MEMORY = "it needs more memory than is free; free some"
 
 
+class Cost(NamedTuple):
+    """What a contestant takes for a part, in seconds."""
+
+    before: float
+    """Its turns."""
+    turns: float
+    """At least."""
+
+
 def run(case: str, dtype: str, seconds: float, report: Callable[[str, float], object]) -> Results:
     """Measure what fits; `report` is told what is measured now, and the share that is done."""
-    end = perf_counter() + seconds - min(DRAWING, seconds / 2)
+    going = Run(case, dtype, seconds, report)
+    for part in BEFORE_TORCH:
+        going.measure(part)
     for package in needed():
-        report(f"import {package}", 0.0)
+        going.say(f"import {package}")
         importlib.import_module(package)
-    total = sum(part.weight for part in PARTS)
-    done = 0.0
-    records: list[Record] = []
-    left_out: dict[tuple[str, str], list[str]] = {}
     for part in PARTS:
+        going.measure(part)
+    records = sorted(going.records, key=lambda record: record.loop != "alone")
+    return Results(machine(PACKAGES), said(going.left_out, records), records)
+
+
+class Run:
+    """How far it is, and what was found."""
+
+    def __init__(
+        self, case: str, dtype: str, seconds: float, report: Callable[[str, float], object]
+    ) -> None:
+        self.case, self.dtype, self.report = case, dtype, report
+        self.end = perf_counter() + seconds - min(DRAWING, seconds / 2)
+        self.weights = sum(part.weight for part in [*BEFORE_TORCH, *PARTS])
+        self.done = 0.0
+        """Of the weights."""
+        self.records: list[Record] = []
+        self.left_out: dict[tuple[str, str], list[str]] = {}
+        """The workloads that a contestant is not in, and why."""
+
+    def say(self, name: str, share: float = 0.0) -> None:
+        self.report(name, (self.done + share) / self.weights)
+
+    def measure(self, part: Part) -> None:
         name = between(part.workload.name, part.loop)
-        report(name, done / total)
-        allowed = max(FREE, (end - perf_counter()) * part.weight / (total - done))
-        chosen, reasons = fitting(part, records, allowed, np.dtype(dtype).itemsize)
+        self.say(name)
+        left = (self.end - perf_counter()) * part.weight / (self.weights - self.done)
+        costs = expected(part, self.records)
+        itemsize = np.dtype(self.dtype).itemsize
+        chosen, reasons = fitting(part, costs, max(FREE, left), free_memory() / itemsize)
         if chosen:
+            before = common(part) + sum(costs[each.name].before for each in chosen)
             found = measure(
                 part.workload,
-                UPDATES[case],
-                dtype,
+                UPDATES[self.case],
+                self.dtype,
                 chosen,
                 part.loop,
-                allowed - preparing(part, chosen),
-                lambda share: report(name, (done + share * part.weight) / total),  # noqa: B023
+                left - before,
+                lambda share: self.say(name, share * part.weight),
                 patient=False,
             )
-            records += found.records
+            self.records += found.records
             reasons |= found.missing
         for contestant, reason in reasons.items():
-            left_out.setdefault((contestant, reason), []).append(name)
-        done += part.weight
-    return Results(machine(PACKAGES), said(left_out, records), records)
+            self.left_out.setdefault((contestant, reason), []).append(name)
+        self.done += part.weight
 
 
 def needed() -> list[str]:
@@ -142,45 +180,61 @@ def needed() -> list[str]:
 
 
 def fitting(
-    part: Part, records: Sequence[Record], seconds: float, itemsize: int
+    part: Part, costs: Mapping[str, Cost], seconds: float, room: float
 ) -> tuple[list[Contestant], dict[str, str]]:
-    """The contestants for whom there is time and memory, ours first; why others are left out."""
+    """The contestants for whom there is time, and room for their numbers; why others go without.
+
+    Ours come first, then those who take the least.
+    """
     chosen: list[Contestant] = []
     reasons: dict[str, str] = {}
-    seconds -= PREPARING * part.workload.elements
-    products = PRODUCTS * of_product(part.loop)
-    room = free_memory() / (itemsize * part.workload.elements) - 2
-    known = {each.name: expected(each.name, part, records) + products for each in part.contestants}
-    for each in sorted(part.contestants, key=lambda each: (each not in OWN, known[each.name])):
+    seconds -= common(part)
+    room -= 2 * part.workload.elements
+    for each in sorted(part.contestants, key=lambda each: (each not in OWN, sum(costs[each.name]))):
+        taken = sum(costs[each.name])
+        numbers = 0 if each.name == LIMIT else COPIES * part.workload.elements
         if reason := each.why_missing():
             reasons[each.name] = reason
-            continue
-        seconds -= known[each.name]
-        room -= 0 if each.name == LIMIT else COPIES
-        if seconds < 0 or room < 0:
-            why = NO_TIME if seconds < 0 else NO_MEMORY
+        elif taken > seconds or numbers > room:
+            reasons[each.name] = NO_TIME if taken > seconds else NO_MEMORY
             if each.name == OURS:
-                return [], {OURS: why}
-            reasons[each.name] = why
-            seconds += known[each.name]
-            room += COPIES
+                return [], {OURS: reasons[OURS]}
         else:
             chosen.append(each)
+            seconds -= taken
+            room -= numbers
     return sorted(chosen, key=part.contestants.index), reasons
 
 
-def expected(name: str, part: Part, records: Sequence[Record]) -> float:
-    """Seconds that a contestant takes at least, as far as the workloads before let one know."""
-    workload = part.workload
-    before = [record for record in records if record.contestant == name and record.loop == "alone"]
-    singles = sorted((record.elements, record.seconds) for record in before if record.tensors == 1)
+def common(part: Part) -> float:
+    """Seconds for what all contestants share."""
+    return PREPARING * part.workload.elements
+
+
+def expected(part: Part, records: Sequence[Record]) -> dict[str, Cost]:
+    """What each contestant takes, as far as the workloads before let one know."""
+    product = of_product(part.loop)
+    products = Cost(FIRST * product, LEAST_TURNS * (IN_LOOP + IN_LOOP // UNTIMED) * product)
+    costs = {}
+    for contestant in part.contestants:
+        name = contestant.name
+        step = expected_step(name, part.workload, records)
+        starting = STARTING.get(name, 0.0) * part.workload.tensors
+        before = starting + PREPARING * part.workload.elements + FIRST * step
+        costs[name] = Cost(before + products.before, LEAST * step + products.turns)
+    return costs
+
+
+def expected_step(name: str, workload: Workload, records: Sequence[Record]) -> float:
+    """Seconds of a step: those of a tensor as large, and what each tensor takes by itself."""
+    known = [record for record in records if record.contestant == name and record.loop == "alone"]
+    singles = sorted((record.elements, record.seconds) for record in known if record.tensors == 1)
     overheads = [
         (record.seconds - of_one(record.elements, singles)) / record.tensors
-        for record in before
+        for record in known
         if record.tensors > 1
     ]
-    step = of_one(workload.elements, singles) + max(overheads, default=0.0) * workload.tensors
-    return LEAST * max(step, 0.0) + STARTING.get(name, 0.0) * workload.tensors
+    return of_one(workload.elements, singles) + max([0.0, *overheads]) * workload.tensors
 
 
 def of_product(loop: str) -> float:
@@ -206,12 +260,6 @@ def of_one(elements: int, known: Sequence[tuple[int, float]]) -> float:
         slope = (times[-1] - times[-2]) / (sizes[-1] - sizes[-2])
         seconds += max(slope, 0.0) * (elements - sizes[-1])
     return seconds
-
-
-def preparing(part: Part, chosen: Sequence[Contestant]) -> float:
-    """Seconds before the first turn."""
-    starting = sum(STARTING.get(each.name, 0.0) for each in chosen)
-    return PREPARING * part.workload.elements + starting * part.workload.tensors
 
 
 def free_memory(described: Path = Path("/proc/meminfo")) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
 
-COLOURS = ["#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#999999"]
-"""Those of Okabe and Ito, which colour-blind readers tell apart, for all that is not ours."""
+COLOURS = {
+    OURS: "#D55E00",
+    "fusedstep arena": "#F2A06B",
+    "fusedstep, new arrays": "#7A3600",
+    "fusedstep, one thread": "#B8734D",
+    LIMIT: "#000000",
+    "torch fused": "#0072B2",
+    "torch foreach": "#56B4E9",
+    "optax": "#009E73",
+    "DeepSpeed CPUAdam": "#CC79A7",
+    "NumPy": "#888888",
+}
+"""Those of Okabe and Ito, which colour-blind readers tell apart; ours in shades of one of them."""
 
-OUR_COLOURS = ["#D55E00", "#F2A06B", "#7A3600"]
-"""The one left over, for ours, and two shades of it for its variants."""
+SPARE = ["#E69F00", "#F0E442"]
+"""For all others."""
 
 MARKERS = "sD^vPX"
 
@@ -71,15 +83,10 @@ def is_point(group: dict[str, Record]) -> bool:
 
 
 def palette(records: Sequence[Record]) -> dict[str, str]:
-    """Every contestant's colour, ours first."""
-    names = dict.fromkeys(record.contestant for record in records)
-    ours = [name for name in names if name.startswith(OURS)]
-    others = [name for name in names if name not in ours and name != LIMIT]
-    return {
-        **{name: OUR_COLOURS[i % len(OUR_COLOURS)] for i, name in enumerate(ours)},
-        LIMIT: "#000000",
-        **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)},
-    }
+    """The colours of those who took part: what the package has knows its own in every picture."""
+    there = dict.fromkeys(record.contestant for record in records)
+    known = {name: colour for name, colour in COLOURS.items() if name in there}
+    return known | dict(zip([name for name in there if name not in known], cycle(SPARE)))
 
 
 def curves(

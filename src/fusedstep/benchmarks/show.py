@@ -126,7 +126,7 @@ def explain(results: Results) -> Iterator[str]:
     yield from products(results.records)
     yield from describe(results.machine)
     for reason, names in reasons(results.missing).items():
-        yield f"left out: {', '.join(names)}: {reason}"
+        yield f"left out: {'; '.join(names)}: {reason}"
 
 
 def products(records: Sequence[Record]) -> Iterator[str]:
