@@ -110,6 +110,7 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     amsgrad: bool = False,
+    eps_inside_sqrt: bool = False,
     bias_correction: bool = True,
 ) -> None:
     beta1, beta2 = betas
@@ -122,7 +123,8 @@ def adam(
         v[k] = beta2 * v[k] + (1 - beta2) * g**2
         if amsgrad:
             x[k] = np.maximum(x[k], v[k])
-        p -= lr * (m[k] / (np.sqrt(x[k] if amsgrad else v[k]) * r + eps))
+        u = x[k] if amsgrad else v[k]
+        p -= lr * (m[k] / (np.sqrt(u * r**2 + eps) if eps_inside_sqrt else np.sqrt(u) * r + eps))
 
 
 def adamw(
@@ -135,11 +137,17 @@ def adamw(
     *,
     lr: float,
     weight_decay: float = 1e-2,
-    **options: Any,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    amsgrad: bool = False,
+    eps_inside_sqrt: bool = False,
+    bias_correction: bool = True,
 ) -> None:
     for p in params.values():
         p *= 1 - lr * weight_decay
-    adam(params, grads, t, m, v, x, lr=lr, **options)
+    options = {"amsgrad": amsgrad, "eps_inside_sqrt": eps_inside_sqrt}
+    options["bias_correction"] = bias_correction
+    adam(params, grads, t, m, v, x, lr=lr, betas=betas, eps=eps, **options)
 
 
 def root(v: Any, eps: float, inside: bool) -> Any:

@@ -3,8 +3,8 @@
 In its turn a contestant takes some steps that are not timed, so that the caches hold what they
 can, and then some that are. Where steps are short several are timed together; a turn's figure is
 the median of what was timed in it, and a contestant's the median of its turns. How many steps
-make a turn, and how many turns there are, follows from a first measurement and from the seconds
-that all of it may take; there are never fewer than `LEAST_TURNS`.
+make a turn follows from a first measurement. There are turns until the time is up that all of
+them may take, but never fewer than `LEAST_TURNS`.
 
 With a product, a matrix product is before each step, timed on its own, as is each step: the two
 share the cores, so that neither can be judged alone. One more contestant then takes no steps.
@@ -15,15 +15,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
-from math import ceil
+from math import ceil, inf
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep.benchmarks.contestants import Contestant, Entry
-from fusedstep.benchmarks.contestants.contestant import LeftOut
+from fusedstep.benchmarks.contestants.contestant import Contestant, Entry, LeftOut
 from fusedstep.benchmarks.machine import caches, nearest
 from fusedstep.benchmarks.problem import Case, Problem
 from fusedstep.benchmarks.records import LIMIT, Record
@@ -31,7 +30,6 @@ from fusedstep.benchmarks.workloads import Workload
 from fusedstep.threads import get_num_threads, set_num_threads
 
 LEAST_TURNS = 5
-MOST_TURNS = 100
 TURN = 5e-3
 """Seconds of the timed steps of a turn, if one step is not longer."""
 TOGETHER = 1e-4
@@ -180,9 +178,16 @@ class Runner:
         self.products: list[float] = []
         self.steps = 0
         self.calls = self.samples = 1
-        for _ in range(3):
-            self.length, self.pause = self.sample()
+        self.length = self.first()
         self.plan()
+
+    def first(self) -> float:
+        """Seconds of a step, the least of some: any may be disturbed, and the first allocates."""
+        self.sample()
+        began, least = self.clock(), inf
+        while least == inf or self.clock() - began < TURN:
+            least = min(least, self.sample()[0])
+        return least
 
     def plan(self) -> None:
         """How many steps are timed together, and how often in a turn."""
@@ -198,11 +203,6 @@ class Runner:
     def untimed(self) -> int:
         """Samples at the beginning of a turn."""
         return max(1, self.samples // UNTIMED)
-
-    @property
-    def expected(self) -> float:
-        """Seconds of a turn."""
-        return (self.untimed + self.samples) * (self.calls * self.length + self.pause)
 
     def sample(self) -> tuple[float, float]:
         """Seconds of a step, and of what was before it."""
@@ -243,15 +243,19 @@ def take_turns(
         with threads_of(entry):
             runners[name] = Runner(entry, before, clock)
     names = list(runners)
-    length = sum(runner.expected for runner in runners.values())
-    turns = min(MOST_TURNS, max(LEAST_TURNS, int(seconds / length))) if names else 0
-    for turn in range(turns):
-        for place, index in enumerate(order(len(names), turn)):
+    began, turn = clock(), 0
+    while names and (turn < LEAST_TURNS or clock() - began < seconds):
+        for place, index in enumerate(order(len(names), turn), start=1):
             runner = runners[names[index]]
             with threads_of(runner.entry):
                 runner.turn()
             if progress is not None:
-                progress((turn + (place + 1) / len(names)) / turns)
+                turned = (turn + place / len(names)) / LEAST_TURNS
+                passed = (clock() - began) / seconds if seconds else 1.0
+                progress(min(1.0, turned, passed))
+        turn += 1
+    if progress is not None:
+        progress(1.0)
     return {
         name: Timing(runner.turns, runner.steps, runner.products)
         for name, runner in runners.items()

@@ -162,7 +162,7 @@ class Run:
                 self.dtype,
                 chosen,
                 part.loop,
-                left - before,
+                max(0.0, left - before),
                 lambda share: self.say(name, share * part.weight),
                 patient=False,
             )

@@ -35,10 +35,13 @@ class Torch(Contestant):
         import torch
 
         torch.set_num_threads(problem.threads)
-        params = problem.params()
-        tensors = leaves(params, problem.grads)
+        params, grads = problem.params(), problem.grads
+        if self.kind.get("foreach") and problem.case.options.get("nesterov"):
+            grads = [g.copy() for g in grads]  # this one leaves g + μ·b in the gradients' place
+        tensors = leaves(params, grads)
         optimizer = optimizer_like(problem)(tensors, **problem.case.options, **self.kind)
-        return Entry(optimizer.step, lambda: params, problem.threads)
+        ready = renewing(grads, problem)
+        return Entry(optimizer.step, lambda: params, problem.threads, ready)
 
 
 class TorchPasses(Contestant):

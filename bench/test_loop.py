@@ -1,0 +1,25 @@
+"""A step inside a training loop: a matrix product before each, and what it suffers.
+
+A step's threads and those of the product share the cores, so that neither can be judged alone.
+"""
+
+from __future__ import annotations
+
+from test_step import ADAMW
+from turns import Comparison, each
+
+from fusedstep.benchmarks.contestants import LOOPS
+from fusedstep.benchmarks.records import Record
+from fusedstep.benchmarks.workloads import equal
+
+
+@each(
+    [
+        Comparison(equal(1, n), ADAMW, "float32", loop, contestants, 8.0)
+        for loop, contestants in LOOPS.items()
+        for n in (100_000, 1_000_000, 8_000_000)
+    ]
+)
+def test_between_products(replayed: Record) -> None:
+    assert replayed.product is not None
+    assert replayed.product_alone is not None
