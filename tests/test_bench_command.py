@@ -546,7 +546,7 @@ def test_the_products_of_a_loop_count(minute: ModuleType, monkeypatch: pytest.Mo
 @pytest.fixture
 def everyone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if all that contestants need were installed."""
-    from fusedstep.benchmarks.contestants import Contestant
+    from fusedstep.benchmarks.contestants.contestant import Contestant
 
     def kinds(kind: type[Contestant]) -> Iterator[type[Contestant]]:
         yield kind

@@ -17,17 +17,24 @@ from typing import NamedTuple
 import numpy as np
 
 import fusedstep as fs
-from fusedstep.benchmarks.contestants import Contestant
-from fusedstep.benchmarks.contestants.deepspeed import DeepSpeed
-from fusedstep.benchmarks.contestants.numpy import NumPy
-from fusedstep.benchmarks.contestants.optax import Optax
-from fusedstep.benchmarks.contestants.ours import Default, InArena, Limit, NewArrays, Ours
-from fusedstep.benchmarks.contestants.torch import Torch
+from fusedstep.benchmarks.contestants import (
+    ARENA,
+    DEEPSPEED,
+    DEFAULT,
+    FOREACH,
+    FUSED,
+    LIMIT,
+    NEW_ARRAYS,
+    NUMPY,
+    ONE_THREAD,
+    OPTAX,
+)
+from fusedstep.benchmarks.contestants.contestant import Contestant
 from fusedstep.benchmarks.machine import machine
 from fusedstep.benchmarks.measuring import IN_LOOP, LEAST_TURNS, UNTIMED, measure, product
 from fusedstep.benchmarks.problem import ADAMW, Update
-from fusedstep.benchmarks.records import LIMIT, Record, Results
-from fusedstep.benchmarks.show import OURS, between
+from fusedstep.benchmarks.records import Record, Results
+from fusedstep.benchmarks.show import between
 from fusedstep.benchmarks.workloads import NETWORKS, Workload, equal
 from fusedstep.threads import get_num_threads
 
@@ -41,15 +48,9 @@ UPDATES = {
     "adamw": ADAMW,
 }
 
-OWN = [Default(OURS), Limit()]
-MANY_OWN = [InArena("fusedstep arena"), NewArrays("fusedstep, new arrays")]
-OTHERS = [
-    Torch("torch fused", fused=True),
-    Torch("torch foreach", foreach=True),
-    Optax(),
-    DeepSpeed(),
-    NumPy(),
-]
+OWN: list[Contestant] = [DEFAULT, LIMIT]
+OTHERS: list[Contestant] = [FUSED, FOREACH, OPTAX, DEEPSPEED, NUMPY]
+
 PACKAGES = ("torch", "optax", "jax", "deepspeed")
 """Of theirs, to say the versions of."""
 
@@ -63,17 +64,15 @@ class Part(NamedTuple):
     loop: str = "alone"
 
 
-BEFORE_TORCH = [
-    Part(equal(1, 100_000), [*OWN, Ours("fusedstep, one thread", threads=1), NumPy()], 2, "numpy")
-]
+BEFORE_TORCH = [Part(equal(1, 100_000), [*OWN, ONE_THREAD, NUMPY], 2, "numpy")]
 """Where torch is loaded our steps share its threads, which no loop of NumPy alone has."""
 
 PARTS = [
     *(Part(equal(1, n), [*OWN, *OTHERS], 1) for n in (1_000, 10_000, 100_000)),
     Part(equal(1, 1_000_000), [*OWN, *OTHERS], 1.5),
     Part(equal(1, 16_000_000), [*OWN, *OTHERS], 4),
-    Part(equal(1_000, 1_000), [*OWN, *MANY_OWN, *OTHERS], 3),
-    Part(equal(10_000, 100), [*OWN, *MANY_OWN, *OTHERS], 5),
+    Part(equal(1_000, 1_000), [*OWN, ARENA, NEW_ARRAYS, *OTHERS], 3),
+    Part(equal(10_000, 100), [*OWN, ARENA, NEW_ARRAYS, *OTHERS], 5),
     *(
         Part(workload, [*OWN, *OTHERS], weight)
         for workload, weight in zip(NETWORKS, (1, 5, 8), strict=True)
@@ -192,13 +191,13 @@ def fitting(
     room -= 2 * part.workload.elements
     for each in sorted(part.contestants, key=lambda each: (each not in OWN, sum(costs[each.name]))):
         taken = sum(costs[each.name])
-        numbers = 0 if each.name == LIMIT else COPIES * part.workload.elements
+        numbers = 0 if each is LIMIT else COPIES * part.workload.elements
         if reason := each.why_missing():
             reasons[each.name] = reason
         elif taken > seconds or numbers > room:
             reasons[each.name] = NO_TIME if taken > seconds else NO_MEMORY
-            if each.name == OURS:
-                return [], {OURS: reasons[OURS]}
+            if each is DEFAULT:
+                return [], {each.name: reasons[each.name]}
         else:
             chosen.append(each)
             seconds -= taken
@@ -278,7 +277,7 @@ def said(left_out: dict[tuple[str, str], list[str]], records: Sequence[Record]) 
     missing: dict[str, str] = {}
     for (contestant, reason), workloads in left_out.items():
         where = ", ".join(workloads)
-        if contestant == OURS:
+        if contestant == DEFAULT.name:
             missing[where] = reason
         elif contestant in there:
             missing[f"{contestant} at {where}"] = reason
