@@ -454,9 +454,21 @@ def test_picture_shows_every_contestant_once_and_the_limit_and_the_caches(tmp_pa
     assert "Abacus 3" in note.get_text()
 
 
+LOOPS = run_of(
+    *(
+        record(workload, name, **{**LOOP, "loop": loop})
+        for workload in ("1 × 100,000", "1 × 1,000,000", "1 × 8,000,000")
+        for loop in ("numpy", "torch")
+        for name in ("fusedstep", "NumPy")
+    )
+)
+"""Long names beside single bars, and no curve."""
+
+
 @pytest.mark.usefixtures("extra")
-def test_no_words_of_the_picture_overlap(tmp_path: Path) -> None:
-    figure = drawn(WHOLE, tmp_path / "bench.png")
+@pytest.mark.parametrize("results", [WHOLE, LOOPS], ids=["whole", "loops"])
+def test_no_words_of_the_picture_overlap(results: Results, tmp_path: Path) -> None:
+    figure = drawn(results, tmp_path / "bench.png")
     body, foot = figure.subfigs
     left, right = figure.axes
     first, last = left.get_xlim()

@@ -61,7 +61,7 @@ def draw(results: Results, picture: Path) -> None:
     lists = [group for group in groups if not is_point(group) and OURS in group]
     colours = palette(results.records)
     notes = "\n".join(describe(results.machine))
-    height = max(6.5, 2.5 + BAR * sum(len(against(group)) + GAP for group in lists))
+    height = max(6.5, 2.5 + BAR * sum(rows(group) + GAP for group in lists))
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[height - FOOT, FOOT])
     body, foot = parts
@@ -152,6 +152,16 @@ def against(group: dict[str, Record]) -> list[str]:
     return [name for name in group if name not in (OURS, LIMIT)]
 
 
+def title(group: dict[str, Record]) -> list[str]:
+    """The lines beside a workload's bars."""
+    return [*wrap(label(group[OURS]), 18), duration(group[OURS].seconds)]
+
+
+def rows(group: dict[str, Record]) -> int:
+    """Bars that have room beside them."""
+    return max(len(against(group)), len(title(group)))
+
+
 def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -> None:
     """The time of others over ours, on either side of 1."""
     axes.set_title(f"Time of a step over {OURS}'s: lower is better", loc="left", pad=22)
@@ -160,12 +170,15 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
     ticks, labels, ratios = [], [], [1.0]
     for group in groups:
         names = against(group)
-        for name in names:
+        ticks.append(y + (rows(group) - 1) / 2)
+        labels.append("\n".join(title(group)))
+        for place, name in enumerate(names, start=1):
+            at = ticks[-1] - (len(names) + 1) / 2 + place
             ratio = group[name].seconds / group[OURS].seconds
-            axes.barh(y, ratio - 1, left=1, height=0.86, color=colours[name], label=name)
+            axes.barh(at, ratio - 1, left=1, height=0.86, color=colours[name], label=name)
             axes.annotate(
                 factor(ratio),
-                (ratio, y),
+                (ratio, at),
                 xytext=(4 if ratio >= 1 else -4, 0),
                 textcoords="offset points",
                 ha="left" if ratio >= 1 else "right",
@@ -173,10 +186,7 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
                 fontsize="small",
             )
             ratios.append(ratio)
-            y += 1
-        ticks.append(y - (len(names) + 1) / 2)
-        labels.append("\n".join([*wrap(label(group[OURS]), 18), duration(group[OURS].seconds)]))
-        y += GAP
+        y += rows(group) + GAP
     axes.axvline(1, color=colours[OURS], linewidth=3.5)
     above(axes, 1, OURS, color=colours[OURS])
     axes.set_yticks(ticks, labels)
