@@ -14,7 +14,7 @@ from fusedstep.benchmarks.records import Results
 from fusedstep.benchmarks.show import (
     explain,
     explain_changes,
-    tabulate,
+    tables,
     tabulate_changes,
 )
 from fusedstep.threads import get_num_threads, set_num_threads
@@ -83,7 +83,8 @@ def show(results: Results, old: Results | None) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 120
-    console.print(tabulate(results))
+    for table in tables(results, console):
+        console.print(table)
     for line in explain(results):
         console.print(Text(line))
     if old is not None:

@@ -43,7 +43,7 @@ class Change(NamedTuple):
             return "faster"
         if self.after.low > self.before.high:
             return "slower"
-        return "within noise"
+        return "noise"
 
 
 class Comparison(NamedTuple):

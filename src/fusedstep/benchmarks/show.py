@@ -9,6 +9,7 @@ from fusedstep.benchmarks.compare import CRITERION, Comparison
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 OURS = "fusedstep"
@@ -26,6 +27,13 @@ TITLES = {
 """Of the cases that have one."""
 
 PRODUCTS = {"numpy": "NumPy", "torch": "torch"}
+
+
+WIDEST = 1000
+"""Letters of a table's line, beyond all terminals."""
+
+LONGEST = 19
+"""Letters of a workload's name that stay on one line."""
 
 
 def label(record: Record) -> str:
@@ -55,28 +63,42 @@ def others(records: Sequence[Record]) -> list[str]:
     return [name for name in names if name != LIMIT and not name.startswith(OURS)]
 
 
-def tabulate(results: Results) -> Table:
+def tabulate(results: Results, own: bool = True, against: bool = True) -> Table:
+    """A row for each workload and each way of ours to step it: what it took, and the ratios."""
     from rich.table import Table
 
-    against = others(results.records)
-    table = Table(title=heading(results))
-    table.add_column("workload")
-    for name in ("step", "GB/s", "of limit", "in"):
-        table.add_column(name, justify="right")
-    for name in against:
-        table.add_column(name.replace(" ", "\n", 1), justify="right", style="bold")
+    names = others(results.records) if against else []
+    table = Table(title=heading(results) if own else "How many times faster than")
+    table.add_column("workload", min_width=LONGEST)
+    for name in ("step", "GB/s", "of limit", "in") if own else ():
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in names:
+        title = name.replace(" ", "\n", 1)
+        table.add_column(f"vs {title}" if own else title, justify="right", no_wrap=True)
     for group in grouped(results.records):
         for name, ours in group.items():
             if name.startswith(OURS):
-                table.add_row(
-                    ", ".join(filter(None, [label(ours), name.removeprefix(OURS).strip(" ,")])),
-                    duration(ours.seconds),
-                    three(ours.speed),
-                    "" if ours.share is None else f"{ours.share:.0%}",
-                    ours.cache,
-                    *(times(group[other], ours) if other in group else "" for other in against),
+                workload = ", ".join(
+                    filter(None, [label(ours), name.removeprefix(OURS).strip(" ,")])
                 )
+                share = "" if ours.share is None else percent(ours.share)
+                found = duration(ours.seconds), three(ours.speed), share, ours.cache
+                ratios = (times(group[name], ours) if name in group else "" for name in names)
+                table.add_row(workload, *(found if own else ()), *ratios)
     return table
+
+
+def tables(results: Results, console: Console) -> Iterator[Table]:
+    """One table, or two where it is too wide."""
+    from rich.measure import Measurement
+
+    whole = tabulate(results)
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), whole)
+    if needed.minimum <= console.width:
+        yield whole
+    else:
+        yield tabulate(results, against=False)
+        yield tabulate(results, own=False)
 
 
 def heading(results: Results) -> str:
@@ -121,7 +143,7 @@ def explain(results: Results) -> Iterator[str]:
     yield (
         f"step: median time of {OURS}'s; GB/s: of the {' or '.join(map(str, moved))} bytes that an "
         "element moves; of limit: the time of the same traffic without arithmetic over the step's; "
-        "in: the nearest memory that holds it all. Then how many times faster than the others."
+        "in: the nearest memory that holds it all; vs: how many times faster than others."
     )
     yield from products(results.records)
     yield from describe(results.machine)
@@ -169,11 +191,11 @@ def tabulate_changes(comparison: Comparison) -> Table:
     from rich.text import Text
 
     table = Table(title="What changed")
-    table.add_column("workload")
+    table.add_column("workload", min_width=LONGEST)
     table.add_column("contestant")
-    for name in ("old", "new", "faster by"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    for name in ("old", "new", "faster"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     styles = {"faster": "green", "slower": "red"}
     previous = None
     for change in comparison.changes:
@@ -194,7 +216,7 @@ def tabulate_changes(comparison: Comparison) -> Table:
 def explain_changes(comparison: Comparison) -> Iterator[str]:
     """The lines below that table."""
     measure = "the limit's time over the step's" if comparison.by_share else "time of a step"
-    counts = dict.fromkeys(("faster", "slower", "within noise"), 0)
+    counts = dict.fromkeys(("faster", "slower", "noise"), 0)
     for change in comparison.changes:
         counts[change.verdict] += 1
     found = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
