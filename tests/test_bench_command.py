@@ -452,16 +452,18 @@ def test_picture_shows_every_contestant_once_and_the_limit_and_the_caches(tmp_pa
         text.get_position()[0] for text in left.texts
     )
 
-    assert texts(right) == ["20.0 ×", "5.00 ×", "0.50 ×", "20.0 ×", "fusedstep"]
-    assert [bar.get_x() + bar.get_width() for bar in bars(right)] == pytest.approx([20, 5, 0.5, 20])
+    names = ["fusedstep arena", LIMIT, "optax", "NumPy", LIMIT, "NumPy"]
+    words = ["arena 0.50 ×", "limit 0.80 ×", "5.00 ×", "20.0 ×", "limit 0.80 ×", "20.0 ×"]
+    assert texts(right) == [*words, "fusedstep"]
+    ends = [bar.get_x() + bar.get_width() for bar in bars(right)]
+    assert ends == pytest.approx([0.5, 0.8, 5, 20, 0.8, 20])
     labels = [label.get_text() for label in right.get_yticklabels()]
     assert labels == ["1,000 × 1,000\n1.00 ms", "1 × 100,000\nbetween NumPy\nproducts\n100 µs"]
 
     body, foot = figure.subfigs
     (legend,) = body.legends
-    names = [text.get_text() for text in legend.get_texts()]
-    assert sorted(names) == sorted([*TIMES, "fusedstep arena"])
-    for bar, name in zip(bars(right), ("NumPy", "optax", "fusedstep arena", "NumPy"), strict=True):
+    assert sorted(text.get_text() for text in legend.get_texts()) == sorted({*TIMES, *names})
+    for bar, name in zip(bars(right), names, strict=True):
         if name in lines:
             assert to_hex(bar.get_facecolor()) == to_hex(lines[name].get_color())
     (note,) = foot.texts
@@ -473,7 +475,7 @@ LOOPS = run_of(
         record(workload, name, **{**LOOP, "loop": loop})
         for workload in ("1 × 100,000", "1 × 1,000,000", "1 × 8,000,000")
         for loop in ("numpy", "torch")
-        for name in ("fusedstep", "NumPy")
+        for name in ("fusedstep", "fusedstep, one thread", "NumPy")
     )
 )
 """Long names beside single bars, and no curve."""
@@ -558,6 +560,7 @@ def test_what_many_tensors_take_is_known_from_fewer(minute: ModuleType) -> None:
     arrays = minute.PREPARING * 1e6
     assert costs["fusedstep"].before == pytest.approx(arrays + minute.FIRST * step)
     assert costs["fusedstep"].turns == pytest.approx(minute.LEAST * step)
+    assert costs[LIMIT] == (0.0, 0.0)
     first = minute.STARTING["optax"] * 10_000 + arrays + minute.FIRST * 5e-6
     assert costs["optax"] == pytest.approx((first, minute.LEAST * 5e-6))
 

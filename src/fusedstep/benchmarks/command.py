@@ -39,11 +39,10 @@ def progress() -> Iterator[Callable[[str, float], object]]:
     """What says how far it is, where errors go: a bar in a terminal, else a line for each part."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.text import Text
 
     console = Console(stderr=True)
     if load := busy():
-        console.print(Text(f"This machine is busy: {load}. All times suffer, above all torch's."))
+        console.print(f"This machine is busy: {load}. Times will suffer.", soft_wrap=True)
     if not console.is_terminal:
         yield Lines(console)
         return

@@ -64,7 +64,7 @@ class Part(NamedTuple):
     loop: str = "alone"
 
 
-BEFORE_TORCH = [Part(equal(1, 100_000), [*OWN, ONE_THREAD, NUMPY], 2, "numpy")]
+BEFORE_TORCH = [Part(equal(1, 100_000), [*OWN, ONE_THREAD, NUMPY], 3, "numpy")]
 """Where torch is loaded our steps share its threads, which no loop of NumPy alone has."""
 
 PARTS = [
@@ -75,7 +75,7 @@ PARTS = [
     Part(equal(10_000, 100), [*OWN, ARENA, NEW_ARRAYS, *OTHERS], 5),
     *(
         Part(workload, [*OWN, *OTHERS], weight)
-        for workload, weight in zip(NETWORKS, (1, 5, 8), strict=True)
+        for workload, weight in zip(NETWORKS, (1, 4.5, 10), strict=True)
     ),
 ]
 """From small to large, so that each lets one know what the next takes."""
@@ -86,8 +86,11 @@ FIRST = 3
 LEAST = 2 * LEAST_TURNS
 """And in them, at least."""
 
+COMMON = 30e-9
+"""Seconds to make the numbers that all start from, for each element."""
+
 PREPARING = 15e-9
-"""Seconds to make the arrays of a contestant, for each element; those of all take the same."""
+"""Seconds until a contestant has its own, for each element."""
 
 STARTING = {"optax": 0.04}
 """Seconds to compile a step, for each tensor."""
@@ -207,7 +210,7 @@ def fitting(
 
 def common(part: Part) -> float:
     """Seconds for what all contestants share."""
-    return PREPARING * part.workload.elements
+    return COMMON * part.workload.elements
 
 
 def expected(part: Part, records: Sequence[Record]) -> dict[str, Cost]:
@@ -219,7 +222,8 @@ def expected(part: Part, records: Sequence[Record]) -> dict[str, Cost]:
         name = contestant.name
         step = expected_step(name, part.workload, records)
         starting = STARTING.get(name, 0.0) * part.workload.tensors
-        before = starting + PREPARING * part.workload.elements + FIRST * step
+        arrays = 0.0 if contestant is LIMIT else PREPARING * part.workload.elements
+        before = starting + arrays + FIRST * step
         costs[name] = Cost(before + products.before, LEAST * step + products.turns)
     return costs
 

@@ -149,7 +149,13 @@ def above(axes: Axes, x: float, text: str, color: str) -> None:
 
 
 def against(group: dict[str, Record]) -> list[str]:
-    return [name for name in group if name not in (OURS, LIMIT)]
+    """Whose bars there are, in the order of the legend."""
+    return [name for name in palette([*group.values()]) if name != OURS]
+
+
+def own(name: str) -> list[str]:
+    """The word of ours and of the limit beside a bar, whose colour may be hard to see there."""
+    return [name.removeprefix(OURS).strip(" ,")] if name.startswith((OURS, LIMIT)) else []
 
 
 def title(group: dict[str, Record]) -> list[str]:
@@ -177,7 +183,7 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
             ratio = group[name].seconds / group[OURS].seconds
             axes.barh(at, ratio - 1, left=1, height=0.86, color=colours[name], label=name)
             axes.annotate(
-                factor(ratio),
+                " ".join([*own(name), factor(ratio)]),
                 (ratio, at),
                 xytext=(4 if ratio >= 1 else -4, 0),
                 textcoords="offset points",
@@ -192,9 +198,9 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
     axes.set_yticks(ticks, labels)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(max(y, 1) - GAP, -1)
-    spread = (max(ratios) / min(ratios)) ** 0.15 * 1.1
-    left = min(ratios) / spread if min(ratios) < 0.97 else 0.9
-    axes.set_xlim(left, max(ratios) * spread)
+    least, most = min(ratios), max(ratios)
+    span = max(most / least, 2.0)
+    axes.set_xlim(least / span ** (0.4 if least < 1 else 0.05), most * span**0.25)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(axis="x", alpha=0.25)
 
