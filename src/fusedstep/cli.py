@@ -1,4 +1,4 @@
-"""The program `fusedstep`: what is installed here, a demonstration, a look at kernels and rates."""
+"""The program `fusedstep`: what is installed here, and how fast; kernels and rates to look at."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 
+from fusedstep.benchmarks.show import TITLES
 from fusedstep.dispatch import info
 
 EXTRA = ("matplotlib", "rich", "sklearn")
@@ -18,6 +20,9 @@ EXTRA = ("matplotlib", "rich", "sklearn")
 
 DRAWING = EXTRA[:2]
 """Those that print and draw."""
+
+KEPT, BESIDE = "fusedstep-bench.json", "fusedstep-bench-new.json"
+"""Where `bench` keeps its results, and where if it compares with the former."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(argv)
-    commands = {"info": _info, "demo": _demo, "inspect": _inspect, "plot-schedule": _plot}
+    commands = {
+        "info": _info,
+        "demo": _demo,
+        "bench": _bench,
+        "inspect": _inspect,
+        "plot-schedule": _plot,
+    }
     if options.command is None:
         parser.print_help()
         return 0
@@ -44,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fusedstep",
         description="Fused optimizer steps for NumPy training loops: what is installed here, a "
-        "demonstration, a look at kernels and at learning rates.",
+        "demonstration, how fast they are, a look at kernels and at learning rates.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('fusedstep')}")
     commands = parser.add_subparsers(dest="command", metavar="command")
@@ -71,6 +82,54 @@ def _parser() -> argparse.ArgumentParser:
         default="fusedstep-demo.png",
         metavar="PATH",
         help="where to save the picture of the losses",
+    )
+    bench = commands.add_parser(
+        "bench",
+        help="time steps on this machine against NumPy, torch and optax, in less than a minute",
+        description="Time steps of one tensor of many sizes, of thousands of small ones, of real "
+        "networks, and between matrix products, against the memory's limit, the rule in plain "
+        "NumPy, and torch and optax where they are installed. Print a table, draw a picture and "
+        "keep the results as JSON.",
+    )
+    bench.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=45.0,
+        help="how long it may take, about (default: %(default)g)",
+    )
+    bench.add_argument(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="of the arrays (default: %(default)s)",
+    )
+    bench.add_argument(
+        "--optimizer", choices=[*TITLES], default="adamw", help="whose steps (default: %(default)s)"
+    )
+    bench.add_argument(
+        "--threads",
+        type=partial(_whole, least=1),
+        metavar="N",
+        help="that a step may use (default: as many as `fusedstep info` says)",
+    )
+    bench.add_argument(
+        "--json",
+        type=partial(_file, ending="json"),
+        metavar="PATH",
+        help=f"where to keep the results (default: {KEPT}, or {BESIDE} if those are compared with)",
+    )
+    bench.add_argument(
+        "--picture",
+        type=_picture,
+        default="fusedstep-bench.png",
+        metavar="PATH",
+        help="where to save the picture (default: %(default)s)",
+    )
+    bench.add_argument(
+        "--compare",
+        type=Path,
+        metavar="OLD.json",
+        help="show what changed since these results, which stay unless --json names them",
     )
     look = commands.add_parser(
         "inspect",
@@ -135,10 +194,25 @@ def _whole(text: str, least: int) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not isfinite(seconds) or seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
 def _picture(text: str) -> Path:
+    return _file(text, "png")
+
+
+def _file(text: str, ending: str) -> Path:
     path = Path(text)
-    if path.suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a PNG; end it in .png")
+    if path.suffix.lower() != f".{ending}":
+        name = ending.upper()
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a {name}; end it in .{ending}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no directory; create it first")
     return path
@@ -164,6 +238,41 @@ def _demo(options: argparse.Namespace) -> int:
         return _fail(f"cannot write {options.picture}: {error.strerror}; name another --picture")
     print(f"The losses are drawn in {options.picture}")
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if missing := _missing(DRAWING):
+        return _fail(f"the benchmark needs {missing}")
+    from fusedstep.benchmarks import command, store
+    from fusedstep.benchmarks.picture import draw
+
+    compared: Path | None = options.compare
+    kept = options.json or _unlike(compared)
+    try:
+        info()  # or what is wrong with the environment
+        old = store.read(compared) if compared else None  # before it is written to
+    except ValueError as error:
+        return _fail(str(error))
+    try:
+        results = command.run(options)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written")
+    command.show(results, old)
+    status = 0
+    for option, path, write in (("json", kept, store.write), ("picture", options.picture, draw)):
+        try:
+            write(results, path)
+        except OSError as error:
+            status = _fail(f"cannot write {path}: {error.strerror}; name another --{option}")
+    if status == 0:
+        print(f"The results are kept in {kept} and drawn in {options.picture}")
+    return status
+
+
+def _unlike(compared: Path | None) -> Path:
+    """Where results go if nobody says so: not over those that they are compared with."""
+    same = compared is not None and compared.resolve() == Path(KEPT).resolve()
+    return Path(BESIDE if same else KEPT)
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -1,0 +1,151 @@
+"""What changed from one run of the benchmark to another."""
+
+from __future__ import annotations
+
+from math import isclose
+from operator import attrgetter
+from typing import NamedTuple
+
+from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+
+CRITERION = "the quartiles of the two runs do not overlap"
+"""When a change is more than noise."""
+
+
+class Range(NamedTuple):
+    """A median and its quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def __truediv__(self, other: Range) -> Range:
+        return Range(self.median / other.median, self.low / other.high, self.high / other.low)
+
+
+class Change(NamedTuple):
+    """One contestant's step on one workload, then and now."""
+
+    old: Record
+    new: Record
+    before: Range
+    after: Range
+    """Seconds, or multiples of the limit's time."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster it is now."""
+        return self.before.median / self.after.median
+
+    @property
+    def verdict(self) -> str:
+        if self.after.high < self.before.low:
+            return "faster"
+        if self.after.low > self.before.high:
+            return "slower"
+        return "noise"
+
+
+class Comparison(NamedTuple):
+    """Records that both runs have, and what only one has."""
+
+    changes: list[Change]
+
+    by_share: bool
+    """Whether multiples of the limit's time were compared, and not seconds."""
+
+    notes: list[str]
+    """In what the runs differ."""
+
+    gone: list[Record]
+    come: list[Record]
+    unlimited: list[Record]
+    """The new ones that both have, but not both with the limit to compare by."""
+
+
+def compare(old: Results, new: Results) -> Comparison:
+    """Compare seconds, or where those of different work or machines, multiples of the limit's."""
+    fields = ("workload", "loop", "contestant", *_telling(old), *_telling(new))
+    then, now = _by(fields, old.records), _by(fields, new.records)
+    pairs = [(then[key], now[key]) for key in now if key in then]
+    notes = [*_differing_work(pairs), *_differing_machine(old.machine, new.machine)]
+    by_share = len(notes) > 0
+    notes += _differing_versions(old.machine, new.machine)
+    changes, unlimited = [], []
+    for before, after in pairs:
+        if not by_share:
+            changes.append(Change(before, after, _seconds(before), _seconds(after)))
+        elif after.contestant != LIMIT:
+            if before.share is None or after.share is None:
+                unlimited.append(after)
+                continue
+            ranges = _multiple(before, old.records), _multiple(after, new.records)
+            changes.append(Change(before, after, *ranges))
+    gone = [record for key, record in then.items() if key not in now]
+    come = [record for key, record in now.items() if key not in then]
+    return Comparison(changes, by_share, notes, gone, come, unlimited)
+
+
+def _telling(results: Results) -> list[str]:
+    """The fields that a run needs besides to tell its records apart."""
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in results.records:
+        groups.setdefault((record.workload, record.loop, record.contestant), []).append(record)
+    return [
+        field
+        for field in ("case", "dtype", "threads")
+        if any(len({getattr(record, field) for record in group}) > 1 for group in groups.values())
+    ]
+
+
+def _by(fields: tuple[str, ...], records: list[Record]) -> dict[tuple[object, ...], Record]:
+    return {tuple(getattr(record, field) for field in fields): record for record in records}
+
+
+def _seconds(record: Record) -> Range:
+    return Range(record.seconds, record.low, record.high)
+
+
+def _multiple(record: Record, records: list[Record]) -> Range:
+    """A step's time over the limit's in its run, each with its own noise."""
+    assert record.share is not None
+    same = attrgetter("workload", "case", "dtype", "loop")
+    seconds = record.share * record.seconds
+    limit = Range(seconds, seconds, seconds)
+    for other in records:
+        timed = other.contestant == LIMIT and same(other) == same(record)
+        if timed and isclose(other.seconds, seconds):
+            limit = _seconds(other)
+    return _seconds(record) / limit
+
+
+def _differing_work(pairs: list[tuple[Record, Record]]) -> list[str]:
+    names = {"case": "optimizer", "dtype": "dtype", "threads": "threads"}
+    return [
+        f"{name}: {', '.join(sorted({str(was) for was, _ in differ}))} → "
+        f"{', '.join(sorted({str(now) for _, now in differ}))}"
+        for field, name in names.items()
+        if (
+            differ := [
+                (getattr(before, field), getattr(after, field))
+                for before, after in pairs
+                if getattr(before, field) != getattr(after, field)
+            ]
+        )
+    ]
+
+
+def _differing_machine(old: Machine, new: Machine) -> list[str]:
+    was, now = (f"{machine.cpu}, {machine.cpus} CPUs" for machine in (old, new))
+    return [f"machine: {was} → {now}"] if was != now else []
+
+
+def _differing_versions(old: Machine, new: Machine) -> list[str]:
+    """Of what runs, which times of one machine may well be compared across."""
+    was = {"system": old.system, "instruction set": old.isa, **old.versions}
+    now = {"system": new.system, "instruction set": new.isa, **new.versions}
+    return [
+        f"{name}: {was.get(name) or 'none'} → {now.get(name) or 'none'}"
+        for name in {**was, **now}
+        if was.get(name) != now.get(name)
+    ]
