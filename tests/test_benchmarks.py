@@ -367,11 +367,11 @@ def test_making_ready_is_not_timed() -> None:
 def test_products_are_timed_apart_from_steps_and_once_without() -> None:
     world = World()
     entries = {"a": world.entry("a", 2e-3)}
-    found = take_turns(entries, 0.0, before=world.doing("product", 5e-3), clock=world.clock)
+    found = take_turns(entries, 0.0, before=world.doing("product", 6e-3), clock=world.clock)
     assert [*found] == [NO_STEP, "a"]
     assert found["a"].turns == pytest.approx([2e-3] * 5)
-    assert found["a"].products == pytest.approx([5e-3] * 5 * measuring.IN_LOOP)
-    assert found[NO_STEP].products == pytest.approx([5e-3] * 5 * measuring.IN_LOOP)
+    assert found["a"].products == pytest.approx([6e-3] * 5 * measuring.IN_LOOP)
+    assert found[NO_STEP].products == pytest.approx([6e-3] * 5 * measuring.IN_LOOP)
     assert found[NO_STEP].turns == [0.0] * 5
     steps = [what for what in world.done if what == "a"]
     assert len(steps) * 2 == world.done.count("product")
