@@ -477,6 +477,18 @@ def test_without_the_limit_there_is_no_share(world: World) -> None:
     assert group.records[0].share is None
 
 
+def test_steps_that_drift_out_of_range_are_timed_without_warnings(world: World) -> None:
+    """As a centered RMSprop's, whose variance of gradients that stay the same comes out below 0."""
+    edge = np.array([-1.0, np.inf])
+
+    def step() -> None:
+        np.sqrt(edge) * 0
+        world.now += 1.0
+
+    group = measure(workloads.equal(1, 10), ADAMW, np.float32, [Fixed("a", step)], seconds=0.0)
+    assert len(group.records) == 1
+
+
 def test_in_a_loop_the_product_is_recorded_with_a_step_and_without(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
