@@ -13,7 +13,7 @@ share the cores, so that neither can be judged alone. One more contestant then t
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import ceil
 from statistics import median, quantiles
@@ -267,7 +267,7 @@ def take_turns(
 
 
 @contextmanager
-def threads_of(entry: Entry) -> Any:
+def threads_of(entry: Entry) -> Iterator[None]:
     """Have as many threads of ours as the contestant may use."""
     before = get_num_threads()
     set_num_threads(entry.threads)
