@@ -720,7 +720,7 @@ def test_the_whole_program(
     assert "\x1b" not in captured.out + captured.err
     assert f"One step of {TITLES[optimizer]} in float64, 1 thread" in captured.out
     assert captured.out.endswith(f"{KEPT} and drawn in fusedstep-bench.png\n")
-    assert "measuring 1 × 1,000\n" in captured.err
+    assert "\ntiming 1 × 1,000\n" in captured.err
     assert {entry.name for entry in folder.iterdir()} == {KEPT, "fusedstep-bench.png"}
     results = store.read(folder / KEPT)
     assert results.machine.threads == 1
