@@ -12,7 +12,7 @@ JSON has all of them once more under "fusedstep", with the machine and who was l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
@@ -120,11 +120,8 @@ def replayed(
 def run(name: str, session: pytest.Session) -> Group:
     """Have those contestants take turns of which a test was selected, and the limit."""
     comparison = COMPARISONS[name]
-    selected = {
-        item.callspec.params["contestant"]
-        for item in session.items
-        if isinstance(item, pytest.Function) and item.callspec.params["comparison"] == name
-    }
+    rows = [row_of(item) for item in session.items]
+    selected = {row["contestant"] for row in rows if row.get("comparison") == name}
     contestants = [who for who in comparison.contestants if who.name in selected or who is LIMIT]
     seconds = comparison.seconds * (0.2 if session.config.getoption("quick") else 1)
     workload, case, dtype, loop = comparison[:4]
@@ -138,16 +135,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    def elements(item: pytest.Item) -> int:
-        assert isinstance(item, pytest.Function)
-        return COMPARISONS[str(item.callspec.params["comparison"])].workload.elements
-
     huge = [item for item in items if elements(item) > HUGE]
-    small = [item for item in items if elements(item) <= HUGE]
+    items[:] = [item for item in items if elements(item) <= HUGE]
     if config.getoption("quick"):
         config.hook.pytest_deselected(items=huge)
-        huge = []
-    items[:] = small + huge
+    else:
+        items += huge
+
+
+def elements(item: pytest.Item) -> int:
+    """Of what a test here steps."""
+    name = row_of(item).get("comparison")
+    return COMPARISONS[name].workload.elements if name in COMPARISONS else 0
+
+
+def row_of(item: pytest.Item) -> Mapping[str, Any]:
+    """The arguments of a test here; of any other none."""
+    row: Mapping[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    return row
 
 
 def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
-from math import ceil, inf
+from math import ceil
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -35,7 +35,9 @@ TURN = 5e-3
 TOGETHER = 1e-4
 """Seconds of what is timed together, if one step is not longer."""
 IN_LOOP = 16
-"""Timed steps of a turn with products."""
+"""Timed steps of a turn with products, if they are over within `LOOP_TURN`."""
+LOOP_TURN = 0.25
+"""Seconds of them, if one step is not longer."""
 UNTIMED = 4
 """One step is not timed for so many that are, and at least one."""
 
@@ -178,26 +180,25 @@ class Runner:
         self.products: list[float] = []
         self.steps = 0
         self.calls = self.samples = 1
-        self.length = self.first()
-        self.plan()
+        step, pause = self.first()
+        self.plan(max(step, 1e-7), pause)
 
-    def first(self) -> float:
-        """Seconds of a step, the least of some: any may be disturbed, and the first allocates."""
+    def first(self) -> tuple[float, float]:
+        """`sample`, the least of some: any may be disturbed, and the first allocates."""
         self.sample()
-        began, least = self.clock(), inf
-        while least == inf or self.clock() - began < TURN:
-            least = min(least, self.sample()[0])
+        began, least = self.clock(), self.sample()
+        while self.clock() - began < TURN:
+            least = min(least, self.sample())
         return least
 
-    def plan(self) -> None:
+    def plan(self, step: float, pause: float) -> None:
         """How many steps are timed together, and how often in a turn."""
         if self.before is not None:
-            self.samples = IN_LOOP
+            self.samples = max(1, min(IN_LOOP, int(LOOP_TURN / (step + pause))))
             return
-        length = max(self.length, 1e-7)
         if self.entry.ready is None:
-            self.calls = max(1, ceil(TOGETHER / length))
-        self.samples = max(1, int(TURN / (self.calls * length)))
+            self.calls = max(1, ceil(TOGETHER / step))
+        self.samples = max(1, int(TURN / (self.calls * step)))
 
     @property
     def untimed(self) -> int:
