@@ -257,13 +257,13 @@ def _bench(options: argparse.Namespace) -> int:
         results = command.run(options)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written")
-    command.show(results, old)
-    status = 0
+    status = 0  # and kept before they are shown, since who reads a pipe may leave it
     for option, path, write in (("json", kept, store.write), ("picture", options.picture, draw)):
         try:
             write(results, path)
         except OSError as error:
             status = _fail(f"cannot write {path}: {error.strerror}; name another --{option}")
+    command.show(results, old)
     if status == 0:
         print(f"The results are kept in {kept} and drawn in {options.picture}")
     return status

@@ -46,7 +46,7 @@ def progress() -> Iterator[Callable[[str, float], object]]:
     if not console.is_terminal:
         yield Lines(console)
         return
-    columns = TextColumn("{task.description:<36}"), BarColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description:<42}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda name, share: bar.update(task, description=name, completed=share)
@@ -63,14 +63,14 @@ def busy() -> str:
 
 
 class Lines:
-    """Says once what is being measured."""
+    """Says once what it is at."""
 
     def __init__(self, console: Console) -> None:
         self.console, self.last = console, ""
 
     def __call__(self, name: str, share: float) -> None:
         if name != self.last:
-            self.console.print(f"measuring {name}", highlight=False)
+            self.console.print(name, highlight=False, soft_wrap=True)
             self.last = name
 
 

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 
-CRITERION = "the quartiles of the two runs do not overlap"
+MARGIN = 1.05
+"""Two processes differ by as much where nothing changed: in what lies where in memory."""
+
+CRITERION = "the quartiles of the two runs do not overlap and their medians are 5 % apart"
 """When a change is more than noise."""
 
 
@@ -39,9 +42,9 @@ class Change(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        if self.after.high < self.before.low:
+        if self.after.high < self.before.low and self.ratio >= MARGIN:
             return "faster"
-        if self.after.low > self.before.high:
+        if self.after.low > self.before.high and self.ratio <= 1 / MARGIN:
             return "slower"
         return "noise"
 

@@ -123,7 +123,7 @@ def run(case: str, dtype: str, seconds: float, report: Callable[[str, float], ob
     for part in BEFORE_TORCH:
         going.measure(part)
     for package in needed():
-        going.say(f"import {package}")
+        going.say(f"importing {package}")
         importlib.import_module(package)
     for part in PARTS:
         going.measure(part)
@@ -151,7 +151,7 @@ class Run:
 
     def measure(self, part: Part) -> None:
         name = between(part.workload.name, part.loop)
-        self.say(name)
+        self.say(f"timing {name}")
         left = (self.end - perf_counter()) * part.weight / (self.weights - self.done)
         costs = expected(part, self.records)
         itemsize = np.dtype(self.dtype).itemsize
@@ -165,7 +165,7 @@ class Run:
                 chosen,
                 part.loop,
                 max(0.0, left - before),
-                lambda share: self.say(name, share * part.weight),
+                lambda share: self.say(f"timing {name}", share * part.weight),
                 patient=False,
             )
             self.records += found.records

@@ -200,7 +200,7 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
     axes.set_ylim(max(y, 1) - GAP, -1)
     least, most = min(ratios), max(ratios)
     span = max(most / least, 2.0)
-    axes.set_xlim(least / span ** (0.4 if least < 1 else 0.05), most * span**0.25)
+    axes.set_xlim(least / span ** (0.3 if least < 1 else 0.05), most * span**0.25)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(axis="x", alpha=0.25)
 
