@@ -64,12 +64,12 @@ class Part(NamedTuple):
     loop: str = "alone"
 
 
-BEFORE_TORCH = [Part(equal(1, 100_000), [*OWN, ONE_THREAD, NUMPY], 3, "numpy")]
+BEFORE_TORCH = [Part(equal(1, 100_000), [*OWN, ONE_THREAD, NUMPY], 2.5, "numpy")]
 """Where torch is loaded our steps share its threads, which no loop of NumPy alone has."""
 
 PARTS = [
-    *(Part(equal(1, n), [*OWN, *OTHERS], 1) for n in (1_000, 10_000, 100_000)),
-    Part(equal(1, 1_000_000), [*OWN, *OTHERS], 1.5),
+    *(Part(equal(1, n), [*OWN, *OTHERS], 0.8) for n in (1_000, 10_000, 100_000)),
+    Part(equal(1, 1_000_000), [*OWN, *OTHERS], 1.2),
     Part(equal(1, 16_000_000), [*OWN, *OTHERS], 4),
     Part(equal(1_000, 1_000), [*OWN, ARENA, NEW_ARRAYS, *OTHERS], 3),
     Part(equal(10_000, 100), [*OWN, ARENA, NEW_ARRAYS, *OTHERS], 5),
@@ -86,10 +86,10 @@ FIRST = 3
 LEAST = 2 * LEAST_TURNS
 """And in them, at least."""
 
-COMMON = 30e-9
+COMMON = 22e-9
 """Seconds to make the numbers that all start from, for each element."""
 
-PREPARING = 15e-9
+PREPARING = 8e-9
 """Seconds until a contestant has its own, for each element."""
 
 STARTING = {"optax": 0.04}
@@ -101,7 +101,7 @@ COPIES = 4
 FREE = 0.05
 """Seconds that any workload may take."""
 
-DRAWING = 3.0
+DRAWING = 2.0
 """Seconds for the picture."""
 
 NO_TIME = "it takes too long for this run; pass more --seconds"
