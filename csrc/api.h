@@ -32,9 +32,9 @@ typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const v
 /* What rows of the same hyperparameters and step count share. */
 typedef struct {
     fs_kernel kernel;
-    fs_kernel squares;   /* sums the squares of g into the row's sums; begins with a block */
-    const double *wide;  /* scalars, for the kernels of this library an fs_scalars */
-    void *scalars;       /* those rounded to the dtype of p, which the kernels read: room for them */
+    fs_kernel squares;  /* sums the squares of g into the row's sums; begins with a block */
+    const double *wide; /* scalars, for the kernels of this library an fs_scalars */
+    void *scalars;      /* those rounded to the dtype of p, which the kernels read: room for them */
     int64_t nscalars;
     int64_t itemsize; /* of p, in bytes */
 } fs_job;

@@ -25,6 +25,26 @@ enum {
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 
+/* `run` over n elements from `begin` on: whole vectors, and then a half, a quarter and the
+ * rest of one. Their counts the compiler knows, and makes vectors of them as well; through
+ * the rest of a loop it would go one by one. */
+#define IN_VECTORS(run, begin, n, vector)                                                          \
+    do {                                                                                           \
+        const int64_t v_ = (vector), n_ = (n), whole_ = n_ & -v_;                                  \
+        int64_t i_ = (begin);                                                                      \
+        run(i_, whole_);                                                                           \
+        i_ += whole_;                                                                              \
+        if (n_ & v_ / 2) {                                                                         \
+            run(i_, v_ / 2);                                                                       \
+            i_ += v_ / 2;                                                                          \
+        }                                                                                          \
+        if (n_ & v_ / 4) {                                                                         \
+            run(i_, v_ / 4);                                                                       \
+            i_ += v_ / 4;                                                                          \
+        }                                                                                          \
+        run(i_, n_ &(v_ / 4 - 1));                                                                 \
+    } while (0)
+
 typedef struct {
     const char *rule;
     const char *dtype;
