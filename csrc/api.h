@@ -49,6 +49,10 @@ typedef struct {
     int interval;    /* steps between two trials */
 } fs_pace;
 
+typedef struct {
+    fs_pace pool, openmp; /* the helpers */
+} fs_paces;
+
 /* What is known of a parameter's gradient: how the array was laid out that Python
  * checked last, and where in its row it goes. A cache line. */
 typedef struct {
@@ -81,7 +85,7 @@ typedef struct {
     uintptr_t ndarray; /* the type of the gradients */
     const intptr_t *lows, *highs;
     int64_t nranges;
-    fs_pace pace, squares_pace;
+    fs_paces paces, squares_paces;
 } fs_table;
 
 /* Sum the squares of the gradients, block by block, on up to `threads` threads, and

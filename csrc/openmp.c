@@ -121,7 +121,8 @@ static void run_share(void *arg) {
 /* The team keeps the size that its owner gave it: another would have it torn
  * down and built again, here and at the owner's next product. Threads past our
  * own limit find nothing to do. */
-void openmp_run(team_task task, void *arg, int threads) {
+void openmp_run(team_task task, void *arg, int threads, int soon) {
+    (void)soon; /* it is awake for as long as its owner has set */
     share s = {task, arg, threads};
     gomp_parallel(run_share, &s, 0, 0);
 }
@@ -131,8 +132,8 @@ int openmp_is_awake(void) { return 0; }
 
 void openmp_begin_gap(void) {}
 
-void openmp_run(team_task task, void *arg, int threads) {
-    (void)threads;
+void openmp_run(team_task task, void *arg, int threads, int soon) {
+    (void)threads, (void)soon;
     task(arg);
 }
 #endif

@@ -69,11 +69,11 @@ static void run_chunks(void *arg) {
     rounding_end(callers);
 }
 
-static void share(work w, int64_t least, int64_t most, int threads, fs_pace *pace, int soon) {
+static void share(work w, int64_t least, int64_t most, int threads, fs_paces *paces, int soon) {
     w.total = w.starts[w.table->nrows];
     w.chunk = w.total / ((int64_t)threads * SHARES);
     w.chunk = w.chunk < least ? least : w.chunk > most ? most : w.chunk;
-    team_run(run_chunks, &w, threads, pace, soon);
+    team_run(run_chunks, &w, threads, paces, soon);
 }
 
 /* How many of `threads` are worth waking for work that pays off from so many elements on. */
@@ -138,7 +138,7 @@ void fs_step(fs_table *table, int threads, int zeroes) {
     table->zeroes = zeroes;
     round_scalars(table);
     work w = {.table = table, .starts = table->elements, .run = step_row};
-    share(w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->pace, 0);
+    share(w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->paces, 0);
 }
 
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
@@ -173,6 +173,6 @@ static void fold(const fs_table *table, double total[FS_SUMS]) {
 
 void fs_squares(fs_table *table, int threads, double total[FS_SUMS]) {
     work w = {.table = table, .starts = table->blocks, .run = sum_row};
-    share(w, 1, MOST_BLOCKS, worth(table, WORTH_SUMMING, threads), &table->squares_pace, 1);
+    share(w, 1, MOST_BLOCKS, worth(table, WORTH_SUMMING, threads), &table->squares_paces, 1);
     fold(table, total);
 }

@@ -5,9 +5,11 @@
  * What a helper is worth nobody can tell beforehand. Steps that follow one another
  * closely take half the time with one. Between matrix products of OpenBLAS, whose
  * threads spin on the cores, a step of 100,000 elements took 140 us with a helper
- * and 110 without. So each table of rows keeps its pace either way, and goes the
- * faster. Now and then it tries the other for a few steps, the more rarely the
- * more often that was in vain.
+ * and 110 without. Between torch's products its awake team halves a step, but on a
+ * machine where others compete for the cores it waits for a thread of the team that
+ * has none: 8 ms where the caller alone took 0.2. So each table of rows keeps its
+ * pace either way, with each kind of helper, and goes the faster. Now and then it
+ * tries the other for a few steps, the more rarely the more often that was in vain.
  */
 #include "team.h"
 
@@ -46,29 +48,36 @@ static void next_phase(fs_pace *pace) {
     pace->trial = !pace->trial;
 }
 
-static void run_at_pace(team_task task, void *arg, int threads, fs_pace *pace, int soon) {
+typedef struct {
+    const char *name;
+    void (*run)(team_task task, void *arg, int threads, int soon);
+} helpers;
+
+static const helpers pool = {"pool", pool_run}, openmp = {"openmp", openmp_run};
+
+static void run_at_pace(const helpers *with, team_task task, void *arg, int threads, fs_pace *pace,
+                        int soon) {
     if (pace->left <= 0)
         next_phase(pace);
     pace->left--;
     int64_t began = team_clock();
     if (pace->shared)
-        pool_run(task, arg, threads, soon);
+        with->run(task, arg, threads, soon);
     else
         task(arg);
     if (!pace->trial || pace->left < COUNTED)
         pace->mean[pace->shared] = blend(pace->mean[pace->shared], team_clock() - began);
-    last = pace->shared ? "pool" : "caller";
+    last = pace->shared ? with->name : "caller";
 }
 
-void team_run(team_task task, void *arg, int threads, fs_pace *pace, int soon) {
+void team_run(team_task task, void *arg, int threads, fs_paces *paces, int soon) {
     if (threads < 2) {
         last = "caller";
         task(arg);
     } else if (openmp_is_awake()) {
-        last = "openmp";
-        openmp_run(task, arg, threads);
+        run_at_pace(&openmp, task, arg, threads, &paces->openmp, soon);
     } else {
-        run_at_pace(task, arg, threads, pace, soon);
+        run_at_pace(&pool, task, arg, threads, &paces->pool, soon);
         openmp_begin_gap();
     }
 }

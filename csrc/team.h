@@ -13,7 +13,7 @@
 typedef void (*team_task)(void *arg);
 
 /* `soon` says that another task will follow at once. */
-void team_run(team_task task, void *arg, int threads, fs_pace *pace, int soon);
+void team_run(team_task task, void *arg, int threads, fs_paces *paces, int soon);
 
 /* Our own helpers, asleep between steps (pool.c). */
 void pool_run(team_task task, void *arg, int threads, int soon);
@@ -22,7 +22,7 @@ void pool_run(team_task task, void *arg, int threads, int soon);
  * end of a step that did not borrow it; `is_awake` judges the gap since then. */
 int openmp_is_awake(void);
 void openmp_begin_gap(void);
-void openmp_run(team_task task, void *arg, int threads);
+void openmp_run(team_task task, void *arg, int threads, int soon);
 
 /* Nanoseconds. */
 static inline int64_t clock_read(clockid_t clock) {
