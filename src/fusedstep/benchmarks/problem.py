@@ -96,7 +96,8 @@ class Problem:
     @property
     def whole(self) -> list[str]:
         """What the case asks for besides the update."""
-        return [*self.case.asked, *({"ema", "nonfinite"} & self.case.options.keys())]
+        kept = [name for name in ("ema", "nonfinite") if name in self.case.options]
+        return [*self.case.asked, *kept]
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
