@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+from fusedstep.benchmarks.store import read
 from fusedstep.benchmarks.workloads import MANY, WORKLOADS
 
 HERE = Path(__file__).parent
@@ -52,15 +53,6 @@ def shortened(record: Mapping[str, Any]) -> dict[str, Any]:
         name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
         for name, value in record.items()
     }
-
-
-def read(text: str) -> Results:
-    kept = json.loads(text)
-    records = [
-        Record(**{name: value for name, value in record.items() if name in Record._fields})
-        for record in kept["records"]
-    ]
-    return Results(Machine(**kept["machine"]), kept["missing"], records)
 
 
 # ---- the tables ----
@@ -214,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.found is not None:
         RESULTS.write_text(keep(json.loads(options.found.read_text("utf-8"))), "utf-8")
     text = README.read_text("utf-8")
-    new = written(text, tables(read(RESULTS.read_text("utf-8"))))
+    new = written(text, tables(read(RESULTS)))
     if not options.check:
         README.write_text(new, "utf-8")
     elif new != text:

@@ -135,18 +135,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    huge = [item for item in items if elements(item) > HUGE]
-    items[:] = [item for item in items if elements(item) <= HUGE]
+    """First what stands between NumPy's products, while torch has no threads; last the huge."""
+
+    def place(item: pytest.Item) -> int:
+        comparison = COMPARISONS.get(row_of(item).get("comparison", ""))
+        if comparison is None:
+            return 0
+        return 3 if comparison.workload.elements > HUGE else 1 + (comparison.loop != "numpy")
+
     if config.getoption("quick"):
-        config.hook.pytest_deselected(items=huge)
-    else:
-        items += huge
-
-
-def elements(item: pytest.Item) -> int:
-    """Of what a test here steps."""
-    name = row_of(item).get("comparison")
-    return COMPARISONS[name].workload.elements if name in COMPARISONS else 0
+        config.hook.pytest_deselected(items=[item for item in items if place(item) == 3])
+        items[:] = [item for item in items if place(item) < 3]
+    items.sort(key=place)
 
 
 def row_of(item: pytest.Item) -> Mapping[str, Any]:

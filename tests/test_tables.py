@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+from fusedstep.benchmarks.store import read
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,9 +65,12 @@ def test_benchmarks_record_what_was_found(found: dict[str, Any]) -> None:
     assert "DeepSpeed CPUAdam" in found["fusedstep"]["missing"]
 
 
-def test_what_is_kept_is_read_back(tables: ModuleType, found: dict[str, Any]) -> None:
-    kept = tables.keep(found)
-    results = tables.read(kept)
+def test_what_is_kept_is_read_back(
+    tables: ModuleType, found: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(kept := tables.keep(found), "utf-8")
+    results = read(path)
     assert results.missing == found["fusedstep"]["missing"]
     assert results.machine._asdict() == found["fusedstep"]["machine"]
     for record, was in zip(results.records, found["fusedstep"]["records"], strict=True):
