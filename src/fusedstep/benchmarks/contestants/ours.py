@@ -75,14 +75,11 @@ class NewArrays(Ours):
 class InArena(Ours):
     """With all parameters and gradients in one buffer."""
 
-    def why_missing(self) -> str | None:
-        return None if hasattr(fs, "Arena") else "this version has no fs.Arena"
-
     def build(self, problem: Problem) -> Entry:
-        arena: Any = vars(fs)["Arena"](problem.start)
+        arena = fs.Arena(problem.start)
         for g, value in zip(arena.grads, problem.grads, strict=True):
             g[...] = value
-        optimizer: Any = problem.optimizer(arena)
+        optimizer = problem.optimizer(arena)
         return Entry(
             partial(optimizer.step, **problem.case.asked),
             lambda: list(arena.params),
