@@ -115,7 +115,7 @@ typedef struct {
 static void run_share(void *arg) {
     const share *s = arg;
     if (omp_get_thread_num() < s->threads)
-        s->task(s->arg);
+        s->task(s->arg, omp_get_thread_num());
 }
 
 /* The team keeps the size that its owner gave it: another would have it torn
@@ -134,6 +134,6 @@ void openmp_begin_gap(void) {}
 
 void openmp_run(team_task task, void *arg, int threads, int soon) {
     (void)threads, (void)soon;
-    task(arg);
+    task(arg, 0);
 }
 #endif

@@ -91,17 +91,17 @@ static void await_invitation(void) {
     atomic_fetch_sub(&sleepers, 1);
 }
 
-static void *helper(void *unused) {
+static void *helper(void *number) {
     for (;;) {
         uint32_t seen = atomic_load(&seats);
         if (seen < INVITED)
             await_invitation();
         else if (atomic_compare_exchange_weak(&seats, &seen, seen - INVITED + WORKING)) {
-            current_task(current_arg);
+            current_task(current_arg, (int)(intptr_t)number);
             atomic_fetch_sub(&seats, WORKING);
         }
     }
-    return unused;
+    return NULL;
 }
 
 /* A forked child has none of the helpers, and perhaps a step cut short. */
@@ -132,7 +132,7 @@ static void start_helpers(int wanted) {
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
     while (helpers < wanted && !refused) {
         pthread_t thread;
-        refused = pthread_create(&thread, NULL, helper, NULL) != 0;
+        refused = pthread_create(&thread, NULL, helper, (void *)(intptr_t)(helpers + 1)) != 0;
         if (!refused) {
             pthread_detach(thread);
             helpers++;
@@ -145,7 +145,7 @@ void pool_run(team_task task, void *arg, int threads, int soon) {
     static int64_t ended; /* guarded by `busy` */
     int wanted = threads - 1 < MOST_HELPERS ? threads - 1 : MOST_HELPERS;
     if (atomic_flag_test_and_set(&busy)) {
-        task(arg); /* another thread's step has the helpers */
+        task(arg, 0); /* another thread's step has the helpers */
         return;
     }
     start_helpers(wanted);
@@ -156,7 +156,7 @@ void pool_run(team_task task, void *arg, int threads, int soon) {
     if (atomic_load(&sleepers) > 0)
         wake(&seats, wanted);
 
-    task(arg);
+    task(arg, 0);
 
     atomic_fetch_and(&seats, INVITED - 1);
     for (int spins = 0; atomic_load(&seats) != 0; spins++)

@@ -1,7 +1,9 @@
 /*
  * One step of everything, and the sums of squares that may go before it: the table's
  * total work, cut into chunks that fit the cache and may span or divide tensors,
- * taken from an atomic counter by however many threads turn up.
+ * taken from atomic counters by however many threads turn up. Each thread has a part
+ * of the whole, the same at each step, which its cache may hold still; only when that
+ * is done it takes chunks of the others'.
  */
 #include "rounding.h"
 #include "team.h"
@@ -20,6 +22,7 @@ enum {
     LINE = 64,             /* bytes of a cache line, and of the widest vector */
     MOST_BLOCKS = 64,      /* a chunk of sums */
     ZEROED = 4096,         /* bytes of a gradient that are zeroed at once, while in the L1 */
+    MOST_PARTS = 64,
 };
 
 /* What a thread does with the units [begin, end) of a row. */
@@ -30,7 +33,8 @@ typedef struct {
     const int64_t *starts; /* of each row, in units: elements or blocks */
     row_task run;
     int64_t total, chunk; /* units */
-    _Atomic int64_t next;
+    int parts;
+    _Atomic int64_t next[MOST_PARTS]; /* where each part's next chunk begins */
 } work;
 
 /* The row that holds unit `at` of the whole: the last that starts at or before it. */
@@ -56,24 +60,35 @@ static void run_chunk(const work *w, int64_t from, int64_t to) {
     }
 }
 
+static int64_t start_of(const work *w, int part) { return w->total / w->parts * part; }
+
+static void run_part(work *w, int part) {
+    int64_t end = part + 1 < w->parts ? start_of(w, part + 1) : w->total;
+    for (;;) {
+        int64_t from = atomic_fetch_add_explicit(w->next + part, w->chunk, memory_order_relaxed);
+        if (from >= end)
+            break;
+        run_chunk(w, from, from + w->chunk < end ? from + w->chunk : end);
+    }
+}
+
 /* Every thread of the team runs this until no chunk is left. */
-static void run_chunks(void *arg) {
+static void run_parts(void *arg, int thread) {
     work *w = arg;
     rounding callers = rounding_begin();
-    for (;;) {
-        int64_t from = atomic_fetch_add_explicit(&w->next, w->chunk, memory_order_relaxed);
-        if (from >= w->total)
-            break;
-        run_chunk(w, from, from + w->chunk < w->total ? from + w->chunk : w->total);
-    }
+    for (int k = 0; k < w->parts; k++)
+        run_part(w, (thread + k) % w->parts);
     rounding_end(callers);
 }
 
-static void share(work w, int64_t least, int64_t most, int threads, fs_paces *paces, int soon) {
-    w.total = w.starts[w.table->nrows];
-    w.chunk = w.total / ((int64_t)threads * SHARES);
-    w.chunk = w.chunk < least ? least : w.chunk > most ? most : w.chunk;
-    team_run(run_chunks, &w, threads, paces, soon);
+static void share(work *w, int64_t least, int64_t most, int threads, fs_paces *paces, int soon) {
+    w->total = w->starts[w->table->nrows];
+    w->parts = threads < MOST_PARTS ? threads : MOST_PARTS;
+    w->chunk = w->total / ((int64_t)threads * SHARES);
+    w->chunk = w->chunk < least ? least : w->chunk > most ? most : w->chunk;
+    for (int part = 0; part < w->parts; part++)
+        w->next[part] = start_of(w, part);
+    team_run(run_parts, w, threads, paces, soon);
 }
 
 /* How many of `threads` are worth waking for work that pays off from so many elements on. */
@@ -138,7 +153,7 @@ void fs_step(fs_table *table, int threads, int zeroes) {
     table->zeroes = zeroes;
     round_scalars(table);
     work w = {.table = table, .starts = table->elements, .run = step_row};
-    share(w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->paces, 0);
+    share(&w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->paces, 0);
 }
 
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
@@ -173,6 +188,6 @@ static void fold(const fs_table *table, double total[FS_SUMS]) {
 
 void fs_squares(fs_table *table, int threads, double total[FS_SUMS]) {
     work w = {.table = table, .starts = table->blocks, .run = sum_row};
-    share(w, 1, MOST_BLOCKS, worth(table, WORTH_SUMMING, threads), &table->squares_paces, 1);
+    share(&w, 1, MOST_BLOCKS, worth(table, WORTH_SUMMING, threads), &table->squares_paces, 1);
     fold(table, total);
 }

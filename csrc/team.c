@@ -64,7 +64,7 @@ static void run_at_pace(const helpers *with, team_task task, void *arg, int thre
     if (pace->shared)
         with->run(task, arg, threads, soon);
     else
-        task(arg);
+        task(arg, 0);
     if (!pace->trial || pace->left < COUNTED)
         pace->mean[pace->shared] = blend(pace->mean[pace->shared], team_clock() - began);
     last = pace->shared ? with->name : "caller";
@@ -73,7 +73,7 @@ static void run_at_pace(const helpers *with, team_task task, void *arg, int thre
 void team_run(team_task task, void *arg, int threads, fs_paces *paces, int soon) {
     if (threads < 2) {
         last = "caller";
-        task(arg);
+        task(arg, 0);
     } else if (openmp_is_awake()) {
         run_at_pace(&openmp, task, arg, threads, &paces->openmp, soon);
     } else {

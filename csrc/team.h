@@ -1,6 +1,7 @@
 /*
- * The threads of a step. `team_run` calls `task(arg)` on the caller's thread and
- * on up to threads - 1 others, and returns when all that began have returned.
+ * The threads of a step. `team_run` calls `task(arg, 0)` on the caller's thread and
+ * `task(arg, k)` on up to threads - 1 others, whose k from 1 on tell them apart, and
+ * returns when all that began have returned.
  * A task takes work until none is left, so it is no matter how many threads
  * there are: which of them turn up decides the time, never the result.
  */
@@ -10,7 +11,7 @@
 
 #include "api.h"
 
-typedef void (*team_task)(void *arg);
+typedef void (*team_task)(void *arg, int thread);
 
 /* `soon` says that another task will follow at once. */
 void team_run(team_task task, void *arg, int threads, fs_paces *paces, int soon);

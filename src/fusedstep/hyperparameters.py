@@ -186,11 +186,17 @@ def check(values: dict[str, Any], where: str = "", checks: Checks = CHECKS) -> d
     return checked
 
 
+class Assignments:
+    """How many there were to the hyperparameters of an optimizer's groups."""
+
+    count = 0
+
+
 class Group(MutableMapping[str, Any]):
     """Parameters with hyperparameters of their own, as torch's dicts.
 
     Assigning a hyperparameter takes effect at the next step; a value that will not do is
-    refused at once and changes nothing. `version` counts the assignments.
+    refused at once and changes nothing.
     """
 
     hyperparameters: dict[str, Any]
@@ -198,7 +204,12 @@ class Group(MutableMapping[str, Any]):
     """Whether the learning rate is a function of t, so that a step needs them `at` its t."""
 
     def __init__(
-        self, params: list[Any], hyperparameters: dict[str, Any], where: str, checks: Checks
+        self,
+        params: list[Any],
+        hyperparameters: dict[str, Any],
+        where: str,
+        checks: Checks,
+        assignments: Assignments,
     ) -> None:
         self._params = tuple(params)
         self.where = where
@@ -206,7 +217,7 @@ class Group(MutableMapping[str, Any]):
         if "initial_lr" in hyperparameters and hyperparameters["initial_lr"] is None:
             hyperparameters = {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
         self.take(check(hyperparameters, where, checks))
-        self.version = 0
+        self.assignments = assignments
 
     def take(self, checked: dict[str, Any]) -> None:
         """Hold these from now on."""
@@ -253,7 +264,7 @@ class Group(MutableMapping[str, Any]):
                     f"{quoted(list(self.hyperparameters))}"
                 )
         self.take(check({**self.hyperparameters, **values}, checks=self.checks))
-        self.version += 1
+        self.assignments.count += 1
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"a group cannot lose {name!r}; assign another value instead")

@@ -18,7 +18,7 @@ from fusedstep.coefficients import (
     step_scalars,
 )
 from fusedstep.dispatch import choose
-from fusedstep.hyperparameters import CHECKS, Checks, Group, Rate
+from fusedstep.hyperparameters import CHECKS, Assignments, Checks, Group, Rate
 from fusedstep.members import Stretch, enroll, stretches
 from fusedstep.parameters import Cohort, Parameter, State, read_groups, shelve, tidy
 from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
@@ -87,7 +87,9 @@ class Optimizer:
     _written: Written | None
     _cohorts: list[Cohort]
     _rules: dict[int, Rule]
-    _versions: list[int]
+    _assignments: Assignments
+    _seen: int
+    """How many of them the plan goes by; -1 where there is none."""
 
     def __init__(
         self, params: Any, backend: str, nonfinite: str, hyperparameters: dict[str, Any]
@@ -125,9 +127,10 @@ class Optimizer:
         if store is not None:
             self._place = store.place  # which knows the stream of the arrays that were given
         self._groups: list[Group] = []
+        self._assignments = Assignments()
         self._parameters: list[Parameter] = []
         for name, arrays, hyperparameters in divided:
-            group = Group(arrays, hyperparameters, name, self._checks)
+            group = Group(arrays, hyperparameters, name, self._checks, self._assignments)
             self._groups.append(group)
             here = slice(len(self._parameters), len(self._parameters) + len(arrays))
             named = [*zip(self._structure.paths[here], arrays, strict=True)]
@@ -224,8 +227,7 @@ class Optimizer:
             flat = self._own(grads)
         else:
             flat = self._structure.flatten(grads, "grads")
-        versions = [group.version for group in self._groups]
-        if versions != self._versions and not self._keeps_rules(versions):
+        if self._assignments.count != self._seen and not self._keeps_rules():
             self._lay_out(flat, asked.zero_grads)
         if asked is not NOTHING or self._nonfinite != "propagate":
             return self._step_as_asked(flat, asked)
@@ -367,12 +369,13 @@ class Optimizer:
             self._plan.set_gradient(at, self._check_gradient(at, grads[at], zero))
             at = self._plan.take(grads, at + 1, zero)
 
-    def _keeps_rules(self, versions: list[int]) -> bool:
+    def _keeps_rules(self) -> bool:
         """Whether the hyperparameters call for the same rules as before: new scalars will do."""
+        seen = self._assignments.count
         if self._rules != self._rules_now():
             return False
         self._settle(self._cohorts)
-        self._versions = versions
+        self._seen = seen
         return True
 
     def _rules_now(self) -> dict[int, Rule]:
@@ -386,7 +389,7 @@ class Optimizer:
 
     def _lay_out(self, grads: list[Any], zero: bool) -> None:
         """One row for each tensor with a gradient, one job for each cohort of them."""
-        versions = [group.version for group in self._groups]
+        seen = self._assignments.count
         rules = self._rules_now()
         if rules != self._rules:
             self._allocate(rules)
@@ -395,7 +398,7 @@ class Optimizer:
             for index, g in enumerate(grads)
             if g is not None
         ]
-        self._rules, self._versions = {}, []  # should this fail, the next step does it anew
+        self._rules, self._seen = {}, -1  # should this fail, the next step does it anew
         cohorts: dict[Any, Cohort] = {}
         active: dict[Cohort, int] = {}
         rows: list[Row | None] = []
@@ -415,7 +418,7 @@ class Optimizer:
         for index, g in present:
             plan.set_gradient(index, g)
         self._settle(active)
-        self._plan, self._cohorts, self._versions = plan, list(active), versions
+        self._plan, self._cohorts, self._seen = plan, list(active), seen
         self._rules, self._near = rules, None
 
     def _check_gradient(self, index: int, g: Any, zero: bool) -> Array:
@@ -452,7 +455,7 @@ class Optimizer:
 
     def _forget_layout(self) -> None:
         self._written = self._near = None
-        self._cohorts, self._rules, self._versions = [], {}, []
+        self._cohorts, self._rules, self._seen = [], {}, -1
         tidy(self._parameters)
         self._tensors, self._gradients = self._parameters, []
         if self._arena is not None:
