@@ -35,6 +35,10 @@ class Parameter:
     done to the array object later, its shape and dtype here are those that were checked.
     """
 
+    # Where its state arrays lie: on a shelf, from that element on. See `shelve`.
+    shelf: Shelf
+    start: int
+
     def __init__(self, path: str, array: Any, group: Group, place: Place) -> None:
         seen = place.see(array, f"params{path}")
         check_parameter(seen, f"params{path}")
@@ -44,8 +48,6 @@ class Parameter:
         self.p: Array = seen.view(np.ndarray)
         self.cohort = Cohort(group, self.p.dtype, 0)
         self.states: dict[str, Array] = {}
-        self.shelf = Shelf(place, self.p.dtype, self.p.size, extent(self.p)[0])
-        self.start = 0
         self.row: Row | None = None
 
     def allocate(self, rule: Rule) -> bool:
