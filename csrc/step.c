@@ -22,7 +22,7 @@ enum {
     LINE = 64,             /* bytes of a cache line, and of the widest vector */
     MOST_BLOCKS = 64,      /* a chunk of sums */
     ZEROED = 4096,         /* bytes of a gradient that are zeroed at once, while in the L1 */
-    MOST_PARTS = 64,
+    MOST_PARTS = 64,       /* threads with a part of their own */
 };
 
 /* What a thread does with the units [begin, end) of a row. */
