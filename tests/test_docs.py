@@ -19,11 +19,12 @@ from conftest import MISSING
 import fusedstep
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
+NEEDS_C = (".c", ".runner", ".limit") if MISSING else ()
 NEEDS_CUDA = (".cuda", ".device", ".driver", ".gpu", ".simulator")
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(fusedstep.__path__, "fusedstep.")
-    if not module.name.endswith((".__main__", "._engine", *((".c", ".runner") if MISSING else ())))
+    if not module.name.endswith((".__main__", "._engine", *NEEDS_C))
     and (find_spec("numba_cuda") or not module.name.endswith(NEEDS_CUDA))
 ]
 
