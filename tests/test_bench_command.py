@@ -484,9 +484,14 @@ LOOPS = run_of(
 )
 """Long names beside single bars, and no curve."""
 
+NARROW = run_of(
+    record("1,000 × 1,000"), record("1,000 × 1,000", LIMIT), record("1,000 × 1,000", "NumPy")
+)
+"""Less than a power of ten along the axes."""
+
 
 @pytest.mark.usefixtures("extra")
-@pytest.mark.parametrize("results", [WHOLE, LOOPS], ids=["whole", "loops"])
+@pytest.mark.parametrize("results", [WHOLE, LOOPS, NARROW], ids=["whole", "loops", "narrow"])
 def test_no_words_of_the_picture_overlap(results: Results, tmp_path: Path) -> None:
     figure = drawn(results, tmp_path / "bench.png")
     body, foot = figure.subfigs
@@ -494,6 +499,10 @@ def test_no_words_of_the_picture_overlap(results: Results, tmp_path: Path) -> No
     first, last = left.get_xlim()
     ticks = zip(left.get_xticks(), left.get_xticklabels(), strict=True)
     words = [label for at, label in ticks if first <= at <= last]
+    first, last = right.get_xlim()
+    ticks = zip(right.get_xticks(), right.get_xticklabels(), strict=True)
+    words += [label for at, label in ticks if first <= at <= last]
+    words += right.get_xticklabels(minor=True)
     words += [*left.texts, *right.texts, *foot.texts, *right.get_yticklabels()]
     words += body.legends[0].get_texts()
     boxes = [word.get_window_extent() for word in words if word.get_text()]
