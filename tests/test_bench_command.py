@@ -666,17 +666,31 @@ def test_says_where_someone_is_left_out_who_takes_part_elsewhere(minute: ModuleT
         (["--json", "bench.txt"], "'bench.txt' is no name of a JSON; end it in .json"),
         (["--json", "nowhere/bench.json"], "'nowhere' is no directory; create it first"),
         (["--picture", "bench.pdf"], "'bench.pdf' is no name of a PNG; end it in .png"),
+        (["--json", "folder.json"], "'folder.json' is a directory; name a file"),
     ],
 )
 def test_unfit_arguments(
-    argv: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+    argv: list[str], complaint: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (folder / "folder.json").mkdir()
     with pytest.raises(SystemExit) as caught:
         main(["bench", *argv])
     assert caught.value.code == 2
     captured = capsys.readouterr()
     assert complaint in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("option", [["--json", "bench.json"], ["--picture", "bench.png"], []])
+def test_a_folder_that_may_not_be_written_to_costs_no_time(
+    option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", *option])
+    assert caught.value.code == 2
+    assert "'.' may not be written to; name a file elsewhere\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", DRAWING)
@@ -807,14 +821,32 @@ def test_what_cannot_be_written_costs_only_itself(
     found: list[Results],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (folder / name).mkdir()
+    (folder / name).symlink_to(f"nowhere/{name}")
     assert main(["bench", f"--{option}", name]) == 1
     captured = capsys.readouterr()
     assert "1 × 100,000" in captured.out
     assert captured.err.startswith(f"fusedstep: error: cannot write {name}: ")
     assert captured.err.endswith(f"; name another --{option}\n")
-    assert {entry.name for entry in folder.iterdir()} > {name}  # the other one
-    assert not [*(folder / name).iterdir()]
+    other = {"json": "drawn in fusedstep-bench.png", "picture": f"kept in {KEPT}"}[option]
+    assert captured.out.endswith(f"\nThe results are {other}\n")
+    assert {entry.name for entry in folder.iterdir()} == {name, other.split()[-1]}
+
+
+@pytest.mark.usefixtures("extra", "folder")
+def test_what_was_not_written_is_said_to_who_leaves_the_tables(
+    found: list[Results], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fusedstep.benchmarks import command
+
+    def left(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "show", left)
+    Path("a.json").symlink_to("nowhere/a.json")
+    assert main(["bench", "--json", "a.json"]) == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("fusedstep: error: cannot write a.json: ")
+    assert last == "fusedstep: error: interrupted"
 
 
 @pytest.mark.usefixtures("extra", "folder")
