@@ -22,6 +22,7 @@ from fusedstep.benchmarks.contestants import LIMIT
 from fusedstep.benchmarks.contestants.contestant import Contestant
 from fusedstep.benchmarks.machine import machine
 from fusedstep.benchmarks.measuring import Group, measure
+from fusedstep.benchmarks.minute import said
 from fusedstep.benchmarks.records import Record, Results
 from fusedstep.benchmarks.workloads import Workload
 
@@ -156,8 +157,11 @@ def row_of(item: pytest.Item) -> Mapping[str, Any]:
 
 
 def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict[str, Any]) -> None:
-    missing: dict[str, str] = {}
-    for found in FOUND.values():
-        missing = found.missing | missing
+    left_out: dict[tuple[str, str], list[str]] = {}
+    for name, found in FOUND.items():
+        for contestant, reason in found.missing.items():
+            left_out.setdefault((contestant, reason), []).append(name)
     records = [record for found in FOUND.values() for record in found.records]
-    output_json["fusedstep"] = Results(machine(PACKAGES), missing, records).to_dict()
+    output_json["fusedstep"] = Results(
+        machine(PACKAGES), said(left_out, records), records
+    ).to_dict()

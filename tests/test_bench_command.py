@@ -23,6 +23,7 @@ from fusedstep.benchmarks.show import (
     explain,
     explain_changes,
     factor,
+    percent,
     tables,
     tabulate,
     tabulate_changes,
@@ -331,6 +332,7 @@ def test_table() -> None:
     lines = "\n".join(explain(WHOLE))
     for said in (
         "28 bytes that an element moves",
+        "past 100% where memory is the bottleneck or an arena makes many tensors one",
         "the products' time changed by +10.0% with limit, +10.0% with fusedstep",
         "Abacus 3, CPUs: 2, caches: L1 32 KiB, L2 1 MiB, L3 32 MiB; Linux 6.8 x86_64",
         "fusedstep 0.1.0, NumPy 2.4.1; instruction set: avx2, threads: 2; 2026-01-31",
@@ -390,6 +392,17 @@ def test_factors(ratio: float, shown: str) -> None:
 
 
 # The picture.
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        *((1.234, "123%"), (0.1234, "12%"), (0.0995, "10%"), (0.0994, "9.9%"), (0.05, "5.0%")),
+        *((0.004, "0.40%"), (0.0001234, "0.012%")),
+    ],
+)
+def test_shares_have_two_digits(share: float, shown: str) -> None:
+    assert percent(share) == shown
 
 
 def drawn(results: Results, path: Path) -> Figure:
@@ -484,9 +497,14 @@ LOOPS = run_of(
 )
 """Long names beside single bars, and no curve."""
 
+NARROW = run_of(
+    record("1,000 × 1,000"), record("1,000 × 1,000", LIMIT), record("1,000 × 1,000", "NumPy")
+)
+"""Less than a power of ten along the axes."""
+
 
 @pytest.mark.usefixtures("extra")
-@pytest.mark.parametrize("results", [WHOLE, LOOPS], ids=["whole", "loops"])
+@pytest.mark.parametrize("results", [WHOLE, LOOPS, NARROW], ids=["whole", "loops", "narrow"])
 def test_no_words_of_the_picture_overlap(results: Results, tmp_path: Path) -> None:
     figure = drawn(results, tmp_path / "bench.png")
     body, foot = figure.subfigs
@@ -494,6 +512,10 @@ def test_no_words_of_the_picture_overlap(results: Results, tmp_path: Path) -> No
     first, last = left.get_xlim()
     ticks = zip(left.get_xticks(), left.get_xticklabels(), strict=True)
     words = [label for at, label in ticks if first <= at <= last]
+    first, last = right.get_xlim()
+    ticks = zip(right.get_xticks(), right.get_xticklabels(), strict=True)
+    words += [label for at, label in ticks if first <= at <= last]
+    words += right.get_xticklabels(minor=True)
     words += [*left.texts, *right.texts, *foot.texts, *right.get_yticklabels()]
     words += body.legends[0].get_texts()
     boxes = [word.get_window_extent() for word in words if word.get_text()]
@@ -636,7 +658,7 @@ def test_says_where_someone_is_left_out_who_takes_part_elsewhere(minute: ModuleT
     }
     assert minute.said(left_out, [record(contestant="optax")]) == {
         "optax at MLP, ResNet-50": "slow",
-        "GPT-2 small": "large",
+        "everyone at GPT-2 small": "large",
         "torch fused": "absent",
     }
 
@@ -657,17 +679,31 @@ def test_says_where_someone_is_left_out_who_takes_part_elsewhere(minute: ModuleT
         (["--json", "bench.txt"], "'bench.txt' is no name of a JSON; end it in .json"),
         (["--json", "nowhere/bench.json"], "'nowhere' is no directory; create it first"),
         (["--picture", "bench.pdf"], "'bench.pdf' is no name of a PNG; end it in .png"),
+        (["--json", "folder.json"], "'folder.json' is a directory; name a file"),
     ],
 )
 def test_unfit_arguments(
-    argv: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+    argv: list[str], complaint: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (folder / "folder.json").mkdir()
     with pytest.raises(SystemExit) as caught:
         main(["bench", *argv])
     assert caught.value.code == 2
     captured = capsys.readouterr()
     assert complaint in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("option", [["--json", "bench.json"], ["--picture", "bench.png"], []])
+def test_a_folder_that_may_not_be_written_to_costs_no_time(
+    option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", *option])
+    assert caught.value.code == 2
+    assert "'.' may not be written to; name a file elsewhere\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", DRAWING)
@@ -736,14 +772,14 @@ def test_the_whole_program(
     for one in results.records:
         for word in one.contestant.removeprefix("fusedstep").split():  # of a heading, or a row
             assert word in captured.out
-    assert "GPT-2 small" in captured.out  # which is left out
+    assert "GPT-2 small" in " ".join(captured.out.split())  # which is left out
 
 
 def test_says_when_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     from fusedstep.benchmarks import command
 
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    for load, said in ((0.9, ""), (1.1, "its load is 1.1 on 4 CPUs")):
+    for load, said in ((0.9, ""), (1.1, "a load of 1.1 on 4 CPUs in the last minute")):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 9.0, 9.0), raising=False)
         assert command.busy() == said
     monkeypatch.delattr(os, "getloadavg")
@@ -798,14 +834,32 @@ def test_what_cannot_be_written_costs_only_itself(
     found: list[Results],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (folder / name).mkdir()
+    (folder / name).symlink_to(f"nowhere/{name}")
     assert main(["bench", f"--{option}", name]) == 1
     captured = capsys.readouterr()
     assert "1 × 100,000" in captured.out
     assert captured.err.startswith(f"fusedstep: error: cannot write {name}: ")
     assert captured.err.endswith(f"; name another --{option}\n")
-    assert {entry.name for entry in folder.iterdir()} > {name}  # the other one
-    assert not [*(folder / name).iterdir()]
+    other = {"json": "drawn in fusedstep-bench.png", "picture": f"kept in {KEPT}"}[option]
+    assert captured.out.endswith(f"\nThe results are {other}\n")
+    assert {entry.name for entry in folder.iterdir()} == {name, other.split()[-1]}
+
+
+@pytest.mark.usefixtures("extra", "folder")
+def test_what_was_not_written_is_said_to_who_leaves_the_tables(
+    found: list[Results], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fusedstep.benchmarks import command
+
+    def left(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "show", left)
+    Path("a.json").symlink_to("nowhere/a.json")
+    assert main(["bench", "--json", "a.json"]) == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("fusedstep: error: cannot write a.json: ")
+    assert last == "fusedstep: error: interrupted"
 
 
 @pytest.mark.usefixtures("extra", "folder")

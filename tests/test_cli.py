@@ -232,8 +232,8 @@ def test_demo_prints_a_row_for_each_optimizer_and_saves_a_picture(
 def test_unwritable_picture_costs_only_the_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = tmp_path / "directory.png"
-    picture.mkdir()
+    picture = tmp_path / "link.png"
+    picture.symlink_to("nowhere/losses.png")
     assert main(["demo", "--epochs", "1", "--picture", str(picture)]) == 1
     captured = capsys.readouterr()
     assert "AdamW" in captured.out

@@ -179,8 +179,8 @@ def test_draws_every_curve_from_zero_and_names_it_beside_them(tmp_path: Path) ->
 def test_what_cannot_be_drawn_or_written_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = tmp_path / "directory.png"
-    picture.mkdir()
+    picture = tmp_path / "link.png"
+    picture.symlink_to("nowhere/rates.png")
     for steps, complaint in (
         ("1000", f"cannot write {picture}: "),
         (f"{10**400}", "rates or --steps are too large for a picture"),

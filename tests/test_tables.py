@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fusedstep.benchmarks.measuring import Group
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 from fusedstep.benchmarks.store import read
 
@@ -21,14 +22,18 @@ ROOT = Path(__file__).parent.parent
 pytest.importorskip("pytest_benchmark", reason="bench needs pytest-benchmark")
 
 
-@pytest.fixture(scope="module")
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "bench" / "tables.py")
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "bench" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    return load("tables")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,19 @@ def test_benchmarks_record_what_was_found(found: dict[str, Any]) -> None:
         assert {"isa", "versions", "threads", "cache", "share"} <= info.keys()
         assert each["group"] == "1x100-adamw-float32-alone"
     assert "DeepSpeed CPUAdam" in found["fusedstep"]["missing"]
+
+
+def test_who_takes_part_somewhere_is_missing_only_where_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = load("turns")
+    none = {"DeepSpeed CPUAdam": "absent"}
+    small = Group([record("MLP", "torch", 1.0)], none, {})
+    large = Group([record("GPT-2 small", "fusedstep", 1.0)], {"torch": "slow", **none}, {})
+    monkeypatch.setattr(turns, "FOUND", {"MLP-adamw": small, "GPT-2-small-adamw": large})
+    made: dict[str, Any] = {}
+    turns.pytest_benchmark_update_json(None, None, made)
+    assert made["fusedstep"]["missing"] == {"torch at GPT-2-small-adamw": "slow", **none}
 
 
 def test_what_is_kept_is_read_back(

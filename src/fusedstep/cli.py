@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = commands[options.command](options)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("interrupted")
     except BrokenPipeError:  # of `fusedstep inspect adamw | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -85,11 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench = commands.add_parser(
         "bench",
-        help="time steps on this machine against NumPy, torch and optax, in less than a minute",
+        help="time steps on this machine against NumPy, torch and others, in less than a minute",
         description="Time steps of one tensor of many sizes, of thousands of small ones, of real "
         "networks, and between matrix products, against the memory's limit, the rule in plain "
-        "NumPy, and torch and optax where they are installed. Print a table, draw a picture and "
-        "keep the results as JSON.",
+        "NumPy, and torch, optax and DeepSpeed where they are installed. Print a table, draw a "
+        "picture and keep the results as JSON.",
     )
     bench.add_argument(
         "--seconds",
@@ -215,6 +217,12 @@ def _file(text: str, ending: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a {name}; end it in .{ending}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{str(path.parent)!r} is no directory; create it first")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a directory; name a file")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(
+            f"{str(path.parent)!r} may not be written to; name a file elsewhere"
+        )
     return path
 
 
@@ -257,16 +265,24 @@ def _bench(options: argparse.Namespace) -> int:
         results = command.run(options)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written")
-    status = 0  # and kept before they are shown, since who reads a pipe may leave it
-    for option, path, write in (("json", kept, store.write), ("picture", options.picture, draw)):
+    done, failed = [], []  # before they are shown, since who reads a pipe may leave it
+    for option, verb, path, write in (
+        ("json", "kept", kept, store.write),
+        ("picture", "drawn", options.picture, draw),
+    ):
         try:
             write(results, path)
+            done.append(f"{verb} in {path}")
         except OSError as error:
-            status = _fail(f"cannot write {path}: {error.strerror}; name another --{option}")
-    command.show(results, old)
-    if status == 0:
-        print(f"The results are kept in {kept} and drawn in {options.picture}")
-    return status
+            failed.append(f"cannot write {path}: {error.strerror}; name another --{option}")
+    try:
+        command.show(results, old)
+        if done:
+            print(f"The results are {' and '.join(done)}")
+    finally:  # below the tables, where it is seen
+        for message in failed:
+            _fail(message)
+    return 1 if failed else 0
 
 
 def _unlike(compared: Path | None) -> Path:

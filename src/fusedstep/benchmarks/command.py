@@ -42,7 +42,8 @@ def progress() -> Iterator[Callable[[str, float], object]]:
 
     console = Console(stderr=True)
     if load := busy():
-        console.print(f"This machine is busy: {load}. Times will suffer.", soft_wrap=True)
+        suffering = "Times may suffer, and those of torch's threads a hundredfold."
+        console.print(f"This machine has been busy: {load}. {suffering}", soft_wrap=True)
     if not console.is_terminal:
         yield Lines(console)
         return
@@ -53,13 +54,13 @@ def progress() -> Iterator[Callable[[str, float], object]]:
 
 
 def busy() -> str:
-    """What others do here, if it is more than a quarter of the CPUs."""
+    """What was done here just before, if it took more than a quarter of the CPUs."""
     try:
         load, *_ = os.getloadavg()
     except (AttributeError, OSError):  # where the system does not say
         return ""
     cpus = os.cpu_count() or 1
-    return f"its load is {load:.1f} on {cpus} CPUs" if load > cpus / 4 else ""
+    return f"a load of {load:.1f} on {cpus} CPUs in the last minute" if load > cpus / 4 else ""
 
 
 class Lines:

@@ -282,7 +282,7 @@ def said(left_out: dict[tuple[str, str], list[str]], records: Sequence[Record]) 
     for (contestant, reason), workloads in left_out.items():
         where = ", ".join(workloads)
         if contestant == DEFAULT.name:
-            missing[where] = reason
+            missing[f"everyone at {where}"] = reason
         elif contestant in there:
             missing[f"{contestant} at {where}"] = reason
         else:

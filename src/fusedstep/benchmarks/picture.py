@@ -15,6 +15,7 @@ from fusedstep.benchmarks.show import OURS, describe, duration, factor, grouped,
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import SubFigure
 
 COLOURS = {
@@ -47,6 +48,9 @@ BAR = 0.19
 
 FOOT = 0.55
 """For what stands below all."""
+
+FEW_DECADES = 30.0
+"""Up to such a ratio of its ends an axis has numbers between the powers of ten, too."""
 
 GAP = 0.9
 """Between the bars of two workloads, in bars."""
@@ -108,11 +112,22 @@ def curves(
         if here:
             x, y = [record.elements for record in here], [record.speed for record in here]
             axes.plot(x, y, color=colour, label=name, **style)
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    axes.yaxis.set_major_formatter("{x:g}")
+    plain(axes.xaxis, ",.0f")
+    plain(axes.yaxis)
     axes.grid(alpha=0.25)
     if groups:
         caches(axes, next(iter(groups[0].values())), machine)
+
+
+def plain(axis: Axis, digits: str = "g") -> None:
+    """Numbers without exponents along a logarithmic axis, and some also within one decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    first, last = axis.get_view_interval()
+    if last / first < FEW_DECADES:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(f"{{x:{digits}}}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def caches(axes: Axes, record: Record, machine: Machine) -> None:
@@ -201,7 +216,7 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
     least, most = min(ratios), max(ratios)
     span = max(most / least, 2.0)
     axes.set_xlim(least / span ** (0.3 if least < 1 else 0.05), most * span**0.25)
-    axes.xaxis.set_major_formatter("{x:g}")
+    plain(axes.xaxis)
     axes.grid(axis="x", alpha=0.25)
 
 

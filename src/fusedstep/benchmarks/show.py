@@ -125,8 +125,8 @@ def three(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """In two digits at least."""
-    return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}"
+    """In two digits at least: 123%, 12%, 1.2%, 0.012%."""
+    return f"{share:.0%}" if share >= 0.0995 else f"{100 * share:#.2g}%"
 
 
 def duration(seconds: float) -> str:
@@ -142,7 +142,8 @@ def explain(results: Results) -> Iterator[str]:
     moved = dict.fromkeys(record.bytes for record in results.records)
     yield (
         f"step: median time of {OURS}'s; GB/s: of the {' or '.join(map(str, moved))} bytes that an "
-        "element moves; of limit: the time of the same traffic without arithmetic over the step's; "
+        "element moves; of limit: the time of the same traffic without arithmetic over the step's, "
+        "past 100% where memory is the bottleneck or an arena makes many tensors one; "
         "in: the nearest memory that holds it all; vs: how many times faster than others."
     )
     yield from products(results.records)
