@@ -579,6 +579,18 @@ def test_initial_lr() -> None:
     assert [p[0], q[0]] == [0.5, 0.875]
 
 
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_makes_up_no_initial_lr(way: Callable[[Any], Any]) -> None:
+    """There was none under a function; a rate that was assigned later is not what it is over."""
+    optimizer = fs.AdamW(np.ones(2), lr=own_function)
+    optimizer.lr = 0.5
+    copied = way(optimizer)
+    assert copied.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+    for each in (optimizer, copied):
+        with pytest.raises(ValueError, match="initial_lr=None"):
+            each.param_groups[0]["decay_scale"] = "schedule"
+
+
 def own_function(t: int) -> float:
     return 0.5 / t
 

@@ -492,6 +492,8 @@ class Optimizer:
         self._table, self._place = choose(self._backend, named, self._compiled)
         groups = zip(state["groups"], arrays, strict=True)
         self._enroll([(name, members, own) for (name, own), members in groups])
+        for group, (_, own) in zip(self._groups, state["groups"], strict=True):
+            group.take(own)  # as they were: a new group would derive an `initial_lr` of None
         for parameter, kept in zip(self._parameters, state["states"], strict=True):
             parameter.restore(kept)
         self._forget_layout()
