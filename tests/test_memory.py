@@ -112,3 +112,21 @@ def test_copies_lie_side_by_side_too(way: Any) -> None:
             np.testing.assert_array_equal(one[letter], other[letter], strict=True)
         if p.size:
             assert (address(other["v"]) - address(other["m"])) % PAGE == 0
+
+
+@pytest.mark.parametrize("holder", [list, fs.Arena])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_group_that_is_copied_along_is_the_copys_own(way: Any, holder: Any) -> None:
+    opt = fs.SGD(holder([np.ones(3), np.ones(2)]))
+    copied, group = way((opt, opt.param_groups[0]))
+    assert group is copied.param_groups[0]
+    group["lr"] = 0.5
+    assert copied.lr == 0.5
+    assert opt.lr == 1e-3
+    assert [p.size for p in group["params"]] == [3, 2]
+    if copied.arena is not None:
+        assert group["params"][0] is copied.arena.params[0]
+        copied.step()
+    else:
+        copied.step([np.ones(3), np.ones(2)])
+        assert (group["params"][0] == 0.5).all()

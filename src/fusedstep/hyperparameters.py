@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from inspect import signature
 from math import inf, isfinite
@@ -205,13 +205,13 @@ class Group(MutableMapping[str, Any]):
 
     def __init__(
         self,
-        params: list[Any],
+        params: Sequence[Any],
         hyperparameters: dict[str, Any],
         where: str,
         checks: Checks,
         assignments: Assignments,
     ) -> None:
-        self._params = tuple(params)
+        self._params = params
         self.where = where
         self.checks = checks
         if "initial_lr" in hyperparameters and hyperparameters["initial_lr"] is None:
@@ -249,7 +249,7 @@ class Group(MutableMapping[str, Any]):
             ) from None
 
     def __getitem__(self, name: str) -> Any:
-        return self._params if name == "params" else self.hyperparameters[name]
+        return tuple(self._params) if name == "params" else self.hyperparameters[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})

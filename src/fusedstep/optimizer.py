@@ -110,7 +110,13 @@ class Optimizer:
                     f"{name}the unknown hyperparameter {quoted(surplus)}; "
                     f"{type(self).__name__} has {quoted([*hyperparameters])}"
                 )
-        self._enroll([(name, arrays, {**hyperparameters, **own}) for name, arrays, own in divided])
+        assignments = Assignments()
+        self._enroll(
+            [
+                Group(arrays, {**hyperparameters, **own}, name, self._checks, assignments)
+                for name, arrays, own in divided
+            ]
+        )
         if not self._parameters:
             raise ValueError("params is empty; pass at least one array")
         self._memory().refuse_overlaps()
@@ -121,17 +127,15 @@ class Optimizer:
         paths = self._structure.paths
         return [(f"params{path}", array) for path, array in zip(paths, arrays, strict=True)]
 
-    def _enroll(self, divided: Sequence[tuple[str, list[Any], dict[str, Any]]]) -> None:
-        """Take up the groups, each with its name, arrays and hyperparameters."""
+    def _enroll(self, groups: list[Group]) -> None:
+        """Take up the groups, and make what is known of each parameter."""
         store = None if self._arena is None else self._arena._store
         if store is not None:
             self._place = store.place  # which knows the stream of the arrays that were given
-        self._groups: list[Group] = []
-        self._assignments = Assignments()
+        self._groups = groups
         self._parameters: list[Parameter] = []
-        for name, arrays, hyperparameters in divided:
-            group = Group(arrays, hyperparameters, name, self._checks, self._assignments)
-            self._groups.append(group)
+        for group in groups:
+            self._assignments, arrays = group.assignments, group["params"]
             here = slice(len(self._parameters), len(self._parameters) + len(arrays))
             named = [*zip(self._structure.paths[here], arrays, strict=True)]
             if store is None:
@@ -470,31 +474,18 @@ class Optimizer:
                 "this optimizer's state is on a CUDA device, and cannot be copied or pickled with "
                 "it; load its state_dict() into another optimizer"
             )
-        arrays = [[*group["params"]] for group in self._groups]
-        return {
-            "backend": self._backend,
-            "nonfinite": self._nonfinite,
-            "arena": self._arena,  # which has the parameters, or they are here
-            "params": (self._structure, arrays) if self._arena is None else None,
-            "groups": [(group.where, group.hyperparameters) for group in self._groups],
-            "states": [{**State(parameter)} for parameter in self._parameters],
-        }
+        kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
+        state = {name: getattr(self, name) for name in kept}
+        return {**state, "states": [{**State(parameter)} for parameter in self._parameters]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._backend, self._nonfinite = state["backend"], state["nonfinite"]
-        self._arena = state["arena"]
-        if self._arena is None:
-            self._structure, arrays = state["params"]
-        else:
-            self._structure, divided = self._arena._store.read()
-            arrays = [members for _, members, _ in divided]
-        named = self._named([array for members in arrays for array in members])
-        self._table, self._place = choose(self._backend, named, self._compiled)
-        groups = zip(state["groups"], arrays, strict=True)
-        self._enroll([(name, members, own) for (name, own), members in groups])
-        for group, (_, own) in zip(self._groups, state["groups"], strict=True):
-            group.take(own)  # as they were: a new group would derive an `initial_lr` of None
-        for parameter, kept in zip(self._parameters, state["states"], strict=True):
+        state = dict(state)
+        states = state.pop("states")
+        self.__dict__.update(state)
+        leaves = [array for group in self._groups for array in group["params"]]
+        self._table, self._place = choose(self._backend, self._named(leaves), self._compiled)
+        self._enroll(self._groups)
+        for parameter, kept in zip(self._parameters, states, strict=True):
             parameter.restore(kept)
         self._forget_layout()
 

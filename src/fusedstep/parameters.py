@@ -143,7 +143,7 @@ class State(Mapping[str, Any]):
         return repr(dict(self))
 
 
-def read_groups(params: Any) -> tuple[Structure, list[tuple[str, list[Any], dict[str, Any]]]]:
+def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
     """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
     if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
         params = list(params)
@@ -151,7 +151,7 @@ def read_groups(params: Any) -> tuple[Structure, list[tuple[str, list[Any], dict
             structure, leaves = read([item["params"] for item in params])
             assert isinstance(structure, Branch)
             rest = iter(leaves)
-            groups = []
+            groups: list[tuple[str, Sequence[Any], dict[str, Any]]] = []
             for index, item in enumerate(params):
                 members = [next(rest) for _ in structure.children[index].paths]
                 own = {name: value for name, value in item.items() if name != "params"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,19 @@ class Slot(NamedTuple):
     def view(self, flat: Array) -> Array:
         """Its part of that buffer."""
         return self.walk.shaped(flat[self.start : self.stop])
+
+
+class Views(Sequence[Any]):
+    """Some of a store's parameters. A copy of both has those of the store's copy."""
+
+    def __init__(self, store: Store, start: int, stop: int) -> None:
+        self.store, self.start, self.stop = store, start, stop
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.store.views[self.start : self.stop][index]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
 
 
 class Store:
@@ -64,11 +78,12 @@ class Store:
         self.g = [slot.view(self.flats[slot.dtype].g) for slot in self.slots]
         self.views = [place.show(p) for p in self.p]
 
-    def read(self) -> tuple[Structure, list[tuple[str, list[Any], dict[str, Any]]]]:
+    def read(self) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
         """What `read_groups` says of other parameters."""
-        views = iter(self.views)
+        starts = accumulate((count for _, count, _ in self.groups), initial=0)
         return self.structure, [
-            (name, [next(views) for _ in range(count)], own) for name, count, own in self.groups
+            (name, Views(self, start, start + count), own)
+            for start, (name, count, own) in zip(starts, self.groups, strict=False)
         ]
 
     def refuse_others(self, grads: Any) -> None:
