@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--seconds",
         type=_seconds,
-        default=45.0,
+        default=54.0,
         help="how long it may take, about (default: %(default)g)",
     )
     bench.add_argument(
