@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pictures import drawn
 
 import fusedstep as fs
 from fusedstep.benchmarks import store
@@ -405,24 +406,10 @@ def test_shares_have_two_digits(share: float, shown: str) -> None:
     assert percent(share) == shown
 
 
-def drawn(results: Results, path: Path) -> Figure:
-    """The figure of a run, laid out, in place of the file."""
-    from matplotlib.figure import Figure
-
+def picture_of(results: Results, path: Path) -> Figure:
     from fusedstep.benchmarks.picture import draw
 
-    kept: list[Figure] = []
-
-    class Kept(Figure):
-        def savefig(self, *args: object, **kwargs: object) -> None:
-            kept.append(self)
-            self.draw_without_rendering()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure", Kept)
-        draw(results, path)
-    (figure,) = kept
-    return figure
+    return drawn(lambda: draw(results, path))
 
 
 def bars(axes: Axes) -> list[Rectangle]:
@@ -450,7 +437,7 @@ def test_picture_is_a_png(tmp_path: Path) -> None:
 def test_picture_shows_every_contestant_once_and_the_limit_and_the_caches(tmp_path: Path) -> None:
     from matplotlib.colors import to_hex
 
-    figure = drawn(WHOLE, tmp_path / "bench.png")
+    figure = picture_of(WHOLE, tmp_path / "bench.png")
     left, right = figure.axes
     lines = {line.get_label(): line for line in left.lines}
     assert [*lines][: len(TIMES)] == ["fusedstep", LIMIT, "optax", "NumPy"]
@@ -506,7 +493,7 @@ NARROW = run_of(
 @pytest.mark.usefixtures("extra")
 @pytest.mark.parametrize("results", [WHOLE, LOOPS, NARROW], ids=["whole", "loops", "narrow"])
 def test_no_words_of_the_picture_overlap(results: Results, tmp_path: Path) -> None:
-    figure = drawn(results, tmp_path / "bench.png")
+    figure = picture_of(results, tmp_path / "bench.png")
     body, foot = figure.subfigs
     left, right = figure.axes
     first, last = left.get_xlim()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pictures import drawn
 
 from fusedstep.cli import DRAWING, main
 from fusedstep.plot import POINTS, read, sampled
@@ -149,22 +150,11 @@ def test_prints_a_table_and_saves_a_picture(
 
 @pytest.mark.usefixtures("extra")
 def test_draws_every_curve_from_zero_and_names_it_beside_them(tmp_path: Path) -> None:
-    from matplotlib.figure import Figure
-
     from fusedstep.plot import draw
 
-    drawn: list[Figure] = []
-
-    class Kept(Figure):
-        def savefig(self, *args: object, **kwargs: object) -> None:
-            drawn.append(self)
-            self.draw_without_rendering()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure", Kept)
-        names = ["cosine(0.1, 50)", "constant(0.05)"]
-        draw(names, [cosine(0.1, 50), constant(0.05)], 60, tmp_path / "rates.png")
-    (figure,) = drawn
+    names = ["cosine(0.1, 50)", "constant(0.05)"]
+    schedules = [cosine(0.1, 50), constant(0.05)]
+    figure = drawn(lambda: draw(names, schedules, 60, tmp_path / "rates.png"))
     (axes,) = figure.axes
     assert axes.get_ylim()[0] == 0
     assert [line.get_label() for line in axes.lines] == names

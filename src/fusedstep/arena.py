@@ -12,6 +12,7 @@ from fusedstep.arrays import Walk, Written, check_values
 from fusedstep.dispatch import place_of
 from fusedstep.parameters import read_groups
 from fusedstep.store import Store
+from fusedstep.structure import named
 from fusedstep.views import hold, replaced
 
 
@@ -145,12 +146,10 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
         given = [array for _, arrays, _ in divided for array in arrays]
         if not given:
             raise ValueError("params is empty; pass at least one array")
-        named = [
-            (f"params{path}", array) for path, array in zip(structure.paths, given, strict=True)
-        ]
-        place = place_of(named)
+        leaves = named(structure, given)
+        place = place_of(leaves)
         seen = []
-        for name, array in named:
+        for name, array in leaves:
             values = place.see(array, name)
             check_values(values, name)
             seen.append((name, values.view(np.ndarray)))

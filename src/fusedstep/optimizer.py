@@ -24,7 +24,7 @@ from fusedstep.parameters import Cohort, Parameter, State, read_groups, shelve, 
 from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
 from fusedstep.places import Host, Place
 from fusedstep.plan import Job, Plan, Row, Table
-from fusedstep.structure import quoted
+from fusedstep.structure import named, quoted
 
 
 class Optimizer:
@@ -84,6 +84,7 @@ class Optimizer:
     # What knows addresses. It is made at the first step after `_forget_layout`.
     _plan: Plan
     _near: Plan | None
+    """Over an arena the plan of its parameters one by one, once one of them had to be found."""
     _written: Written | None
     _cohorts: list[Cohort]
     _rules: dict[int, Rule]
@@ -102,7 +103,7 @@ class Optimizer:
         else:
             self._structure, divided = read_groups(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
-        self._table, self._place = choose(backend, self._named(leaves), self._compiled)
+        self._table, self._place = choose(backend, named(self._structure, leaves), self._compiled)
         for name, _, own in divided:
             surplus = [key for key in own if key not in hyperparameters]
             if surplus:
@@ -122,27 +123,22 @@ class Optimizer:
         self._memory().refuse_overlaps()
         self._allocate(self._rules_now())
 
-    def _named(self, arrays: Sequence[Any]) -> list[tuple[str, Any]]:
-        """The parameters as errors call them."""
-        paths = self._structure.paths
-        return [(f"params{path}", array) for path, array in zip(paths, arrays, strict=True)]
-
     def _enroll(self, groups: list[Group]) -> None:
         """Take up the groups, and make what is known of each parameter."""
         store = None if self._arena is None else self._arena._store
         if store is not None:
             self._place = store.place  # which knows the stream of the arrays that were given
-        self._groups = groups
+        self._groups, self._assignments = groups, groups[0].assignments
         self._parameters: list[Parameter] = []
         for group in groups:
-            self._assignments, arrays = group.assignments, group["params"]
+            arrays = group["params"]
             here = slice(len(self._parameters), len(self._parameters) + len(arrays))
-            named = [*zip(self._structure.paths[here], arrays, strict=True)]
+            members = [*zip(self._structure.paths[here], arrays, strict=True)]
             if store is None:
-                own = [Parameter(path, array, group, self._place) for path, array in named]
+                own = [Parameter(path, array, group, self._place) for path, array in members]
                 shelve(own)
             else:
-                own = enroll(store, group, named, store.slots[here])
+                own = enroll(store, group, members, store.slots[here])
             self._parameters += own
         self._forget_layout()
 
@@ -483,7 +479,8 @@ class Optimizer:
         states = state.pop("states")
         self.__dict__.update(state)
         leaves = [array for group in self._groups for array in group["params"]]
-        self._table, self._place = choose(self._backend, self._named(leaves), self._compiled)
+        params = named(self._structure, leaves)
+        self._table, self._place = choose(self._backend, params, self._compiled)
         self._enroll(self._groups)
         for parameter, kept in zip(self._parameters, states, strict=True):
             parameter.restore(kept)

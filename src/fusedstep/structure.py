@@ -116,6 +116,11 @@ def read(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
     return (Dict if mapping else List)(path, children), leaves
 
 
+def named(structure: Structure, leaves: Iterable[Any]) -> list[tuple[str, Any]]:
+    """The parameters, in order, each with what errors call it."""
+    return [(f"params{path}", leaf) for path, leaf in zip(structure.paths, leaves, strict=True)]
+
+
 def is_array(value: Any) -> bool:
     """Whether `value` stands for one parameter; arrays.py says which arrays will do."""
     names = ("__array_interface__", "__array__", "__dlpack__", "__cuda_array_interface__")
