@@ -1110,7 +1110,8 @@ def test_a_step_costs_what_one_tensor_costs(asked: Any, backend: str) -> None:
 
 @needs_c
 def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusedstep import arrays, members
+    from fusedstep import members
+    from fusedstep._arrays import overlap
     from fusedstep.backends import runner
 
     lib, calls = vars(runner)["lib"], []
@@ -1124,7 +1125,7 @@ def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     opt.step()
     assert len(opt._plan.rows) == 1
     monkeypatch.setattr(runner, "lib", Counting())
-    monkeypatch.setattr(arrays, "address", None)
+    monkeypatch.setattr(overlap, "address", None)
     monkeypatch.setattr(members, "stretches", None)
     opt.step()
     assert calls == ["fs_take_and_step"]

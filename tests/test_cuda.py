@@ -843,7 +843,7 @@ def test_tensors_that_require_grad_are_refused() -> None:
         def __cuda_array_interface__(self) -> None:
             raise RuntimeError("Can't get it on Variable that requires grad.")
 
-    from fusedstep.interface import see
+    from fusedstep._arrays.cuda_array import see
 
     with pytest.raises(TypeError, match=r"params\['w'\] is a tensor that requires grad.*detach"):
         see(Tensor(), "params['w']")

@@ -524,7 +524,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
     count: int, fresh: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One call takes over the gradients and steps; nothing is looked at from Python."""
-    from fusedstep import arrays
+    from fusedstep._arrays import overlap
     from fusedstep.backends import runner
 
     def gradients() -> list[Array]:
@@ -546,7 +546,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
         assert grads[0] is not kept[0]
     monkeypatch.setattr(runner, "lib", Counting())
     monkeypatch.setattr(optimizer_module, "check_like", None)
-    monkeypatch.setattr(arrays, "extent", None)
+    monkeypatch.setattr(overlap, "extent", None)
     made.step(grads)
     assert calls == ["fs_take_and_step"]
 

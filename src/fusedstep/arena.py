@@ -8,11 +8,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fusedstep.arrays import Walk, Written, check_values
+from fusedstep._arrays.checks import check_values
+from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.structure import named
+from fusedstep._arrays.walk import Walk
 from fusedstep.dispatch import place_of
 from fusedstep.parameters import read_groups
 from fusedstep.store import Store
-from fusedstep.structure import named
 from fusedstep.views import hold, replaced
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusedstep.arrays import check_like
-from fusedstep.hyperparameters import Group, check, whole
+from fusedstep._arrays.checks import check_like
+from fusedstep._arrays.structure import Structure
+from fusedstep._checks.values import whole
+from fusedstep._checks.wording import describe, differences, quoted
+from fusedstep._core.declaration import check
+from fusedstep._core.groups import Group
 from fusedstep.parameters import Parameter
-from fusedstep.structure import Structure, describe, differences, quoted
 
 FORMAT = 1
 """It rises when what older releases wrote can no longer be read."""

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep.interface import on_device
-from fusedstep.places import HOST, Place
+from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.place import HOST, Place
+from fusedstep._checks.wording import quoted
 from fusedstep.plan import Table
-from fusedstep.structure import quoted
 from fusedstep.threads import get_num_threads
 
 PREFERENCE = ("c", "numba", "numpy")

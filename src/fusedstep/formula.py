@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from fusedstep import functions, source
+from fusedstep._checks.wording import quoted
 from fusedstep.source import Function
-from fusedstep.structure import quoted
 
 PRIMITIVES = ("sqrt", "abs")
 """What the engines bring besides operators."""

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fusedstep._checks.wording import quoted
 from fusedstep.backends import available, kernels, rules
 from fusedstep.coefficients import Rule
 from fusedstep.optimizer import Optimizer
 from fusedstep.plan import Job
-from fusedstep.structure import quoted
 
 RULES = [
     name

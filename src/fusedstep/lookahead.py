@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusedstep.arrays import Written
+from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.place import Place
 from fusedstep.coefficients import Given, Rule, Scalars
 from fusedstep.members import Stretch
 from fusedstep.parameters import Cohort, Parameter
-from fusedstep.places import Place
 from fusedstep.plan import Job, Plan, Row, Table
 
 PLAIN = Scalars()._asdict()

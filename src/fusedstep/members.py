@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep.arrays import Array, address
+from fusedstep._arrays.memory import Shelf
+from fusedstep._arrays.overlap import address
+from fusedstep._arrays.walk import Array
+from fusedstep._core.groups import Group
 from fusedstep.coefficients import Rule
-from fusedstep.hyperparameters import Group
-from fusedstep.memory import Shelf
 from fusedstep.parameters import Cohort, Parameter, by_shelf
 from fusedstep.plan import Row
 from fusedstep.store import Slot, Store

@@ -6,8 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from fusedstep import checkpoint, norm
+from fusedstep._arrays.checks import check_like
+from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.place import Host, Place
+from fusedstep._arrays.structure import named
+from fusedstep._arrays.walk import Array
+from fusedstep._checks.values import Rate
+from fusedstep._checks.wording import quoted
+from fusedstep._core.declaration import CHECKS, Checks
+from fusedstep._core.groups import Assignments, Group
 from fusedstep.arena import OWN, Arena
-from fusedstep.arrays import Array, Written, check_like
 from fusedstep.coefficients import (
     Given,
     Hyperparameters,
@@ -18,13 +26,10 @@ from fusedstep.coefficients import (
     step_scalars,
 )
 from fusedstep.dispatch import choose
-from fusedstep.hyperparameters import CHECKS, Assignments, Checks, Group, Rate
 from fusedstep.members import Stretch, enroll, stretches
 from fusedstep.parameters import Cohort, Parameter, State, read_groups, shelve, tidy
 from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
-from fusedstep.places import Host, Place
 from fusedstep.plan import Job, Plan, Row, Table
-from fusedstep.structure import named, quoted
 
 
 class Optimizer:

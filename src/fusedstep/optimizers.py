@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from fusedstep import coefficients
-from fusedstep.hyperparameters import Rate
+from fusedstep._checks.values import Rate
 from fusedstep.lookahead import Lookahead
 from fusedstep.optimizer import Optimizer
 

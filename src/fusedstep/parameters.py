@@ -7,13 +7,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fusedstep.arrays import Array, Walk, check_parameter, extent
+from fusedstep._arrays.checks import check_parameter
+from fusedstep._arrays.memory import LINE, Shelf
+from fusedstep._arrays.overlap import extent
+from fusedstep._arrays.place import Place
+from fusedstep._arrays.structure import Branch, Structure, is_array, is_collection, read
+from fusedstep._arrays.walk import Array, Walk
+from fusedstep._core.groups import Group
 from fusedstep.coefficients import Rule, Values
-from fusedstep.hyperparameters import Group
-from fusedstep.memory import LINE, Shelf
-from fusedstep.places import Place
 from fusedstep.plan import Row
-from fusedstep.structure import Branch, Structure, is_array, is_collection, read
 
 Key = TypeVar("Key", bound=Hashable)
 

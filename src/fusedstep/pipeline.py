@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep.hyperparameters import flag, non_negative, number
-from fusedstep.structure import describe, quoted
+from fusedstep._checks.values import flag, non_negative, number
+from fusedstep._checks.wording import describe, quoted
 
 NONFINITE = ("propagate", "skip", "raise")
 """What to do about a gradient that holds NaN or infinity."""

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fusedstep import norm
-from fusedstep.arrays import Array, Operand, Walk, Written, address
+from fusedstep._arrays.overlap import Written, address
+from fusedstep._arrays.place import Place
+from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep.coefficients import Given, Rule
-from fusedstep.places import Place
 
 MOST_STATES = 8
 """State arrays of one rule: as many as a row of csrc/api.h has room for."""

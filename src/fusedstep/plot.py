@@ -9,8 +9,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from fusedstep._checks.wording import describe
 from fusedstep.schedules import SCHEDULES, Schedule
-from fusedstep.structure import describe
 
 if TYPE_CHECKING:
     from rich.table import Table

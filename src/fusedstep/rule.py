@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from fusedstep._checks.values import Check, flag, fraction, non_negative, number, rate, several
+from fusedstep._checks.wording import describe, quoted
+from fusedstep._core.declaration import EACH, Checks
 from fusedstep.coefficients import (
     NOTHING_ASKED,
     Hyperparameters,
@@ -21,20 +24,8 @@ from fusedstep.coefficients import (
     average_constants,
     gradient_constants,
 )
-from fusedstep.hyperparameters import (
-    EACH,
-    Check,
-    Checks,
-    flag,
-    fraction,
-    non_negative,
-    number,
-    rate,
-    several,
-)
 from fusedstep.optimizer import Optimizer
 from fusedstep.plan import MOST_STATES
-from fusedstep.structure import describe, quoted
 
 if TYPE_CHECKING:
     from fusedstep.formula import Formula

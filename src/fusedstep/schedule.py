@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, get_args
 
-from fusedstep.structure import describe, differences
+from fusedstep._checks.wording import describe, differences
 
 P = ParamSpec("P")
 

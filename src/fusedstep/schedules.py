@@ -29,9 +29,10 @@ from functools import partial
 from math import cos, exp, expm1, log1p, pi
 from typing import Annotated, Any
 
-from fusedstep.hyperparameters import Check, non_negative, number, whole
+from fusedstep._arrays.structure import is_collection
+from fusedstep._checks.values import Check, non_negative, number, whole
+from fusedstep._checks.wording import describe
 from fusedstep.schedule import Schedule, schedule
-from fusedstep.structure import describe, is_collection
 
 __all__ = [
     "Schedule",

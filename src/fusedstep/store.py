@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep.arrays import Array, Walk, lies_as
-from fusedstep.memory import zeros
-from fusedstep.places import Host, Place
-from fusedstep.structure import Structure, describe, is_array
+from fusedstep._arrays.memory import zeros
+from fusedstep._arrays.overlap import lies_as
+from fusedstep._arrays.place import Host, Place
+from fusedstep._arrays.structure import Structure, is_array
+from fusedstep._arrays.walk import Array, Walk
+from fusedstep._checks.wording import describe
 
 
 class Flat(NamedTuple):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, SupportsIndex
 
-from fusedstep.structure import Dict, Leaf, Structure, quoted
+from fusedstep._arrays.structure import Dict, Leaf, Structure
+from fusedstep._checks.wording import quoted
 
 
 def hold(structure: Structure, name: str, leaves: Iterator[Any]) -> Any:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from fusedstep._arrays.overlap import Written
+from fusedstep._checks.wording import quoted
 from fusedstep._engine import ffi, lib
-from fusedstep.arrays import Written
 from fusedstep.backends.runner import Runner, find_kernel
 from fusedstep.coefficients import Given, Scalars, Values
 from fusedstep.plan import Job, Row
-from fusedstep.structure import quoted
 
 _selections = 0
 """How often the instruction set was chosen anew: tables look up their kernels again."""

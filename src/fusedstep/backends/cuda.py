@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from fusedstep import norm
-from fusedstep.arrays import Array, Operand, Written, address, extent
+from fusedstep._arrays.cuda_array import glance, library, owner
+from fusedstep._arrays.overlap import Written, address, extent
+from fusedstep._arrays.walk import Array, Operand
 from fusedstep.backends import device, formulas, kernels
 from fusedstep.backends.device import Device
 from fusedstep.coefficients import Given
-from fusedstep.interface import glance, library, owner
 from fusedstep.plan import Job, Row
 
 RING = 8

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep import interface
-from fusedstep.arrays import address
+from fusedstep._arrays import cuda_array
+from fusedstep._arrays.cuda_array import Array
+from fusedstep._arrays.overlap import address
+from fusedstep._arrays.structure import is_array
+from fusedstep._checks.wording import describe
 from fusedstep.backends import kernels
 from fusedstep.backends.available import simulated
-from fusedstep.interface import Array
-from fusedstep.structure import describe, is_array
 
 driver: Any = import_module(f"fusedstep.backends.{'simulator' if simulated() else 'driver'}")
 
@@ -50,13 +51,13 @@ class Device:
         return driver.current(self.ordinal)
 
     def see(self, array: Any, name: str) -> Array:
-        if not interface.on_device(array):
+        if not cuda_array.on_device(array):
             raise ValueError(
                 f"{name} is {_described(array)}, the parameters are on CUDA device "
                 f"{self.ordinal}; pass it there, by `cuda.to_device(x)` of Numba, "
                 "`cupy.asarray(x)` or `x.cuda()` of torch"
             )
-        seen = interface.see(array, name)
+        seen = cuda_array.see(array, name)
         found = ordinal(array) if seen.size else self.ordinal
         if found != self.ordinal:
             raise ValueError(
@@ -74,13 +75,13 @@ class Device:
             "data": (address(array), False),
         }
         with self.current():
-            return driver.view(described, interface.owner(array))
+            return driver.view(described, cuda_array.owner(array))
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         with self.current():
             made = driver.allocate(shape, dtype)
         described = made.__cuda_array_interface__
-        return interface.shadow(made, described["data"][0], tuple(shape), None, dtype.str)
+        return cuda_array.shadow(made, described["data"][0], tuple(shape), None, dtype.str)
 
     def zeros(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         made = self.empty(shape, dtype)
@@ -146,7 +147,7 @@ def place(arrays: Sequence[tuple[str, Any]]) -> Device:
     """The device that all of these arrays live on."""
     found: dict[int, str] = {}
     for name, array in arrays:
-        if interface.see(array, name).size:
+        if cuda_array.see(array, name).size:
             found.setdefault(ordinal(array), name)
     if len(found) > 1:
         (first, one), (second, other), *_ = found.items()
@@ -154,7 +155,7 @@ def place(arrays: Sequence[tuple[str, Any]]) -> Device:
             f"{one} is on CUDA device {first}, {other} on CUDA device {second}; make an optimizer "
             "for each device"
         )
-    return _device(next(iter(found), 0), interface.library(arrays[0][1]))
+    return _device(next(iter(found), 0), cuda_array.library(arrays[0][1]))
 
 
 _device = cache(Device)
@@ -162,12 +163,12 @@ _device = cache(Device)
 
 def ordinal(array: Any) -> int:
     """The number of the device that a user's array, which is not empty, is on."""
-    package = interface.library(array)
+    package = cuda_array.library(array)
     if package == "torch":
         return int(array.get_device())
     if package == "cupy":
         return int(array.device.id)
-    return int(driver.ordinal(getattr(array, interface.ATTRIBUTE)["data"][0]))
+    return int(driver.ordinal(getattr(array, cuda_array.ATTRIBUTE)["data"][0]))
 
 
 @cache

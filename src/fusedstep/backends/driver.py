@@ -23,8 +23,8 @@ from numba import __version__ as numba_version
 from numba import cuda
 from numba_cuda import __version__ as numba_cuda_version
 
+from fusedstep._arrays.cuda_array import Array
 from fusedstep.backends import generate, kernels
-from fusedstep.interface import Array
 
 C_TYPES = {
     "int64": ctypes.c_longlong,

@@ -22,7 +22,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fusedstep import norm, threads
-from fusedstep.arrays import Array, Operand, Written, address
+from fusedstep._arrays.overlap import Written, address
+from fusedstep._arrays.walk import Array, Operand
 from fusedstep.backends import sums
 from fusedstep.backends.cpu import EMA, READ, STATES, SUMS, G, P
 from fusedstep.backends.crew import crew

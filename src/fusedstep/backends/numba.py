@@ -13,7 +13,7 @@ from typing import Any
 
 from numba import config
 
-from fusedstep.arrays import Written
+from fusedstep._arrays.overlap import Written
 from fusedstep.backends import formulas, generate
 from fusedstep.backends.cpu import EMA, READ, STATES, G, P
 from fusedstep.coefficients import Given

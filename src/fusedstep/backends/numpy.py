@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fusedstep import norm, reference
-from fusedstep.arrays import Array, Operand, Written
+from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.walk import Array, Operand
 from fusedstep.backends.evaluate import evaluate
 from fusedstep.coefficients import Given
 from fusedstep.plan import Careful, Job, Row

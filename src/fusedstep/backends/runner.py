@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from fusedstep import norm, threads
+from fusedstep._arrays.overlap import Written, address, extent
+from fusedstep._arrays.walk import Array, Operand
 from fusedstep._engine import ffi, lib
-from fusedstep.arrays import Array, Operand, Written, address, extent
 from fusedstep.coefficients import Given
 from fusedstep.plan import Job, Row
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from fusedstep._arrays.cuda_array import Array
 from fusedstep.backends import kernels
-from fusedstep.interface import Array
 
 
 class Memory:

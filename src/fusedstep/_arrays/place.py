@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from fusedstep.interface import on_device
+from fusedstep._arrays.cuda_array import on_device
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep.arrays import Array, address
-from fusedstep.places import Place
+from fusedstep._arrays.overlap import address
+from fusedstep._arrays.place import Place
+from fusedstep._arrays.walk import Array
 
 PAGE = 4096
 """Bytes after which addresses look alike to a processor's loads and stores."""
