@@ -11,7 +11,7 @@ typedef struct {
 enum {
     FS_STATES = 8,   /* the most state arrays that a rule may have */
     FS_BLOCK = 4096, /* elements whose squares are summed together */
-    FS_SUMS = 3,     /* sums of a block: see squares in kernels.inc */
+    FS_SUMS = 3,     /* sums of a block: see squares in loops.inc */
 };
 
 /* One tensor. All arrays hold `n` elements, contiguous and in the same order. */

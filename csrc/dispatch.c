@@ -2,7 +2,7 @@
  * Which kernels run: the table of instruction sets, what this CPU supports, and
  * the set in force. A new set is one isa_*.c and one row here.
  */
-#include "kernel.h"
+#include "common.h"
 
 #include <stdatomic.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 #include <float.h>
 #include <math.h>
 
-#include "kernel.h"
+#include "common.h"
 
 _Static_assert(FLT_EVAL_METHOD == 0, "each operation must round to its own type");
 

@@ -5,7 +5,7 @@
  * so the limit is timed on the very arrays that a step is.
  */
 #pragma once
-#include "kernel.h"
+#include "common.h"
 
 /* Storage as bits, which may lie where numbers do. */
 typedef uint32_t __attribute__((may_alias)) bits_f32;
