@@ -2,6 +2,9 @@
  * The boundary between Python and C: read by the compiler and, with its
  * directives resolved by ffi_build.py, by cffi.
  */
+#pragma once
+#include <stdint.h>
+
 #define real double
 typedef struct {
 #include "scalars.h"

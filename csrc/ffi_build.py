@@ -36,7 +36,7 @@ ffi = cffi.FFI()
 ffi.cdef(declarations())
 ffi.set_source(
     "fusedstep._engine",
-    '#include <stdint.h>\n#include "api.h"',
+    '#include "api.h"',
     sources=[f"csrc/{path.name}" for path in sorted(HERE.glob("*.c"))],
     depends=["csrc/ffi_build.py", *(f"csrc/{path.name}" for path in sorted(HERE.glob("*.[hi]*")))],
     include_dirs=["csrc", numpy.get_include()],

@@ -14,6 +14,7 @@
  * is made where there was none, or children that use OpenMP would hang.
  */
 #define _GNU_SOURCE
+#include "clock.h"
 #include "team.h"
 
 #ifdef __linux__
@@ -88,7 +89,7 @@ int openmp_is_awake(void) {
         team.trust--;
         return 1;
     }
-    int64_t gap = team_clock() - team.wall;
+    int64_t gap = clock_now() - team.wall;
     if (team.wall == 0 || 2 * (cpu_of_team() - team.cpu) < gap)
         return 0;
     team.wall = 0;
@@ -102,7 +103,7 @@ int openmp_is_awake(void) {
 void openmp_begin_gap(void) {
     if (found && !forked) {
         team.cpu = cpu_of_team();
-        team.wall = team_clock();
+        team.wall = clock_now();
     }
 }
 

@@ -8,6 +8,7 @@
  * word, so joining and closing cannot cross.
  */
 #define _GNU_SOURCE
+#include "clock.h"
 #include "team.h"
 
 #include <pthread.h>
@@ -79,8 +80,8 @@ static void reset_sleep(void) {
 
 static void await_invitation(void) {
     if (atomic_load(&eager)) {
-        int64_t until = team_clock() + SPIN_NS;
-        while (atomic_load(&seats) < INVITED && team_clock() < until)
+        int64_t until = clock_now() + SPIN_NS;
+        while (atomic_load(&seats) < INVITED && clock_now() < until)
             for (int i = 0; i < 16; i++)
                 relax();
     }
@@ -149,7 +150,7 @@ void pool_run(team_task task, void *arg, int threads, int soon) {
         return;
     }
     start_helpers(wanted);
-    atomic_store(&eager, soon || team_clock() - ended < CLOSE_NS);
+    atomic_store(&eager, soon || clock_now() - ended < CLOSE_NS);
     current_task = task;
     current_arg = arg;
     atomic_fetch_add(&seats, (uint32_t)wanted * INVITED);
@@ -164,6 +165,6 @@ void pool_run(team_task task, void *arg, int threads, int soon) {
             relax();
         else
             sched_yield();
-    ended = team_clock();
+    ended = clock_now();
     atomic_flag_clear(&busy);
 }

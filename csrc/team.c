@@ -11,6 +11,7 @@
  * pace either way, with each kind of helper, and goes the faster. Now and then it
  * tries the other for a few steps, the more rarely the more often that was in vain.
  */
+#include "clock.h"
 #include "team.h"
 
 enum {
@@ -60,13 +61,13 @@ static void run_at_pace(const helpers *with, team_task task, void *arg, int thre
     if (pace->left <= 0)
         next_phase(pace);
     pace->left--;
-    int64_t began = team_clock();
+    int64_t began = clock_now();
     if (pace->shared)
         with->run(task, arg, threads, soon);
     else
         task(arg, 0);
     if (!pace->trial || pace->left < COUNTED)
-        pace->mean[pace->shared] = blend(pace->mean[pace->shared], team_clock() - began);
+        pace->mean[pace->shared] = blend(pace->mean[pace->shared], clock_now() - began);
     last = pace->shared ? with->name : "caller";
 }
 

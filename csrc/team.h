@@ -6,9 +6,6 @@
  * there are: which of them turn up decides the time, never the result.
  */
 #pragma once
-#include <stdint.h>
-#include <time.h>
-
 #include "api.h"
 
 typedef void (*team_task)(void *arg, int thread);
@@ -24,12 +21,3 @@ void pool_run(team_task task, void *arg, int threads, int soon);
 int openmp_is_awake(void);
 void openmp_begin_gap(void);
 void openmp_run(team_task task, void *arg, int threads, int soon);
-
-/* Nanoseconds. */
-static inline int64_t clock_read(clockid_t clock) {
-    struct timespec now = {0, 0};
-    clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static inline int64_t team_clock(void) { return clock_read(CLOCK_MONOTONIC); }
