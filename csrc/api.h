@@ -32,7 +32,7 @@ typedef struct {
  * compute dtype for kernels of this library; a callback compiled elsewhere reads its own. */
 typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const void *scalars);
 
-/* What rows of the same hyperparameters and step count share. */
+/* The kernels and scalars that rows of the same hyperparameters and step count share. */
 typedef struct {
     fs_kernel kernel;
     fs_kernel squares;     /* writes the sums of squares of g; `begin` is where a block begins */
@@ -56,8 +56,8 @@ typedef struct {
     fs_pace pool, openmp; /* one for each kind of helper */
 } fs_paces;
 
-/* How a parameter's gradient was laid out in the array that Python checked last. It fits into
- * a cache line. */
+/* The layout of a parameter's gradient in the array that Python checked last. It fits into a
+ * cache line. */
 typedef struct {
     int64_t row;      /* index of its row; -1: the parameter is skipped and its gradient is None */
     intptr_t data;    /* address of its first element */

@@ -1,6 +1,6 @@
 /*
- * What the kernels of every instruction set share: the types of the boundary, an entry of a
- * set's table, and macros for names and loops.
+ * The common ground of the kernels of all instruction sets: the types of the boundary, an entry
+ * of a set's table, and macros for names and loops.
  */
 #pragma once
 #include <stddef.h>
@@ -12,7 +12,7 @@ enum {
     LANES = 32,                   /* partial sums of a block, folded into one at its end */
 };
 
-/* How much of `gradient` in rules.h a loop has. */
+/* The part of `gradient` in rules.h that a loop has: nothing, all but L1, all. */
 enum { BARE, NO_L1, WHOLE };
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
@@ -20,8 +20,9 @@ enum { BARE, NO_L1, WHOLE };
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 
-/* Before a loop over elements, INDEPENDENT says that no iteration reads what another writes.
- * Before one over the arrays of a row, UNROLLED makes the array's number a constant. */
+/* INDEPENDENT, before a loop over elements: no iteration reads what another writes. UNROLLED,
+ * before a loop over the arrays of a row: the array's index becomes a constant, so that an array
+ * that is absent costs nothing. */
 #ifdef __clang__
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #define UNROLLED _Pragma("clang loop unroll(full)")
@@ -51,7 +52,7 @@ enum { BARE, NO_L1, WHOLE };
     } while (0)
 
 typedef struct {
-    const char *rule;  /* as fs_find_kernel is asked for it */
+    const char *rule;  /* the name that fs_find_kernel looks for */
     const char *dtype; /* of p: "float32" or "float64" */
     int has;           /* bit k: the kernel reads and writes state[k] */
     int inside;        /* 1: eps stands under the root */

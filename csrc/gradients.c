@@ -18,7 +18,7 @@
 
 #include "api.h"
 
-/* Whether bytes [low, high) overlap no range that the step writes. */
+/* Returns 1 if bytes [low, high) overlap no range that the step writes. */
 static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
     int64_t first = 0, last = table->nranges; /* ranges before `last` begin below `high` */
     while (first < last) {
@@ -38,7 +38,7 @@ static int equal(const intptr_t *known, const npy_intp *found, int n) {
     return 1;
 }
 
-/* Whether `item` is as its header says; if so, its address goes into the row. */
+/* Returns 1 if `item` is as its header says, and puts its address into the row. */
 static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (known->row < 0)
         return item == Py_None;

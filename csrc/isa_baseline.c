@@ -1,4 +1,4 @@
-/* What every CPU of the architecture runs: SSE2 on x86-64, NEON on arm64. */
+/* The instructions that every CPU of the architecture has: SSE2 on x86-64, NEON on arm64. */
 #include "squares.h"
 
 #define ISA baseline

@@ -14,7 +14,7 @@ typedef uint64_t __attribute__((may_alias)) bits_f64;
 
 static volatile uint64_t always_zero;
 
-/* How many arrays a row may have for a step to write: a loop for each, for the compiler to
- * unroll. */
+/* The numbers of arrays that a step may write in a row: each has a loop, in which the compiler
+ * knows it. */
 #define COUNTS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10)
 _Static_assert(MOST_WRITTEN == 10, "COUNTS has a loop for each number of arrays");

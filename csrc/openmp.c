@@ -32,7 +32,7 @@ static int (*_Atomic omp_get_max_threads)(void);
 static int (*_Atomic omp_in_parallel)(void);
 static _Atomic int found, forked;
 
-/* What a calling thread knows of the OpenMP team that its parallel regions get. */
+/* A calling thread's knowledge of the OpenMP team that its parallel regions get. */
 typedef struct {
     unsigned steps;   /* steps so far without a runtime */
     int trust;        /* steps that may still borrow the team */

@@ -1,5 +1,6 @@
 /*
- * What a rule needs besides the arrays: the members of a struct, one per scalar.
+ * The scalars of a step, which are all that a rule needs besides the arrays: the members of a
+ * struct.
  *
  * They are computed once per step in float64 (src/fusedstep/_numerics/coefficients.py) and
  * rounded once to the compute dtype. So `real` is double where Python writes them (api.h), and

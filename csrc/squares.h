@@ -9,7 +9,7 @@
 #pragma once
 #include "dtypes.h"
 
-/* The sums of a block. */
+/* The sums of a block, by the size of the elements. */
 enum { SMALL, MIDDLE, LARGE };
 
 /* The sums that a dtype has, from the first to the last; the others stay 0. */

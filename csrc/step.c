@@ -26,7 +26,7 @@ enum {
     MOST_PARTS = 64,       /* threads with a part of their own */
 };
 
-/* What a thread does with units [begin, end) of a row: elements of a step, blocks of sums. */
+/* The work of a thread on units [begin, end) of a row: elements of a step, or blocks of sums. */
 typedef void (*row_task)(const fs_table *table, const fs_row *row, int64_t begin, int64_t end);
 
 typedef struct {
@@ -93,16 +93,15 @@ static void share(work *w, int64_t least, int64_t most, int threads, fs_paces *p
     team_run(run_parts, w, threads, paces, soon);
 }
 
-/* How many of `threads` are worth their waking: all, if the table has that many `elements`. */
+/* The number of `threads` that are worth their waking: all from so many `elements` on, else one. */
 static int worth(const fs_table *table, int64_t elements, int threads) {
     return table->elements[table->nrows] < elements ? 1 : threads;
 }
 
 /* ---- a step ---- */
 
-/* Where a cut before element `at` of a row is made: at the next element whose p begins a cache
- * line, so that no vector of a long run straddles two. Two chunks that meet at `at` agree on
- * it. */
+/* Moves a cut before element `at` of a row to the next element whose p begins a cache line, so
+ * that no vector of a long run straddles two. Two chunks that meet at `at` agree on it. */
 static int64_t cut(const fs_row *row, int64_t at, int64_t itemsize) {
     if (at <= 0 || at >= row->n)
         return at;
