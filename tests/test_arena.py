@@ -1112,7 +1112,7 @@ def test_a_step_costs_what_one_tensor_costs(asked: Any, backend: str) -> None:
 def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     from fusedstep import members
     from fusedstep._arrays import overlap
-    from fusedstep.backends import runner
+    from fusedstep._backends.c import runner
 
     lib, calls = vars(runner)["lib"], []
 

@@ -196,7 +196,7 @@ def test_inspect_knows_its_devices(capsys: pytest.CaptureFixture[str]) -> None:
 def test_inspect_without_its_compiler(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fusedstep.backends import available
+    from fusedstep._backends.cuda import available
 
     monkeypatch.setattr(available, "find_spec", lambda name: None)
     assert main(["inspect", "sgd"]) == 1

@@ -525,7 +525,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
 ) -> None:
     """One call takes over the gradients and steps; nothing is looked at from Python."""
     from fusedstep._arrays import overlap
-    from fusedstep.backends import runner
+    from fusedstep._backends.c import runner
 
     def gradients() -> list[Array]:
         return [ones(10) for _ in range(count)]

@@ -11,10 +11,11 @@ import pytest
 
 import fusedstep as fs
 from fusedstep import rules
-from fusedstep.backends import available, generate, kernels
-from fusedstep.coefficients import Rule
+from fusedstep._backends.cuda import available, kernels
+from fusedstep._backends.plan import Job
+from fusedstep._compiler import generate
+from fusedstep._numerics.coefficients import Rule
 from fusedstep.inspection import OPTIONAL, RULES, _packages
-from fusedstep.plan import Job
 
 pytestmark = [
     pytest.mark.skipif(

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from fusedstep import functional
+from fusedstep._backends.info import info
+from fusedstep._backends.isa import get_isa, set_isa
+from fusedstep._backends.threads import get_num_threads, set_num_threads
 from fusedstep.arena import Arena
-from fusedstep.dispatch import get_isa, info, set_isa
 from fusedstep.optimizer import Optimizer
 from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from fusedstep.pipeline import Report
 from fusedstep.rule import rule
-from fusedstep.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from fusedstep import presets, rules, schedules

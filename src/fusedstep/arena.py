@@ -12,7 +12,7 @@ from fusedstep._arrays.checks import check_values
 from fusedstep._arrays.overlap import Written
 from fusedstep._arrays.structure import named
 from fusedstep._arrays.walk import Walk
-from fusedstep.dispatch import place_of
+from fusedstep._backends.choose import place_of
 from fusedstep.parameters import read_groups
 from fusedstep.store import Store
 from fusedstep.views import hold, replaced

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 
+from fusedstep._backends.info import info
 from fusedstep.benchmarks.show import TITLES
-from fusedstep.dispatch import info
 
 EXTRA = ("matplotlib", "rich", "sklearn")
 """The modules of the extra "demo", all of which the demo needs."""

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fusedstep._backends.cuda import available, kernels
+from fusedstep._backends.plan import Job
 from fusedstep._checks.wording import quoted
-from fusedstep.backends import available, kernels, rules
-from fusedstep.coefficients import Rule
+from fusedstep._numerics import scalar
+from fusedstep._numerics.coefficients import Rule
 from fusedstep.optimizer import Optimizer
-from fusedstep.plan import Job
 
 RULES = [
     name
-    for name, function in vars(rules).items()
+    for name, function in vars(scalar).items()
     if inspect.isfunction(function) and "inside" in inspect.signature(function).parameters
 ]
 
@@ -76,7 +77,7 @@ def _packages(name: str, options: Sequence[str]) -> Rule:
         if option not in (*optional, "ema"):
             known = quoted([*optional, "ema"])
             raise ValueError(f"--option {option} is not one of {name}, which has {known}")
-    _, _, *letters, _, _ = inspect.signature(getattr(rules, name)).parameters
+    _, _, *letters, _, _ = inspect.signature(getattr(scalar, name)).parameters
     absent = {letter for option, letter in optional.items() if option not in options}
     present = tuple(None if letter in absent else letter for letter in letters)
     return Rule(name, present, "inside" in options, averaged="ema" in options)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from fusedstep._arrays.overlap import Written
 from fusedstep._arrays.place import Place
-from fusedstep.coefficients import Given, Rule, Scalars
+from fusedstep._backends.plan import Job, Plan, Row, Table
+from fusedstep._numerics.coefficients import Given, Rule, Scalars
 from fusedstep.members import Stretch
 from fusedstep.parameters import Cohort, Parameter
-from fusedstep.plan import Job, Plan, Row, Table
 
 PLAIN = Scalars()._asdict()
 """All of a step of plain SGD but for its rate."""

@@ -15,10 +15,10 @@ import numpy as np
 from fusedstep._arrays.memory import Shelf
 from fusedstep._arrays.overlap import address
 from fusedstep._arrays.walk import Array
+from fusedstep._backends.plan import Row
 from fusedstep._core.groups import Group
-from fusedstep.coefficients import Rule
+from fusedstep._numerics.coefficients import Rule
 from fusedstep.parameters import Cohort, Parameter, by_shelf
-from fusedstep.plan import Row
 from fusedstep.store import Slot, Store
 
 

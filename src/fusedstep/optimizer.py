@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
-from fusedstep import checkpoint, norm
+from fusedstep import checkpoint
 from fusedstep._arrays.checks import check_like
 from fusedstep._arrays.overlap import Written
 from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.structure import named
 from fusedstep._arrays.walk import Array
+from fusedstep._backends.choose import choose
+from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
 from fusedstep._core.declaration import CHECKS, Checks
 from fusedstep._core.groups import Assignments, Group
-from fusedstep.arena import OWN, Arena
-from fusedstep.coefficients import (
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import (
     Given,
     Hyperparameters,
     Rule,
@@ -25,11 +27,10 @@ from fusedstep.coefficients import (
     no_constants,
     step_scalars,
 )
-from fusedstep.dispatch import choose
+from fusedstep.arena import OWN, Arena
 from fusedstep.members import Stretch, enroll, stretches
 from fusedstep.parameters import Cohort, Parameter, State, read_groups, shelve, tidy
 from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
-from fusedstep.plan import Job, Plan, Row, Table
 
 
 class Optimizer:

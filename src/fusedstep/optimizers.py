@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from fusedstep import coefficients
 from fusedstep._checks.values import Rate
+from fusedstep._numerics import coefficients
 from fusedstep.lookahead import Lookahead
 from fusedstep.optimizer import Optimizer
 

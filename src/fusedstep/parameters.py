@@ -13,9 +13,9 @@ from fusedstep._arrays.overlap import extent
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.structure import Branch, Structure, is_array, is_collection, read
 from fusedstep._arrays.walk import Array, Walk
+from fusedstep._backends.plan import Row
 from fusedstep._core.groups import Group
-from fusedstep.coefficients import Rule, Values
-from fusedstep.plan import Row
+from fusedstep._numerics.coefficients import Rule, Values
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from fusedstep._backends.plan import MOST_STATES
 from fusedstep._checks.values import Check, flag, fraction, non_negative, number, rate, several
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import EACH, Checks
-from fusedstep.coefficients import (
+from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
     Hyperparameters,
     Rule,
@@ -25,11 +26,10 @@ from fusedstep.coefficients import (
     gradient_constants,
 )
 from fusedstep.optimizer import Optimizer
-from fusedstep.plan import MOST_STATES
 
 if TYPE_CHECKING:
-    from fusedstep.formula import Formula
-    from fusedstep.source import Function
+    from fusedstep._compiler.formula import Formula
+    from fusedstep._compiler.source import Function
 
 Prepare: TypeAlias = Callable[[Any, int], Mapping[str, float]]
 
@@ -132,7 +132,7 @@ def rule(
                 f"{function.__name__} has the arguments {quoted(found)}; with state={names!r} "
                 f"define it as `def {function.__name__}({', '.join(expected)})`"
             )
-        from fusedstep.formula import read  # a fifth of the import, and few define rules
+        from fusedstep._compiler.formula import read  # a fifth of the import, and few define rules
 
         scalars = _Scalars(function.__name__, own, prepare)
         formula = read(function, scalars.members, results=1 + len(names))

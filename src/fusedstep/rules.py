@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep.coefficients import Values
+from fusedstep._numerics.coefficients import Values
 from fusedstep.rule import rule
 
 __all__ = ["Adamax", "Adan", "Lion", "NAdam", "RAdam"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from fusedstep._backends.threads import get_num_threads, set_num_threads
 from fusedstep.benchmarks import minute
 from fusedstep.benchmarks.compare import compare
 from fusedstep.benchmarks.records import Results
@@ -17,7 +18,6 @@ from fusedstep.benchmarks.show import (
     tables,
     tabulate_changes,
 )
-from fusedstep.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 import fusedstep as fs
+from fusedstep._backends.threads import get_num_threads
 from fusedstep.benchmarks.contestants import (
     ARENA,
     DEEPSPEED,
@@ -36,7 +37,6 @@ from fusedstep.benchmarks.problem import ADAMW, Update
 from fusedstep.benchmarks.records import Record, Results
 from fusedstep.benchmarks.show import between
 from fusedstep.benchmarks.workloads import NETWORKS, Workload, equal
-from fusedstep.threads import get_num_threads
 
 UPDATES = {
     "sgd": Update("sgd", fs.SGD, {}),

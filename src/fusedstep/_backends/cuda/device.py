@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,17 @@ from fusedstep._arrays import cuda_array
 from fusedstep._arrays.cuda_array import Array
 from fusedstep._arrays.overlap import address
 from fusedstep._arrays.structure import is_array
+from fusedstep._backends.cuda import kernels
+from fusedstep._backends.cuda.available import simulated
 from fusedstep._checks.wording import describe
-from fusedstep.backends import kernels
-from fusedstep.backends.available import simulated
 
-driver: Any = import_module(f"fusedstep.backends.{'simulator' if simulated() else 'driver'}")
+if simulated():
+    from fusedstep._backends.cuda import simulator as chosen
+else:
+    from fusedstep._backends.cuda import driver as chosen  # type: ignore[no-redef]
+
+driver: Any = chosen
+"""The calls of the CUDA driver, or the same names over host memory."""
 
 THREADS = 256
 """Of a block. A tile of so many threads is 4 KiB of each array."""

@@ -17,7 +17,7 @@ from math import inf, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from fusedstep.formula import Formula
+    from fusedstep._compiler.formula import Formula
 
 Hyperparameters = Mapping[str, Any]
 

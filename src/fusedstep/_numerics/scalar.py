@@ -13,7 +13,7 @@ What may stand here formula.py says: number literals are of the compute dtype, a
 
 from math import sqrt
 
-from fusedstep.functions import sign
+from fusedstep._compiler.functions import sign
 
 # Before every rule, and only what is switched on.
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fusedstep.coefficients import Scalars
+from fusedstep._numerics.coefficients import Scalars
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 State: TypeAlias = Array | None

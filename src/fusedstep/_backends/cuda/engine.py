@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep import norm
 from fusedstep._arrays.cuda_array import glance, library, owner
 from fusedstep._arrays.overlap import Written, address, extent
 from fusedstep._arrays.walk import Array, Operand
-from fusedstep.backends import device, formulas, kernels
-from fusedstep.backends.device import Device
-from fusedstep.coefficients import Given
-from fusedstep.plan import Job, Row
+from fusedstep._backends.cuda import device, kernels
+from fusedstep._backends.cuda.device import Device
+from fusedstep._backends.plan import Job, Row
+from fusedstep._numerics import norm, variants
+from fusedstep._numerics.coefficients import Given
 
 RING = 8
 """How many steps with new gradients the host may be ahead of the device."""
@@ -37,7 +37,7 @@ class Launch:
 
     def __init__(self, job: Job, ordinal: int, tiles: int, addresses: tuple[int, ...]) -> None:
         self.kernel = device.kernel(kernels.module(job), ordinal)
-        self.pick = itemgetter(*formulas.scalars(job.rule))
+        self.pick = itemgetter(*variants.scalars(job.rule))
         self.tiles = tiles
         self.addresses = addresses
 

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep import functions, source
 from fusedstep._checks.wording import quoted
-from fusedstep.source import Function
+from fusedstep._compiler import functions, source
+from fusedstep._compiler.source import Function
 
 PRIMITIVES = ("sqrt", "abs")
 """What the engines bring besides operators."""

@@ -12,7 +12,7 @@ import numpy as np
 from numba import cuda
 
 from fusedstep._arrays.cuda_array import Array
-from fusedstep.backends import kernels
+from fusedstep._backends.cuda import kernels
 
 
 class Memory:

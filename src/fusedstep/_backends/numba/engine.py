@@ -9,28 +9,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from numba import config
 
 from fusedstep._arrays.overlap import Written
-from fusedstep.backends import formulas, generate
-from fusedstep.backends.cpu import EMA, READ, STATES, G, P
-from fusedstep.coefficients import Given
-from fusedstep.plan import Job, Row
+from fusedstep._backends.numba.primitives import EMA, READ, STATES, G, P
+from fusedstep._backends.plan import Job, Row
+from fusedstep._compiler import generate
+from fusedstep._numerics import variants
+from fusedstep._numerics.coefficients import Given
 
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("NUMBA_DISABLE_JIT is set, so Numba compiles nothing; unset it")
 
 try:
-    from fusedstep.backends.runner import Runner
+    from fusedstep._backends.c.runner import Runner
 except ImportError:  # dispatch.info() says why
-    from fusedstep.backends.loop import Runner  # type: ignore[assignment]
+    from fusedstep._backends.numba.runner import Runner  # type: ignore[assignment]
+
+PARTS = Path(__file__).with_name("primitives.py")
+"""What generated modules are made of, besides their own text."""
 
 MODULE = '''\
 """The kernel {title}: formulas as fusedstep read them, and the loop over a row's elements.
 
-It is made of fusedstep.backends.cpu {digest}.
+It is made of fusedstep._backends.numba.primitives {digest}.
 """
 
 from collections import namedtuple
@@ -39,7 +44,7 @@ from math import sqrt
 from numba import carray, int64
 from numba import {dtype} as real
 
-from fusedstep.backends.cpu import compiled, kernel, pointer
+from fusedstep._backends.numba.primitives import compiled, kernel, pointer
 
 Scalars = namedtuple("Scalars", {names})
 
@@ -63,7 +68,7 @@ class Table(Runner):
         super().__init__(jobs, rows, written)
         self.pick = []
         for index, job in enumerate(jobs):
-            names = formulas.scalars(job.rule)
+            names = variants.scalars(job.rule)
             self.pick.append(itemgetter(*names))
             self.bind(index, kernel(job).address, len(names))
 
@@ -79,27 +84,27 @@ def kernel(job: Job) -> Any:
 
 
 def title(job: Job) -> str:
-    return f"{formulas.title(job.rule)}_{job.dtype.name}"
+    return f"{variants.title(job.rule)}_{job.dtype.name}"
 
 
 def text(job: Job) -> str:
     """The module of a job's kernel."""
-    rule, gradient = formulas.formula(job.rule), formulas.gradient()
-    names = formulas.scalars(job.rule)
+    rule, gradient = variants.formula(job.rule), variants.gradient()
+    names = variants.scalars(job.rule)
     columns = {"p": P, "g": G}
     columns |= {f"s{k}": STATES + k for k, letter in enumerate(job.rule.letters) if letter}
     p, g, *states = (f"{array}[i]" for array in columns)
     if job.rule.averaged:
         columns["ema"] = EMA
     around = " ".join([MODULE, *columns])
-    functions = generate.functions(formulas.roots(job.rule), "compiled", {}, around)
+    functions = generate.functions(variants.roots(job.rule), "compiled", {}, around)
     arguments = [p, f"{functions.names[gradient]}({p}, {g}, h)", *states]
     average = ""
     if job.rule.averaged:
-        average = f"        ema[i] = {functions.names[formulas.average()]}({p}, ema[i], h)\n"
+        average = f"        ema[i] = {functions.names[variants.average()]}({p}, ema[i], h)\n"
     return MODULE.format(
         title=title(job),
-        digest=generate.digest("cpu.py"),
+        digest=generate.digest(PARTS),
         dtype=job.dtype.name,
         names=names,
         functions=functions.text,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep.formula import Formula
+from fusedstep._compiler.formula import Formula
 
 OPERATIONS: dict[type[ast.AST], Any] = {
     ast.Add: np.add,

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
-from fusedstep.plan import MOST_STATES
+from fusedstep._backends.plan import MOST_STATES
 
 # The columns of `fs_row` in csrc/api.h that kernels read; the runners put more behind them.
 P, G, STATES, EMA, SUMS, READ = 0, 1, 2, 2 + MOST_STATES, 3 + MOST_STATES, 4 + MOST_STATES

@@ -24,7 +24,8 @@ from numba import cuda
 from numba_cuda import __version__ as numba_cuda_version
 
 from fusedstep._arrays.cuda_array import Array
-from fusedstep.backends import generate, kernels
+from fusedstep._backends.cuda import kernels
+from fusedstep._compiler import generate
 
 C_TYPES = {
     "int64": ctypes.c_longlong,

@@ -16,14 +16,18 @@ import re
 import textwrap
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from fusedstep import norm
-from fusedstep.backends import formulas, generate
-from fusedstep.plan import MOST_STATES, Job
+from fusedstep._backends.plan import MOST_STATES, Job
+from fusedstep._compiler import generate
+from fusedstep._numerics import norm, variants
+
+PARTS = Path(__file__).with_name("primitives.py")
+"""What generated modules are made of, besides their own text."""
 
 P, STATES, EMA, SUMS = 0, 1, 1 + MOST_STATES, 2 + MOST_STATES
 N, FIRST, FIRST_BLOCK, ROW = (3 + MOST_STATES + k for k in range(4))
@@ -40,7 +44,7 @@ HEAD = '''\
 Numerics contract: a rule is a sequence of IEEE-754 operations, each rounded to nearest even
 in {dtype}, in the order that reference.py writes them.
 
-It is made of fusedstep.backends.gpu {digest}.
+It is made of fusedstep._backends.cuda.primitives {digest}.
 """
 
 from collections import namedtuple
@@ -48,17 +52,17 @@ from collections import namedtuple
 from numba import cuda
 from numpy import {dtype} as real
 
-from fusedstep.backends.gpu import abs_{dtype} as abs
-from fusedstep.backends.gpu import add_{dtype} as add
-from fusedstep.backends.gpu import device, load_int32, load_int64
-from fusedstep.backends.gpu import div_{dtype} as div
-from fusedstep.backends.gpu import load_{dtype} as load
-from fusedstep.backends.gpu import load_wide_{dtype} as load_wide
-from fusedstep.backends.gpu import mul_{dtype} as mul
-from fusedstep.backends.gpu import sqrt_{dtype} as sqrt
-from fusedstep.backends.gpu import store_{dtype} as store
-from fusedstep.backends.gpu import store_wide_{dtype} as store_wide
-from fusedstep.backends.gpu import sub_{dtype} as sub
+from fusedstep._backends.cuda.primitives import abs_{dtype} as abs
+from fusedstep._backends.cuda.primitives import add_{dtype} as add
+from fusedstep._backends.cuda.primitives import device, load_int32, load_int64
+from fusedstep._backends.cuda.primitives import div_{dtype} as div
+from fusedstep._backends.cuda.primitives import load_{dtype} as load
+from fusedstep._backends.cuda.primitives import load_wide_{dtype} as load_wide
+from fusedstep._backends.cuda.primitives import mul_{dtype} as mul
+from fusedstep._backends.cuda.primitives import sqrt_{dtype} as sqrt
+from fusedstep._backends.cuda.primitives import store_{dtype} as store
+from fusedstep._backends.cuda.primitives import store_wide_{dtype} as store_wide
+from fusedstep._backends.cuda.primitives import sub_{dtype} as sub
 
 SIGNATURE = "void(int64, int64, int64, int64, {types})"
 
@@ -93,13 +97,16 @@ def run(rows, gradients, tiles, zero, {scalars}):
 
 
 COPY = '''\
-"""The kernel that copies {dtype} arrays of any strides, made of fusedstep.backends.gpu {digest}."""
+"""The kernel that copies {dtype} arrays of any strides.
+
+It is made of fusedstep._backends.cuda.primitives {digest}.
+"""
 
 from numba import cuda
 
-from fusedstep.backends.gpu import load_int64
-from fusedstep.backends.gpu import load_{dtype} as load
-from fusedstep.backends.gpu import store_{dtype} as store
+from fusedstep._backends.cuda.primitives import load_int64
+from fusedstep._backends.cuda.primitives import load_{dtype} as load
+from fusedstep._backends.cuda.primitives import store_{dtype} as store
 
 SIGNATURE = "void(int64, int64, int64, int64, int64)"
 
@@ -123,17 +130,17 @@ def run(axes, count, to, source, n):
 SQUARES = '''\
 """The kernel that sums the squares of each block of {dtype} gradients, as norm.py has them.
 
-It is made of fusedstep.backends.gpu {digest}.
+It is made of fusedstep._backends.cuda.primitives {digest}.
 """
 
 from numba import cuda, float64
 
-from fusedstep.backends.gpu import abs_float64 as abs
-from fusedstep.backends.gpu import add_float64 as add
-from fusedstep.backends.gpu import load_{dtype} as load
-from fusedstep.backends.gpu import load_int32, load_int64
-from fusedstep.backends.gpu import mul_float64 as mul
-from fusedstep.backends.gpu import store_float64 as store
+from fusedstep._backends.cuda.primitives import abs_float64 as abs
+from fusedstep._backends.cuda.primitives import add_float64 as add
+from fusedstep._backends.cuda.primitives import load_{dtype} as load
+from fusedstep._backends.cuda.primitives import load_int32, load_int64
+from fusedstep._backends.cuda.primitives import mul_float64 as mul
+from fusedstep._backends.cuda.primitives import store_float64 as store
 
 SIGNATURE = "void(int64, int64, int64)"
 
@@ -184,7 +191,7 @@ ADD_SQUARE = {
 
 
 def title(job: Job) -> str:
-    return f"{formulas.title(job.rule)}_{job.dtype.name}_cuda"
+    return f"{variants.title(job.rule)}_{job.dtype.name}_cuda"
 
 
 @cache
@@ -194,15 +201,15 @@ def module(job: Job) -> ModuleType:
 
 
 def text(job: Job) -> str:
-    names = formulas.scalars(job.rule)
+    names = variants.scalars(job.rule)
     head = HEAD.format(
         title=title(job),
         dtype=job.dtype.name,
-        digest=generate.digest("gpu.py"),
+        digest=generate.digest(PARTS),
         types=", ".join([job.dtype.name] * len(names)),
         names=names,
     )
-    roots = formulas.roots(job.rule)
+    roots = variants.roots(job.rule)
     around = head + _run(job, [""] * len(roots))
     functions = generate.functions(roots, "device", OPERATORS, around)
     run = _run(job, [functions.names[root] for root in roots])
@@ -212,7 +219,7 @@ def text(job: Job) -> str:
 @cache
 def copying(dtype: np.dtype[Any]) -> ModuleType:
     """The module of the kernel that copies between strided arrays."""
-    text = COPY.format(dtype=dtype.name, digest=generate.digest("gpu.py"))
+    text = COPY.format(dtype=dtype.name, digest=generate.digest(PARTS))
     return generate.load(f"copy_{dtype.name}_cuda", text)
 
 
@@ -221,7 +228,7 @@ def squares(dtype: np.dtype[Any]) -> ModuleType:
     """The module of the kernel that sums the squares of gradients."""
     text = SQUARES.format(
         dtype=dtype.name,
-        digest=generate.digest("gpu.py"),
+        digest=generate.digest(PARTS),
         row=8 * ROW,
         first=8 * FIRST_BLOCK,
         n=8 * N,
@@ -245,7 +252,7 @@ def _run(job: Job, functions: Sequence[str]) -> str:
     if job.rule.averaged:
         columns["ema"] = EMA
     every = ["p", "g", *[*columns][1:]]
-    takes_h = ", h" if formulas.formula(job.rule).scalars else ""
+    takes_h = ", h" if variants.formula(job.rule).scalars else ""
 
     def step(lane: int) -> list[str]:
         """The lines for one element."""
@@ -267,7 +274,7 @@ def _run(job: Job, functions: Sequence[str]) -> str:
     narrow_step += [f"store({letter} + at, {letter}_0)" for letter in columns]
     narrow_step += ["if zero:", "    store(g + at, real(0))"]
     return RUN.format(
-        scalars=", ".join(f"h_{name}" for name in formulas.scalars(job.rule)),
+        scalars=", ".join(f"h_{name}" for name in variants.scalars(job.rule)),
         row=8 * ROW,
         addresses=_lines([f"{x} = load_int64(row + {8 * k})" for x, k in columns.items()], 4),
         n=8 * N,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from fusedstep.backends.available import simulated
+from fusedstep._backends.cuda.available import simulated
 
 sqrt_float32: Any
 sqrt_float64: Any

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from functools import cache
 
-from fusedstep.backends import rules
-from fusedstep.coefficients import Rule, Scalars
-from fusedstep.formula import Formula, read
+from fusedstep._compiler.formula import Formula, read
+from fusedstep._numerics import scalar
+from fusedstep._numerics.coefficients import Rule, Scalars
 
 MEMBERS = dict.fromkeys(Scalars._fields, float)
 
@@ -15,13 +15,13 @@ MEMBERS = dict.fromkeys(Scalars._fields, float)
 @cache
 def gradient() -> Formula:
     """What is done to the gradient before any rule."""
-    return read(rules.gradient, MEMBERS)
+    return read(scalar.gradient, MEMBERS)
 
 
 @cache
 def average() -> Formula:
     """What becomes of the moving average after any rule."""
-    return read(rules.average, MEMBERS)
+    return read(scalar.average, MEMBERS)
 
 
 @cache
@@ -29,7 +29,7 @@ def formula(rule: Rule) -> Formula:
     """Of a rule of the user's own, or of rules.py in the variant asked for."""
     if rule.formula is not None:
         return rule.formula
-    function = getattr(rules, rule.name)
+    function = getattr(scalar, rule.name)
     _, _, *states, _, _ = inspect.signature(function).parameters
     absent = [name for name, letter in zip(states, rule.letters, strict=True) if letter is None]
     return read(function, MEMBERS, {**dict.fromkeys(absent), "inside": rule.inside})

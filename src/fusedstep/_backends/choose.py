@@ -1,21 +1,17 @@
-"""Which engine runs a step, and which engines there are."""
+"""Choose the backend that runs a step, and tell which there are."""
 
 from __future__ import annotations
 
-import importlib
-import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from fusedstep._arrays.cuda_array import on_device
 from fusedstep._arrays.place import HOST, Place
+from fusedstep._backends.cuda import available
+from fusedstep._backends.plan import Table
 from fusedstep._checks.wording import quoted
-from fusedstep.plan import Table
-from fusedstep.threads import get_num_threads
 
 PREFERENCE = ("c", "numba", "numpy")
 """The engines for arrays on the CPU, from the fastest on."""
@@ -58,7 +54,7 @@ def choose(
                 "pass backend='auto' or 'cuda', or arrays on the CPU"
             )
         place = place_of(params)
-        return _table("cuda"), place
+        return table_of("cuda"), place
     if backend == "cuda" and params:
         raise ValueError(
             f"backend='cuda' steps arrays on a CUDA device, and {_whereabouts(params[0])}; pass "
@@ -75,7 +71,7 @@ def choose(
             f"backend={backend!r} holds the package's own rules alone, and this one is not; "
             f"pass one of {quoted(['auto', *fit])}"
         )
-    return _table(backend), HOST
+    return table_of(backend), HOST
 
 
 def place_of(params: Sequence[tuple[str, Any]]) -> Place:
@@ -89,17 +85,18 @@ def place_of(params: Sequence[tuple[str, Any]]) -> Place:
                 f"{_whereabouts(devices[0])}, {_whereabouts(entry)}; pass all on one device, "
                 "or make an optimizer for each place"
             )
-    _table("cuda")  # or the reason why there is none
-    place: Place = _module("device").place(devices)
-    return place
+    table_of("cuda")  # or the reason why there is none
+    from fusedstep._backends.cuda.device import place
+
+    return place(devices)
 
 
-def _table(name: str) -> type[Table]:
+def table_of(name: str) -> type[Table]:
+    """The table of the backend `name`; a RuntimeError says why it is not there."""
     reason = why_missing(name)
     if reason is not None:
         raise RuntimeError(f"backend={name!r} is not available: {reason}")
-    table: type[Table] = _module(name).Table
-    return table
+    return TABLES[name]()
 
 
 def _whereabouts(entry: tuple[str, Any]) -> str:
@@ -108,21 +105,51 @@ def _whereabouts(entry: tuple[str, Any]) -> str:
         return f"{name} is on the CPU"
     if why_missing("cuda") is not None:
         return f"{name} is on a CUDA device"
-    return f"{name} is on CUDA device {_module('device').place([entry]).ordinal}"
+    from fusedstep._backends.cuda.device import place
+
+    return f"{name} is on CUDA device {place([entry]).ordinal}"
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(f"fusedstep.backends.{name}")
+def _c() -> type[Table]:
+    from fusedstep._backends.c.engine import Table
+
+    return Table
+
+
+def _numba() -> type[Table]:
+    from fusedstep._backends.numba.engine import Table
+
+    return Table
+
+
+def _cuda() -> type[Table]:
+    from fusedstep._backends.cuda.engine import Table
+
+    return Table
+
+
+def _numpy() -> type[Table]:
+    from fusedstep._backends.numpy import Table
+
+    return Table
+
+
+TABLES: dict[str, Callable[[], type[Table]]] = {
+    "c": _c,
+    "numba": _numba,
+    "cuda": _cuda,
+    "numpy": _numpy,
+}
+"""Each backend's table, imported when it is first asked for."""
 
 
 @cache
 def why_missing(name: str) -> str | None:
-    """Why the engine `name` cannot be used, or None if it can."""
+    """Why the backend `name` cannot be used, or None if it can."""
     if name == "cuda":
-        reason: str | None = _module("available").why_missing()
-        return reason
+        return available.why_missing()
     try:
-        _module(name)
+        TABLES[name]()
     except ModuleNotFoundError as error:
         return REMEDIES.get(error.name or "", str(error))
     except ImportError as error:
@@ -138,97 +165,4 @@ def _warn_of_slow_engine() -> None:
         "without this warning.",
         RuntimeWarning,
         stacklevel=5,
-    )
-
-
-def set_isa(name: str) -> None:
-    """Run the C engine's kernels in the instruction set `name` from the next step on.
-
-    The fastest that the CPU runs is taken without this, or `FUSEDSTEP_ISA` from the
-    environment: "baseline", "avx2" or "avx512" on x86-64, "baseline" or "neon" on arm64.
-    The choice never changes a result. A ValueError lists the names if this CPU or build lacks
-    the one given; where the C engine was not built, a RuntimeError says why.
-
-    >>> import fusedstep as fs
-    >>> if fs.info().isas:
-    ...     fs.set_isa(fs.get_isa())  # what is in force already
-    """
-    _c_engine().select_isa(name)
-
-
-def get_isa() -> str:
-    """The instruction set of the C engine's kernels, see `set_isa`."""
-    return str(_c_engine().isa())
-
-
-def _c_engine() -> Any:
-    _table("c")
-    return _module("c")
-
-
-class Info(NamedTuple):
-    """What `fusedstep.info()` knows; `print` shows it.
-
-    version, python, numpy
-        The versions of this package, of Python and of NumPy.
-    machine
-        The system and the CPU's architecture.
-    backends
-        Each engine, and why it is missing; None where it is there.
-    auto
-        The engine that `backend="auto"` takes for arrays on the CPU.
-    isa, isas
-        The instruction set of the C engine in force, and all that run here; None and []
-        without that engine.
-    threads
-        The most that a step uses.
-    """
-
-    version: str
-    python: str
-    numpy: str
-    machine: str
-    backends: dict[str, str | None]
-    auto: str
-    isa: str | None
-    isas: list[str]
-    threads: int
-
-    def __str__(self) -> str:
-        lines = [
-            f"fusedstep {self.version}, Python {self.python}, NumPy {self.numpy}, {self.machine}"
-        ]
-        for name, reason in self.backends.items():
-            if reason is None:
-                chosen = " (auto)" if name == self.auto else ""
-                lines.append(f"engine {name:<6} available{chosen}")
-            else:
-                lines.append(f"engine {name:<6} MISSING: {reason}")
-        if self.isa is not None:
-            lines.append(f"instruction set {self.isa}, of {', '.join(self.isas)}")
-        lines.append(f"threads {self.threads}")
-        return "\n".join(lines)
-
-
-def info() -> Info:
-    """The engines that are there, why others are not, the instruction set and the threads.
-
-    >>> import fusedstep as fs
-    >>> fs.info().backends["numpy"] is None
-    True
-    """
-    from importlib.metadata import version
-
-    backends = {name: why_missing(name) for name in ENGINES}
-    c = _module("c") if backends["c"] is None else None
-    return Info(
-        version=version("fusedstep"),
-        python=platform.python_version(),
-        numpy=np.__version__,
-        machine=f"{platform.system()} {platform.machine()}",
-        backends=backends,
-        auto=next(name for name in PREFERENCE if backends[name] is None),
-        isa=c and c.isa(),
-        isas=c.isas() if c else [],
-        threads=get_num_threads(),
     )

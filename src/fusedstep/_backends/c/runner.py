@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep import norm, threads
 from fusedstep._arrays.overlap import Written, address, extent
 from fusedstep._arrays.walk import Array, Operand
+from fusedstep._backends import threads
+from fusedstep._backends.plan import Job, Row
 from fusedstep._engine import ffi, lib
-from fusedstep.coefficients import Given
-from fusedstep.plan import Job, Row
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import Given
 
 
 class Runner:

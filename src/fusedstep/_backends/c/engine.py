@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any
 
 from fusedstep._arrays.overlap import Written
+from fusedstep._backends.c.runner import Runner, find_kernel
+from fusedstep._backends.plan import Job, Row
 from fusedstep._checks.wording import quoted
 from fusedstep._engine import ffi, lib
-from fusedstep.backends.runner import Runner, find_kernel
-from fusedstep.coefficients import Given, Scalars, Values
-from fusedstep.plan import Job, Row
+from fusedstep._numerics.coefficients import Given, Scalars, Values
 
 _selections = 0
 """How often the instruction set was chosen anew: tables look up their kernels again."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep import norm, reference
 from fusedstep._arrays.overlap import Written
 from fusedstep._arrays.walk import Array, Operand
-from fusedstep.backends.evaluate import evaluate
-from fusedstep.coefficients import Given
-from fusedstep.plan import Careful, Job, Row
+from fusedstep._backends.plan import Careful, Job, Row
+from fusedstep._compiler.evaluate import evaluate
+from fusedstep._numerics import norm, reference
+from fusedstep._numerics.coefficients import Given
 
 
 class Table(Careful):

@@ -21,14 +21,15 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fusedstep import norm, threads
 from fusedstep._arrays.overlap import Written, address
 from fusedstep._arrays.walk import Array, Operand
-from fusedstep.backends import sums
-from fusedstep.backends.cpu import EMA, READ, STATES, SUMS, G, P
-from fusedstep.backends.crew import crew
-from fusedstep.coefficients import Given
-from fusedstep.plan import Careful, Job, Row
+from fusedstep._backends import threads
+from fusedstep._backends.numba import squares
+from fusedstep._backends.numba.crew import crew
+from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
+from fusedstep._backends.plan import Careful, Job, Row
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import Given
 
 # The columns of a row behind those that kernels read.
 N, JOB, COLUMNS = READ, READ + 1, READ + 2
@@ -90,7 +91,7 @@ class Runner(Careful):
         self.table[self.places[index], G] = address(operand.flat)
 
     def squares(self) -> norm.Total:
-        kernels = np.array([sums.kernel(dtype).address for dtype in self.dtypes], np.int64)
+        kernels = np.array([squares.kernel(dtype).address for dtype in self.dtypes], np.int64)
         self._share(self.blocks, norm.BLOCK, kernels, np.zeros_like(self.sizes))
         return norm.total(self.sums)
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fusedstep import norm
-from fusedstep.backends import generate
-from fusedstep.backends.cpu import READ, SUMS, G
+from fusedstep._backends.numba.primitives import READ, SUMS, G
+from fusedstep._compiler import generate
+from fusedstep._numerics import norm
+
+PARTS = Path(__file__).with_name("primitives.py")
+"""What generated modules are made of, besides their own text."""
 
 MODULE = '''\
 """The kernel that sums the squares of each block of a {dtype} gradient.
 
-It is made of fusedstep.backends.cpu {digest}.
+It is made of fusedstep._backends.numba.primitives {digest}.
 """
 
 from numba import carray, float64, int64
 from numba import {dtype} as real
 from numpy import zeros
 
-from fusedstep.backends.cpu import compiled, kernel, pointer
+from fusedstep._backends.numba.primitives import compiled, kernel, pointer
 
 
 @compiled
@@ -74,7 +78,7 @@ def kernel(dtype: np.dtype[Any]) -> Any:
     """The compiled C callback for gradients of a dtype."""
     text = MODULE.format(
         dtype=dtype.name,
-        digest=generate.digest("cpu.py"),
+        digest=generate.digest(PARTS),
         columns=READ,
         sums=norm.SUMS,
         lanes=norm.LANES,

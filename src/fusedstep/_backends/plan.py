@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fusedstep import norm
 from fusedstep._arrays.overlap import Written, address
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
-from fusedstep.coefficients import Given, Rule
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import Given, Rule
 
 MOST_STATES = 8
 """State arrays of one rule: as many as a row of csrc/api.h has room for."""
@@ -50,11 +50,13 @@ class Row:
 class Table(Protocol):
     """An engine's own form of a step. `rows` has a place for each parameter, None if skipped."""
 
-    moves: int
-    """It rises when a gradient is another array's memory than before."""
+    @property
+    def moves(self) -> int:
+        """A count that rises when a gradient is another array's memory than before."""
 
-    sums: Array
-    """Of the blocks of the gradients, row after row, as norm.py has them; see `squares`."""
+    @property
+    def sums(self) -> Array:
+        """The sums of the gradients' blocks, row after row, as norm.py has them; see `squares`."""
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from fusedstep.formula import PRIMITIVES, Formula
+from fusedstep._compiler.formula import PRIMITIVES, Formula
 
 Operators = Mapping[type[ast.AST], str]
 """Functions to call in the place of operators."""
@@ -157,12 +157,12 @@ def _holds(path: Path, text: str) -> bool:
 
 
 @cache
-def digest(name: str) -> str:
-    """Of a file beside this one, for the text of a module that is made of it.
+def digest(path: Path) -> str:
+    """Name the content of a file, for the text of a module that is made of it.
 
-    What is kept of a module is kept by its text, which must tell its parts, too.
+    Compiled modules are kept by their text, which must change when their parts do.
     """
-    return _hash(Path(__file__).with_name(name).read_bytes())
+    return _hash(path.read_bytes())
 
 
 def _hash(content: bytes) -> str:
