@@ -1110,9 +1110,9 @@ def test_a_step_costs_what_one_tensor_costs(asked: Any, backend: str) -> None:
 
 @needs_c
 def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusedstep import members
     from fusedstep._arrays import overlap
     from fusedstep._backends.c import runner
+    from fusedstep._core import arena_stretches
 
     lib, calls = vars(runner)["lib"], []
 
@@ -1126,7 +1126,7 @@ def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(opt._plan.rows) == 1
     monkeypatch.setattr(runner, "lib", Counting())
     monkeypatch.setattr(overlap, "address", None)
-    monkeypatch.setattr(members, "stretches", None)
+    monkeypatch.setattr(arena_stretches, "stretches", None)
     opt.step()
     assert calls == ["fs_take_and_step"]
 

@@ -14,7 +14,7 @@ from conftest import for_each_dtype, on_each_engine
 from test_layouts import LAYOUTS, SHAPE, outside
 
 import fusedstep as fs
-from fusedstep import lookahead as lookahead_module
+from fusedstep._core import lookahead as lookahead_module
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Gradient: TypeAlias = Callable[[Array], Array]

@@ -16,7 +16,7 @@ from cases import BASES, Case, differing_bits, ordinary
 from conftest import for_each, needs_c, on_each_engine
 
 import fusedstep as fs
-from fusedstep import optimizer as optimizer_module
+from fusedstep._core import optimizer as optimizer_module
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -15,7 +15,7 @@ from fusedstep._backends.cuda import available, kernels
 from fusedstep._backends.plan import Job
 from fusedstep._compiler import generate
 from fusedstep._numerics.coefficients import Rule
-from fusedstep.inspection import OPTIONAL, RULES, _packages
+from fusedstep.program.inspect import OPTIONAL, RULES, _packages
 
 pytestmark = [
     pytest.mark.skipif(

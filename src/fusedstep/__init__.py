@@ -6,11 +6,11 @@ from fusedstep import functional
 from fusedstep._backends.info import info
 from fusedstep._backends.isa import get_isa, set_isa
 from fusedstep._backends.threads import get_num_threads, set_num_threads
-from fusedstep.arena import Arena
-from fusedstep.optimizer import Optimizer
+from fusedstep._core.arena import Arena
+from fusedstep._core.custom import rule
+from fusedstep._core.optimizer import Optimizer
+from fusedstep._core.request import Report
 from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
-from fusedstep.pipeline import Report
-from fusedstep.rule import rule
 
 if TYPE_CHECKING:
     from fusedstep import presets, rules, schedules

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from fusedstep._checks.values import Rate
+from fusedstep._core.lookahead import Lookahead
+from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics import coefficients
-from fusedstep.lookahead import Lookahead
-from fusedstep.optimizer import Optimizer
 
 
 class SGD(Optimizer):

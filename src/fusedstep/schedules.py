@@ -32,7 +32,7 @@ from typing import Annotated, Any
 from fusedstep._arrays.structure import is_collection
 from fusedstep._checks.values import Check, non_negative, number, whole
 from fusedstep._checks.wording import describe
-from fusedstep.schedule import Schedule, schedule
+from fusedstep._core.schedule import Schedule, schedule
 
 __all__ = [
     "Schedule",

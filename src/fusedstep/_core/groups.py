@@ -15,7 +15,7 @@ def base_rate(lr: Any) -> Any:
     """What a learning rate's multiplier is taken over, None where a function does not tell."""
     if not callable(lr):
         return lr
-    from fusedstep.schedule import Schedule  # which few need
+    from fusedstep._core.schedule import Schedule  # which few need
 
     return lr.lr if isinstance(lr, Schedule) else None
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from fusedstep._backends import threads
 from fusedstep._backends.c import engine
 from fusedstep._backends.c.runner import find_kernel
+from fusedstep._core.optimizer import Optimizer
 from fusedstep._engine import lib
-from fusedstep.optimizer import Optimizer
 
 
 def limit_of(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fusedstep._backends.threads import get_num_threads, set_num_threads
-from fusedstep.benchmarks import minute
+from fusedstep.benchmarks import budget
 from fusedstep.benchmarks.compare import compare
 from fusedstep.benchmarks.records import Results
 from fusedstep.benchmarks.show import (
@@ -29,7 +29,7 @@ def run(options: Namespace) -> Results:
     set_num_threads(options.threads or before)
     try:
         with progress() as report:
-            return minute.run(options.optimizer, options.dtype, options.seconds, report)
+            return budget.run(options.optimizer, options.dtype, options.seconds, report)
     finally:
         set_num_threads(before)
 

@@ -13,9 +13,9 @@ from fusedstep._arrays.overlap import Written
 from fusedstep._arrays.structure import named
 from fusedstep._arrays.walk import Walk
 from fusedstep._backends.choose import place_of
-from fusedstep.parameters import read_groups
-from fusedstep.store import Store
-from fusedstep.views import hold, replaced
+from fusedstep._core.arena_memory import Store
+from fusedstep._core.arena_views import hold, replaced
+from fusedstep._core.parameters import read_groups
 
 
 class Own:

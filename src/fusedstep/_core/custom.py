@@ -17,6 +17,7 @@ from fusedstep._backends.plan import MOST_STATES
 from fusedstep._checks.values import Check, flag, fraction, non_negative, number, rate, several
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import EACH, Checks
+from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
     Hyperparameters,
@@ -25,7 +26,6 @@ from fusedstep._numerics.coefficients import (
     average_constants,
     gradient_constants,
 )
-from fusedstep.optimizer import Optimizer
 
 if TYPE_CHECKING:
     from fusedstep._compiler.formula import Formula

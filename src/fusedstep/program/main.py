@@ -237,7 +237,7 @@ def _info(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     if missing := _missing(EXTRA):
         return _fail(f"the demo needs {missing}")
-    from fusedstep.demo import draw, run
+    from fusedstep.program.demo import draw, run
 
     results = run(options.epochs, options.seed)
     try:
@@ -251,23 +251,23 @@ def _demo(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     if missing := _missing(DRAWING):
         return _fail(f"the benchmark needs {missing}")
-    from fusedstep.benchmarks import command, store
+    from fusedstep.benchmarks import json_file, report
     from fusedstep.benchmarks.picture import draw
 
     compared: Path | None = options.compare
     kept = options.json or _unlike(compared)
     try:
         info()  # or what is wrong with the environment
-        old = store.read(compared) if compared else None  # before it is written to
+        old = json_file.read(compared) if compared else None  # before it is written to
     except ValueError as error:
         return _fail(str(error))
     try:
-        results = command.run(options)
+        results = report.run(options)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written")
     done, failed = [], []  # before they are shown, since who reads a pipe may leave it
     for option, verb, path, write in (
-        ("json", "kept", kept, store.write),
+        ("json", "kept", kept, json_file.write),
         ("picture", "drawn", options.picture, draw),
     ):
         try:
@@ -276,7 +276,7 @@ def _bench(options: argparse.Namespace) -> int:
         except OSError as error:
             failed.append(f"cannot write {path}: {error.strerror}; name another --{option}")
     try:
-        command.show(results, old)
+        report.show(results, old)
         if done:
             print(f"The results are {' and '.join(done)}")
     finally:  # below the tables, where it is seen
@@ -292,20 +292,20 @@ def _unlike(compared: Path | None) -> Path:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from fusedstep import inspection
+    from fusedstep.program import inspect
 
     try:
         if options.source:
-            print(inspection.source(options.rule, options.option, options.dtype))
+            print(inspect.source(options.rule, options.option, options.dtype))
         else:
-            print(inspection.ptx(options.rule, options.option, options.dtype, options.cc))
+            print(inspect.ptx(options.rule, options.option, options.dtype, options.cc))
     except (RuntimeError, ValueError) as error:
         return _fail(str(error))
     return 0
 
 
 def _plot(options: argparse.Namespace) -> int:
-    from fusedstep.plot import draw, read, show
+    from fusedstep.program.plot import draw, read, show
 
     try:
         schedules = [read(text) for text in options.schedule]

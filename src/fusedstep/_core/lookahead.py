@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from fusedstep._arrays.overlap import Written
 from fusedstep._arrays.place import Place
 from fusedstep._backends.plan import Job, Plan, Row, Table
+from fusedstep._core.arena_stretches import Stretch
+from fusedstep._core.parameters import Cohort, Parameter
 from fusedstep._numerics.coefficients import Given, Rule, Scalars
-from fusedstep.members import Stretch
-from fusedstep.parameters import Cohort, Parameter
 
 PLAIN = Scalars()._asdict()
 """All of a step of plain SGD but for its rate."""

@@ -16,10 +16,10 @@ from fusedstep._arrays.memory import Shelf
 from fusedstep._arrays.overlap import address
 from fusedstep._arrays.walk import Array
 from fusedstep._backends.plan import Row
+from fusedstep._core.arena_memory import Slot, Store
 from fusedstep._core.groups import Group
+from fusedstep._core.parameters import Cohort, Parameter, by_shelf
 from fusedstep._numerics.coefficients import Rule
-from fusedstep.parameters import Cohort, Parameter, by_shelf
-from fusedstep.store import Slot, Store
 
 
 class Segment(Shelf):

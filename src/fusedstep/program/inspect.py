@@ -13,9 +13,9 @@ import numpy as np
 from fusedstep._backends.cuda import available, kernels
 from fusedstep._backends.plan import Job
 from fusedstep._checks.wording import quoted
+from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics import scalar
 from fusedstep._numerics.coefficients import Rule
-from fusedstep.optimizer import Optimizer
 
 RULES = [
     name

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
-from fusedstep import checkpoint
 from fusedstep._arrays.checks import check_like
 from fusedstep._arrays.overlap import Written
 from fusedstep._arrays.place import Host, Place
@@ -15,8 +14,21 @@ from fusedstep._backends.choose import choose
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
+from fusedstep._core.arena import OWN, Arena
+from fusedstep._core.arena_stretches import Stretch, enroll, stretches
 from fusedstep._core.declaration import CHECKS, Checks
 from fusedstep._core.groups import Assignments, Group
+from fusedstep._core.parameters import Cohort, Parameter, State, read_groups, shelve, tidy
+from fusedstep._core.request import (
+    NOTHING,
+    Asked,
+    Report,
+    ask,
+    check_policy,
+    check_scale,
+    clip_factor,
+)
+from fusedstep._core.state_dict import check_group, check_state, check_top, save
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import (
     Given,
@@ -27,10 +39,6 @@ from fusedstep._numerics.coefficients import (
     no_constants,
     step_scalars,
 )
-from fusedstep.arena import OWN, Arena
-from fusedstep.members import Stretch, enroll, stretches
-from fusedstep.parameters import Cohort, Parameter, State, read_groups, shelve, tidy
-from fusedstep.pipeline import NOTHING, Asked, Report, ask, check_policy, check_scale, clip_factor
 
 
 class Optimizer:
@@ -557,7 +565,7 @@ class Optimizer:
             self._refuse_ahead("state_dict")
         # Hyperparameters that were assigned since the last step may call for more.
         self._allocate(self._rules_now())
-        return checkpoint.save(type(self).__name__, self._groups, self._structure, self._parameters)
+        return save(type(self).__name__, self._groups, self._structure, self._parameters)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over hyperparameters and state from what `state_dict` returned.
@@ -567,9 +575,9 @@ class Optimizer:
         """
         if self._ahead:
             self._refuse_ahead("load_state_dict")
-        checkpoint.check_top(state_dict, type(self).__name__, len(self._groups))
+        check_top(state_dict, type(self).__name__, len(self._groups))
         hyperparameters = {
-            id(group): checkpoint.check_group(values, group, index)
+            id(group): check_group(values, group, index)
             for index, (group, values) in enumerate(
                 zip(self._groups, state_dict["param_groups"], strict=True)
             )
@@ -579,7 +587,7 @@ class Optimizer:
         for parameter, state in zip(self._parameters, flat, strict=True):
             rule = self._rule_of(hyperparameters[id(parameter.cohort.group)])
             known = (*self._letters, "ema")
-            states.append(checkpoint.check_state(state, parameter, rule.states, known))
+            states.append(check_state(state, parameter, rule.states, known))
         for group in self._groups:
             group.take(hyperparameters[id(group)])
         for parameter, state in zip(self._parameters, states, strict=True):

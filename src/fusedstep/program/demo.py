@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 import fusedstep as fs
-from fusedstep.textbook import Textbook, adagrad, adam, adamw, momentum, rmsprop, sgd
+from fusedstep.benchmarks.textbook import Textbook, adagrad, adam, adamw, momentum, rmsprop, sgd
 
 if TYPE_CHECKING:
     from rich.table import Table
