@@ -9,14 +9,13 @@ from typing import Any
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Checks, check
+from fusedstep._core.schedule import Schedule
 
 
 def base_rate(lr: Any) -> Any:
     """What a learning rate's multiplier is taken over, None where a function does not tell."""
     if not callable(lr):
         return lr
-    from fusedstep._core.schedule import Schedule  # which few need
-
     return lr.lr if isinstance(lr, Schedule) else None
 
 

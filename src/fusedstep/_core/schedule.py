@@ -13,7 +13,10 @@ from fusedstep._checks.wording import describe, differences
 P = ParamSpec("P")
 
 KEY = "schedule"
-"""Where the dict of a schedule has its function's name."""
+"""The key of a schedule's dict under which its function's name stands."""
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {}
+"""Every function that `schedule` made, by name: what dicts and the command line know."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,8 +67,6 @@ class Schedule:
     @staticmethod
     def from_dict(given: Mapping[str, Any]) -> Schedule:
         """The schedule that `to_dict` wrote."""
-        from fusedstep.schedules import SCHEDULES  # which are made with what is here
-
         if not isinstance(given, Mapping) or KEY not in given:
             raise TypeError(
                 f"{describe(given)} is no schedule's dict; pass what to_dict() returned"
@@ -100,7 +101,7 @@ class Schedule:
 def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Schedule]:
     """Make of a formula the function that binds all its arguments but t.
 
-    Each argument's annotation holds its check, of hyperparameters.py's kind:
+    Each argument's annotation holds its check, of _checks/values.py's kind:
     `Annotated[float, non_negative]`.
     """
     _, *rest = inspect.signature(formula).parameters.values()
@@ -123,6 +124,7 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Sched
         return Schedule(make, formula, tuple(values.values()))
 
     make.__signature__ = signature  # type: ignore[attr-defined]
+    SCHEDULES[name] = make
     return make
 
 

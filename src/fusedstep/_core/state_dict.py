@@ -12,6 +12,7 @@ from fusedstep._checks.wording import describe, differences, quoted
 from fusedstep._core.declaration import check
 from fusedstep._core.groups import Group
 from fusedstep._core.parameters import Parameter
+from fusedstep._core.schedule import Schedule
 
 FORMAT = 1
 """It rises when what older releases wrote can no longer be read."""
@@ -37,8 +38,6 @@ def _saved_rate(lr: Any) -> Any:
     """A number as it is, a schedule as its dict, and None for a function of the user's own."""
     if not callable(lr):
         return lr
-    from fusedstep._core.schedule import Schedule  # which few need
-
     return lr.to_dict() if isinstance(lr, Schedule) else None
 
 
@@ -53,8 +52,6 @@ def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
         )
     if not isinstance(saved, Mapping):
         return saved
-    from fusedstep._core.schedule import Schedule
-
     try:
         return Schedule.from_dict(saved)
     except (TypeError, ValueError) as error:
