@@ -280,9 +280,11 @@ def test_state_that_went_and_came_again(backend: str) -> None:
 
 def test_each_parameter_is_asked_for_at_its_own_next_t(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what a step does depends on t, the look ahead does by the same t."""
-    scalars = fs.SGD._scalars
+    scalars = fs.SGD.declaration.scalars
     monkeypatch.setattr(
-        fs.SGD, "_scalars", staticmethod(lambda h, t: {**scalars(h, t), "lr": 0.5**t})
+        fs.SGD,
+        "declaration",
+        fs.SGD.declaration._replace(scalars=lambda h, t: {**scalars(h, t), "lr": 0.5**t}),
     )
     params = [np.ones(4), np.ones(4)]
     opt = fs.SGD(params, momentum=0.5)

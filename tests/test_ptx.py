@@ -45,7 +45,7 @@ REPRESENTATIVE = [
     Rule("sgd"),
     Rule("rmsprop", ("v", "a", "b"), True),
     Rule("adamw", ("m", "v", "x"), averaged=True),
-    rows._rule({}),
+    rows.declaration.rule({}),
 ]
 
 
@@ -85,7 +85,7 @@ def test_all_kernels_are_there() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", rules.__all__)
 def test_rules_written_in_python(name: str, dtype: str) -> None:
-    check(getattr(rules, name)._rule({}), dtype, (9, 0))
+    check(getattr(rules, name).declaration.rule({}), dtype, (9, 0))
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import numpy as np
 from fusedstep._backends.plan import MOST_STATES
 from fusedstep._checks.values import Check, flag, fraction, non_negative, number, rate, several
 from fusedstep._checks.wording import describe, quoted
-from fusedstep._core.declaration import EACH, Checks
+from fusedstep._core.declaration import EACH, Checks, Declaration
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
@@ -286,7 +286,6 @@ class _Scalars:
 class OwnRule(Optimizer):
     """What the classes that `rule` makes share."""
 
-    _compiled = True
     _signature: ClassVar[inspect.Signature]
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -320,9 +319,8 @@ def _optimizer(
         "__qualname__": function.__qualname__,
         "__signature__": signature,
         "_signature": signature,
-        "_rule": staticmethod(lambda h: definition),
-        "_scalars": staticmethod(scalars),
-        "_letters": definition.letters,
-        "_checks": checks,
+        "declaration": Declaration(
+            lambda h: definition, scalars, letters=definition.letters, checks=checks, custom=True
+        ),
     }
     return type(function.__name__, (OwnRule,), body)

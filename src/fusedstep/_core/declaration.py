@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from fusedstep._checks.values import (
     rate,
 )
 from fusedstep._checks.wording import describe
+from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, no_constants
 
 EACH: dict[str, Check] = {
     "lr": rate,
@@ -85,3 +86,19 @@ def check(values: dict[str, Any], where: str = "", checks: Checks = CHECKS) -> d
     except (TypeError, ValueError) as error:
         raise type(error)(f"{where}{error}") from None
     return checked
+
+
+class Declaration(NamedTuple):
+    """All that an optimizer's class says of its steps."""
+
+    rule: Callable[[Hyperparameters], Rule]
+    """The rule that hyperparameters call for."""
+    scalars: Callable[[Hyperparameters, int], Values]
+    """The scalars of step t that may change from step to step."""
+    constants: Callable[[Hyperparameters], Values] = no_constants
+    """The scalars that neither t nor the learning rate changes."""
+    letters: Sequence[str | None] = ()
+    """The state arrays that any of its rules has."""
+    checks: Checks = CHECKS
+    custom: bool = False
+    """Whether it is made by `fusedstep.rule`: for backends that compile rules."""

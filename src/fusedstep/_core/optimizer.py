@@ -16,7 +16,7 @@ from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
 from fusedstep._core.arena import OWN, Arena
 from fusedstep._core.arena_stretches import Stretch, enroll, stretches
-from fusedstep._core.declaration import CHECKS, Checks
+from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Assignments, Group
 from fusedstep._core.parameters import Cohort, Parameter, State, read_groups, shelve, tidy
 from fusedstep._core.request import (
@@ -34,9 +34,7 @@ from fusedstep._numerics.coefficients import (
     Given,
     Hyperparameters,
     Rule,
-    Values,
     average_constants,
-    no_constants,
     step_scalars,
 )
 
@@ -71,16 +69,8 @@ class Optimizer:
     once more, together with `max_norm`.
     """
 
-    _rule: ClassVar[staticmethod[[Hyperparameters], Rule]]
-    _constants: ClassVar[staticmethod[[Hyperparameters], Values]] = staticmethod(no_constants)
-    _scalars: ClassVar[staticmethod[[Hyperparameters, int], Values]]
-
-    _letters: ClassVar[Sequence[str]]
-    """Of all the state arrays that any of its rules has."""
-
-    _checks: ClassVar[Checks] = CHECKS
-    _compiled: ClassVar[bool] = False
-    """Whether its rules are of the user's own: for engines that compile them."""
+    declaration: ClassVar[Declaration]
+    """What the class says of its hyperparameters and steps."""
 
     _ahead = False
     """Whether the parameters stand elsewhere for now, see `SGD.lookahead`."""
@@ -117,7 +107,9 @@ class Optimizer:
         else:
             self._structure, divided = read_groups(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
-        self._table, self._place = choose(backend, named(self._structure, leaves), self._compiled)
+        self._table, self._place = choose(
+            backend, named(self._structure, leaves), self.declaration.custom
+        )
         for name, _, own in divided:
             surplus = [key for key in own if key not in hyperparameters]
             if surplus:
@@ -128,7 +120,9 @@ class Optimizer:
         assignments = Assignments()
         self._enroll(
             [
-                Group(arrays, {**hyperparameters, **own}, name, self._checks, assignments)
+                Group(
+                    arrays, {**hyperparameters, **own}, name, self.declaration.checks, assignments
+                )
                 for name, arrays, own in divided
             ]
         )
@@ -364,7 +358,7 @@ class Optimizer:
         for cohort in cohorts:
             group, t = cohort.group, cohort.t + 1
             h = group.at(t) if group.scheduled else group.hyperparameters
-            scalars.append((cohort.constants, self._scalars(h, t)))
+            scalars.append((cohort.constants, self.declaration.scalars(h, t)))
         return scalars
 
     def _settle(self, cohorts: Iterable[Cohort]) -> None:
@@ -372,7 +366,7 @@ class Optimizer:
         for cohort in cohorts:
             h = cohort.group.hyperparameters
             average = {} if h["ema"] is None else average_constants(h["ema"])
-            cohort.constants = {**self._constants(h), **average}
+            cohort.constants = {**self.declaration.constants(h), **average}
 
     def _look_at(self, grads: list[Any], at: int, zero: bool) -> None:
         """Check the gradient at `at`, and each further one that differs from what was before."""
@@ -398,7 +392,7 @@ class Optimizer:
 
     def _rule_of(self, h: Hyperparameters) -> Rule:
         """The rule of a group, with the average if it has one."""
-        rule = self._rule(h)
+        rule = self.declaration.rule(h)
         return rule if h["ema"] is None else rule._replace(averaged=True)
 
     def _lay_out(self, grads: list[Any], zero: bool) -> None:
@@ -494,7 +488,7 @@ class Optimizer:
         self.__dict__.update(state)
         leaves = [array for group in self._groups for array in group["params"]]
         params = named(self._structure, leaves)
-        self._table, self._place = choose(self._backend, params, self._compiled)
+        self._table, self._place = choose(self._backend, params, self.declaration.custom)
         self._enroll(self._groups)
         for parameter, kept in zip(self._parameters, states, strict=True):
             parameter.restore(kept)
@@ -586,7 +580,7 @@ class Optimizer:
         flat = self._structure.flatten(state_dict["state"], "state_dict['state']")
         for parameter, state in zip(self._parameters, flat, strict=True):
             rule = self._rule_of(hyperparameters[id(parameter.cohort.group)])
-            known = (*self._letters, "ema")
+            known = (*filter(None, self.declaration.letters), "ema")
             states.append(check_state(state, parameter, rule.states, known))
         for group in self._groups:
             group.take(hyperparameters[id(group)])

@@ -93,9 +93,13 @@ def _own(name: str) -> Rule:
     finally:
         sys.path.remove(os.getcwd())
     found = getattr(module, attribute, None)
-    if not isinstance(found, type) or not issubclass(found, Optimizer) or not found._compiled:
+    if (
+        not isinstance(found, type)
+        or not issubclass(found, Optimizer)
+        or not found.declaration.custom
+    ):
         raise ValueError(
             f"RULE {name!r}: {module_name} has no rule {attribute!r}; make one with "
             "`@fusedstep.rule(...)`"
         )
-    return found._rule({})
+    return found.declaration.rule({})
