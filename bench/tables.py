@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fusedstep.benchmarks.json_file import read
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
-from fusedstep.benchmarks.store import read
 from fusedstep.benchmarks.workloads import MANY, WORKLOADS
 
 HERE = Path(__file__).parent

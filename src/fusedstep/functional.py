@@ -15,13 +15,16 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal
 
-from fusedstep import coefficients
-from fusedstep.arrays import Array, Written, check_like, check_parameter, check_state
-from fusedstep.coefficients import Given, Rule
-from fusedstep.dispatch import choose
-from fusedstep.hyperparameters import EACH, Checks, check, non_negative, whole
-from fusedstep.plan import Job, Plan, Row
-from fusedstep.structure import describe
+from fusedstep._arrays.checks import check_like, check_parameter, check_state
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.walk import Array
+from fusedstep._backends.choose import choose
+from fusedstep._backends.plan import Job, Plan, Row
+from fusedstep._checks.values import non_negative, whole
+from fusedstep._checks.wording import describe
+from fusedstep._core.declaration import EACH, Checks, check
+from fusedstep._numerics import coefficients
+from fusedstep._numerics.coefficients import Given, Rule
 
 
 def sgd(
@@ -286,7 +289,7 @@ def _step(backend: str, rule: Rule, given: Given, p: Any, g: Any, states: dict[s
         check_state(state, p, letter)
     g = place.see(g, "g")
     check_like(g, p, "g")
-    written = Written([("p", p), *present.items()])
+    written = WrittenMemory([("p", p), *present.items()])
     written.refuse_overlaps()
     written.refuse(g, "g")
     plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule, present, place)], written)
