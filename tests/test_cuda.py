@@ -14,6 +14,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
+import formulas
 import numpy as np
 import pytest
 from cases import (
@@ -343,9 +344,19 @@ def run(p, g, h):  # type: ignore[no-untyped-def]
     return p - g / 3
 
 
+NAMED_LIKE_PARTS = [
+    fs.rule(state=each.state, **each.hyperparameters)(each.function)
+    for each in formulas.ALLOWED
+    if each.function.__name__ in ("run", "compiled", "step", "hiding")
+]
+"""Rules with names that the generated text has for its own."""
+
+
 @cuda
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("rule", [eight, run, *(getattr(rules, name) for name in rules.__all__)])
+@pytest.mark.parametrize(
+    "rule", [eight, run, *NAMED_LIKE_PARTS, *(getattr(rules, name) for name in rules.__all__)]
+)
 def test_rules_of_the_users_own(rule: Any, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     values = difficult(rng, 50, dtype)

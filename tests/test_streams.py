@@ -36,7 +36,8 @@ class Torch:
     def stream(self) -> AbstractContextManager[Any]:
         import torch
 
-        return torch.cuda.stream(torch.cuda.Stream())
+        stream: AbstractContextManager[Any] = torch.cuda.stream(torch.cuda.Stream())
+        return stream
 
     def spin(self) -> None:
         import torch
