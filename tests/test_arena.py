@@ -170,8 +170,8 @@ def test_dtypes_and_groups_among_each_other(backend: str) -> None:
         opt.lr = reference.lr = 0.05
     assert_same(arena.params, plain)
     assert_same_state(opt.state_dict(), reference.state_dict())
-    assert len(opt._plan.rows) == 4
-    assert len(opt._cohorts) == 4
+    assert len(opt.layout.rows) == 4
+    assert len(opt.layout.cohorts) == 4
 
 
 @on_each_engine
@@ -772,8 +772,8 @@ def test_neighbours_of_the_same_t_are_one_row(t: list[int], rows: int, backend: 
     assert_same(arena.params, plain)
     assert_same_state(opt.state_dict(), reference.state_dict())
     assert [state["t"] for state in opt.state] == [k + 1 for k in t]
-    assert len(opt._plan.rows) == rows
-    assert len(opt._cohorts) == len({(k, p.dtype) for k, p in zip(t, plain, strict=True)})
+    assert len(opt.layout.rows) == rows
+    assert len(opt.layout.cohorts) == len({(k, p.dtype) for k, p in zip(t, plain, strict=True)})
 
 
 def test_options_that_need_state_switch_on_and_off() -> None:
@@ -1112,7 +1112,7 @@ def test_a_step_costs_what_one_tensor_costs(asked: Any, backend: str) -> None:
 def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     from fusedstep._arrays import overlap
     from fusedstep._backends.c import runner
-    from fusedstep._core import arena_stretches
+    from fusedstep._core import tensors
 
     lib, calls = vars(runner)["lib"], []
 
@@ -1123,10 +1123,10 @@ def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
     opt = fs.AdamW(fs.Arena([ones(2) for _ in range(1000)]))
     opt.step()
-    assert len(opt._plan.rows) == 1
+    assert len(opt.layout.rows) == 1
     monkeypatch.setattr(runner, "lib", Counting())
     monkeypatch.setattr(overlap, "address", None)
-    monkeypatch.setattr(arena_stretches, "stretches", None)
+    monkeypatch.setattr(tensors, "stretches", None)
     opt.step()
     assert calls == ["fs_take_and_step"]
 
@@ -1134,19 +1134,19 @@ def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_laid_out_once() -> None:
     opt = fs.AdamW(fs.Arena([ones(2) for _ in range(3)]), nonfinite="skip")
     opt.step()
-    plan = opt._plan
+    plan = opt.layout.plan
     opt.lr *= 2
     opt.param_groups[0].update(weight_decay=0.1)
     opt.step(max_norm=1.0)
     opt.step(opt.arena.grads)  # type: ignore[union-attr]
-    assert opt._plan is plan
+    assert opt.layout.plan is plan
     near = []
     for _ in range(2):
         opt.arena.grads[1][0] = np.nan  # type: ignore[union-attr]
         assert opt.step().skipped == ("params[1]",)
-        near.append(opt._near)
+        near.append(opt.layout.closely)
     assert near[0] is near[1] is not None
-    assert opt._plan is plan
+    assert opt.layout.plan is plan
 
 
 # ---- what it does not take ----

@@ -445,8 +445,8 @@ def test_gradients_that_move(library: str) -> None:
 
 def fill(arena: fs.Arena, kind: str, values: list[Any]) -> None:
     """Write NumPy arrays into an arena's views of parameters or gradients."""
-    for view, value in zip(getattr(arena._store, kind), values, strict=True):
-        arena._store.place.write(view, value)
+    for view, value in zip(getattr(arena._memory, kind), values, strict=True):
+        arena._memory.place.write(view, value)
 
 
 def arrays_of_an_arena(rng: np.random.Generator) -> list[Any]:
@@ -529,12 +529,12 @@ def test_an_arena_to_the_cpu_and_back() -> None:
             optimizer.load_state_dict(pickle.loads(pickle.dumps(state)))
         fill(arena, "g", grads[k])
         with optimizer.lookahead(), reference.lookahead():
-            ahead = [arena._store.place.read(p) for p in arena._store.p]
+            ahead = [arena._memory.place.read(p) for p in arena._memory.p]
             for p, q in zip(ahead, expected, strict=True):
                 assert differing_bits(p, q) == 0
         optimizer.step()
         reference.step(grads[k])
-        values = [arena._store.place.read(p) for p in arena._store.p]
+        values = [arena._memory.place.read(p) for p in arena._memory.p]
         state = optimizer.state_dict()
     for p, q in zip(values, expected, strict=True):
         assert differing_bits(p, q) == 0

@@ -12,7 +12,13 @@ from cases import DTYPES, difficult, difficult_but_finite, ordinary
 from conftest import for_each_dtype, on_each_compiled_engine, on_each_engine
 
 import fusedstep as fs
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.place import HOST
+from fusedstep._arrays.walk import Operand, Walk
+from fusedstep._backends.choose import table_of
+from fusedstep._backends.plan import Job, Plan, Row
 from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import Rule
 
 SIZES = [0, 1, 2, 31, 32, 33, 64, 65, 4095, 4096, 4097, 4129, 8192, 12_289]
 
@@ -183,8 +189,11 @@ def test_past_2_to_the_31(backend: str) -> None:
     p, g = np.zeros(n, np.float32), np.zeros(n, np.float32)
     opt = fs.SGD(p, nonfinite="raise", backend=backend)
     g[[5, -1]] = 3.0, 4.0
-    opt._lay_out([g], zero=False)
-    assert norm.norm(opt._plan.squares()) == 5
+    walk, rule = Walk(p, HOST), Rule("sgd")
+    row = Row(Operand(p, walk), walk, rule, lambda letter: Operand(p, walk))
+    plan = Plan(table_of(backend), [Job(rule, p.dtype)], [row], WrittenMemory(()))
+    plan.set_gradient(0, g)
+    assert norm.norm(plan.squares()) == 5
     g[-1] = np.nan
     with pytest.raises(FloatingPointError, match="grads "):
         opt.step(g)

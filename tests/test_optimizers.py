@@ -16,7 +16,8 @@ from cases import BASES, Case, differing_bits, ordinary
 from conftest import for_each, needs_c, on_each_engine
 
 import fusedstep as fs
-from fusedstep._core import optimizer as optimizer_module
+from fusedstep._core import layout as layout_module
+from fusedstep._core import tensors as tensors_module
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -403,13 +404,13 @@ def test_parameters_in_a_file(tmp_path: Path) -> None:
 
 def count_layouts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     made: list[Any] = []
-    plan = vars(optimizer_module)["Plan"]
+    plan = vars(layout_module)["Plan"]
 
     def counting(*arguments: Any) -> Any:
         made.append(arguments)
         return plan(*arguments)
 
-    monkeypatch.setattr(optimizer_module, "Plan", counting)
+    monkeypatch.setattr(layout_module, "Plan", counting)
     return made
 
 
@@ -436,7 +437,7 @@ def test_a_step_that_fails_in_its_layout_changes_nothing(monkeypatch: pytest.Mon
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(optimizer_module, "Plan", refuse)
+        patch.setattr(layout_module, "Plan", refuse)
         with pytest.raises(MemoryError):
             optimizer.step([ones(3), None])
     assert [state["t"] for state in optimizer.state] == [1, 1]
@@ -545,7 +546,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
         grads, kept = gradients(), grads  # `kept`, so that the new ones lie elsewhere
         assert grads[0] is not kept[0]
     monkeypatch.setattr(runner, "lib", Counting())
-    monkeypatch.setattr(optimizer_module, "check_like", None)
+    monkeypatch.setattr(tensors_module, "check_like", None)
     monkeypatch.setattr(overlap, "extent", None)
     made.step(grads)
     assert calls == ["fs_take_and_step"]

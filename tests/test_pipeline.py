@@ -591,7 +591,7 @@ def test_norm_and_finite_check_share_one_read(
     grads = [ones(4), ones(5)]
     opt.step(grads)
     reads: list[str] = []
-    table = opt._plan.table
+    table = opt.layout.plan.table
     for name in ("squares", "run", "take_and_run"):
         method = getattr(table, name)
 
@@ -601,7 +601,7 @@ def test_norm_and_finite_check_share_one_read(
 
         monkeypatch.setattr(table, name, counted)
         if name == "squares":
-            monkeypatch.setattr(opt._plan, name, counted)
+            monkeypatch.setattr(opt.layout.plan, name, counted)
     opt.step(grads, max_norm=max_norm, scale=2.0)
     once = ["squares"] if policy != "propagate" or max_norm is not None else []
     assert reads == [*once, "run"]

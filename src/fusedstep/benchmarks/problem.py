@@ -12,6 +12,7 @@ import numpy as np
 import fusedstep as fs
 from fusedstep._backends.plan import Job
 from fusedstep._backends.threads import get_num_threads
+from fusedstep._core.layout import rule_of
 from fusedstep.benchmarks.workloads import Shape
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -110,7 +111,7 @@ class Problem:
     def job(self) -> Job:
         """What our optimizer does with one of the arrays."""
         optimizer = self.optimizer(np.ones(1, self.dtype), "numpy")
-        return Job(optimizer._rule_of(optimizer.param_groups[0].hyperparameters), self.dtype)
+        return Job(rule_of(optimizer.declaration, optimizer.param_groups[0]), self.dtype)
 
     @property
     def measured(self) -> bool:
