@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from conftest import BACKENDS, MISSING, needs_c
+from marks import BACKENDS, MISSING, needs_c
 
 import fusedstep as fs
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import differing_bits, ordinary
-from conftest import needs_c, on_each_compiled_engine
+from marks import needs_c, on_each_compiled_engine
 
 import fusedstep as fs
 

@@ -17,7 +17,7 @@ from fusedstep.benchmarks.json_file import read
 from fusedstep.benchmarks.measuring import Group
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 pytest.importorskip("pytest_benchmark", reason="bench needs pytest-benchmark")
 

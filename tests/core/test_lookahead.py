@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from cases import differing_bits, difficult, ordinary
-from conftest import for_each_dtype, on_each_engine
-from test_layouts import LAYOUTS, SHAPE, outside
+from marks import for_each_dtype, on_each_engine
+from memory_layouts import LAYOUTS, SHAPE, outside
 
 import fusedstep as fs
 from fusedstep._core import lookahead as lookahead_module

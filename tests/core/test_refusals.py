@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from conftest import on_each_engine
+from marks import on_each_engine
 from numpy.lib.stride_tricks import as_strided
 
 import fusedstep as fs

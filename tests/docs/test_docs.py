@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MISSING
+from marks import MISSING
 
 import fusedstep
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 NEEDS_C = ("._backends.c.engine", "._backends.c.runner", ".limit") if MISSING else ()
 NEEDS_CUDA = tuple(
     f"._backends.cuda.{name}" for name in ("engine", "device", "driver", "primitives", "simulator")
@@ -113,7 +113,7 @@ def test_the_readme_names_every_option() -> None:
 
 
 def test_the_links_of_the_readme_lead_somewhere() -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
     anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
     for target in re.findall(r"\]\(([^)]+)\)", README):

@@ -1,4 +1,4 @@
-"""Imports between the folders of the package, counted: `python tests/arrows.py [src/fusedstep]`.
+"""Imports between the folders of the package, counted: `python tests/helpers/arrows.py [PACKAGE]`.
 
 Every import counts, wherever it stands: at a module's top, inside of a function, for types
 alone.
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent.parent / "src" / "fusedstep"
+PACKAGE = Path(__file__).parents[2] / "src" / "fusedstep"
 FACE = "face"
 """The modules that lie in no folder: the public ones."""
 EXTENSION = "._engine"

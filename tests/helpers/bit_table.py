@@ -1,6 +1,6 @@
 """Print how many elements of each case were compared with the reference, and how many differ.
 
-    python tests/bit_table.py
+    python tests/helpers/bit_table.py
 
 Every case, also with what a step may be asked for besides its rule, runs on difficult
 values at sizes around the vector width and on ordinary ones at a size that threads share:
@@ -21,6 +21,7 @@ if why_missing() is not None:
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anything imports Numba
 
 import numpy as np
+from bits import steps
 from cases import (
     CASES,
     DTYPES,
@@ -38,7 +39,6 @@ from device import MISSING, SIMULATED, Placed
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from test_bits import steps
 
 import fusedstep as fs
 

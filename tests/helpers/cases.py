@@ -198,6 +198,10 @@ def ordinary(rng: np.random.Generator, n: int, dtype: Any) -> np.ndarray[Any, An
     return np.asarray(rng.standard_normal(n) * 10 ** rng.uniform(-4, 1, n), dtype)
 
 
+def ones(*shape: int, dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+    return np.ones(shape, dtype)
+
+
 def differing_bits(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> int:
     """The number of elements in which a and b differ; two NaNs count as equal."""
     assert a.dtype == b.dtype

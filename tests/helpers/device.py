@@ -7,8 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+from cases import differing_bits
 
 from fusedstep._backends.cuda.available import simulated, why_missing
+
+cuda = pytest.mark.cuda
 
 MISSING = why_missing()
 SIMULATED = MISSING is None and simulated()
@@ -164,3 +168,29 @@ def wrap(library: str, owner: Any, address: int, view: np.ndarray[Any, Any]) -> 
 
         return cupy.asarray(plain)
     return plain
+
+
+def at(offset: int, values: Any) -> tuple[Any, Any]:
+    """The values `offset` elements past a multiple of 16 bytes, with guards around them."""
+    memory = np.full(values.size + 12, 7, values.dtype)
+    skip = offset + (-memory.ctypes.data % 16) // values.itemsize
+    view = memory[skip : skip + values.size]
+    view[...] = values
+    return view, memory
+
+
+def assert_equal_state(found: Any, expected: Any) -> None:
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if key == "t":
+            assert found[key] == value
+        else:
+            assert differing_bits(found[key], value) == 0, key
+
+
+def assert_same(optimizer: Any, params: list[Placed], reference: Any, expected: list[Any]) -> None:
+    for p, q in zip(params, expected, strict=True):
+        assert differing_bits(p.host, q) == 0
+    states = zip(optimizer.state_dict()["state"], reference.state_dict()["state"], strict=True)
+    for found, wanted in states:
+        assert_equal_state(found, wanted)

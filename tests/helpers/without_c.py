@@ -1,4 +1,4 @@
-"""A pytest plugin that hides the C engine: `PYTHONPATH=tests pytest -p without_engine`."""
+"""A pytest plugin that hides the C extension: `PYTHONPATH=tests/helpers pytest -p without_c`."""
 
 import sys
 

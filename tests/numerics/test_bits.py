@@ -1,4 +1,4 @@
-"""The numerics contract: every engine's results equal the reference's, bit for bit."""
+"""The numerics contract: the results of every backend equal the reference's, bit for bit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bits import STEPS, assert_same_bits, data
 from cases import (
     BASES,
     CASES,
@@ -17,35 +18,9 @@ from cases import (
     difficult,
     ordinary,
 )
-from conftest import for_each, for_each_dtype, on_each_compiled_engine
+from marks import for_each, for_each_dtype, on_each_compiled_engine
 
 import fusedstep as fs
-
-STEPS = 4
-
-
-def steps(
-    case: Case, backend: str, p: np.ndarray[Any, Any], grads: list[np.ndarray[Any, Any]]
-) -> dict[str, np.ndarray[Any, Any]]:
-    """The parameter and the state, by letter, after a step with each of `grads`."""
-    p = p.copy()
-    optimizer = case.optimizer(p, backend=backend, **case.options)
-    for g in grads:
-        optimizer.step(g.copy(), **case.asked)
-    return {"p": p, **{letter: a for letter, a in optimizer.state.items() if letter != "t"}}
-
-
-def assert_same_bits(case: Case, p: Any, grads: list[Any], backend: str) -> None:
-    expected = steps(case, "numpy", p, grads)
-    found = steps(case, backend, p, grads)
-    assert found.keys() == expected.keys()
-    for letter in expected:
-        assert differing_bits(found[letter], expected[letter]) == 0, letter
-
-
-def data(n: int, dtype: Any, make: Any = difficult) -> tuple[Any, list[Any]]:
-    rng = np.random.default_rng(n)
-    return make(rng, n, dtype), [make(rng, n, dtype) for _ in range(STEPS)]
 
 
 @for_each_dtype

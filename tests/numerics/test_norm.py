@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import DTYPES, difficult, difficult_but_finite, ordinary
-from conftest import for_each_dtype, on_each_compiled_engine, on_each_engine
+from marks import for_each_dtype, on_each_compiled_engine, on_each_engine
 
 import fusedstep as fs
 from fusedstep._numerics import norm

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import DTYPES, differing_bits, ordinary
-from conftest import BACKENDS
+from marks import BACKENDS
 
 import fusedstep as fs
 from fusedstep._backends.numba.crew import Crew

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BACKENDS, needs_c
+from marks import BACKENDS, needs_c
 
 import fusedstep as fs
 
