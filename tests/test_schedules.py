@@ -106,7 +106,7 @@ def test_rates_are_those_of_a_walk_in_long_double(rate: Schedule) -> None:
 
 def test_every_schedule_is_walked() -> None:
     assert {rate.make.__name__ for rate in FORMULAS} == SCHEDULES.keys()
-    assert {*SCHEDULES, "Schedule"} == {*schedules.__all__}
+    assert {*SCHEDULES, "SCHEDULES", "Schedule"} == {*schedules.__all__}
     imported = {
         alias.name if isinstance(node, ast.Import) else str(node.module)
         for node in ast.walk(ast.parse(inspect.getsource(walked)))

@@ -114,6 +114,6 @@ def test_copies_keep_every_bit(dtype: str) -> None:
 
 def test_what_a_kernel_is_made_of_is_in_its_text() -> None:
     """So that what is kept of it is not taken for one that is made of other parts."""
-    digest = generate.digest("gpu.py")
+    digest = generate.digest(kernels.PARTS)
     assert digest in kernels.text(Job(Rule("sgd"), np.dtype(np.float32)))
     assert digest in str(kernels.copying(np.dtype(np.float32)).__doc__)
