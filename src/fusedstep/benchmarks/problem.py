@@ -22,7 +22,7 @@ LARGE = 20_000_000
 
 
 class Case(Protocol):
-    """An optimizer and its options, as a row of tests/cases.py has them."""
+    """An optimizer and its options, as a row of tests/helpers/cases.py has them."""
 
     @property
     def name(self) -> str: ...
