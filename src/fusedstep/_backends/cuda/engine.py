@@ -186,7 +186,7 @@ class Table:
         return len(grads)
 
     def _moves(self, index: int, known: Gradient, g: Any, to: int) -> bool:
-        """Take `g`, laid out as the gradient before, at its new address, unless it needs a check."""
+        """Take `g`, which lies as the gradient before, at its new address; False: check it."""
         if known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
             return False
         if not known.ordered:  # layouts of other libraries do not say which device it is on
