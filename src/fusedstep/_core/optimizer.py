@@ -16,8 +16,8 @@ from fusedstep._checks.wording import quoted
 from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
-from fusedstep._core.layout import Layout, Rules, rule_of, rules_of
-from fusedstep._core.parameters import Cohort, Parameter, State, shelve, tidy
+from fusedstep._core.layout import Layout, Rules, rules_of
+from fusedstep._core.parameters import Cohort, Parameter, State, rule_of, shelve, tidy
 from fusedstep._core.request import (
     PLAIN,
     Report,
@@ -218,11 +218,9 @@ class Optimizer:
         else:
             flat = self._structure.flatten(grads, "grads")
         layout = self._layout
-        if layout is None or not layout.is_current():
-            layout = self._lay_out(flat)
         if request is not PLAIN or self._nonfinite != "propagate":
-            return self._step_as_requested(layout, flat, request)
-        while not layout.step(flat):
+            return self._step_as_requested(layout or self._lay_out(flat), flat, request)
+        while layout is None or not layout.step(flat):
             layout = self._lay_out(flat)
         return Report(None, 1.0, (), layout.count())
 
@@ -243,12 +241,11 @@ class Optimizer:
         All that may raise comes before anything is written.
         """
         scale, zero = request.scale, request.zero_grads
-        while not layout.take(grads, zero):
+        while (scalars := layout.scalars()) is None or not layout.take(grads, zero):
             layout = self._lay_out(grads)
         if scale != 1:
             for cohort in layout.cohorts:
                 check_scale(scale, cohort.dtype)
-        scalars = layout.scalars.now()
         grad_norm, clip = None, 1.0
         if request.max_norm is not None or self._nonfinite != "propagate":
             total = layout.squares()
