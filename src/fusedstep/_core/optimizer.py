@@ -18,6 +18,7 @@ from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
 from fusedstep._core.layout import Layout, Rules, rules_of
 from fusedstep._core.parameters import Cohort, Parameter, State, rule_of, shelve, tidy
+from fusedstep._core.repr import show
 from fusedstep._core.request import (
     PLAIN,
     Report,
@@ -418,7 +419,9 @@ class Optimizer:
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self._groups)})"
+        arrays = [parameter.p for parameter in self._parameters]
+        options = {"nonfinite": self._nonfinite, "backend": self._backend}
+        return show(type(self), self._structure, arrays, self._groups, options)
 
 
 def _cohorts_of(group: Group) -> Callable[[np.dtype[Any]], Cohort]:
