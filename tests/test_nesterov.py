@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -284,7 +285,7 @@ def test_each_parameter_is_asked_for_at_its_own_next_t(monkeypatch: pytest.Monke
     monkeypatch.setattr(
         fs.SGD,
         "declaration",
-        fs.SGD.declaration._replace(scalars=lambda h, t: {**scalars(h, t), "lr": 0.5**t}),
+        replace(fs.SGD.declaration, scalars=lambda h, t: {**scalars(h, t), "lr": 0.5**t}),
     )
     params = [np.ones(4), np.ones(4)]
     opt = fs.SGD(params, momentum=0.5)

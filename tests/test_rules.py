@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -224,7 +225,7 @@ def test_scalars_are_prepared_once_a_step(backend: str, monkeypatch: pytest.Monk
         calls.append(t)
         return scalars(h, t)
 
-    declaration = rules.NAdam.declaration._replace(scalars=counting)
+    declaration = replace(rules.NAdam.declaration, scalars=counting)
     monkeypatch.setattr(rules.NAdam, "declaration", declaration)
     for _ in range(3):
         optimizer.step(np.ones(3))

@@ -8,7 +8,7 @@ from typing import Any
 
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
-from fusedstep._core.declaration import Checks, check
+from fusedstep._core.declaration import Declaration
 from fusedstep._core.schedule import Schedule
 
 
@@ -17,6 +17,13 @@ def base_rate(lr: Any) -> Any:
     if not callable(lr):
         return lr
     return lr.lr if isinstance(lr, Schedule) else None
+
+
+def with_initial_lr(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """The hyperparameters with the rate that an `initial_lr` of None stands for."""
+    if hyperparameters.get("initial_lr", 0) is not None:
+        return hyperparameters
+    return {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
 
 
 class Assignments:
@@ -41,15 +48,13 @@ class Group(MutableMapping[str, Any]):
         params: Sequence[Any],
         hyperparameters: dict[str, Any],
         where: str,
-        checks: Checks,
+        declaration: Declaration,
         assignments: Assignments,
     ) -> None:
         self._params = params
         self.where = where
-        self.checks = checks
-        if "initial_lr" in hyperparameters and hyperparameters["initial_lr"] is None:
-            hyperparameters = {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
-        self.take(check(hyperparameters, where, checks))
+        self.declaration = declaration
+        self.take(declaration.check(with_initial_lr(hyperparameters), where))
         self.assignments = assignments
 
     def take(self, checked: dict[str, Any]) -> None:
@@ -65,7 +70,7 @@ class Group(MutableMapping[str, Any]):
             lr = self._converted(lr, t)
         values = {**self.hyperparameters, "lr": lr + 0.0}
         try:
-            self.checks.together(values)
+            self.declaration.together(values)
         except ValueError as error:
             raise ValueError(f"{self.where}at t={t}: {error}") from None
         return values
@@ -96,7 +101,7 @@ class Group(MutableMapping[str, Any]):
                     f"a group has no hyperparameter {name!r} to set; it has "
                     f"{quoted(list(self.hyperparameters))}"
                 )
-        self.take(check({**self.hyperparameters, **values}, checks=self.checks))
+        self.take(self.declaration.check({**self.hyperparameters, **values}))
         self.assignments.count += 1
 
     def __delitem__(self, name: str) -> None:

@@ -96,11 +96,11 @@ class Optimizer:
     _seen: int
     """How many of them the plan goes by; -1 where there is none."""
 
-    def __init__(
-        self, params: Any, backend: str, nonfinite: str, hyperparameters: dict[str, Any]
-    ) -> None:
-        self._backend = backend
-        self._nonfinite = check_policy(nonfinite)
+    def _start(self, arguments: Mapping[str, Any]) -> None:
+        """What `__init__` does in every subclass, with its `locals()`: its arguments by name."""
+        params, self._backend = arguments["params"], arguments["backend"]
+        self._nonfinite = check_policy(arguments["nonfinite"])
+        hyperparameters = {name: arguments[name] for name in self.declaration.checks}
         if isinstance(params, Arena):
             self._arena = params
             self._structure, divided = params._store.read()
@@ -108,7 +108,7 @@ class Optimizer:
             self._structure, divided = read_groups(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
         self._table, self._place = choose(
-            backend, named(self._structure, leaves), self.declaration.custom
+            self._backend, named(self._structure, leaves), self.declaration.custom
         )
         for name, _, own in divided:
             surplus = [key for key in own if key not in hyperparameters]
@@ -120,9 +120,7 @@ class Optimizer:
         assignments = Assignments()
         self._enroll(
             [
-                Group(
-                    arrays, {**hyperparameters, **own}, name, self.declaration.checks, assignments
-                )
+                Group(arrays, {**hyperparameters, **own}, name, self.declaration, assignments)
                 for name, arrays, own in divided
             ]
         )
