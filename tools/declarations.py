@@ -18,6 +18,7 @@ import numpy as np
 
 import fusedstep as fs
 from fusedstep import optimizers
+from fusedstep._core.declaration import declaration_of
 from fusedstep._core.one_step import call_of
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +62,7 @@ def functional() -> str:
 
 def function(optimizer: type[fs.Optimizer]) -> Iterator[str]:
     """The lines of the function that takes one step of an optimizer."""
-    declaration = optimizer.declaration
+    declaration = declaration_of(optimizer)
     yield f"def {optimizer.__name__.lower()}("
     for name in ("p", "g"):
         yield f"    {name}: Array,"
@@ -89,7 +90,7 @@ def in_order(letters: Any) -> list[tuple[str, str | None]]:
 
 def arrays(optimizer: type[fs.Optimizer]) -> Iterator[str]:
     """What an array that is passed, or left out, means."""
-    declaration = optimizer.declaration
+    declaration = declaration_of(optimizer)
     call = call_of(declaration)
     for name, letter in call.implied.items():
         yield f"{name} if {letter} is passed"
@@ -121,9 +122,9 @@ def example(optimizer: type[fs.Optimizer]) -> Iterator[str]:
     shown = re.search(r"^>>> (p\S*)$", text, re.MULTILINE)
     if not made or not stepped or not shown:
         raise ValueError(f"{name}: its example makes no optimizer of p, steps it, and shows p")
-    needed = call_of(optimizer.declaration).needed
+    needed = call_of(declaration_of(optimizer)).needed
     options = [each for each in made[1].split(", ") if each.split("=")[0] not in needed]
-    state = [letter for letter, option in in_order(optimizer.declaration.letters) if not option]
+    state = [letter for letter, option in in_order(declaration_of(optimizer).letters) if not option]
     zeros = "".join(", np.zeros(2)" for _ in state)
     arguments = ["p", stepped[1], *state, "t=1", *options]
     lines = [

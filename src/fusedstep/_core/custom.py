@@ -317,8 +317,8 @@ class _Scalars:
 class CustomRule(Optimizer):
     """What the classes that `rule` makes share."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        bound = self.declaration.signature.bind(*args, **kwargs)
+    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        bound = self._declaration.signature.bind(params, *args, **kwargs)
         bound.apply_defaults()
         self._start(bound.arguments)
 
@@ -338,7 +338,7 @@ def _optimizer(
     }
     optimizer: type[CustomRule] = type(function.__name__, (CustomRule,), body)
     rule = Rule(function.__name__, tuple(letters), formula=formula)
-    optimizer.declaration = Declaration(
+    optimizer._declaration = Declaration(
         optimizer, arguments, dict.fromkeys(letters), lambda h: rule, scalars, custom=True
     )
     return optimizer

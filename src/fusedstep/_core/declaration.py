@@ -118,7 +118,13 @@ class Declaration:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy or pickle of a group refers to the class, which is found by its name.
-        return getattr, (self.optimizer, "declaration")
+        return declaration_of, (self.optimizer,)
+
+
+def declaration_of(optimizer: type) -> Declaration:
+    """The declaration of an optimizer's class, or of the class that it is derived from."""
+    declaration: Declaration = optimizer._declaration  # type: ignore[attr-defined]
+    return declaration
 
 
 def declare(
@@ -152,7 +158,7 @@ def declare(
             constants,
             together,
         )
-        optimizer.declaration = declaration  # type: ignore[attr-defined]
+        optimizer._declaration = declaration  # type: ignore[attr-defined]
         optimizer.__doc__ = documented(optimizer.__doc__, arguments)
         init.__signature__ = inspect.Signature(
             [self_argument, *declaration.signature.parameters.values()], return_annotation=None

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from fusedstep._arrays.checks import check_like, check_parameter, check_state
 from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.walk import Operand, Walk
 from fusedstep._backends.choose import choose
 from fusedstep._backends.plan import Job, Plan, Row
 from fusedstep._checks.values import whole
 from fusedstep._checks.wording import describe
-from fusedstep._core.declaration import Argument, Declaration
+from fusedstep._core.declaration import Argument, Declaration, declaration_of
 from fusedstep._core.groups import with_initial_lr
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import Given, Rule
@@ -47,7 +48,7 @@ def call_of(declaration: Declaration) -> Call:
 
 def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
     """Step p by g with the rule of `optimizer`; `arguments` are those of its function, by name."""
-    declaration = optimizer.declaration
+    declaration = declaration_of(optimizer)
     call = call_of(declaration)
     states = {letter: arguments[letter] for letter in declaration.letters}
     values = {name: arguments[name] for name in call.passed}
@@ -101,7 +102,9 @@ def _run(backend: str, rule: Rule, given: Given, p: Any, g: Any, states: dict[st
     written = WrittenMemory([("p", p), *present.items()])
     written.refuse_overlaps()
     written.refuse(g, "g")
-    plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule, present, place)], written)
+    walk = Walk(p, place)
+    row = Row(Operand(p, walk), walk, rule, lambda letter: Operand(present[letter], walk))
+    plan = Plan(table, [Job(rule, p.dtype)], [row], written)
     plan.set_gradient(0, g)
     plan.fetch_gradients()
     plan.run([given])
