@@ -30,7 +30,7 @@ from fusedstep._core.arguments import (
     Params,
 )
 from fusedstep._core.declaration import declaration_of, declare
-from fusedstep._core.layout import rule_of
+from fusedstep._core.parameters import rule_of
 from fusedstep._numerics import reference, scalar
 from fusedstep._numerics.coefficients import Scalars
 

@@ -13,7 +13,7 @@ import fusedstep as fs
 from fusedstep._backends.plan import Job
 from fusedstep._backends.threads import get_num_threads
 from fusedstep._core.declaration import declaration_of
-from fusedstep._core.layout import rule_of
+from fusedstep._core.parameters import rule_of
 from fusedstep.benchmarks.workloads import Shape
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
