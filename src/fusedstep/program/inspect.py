@@ -14,6 +14,7 @@ from fusedstep._backends.cuda import available, kernels
 from fusedstep._backends.cuda.ptx import compile_ptx
 from fusedstep._backends.plan import Job
 from fusedstep._checks.wording import quoted
+from fusedstep._core.declaration import declaration_of
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics import scalar
 from fusedstep._numerics.coefficients import Rule
@@ -97,10 +98,10 @@ def _own(name: str) -> Rule:
     if (
         not isinstance(found, type)
         or not issubclass(found, Optimizer)
-        or not found.declaration.custom
+        or not declaration_of(found).custom
     ):
         raise ValueError(
             f"RULE {name!r}: {module_name} has no rule {attribute!r}; make one with "
             "`@fusedstep.rule(...)`"
         )
-    return found.declaration.rule({})
+    return declaration_of(found).rule({})
