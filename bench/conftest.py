@@ -1,6 +1,6 @@
-"""What pytest finds here; turns.py has it."""
+"""What pytest finds here; replay.py has it."""
 
-from turns import (
+from replay import (
     pytest_addoption,
     pytest_benchmark_update_json,
     pytest_collection_modifyitems,

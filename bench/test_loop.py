@@ -6,7 +6,7 @@ A step's threads and those of the product share the cores, so that neither can b
 from __future__ import annotations
 
 from test_step import ADAMW
-from turns import Comparison, each
+from replay import Comparison, each
 
 from fusedstep.benchmarks.contestants import LOOPS
 from fusedstep.benchmarks.records import Record

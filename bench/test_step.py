@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cases import BASES
-from turns import Comparison, each
+from replay import Comparison, each
 
 from fusedstep.benchmarks.contestants import CALL, CONTESTANTS
 from fusedstep.benchmarks.records import Record

@@ -8,7 +8,7 @@ arrays outside of the times.
 from __future__ import annotations
 
 from cases import Case
-from turns import Comparison, each
+from replay import Comparison, each
 
 import fusedstep as fs
 from fusedstep.benchmarks.contestants import WHOLE

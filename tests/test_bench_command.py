@@ -18,7 +18,7 @@ import fusedstep as fs
 from fusedstep.benchmarks import json_file
 from fusedstep.benchmarks.compare import CRITERION, compare
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
-from fusedstep.benchmarks.show import (
+from fusedstep.benchmarks.tables import (
     TITLES,
     duration,
     explain,
@@ -763,7 +763,7 @@ def test_the_whole_program(
 
 
 def test_says_when_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusedstep.benchmarks import report
+    from fusedstep.program import progress as report
 
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     for load, said in ((0.9, ""), (1.1, "a load of 1.1 on 4 CPUs in the last minute")):
@@ -836,7 +836,7 @@ def test_what_cannot_be_written_costs_only_itself(
 def test_what_was_not_written_is_said_to_who_leaves_the_tables(
     found: list[Results], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fusedstep.benchmarks import report
+    from fusedstep.program import progress as report
 
     def left(*args: object) -> None:
         raise KeyboardInterrupt

@@ -35,7 +35,7 @@ from fusedstep.benchmarks.machine import machine
 from fusedstep.benchmarks.measuring import IN_LOOP, LEAST_TURNS, UNTIMED, measure, product
 from fusedstep.benchmarks.problem import ADAMW, Update
 from fusedstep.benchmarks.records import Record, Results
-from fusedstep.benchmarks.show import between
+from fusedstep.benchmarks.tables import between
 from fusedstep.benchmarks.workloads import NETWORKS, Workload, equal
 
 UPDATES = {

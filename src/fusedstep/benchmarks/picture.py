@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
-from fusedstep.benchmarks.show import OURS, describe, duration, factor, grouped, heading, label
+from fusedstep.benchmarks.tables import OURS, describe, duration, factor, grouped, heading, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from math import isfinite
 from pathlib import Path
 
 from fusedstep._backends.info import info
-from fusedstep.benchmarks.show import TITLES
+from fusedstep.benchmarks.tables import TITLES
 
 EXTRA = ("matplotlib", "rich", "sklearn")
 """The modules of the extra "demo", all of which the demo needs."""
@@ -251,7 +251,8 @@ def _demo(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     if missing := _missing(DRAWING):
         return _fail(f"the benchmark needs {missing}")
-    from fusedstep.benchmarks import json_file, report
+    from fusedstep.benchmarks import json_file
+    from fusedstep.program import progress as report
     from fusedstep.benchmarks.picture import draw
 
     compared: Path | None = options.compare

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from test_step import ADAMW
-from turns import Comparison, each
+from replay import Comparison, each
 
 import fusedstep as fs
 from fusedstep.benchmarks.contestants import DEFAULT, LIMIT, NUMBA
@@ -41,7 +41,7 @@ def Own(p, g, m, v, h):  # type: ignore[no-untyped-def]  # noqa: N802
     return p, m, v
 
 
-CASE = ADAMW._replace(name="adamw-engines")
+CASE = ADAMW._replace(name="adamw-backends")
 
 
 class OwnRule(Contestant):

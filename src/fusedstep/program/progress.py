@@ -12,7 +12,7 @@ from fusedstep._backends.threads import get_num_threads, set_num_threads
 from fusedstep.benchmarks import budget
 from fusedstep.benchmarks.compare import compare
 from fusedstep.benchmarks.records import Results
-from fusedstep.benchmarks.show import (
+from fusedstep.benchmarks.tables import (
     explain,
     explain_changes,
     tables,
