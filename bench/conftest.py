@@ -1,4 +1,4 @@
-"""What pytest finds here; replay.py has it."""
+"""The fixture and the hooks of replay.py, where pytest finds them."""
 
 from replay import (
     pytest_addoption,

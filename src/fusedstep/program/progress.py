@@ -1,49 +1,29 @@
-"""`fusedstep bench` as the user sees it: a bar while it measures, and tables after it."""
+"""The progress of a benchmark, on stderr: a bar in a terminal, else a line for each part."""
 
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from fusedstep._backends.threads import get_num_threads, set_num_threads
-from fusedstep.benchmarks import budget
-from fusedstep.benchmarks.compare import compare
-from fusedstep.benchmarks.records import Results
-from fusedstep.benchmarks.tables import (
-    explain,
-    explain_changes,
-    tables,
-    tabulate_changes,
-)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def run(options: Namespace) -> Results:
-    """Measure as the program's `options` say, which are its arguments by name."""
-    before = get_num_threads()
-    set_num_threads(options.threads or before)
-    try:
-        with progress() as report:
-            return budget.run(options.optimizer, options.dtype, options.seconds, report)
-    finally:
-        set_num_threads(before)
-
-
 @contextmanager
 def progress() -> Iterator[Callable[[str, float], object]]:
-    """What says how far it is, where errors go: a bar in a terminal, else a line for each part."""
+    """Show the progress. The function is told the name of the part and the share that is done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if load := busy():
-        suffering = "Times may suffer, and those of torch's threads a hundredfold."
-        console.print(f"This machine has been busy: {load}. {suffering}", soft_wrap=True)
+        console.print(
+            f"This machine has been busy: {load}. Times may be too long, and those of torch's "
+            "threads a hundred times.",
+            soft_wrap=True,
+        )
     if not console.is_terminal:
         yield Lines(console)
         return
@@ -54,7 +34,7 @@ def progress() -> Iterator[Callable[[str, float], object]]:
 
 
 def busy() -> str:
-    """What was done here just before, if it took more than a quarter of the CPUs."""
+    """The load of the last minute, if it was more than a quarter of the CPUs."""
     try:
         load, *_ = os.getloadavg()
     except (AttributeError, OSError):  # where the system does not say
@@ -64,7 +44,7 @@ def busy() -> str:
 
 
 class Lines:
-    """Says once what it is at."""
+    """Prints the name of each part once."""
 
     def __init__(self, console: Console) -> None:
         self.console, self.last = console, ""
@@ -73,22 +53,3 @@ class Lines:
         if name != self.last:
             self.console.print(name, highlight=False, soft_wrap=True)
             self.last = name
-
-
-def show(results: Results, old: Results | None) -> None:
-    """Print what was found, and what changed since the old results."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    for table in tables(results, console):
-        console.print(table)
-    for line in explain(results):
-        console.print(Text(line))
-    if old is not None:
-        comparison = compare(old, results)
-        console.print(tabulate_changes(comparison))
-        for line in explain_changes(comparison):
-            console.print(Text(line))

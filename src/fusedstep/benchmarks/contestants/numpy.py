@@ -1,4 +1,4 @@
-"""The rules as textbooks have them, in NumPy."""
+"""The rules in NumPy, as textbooks write them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NumPy(Contestant):
 
 
 class NumPyPasses(Contestant):
-    """The whole step, one pass after the other."""
+    """The whole step with NumPy, one pass over the arrays after the other."""
 
     name = "NumPy's passes"
 
@@ -59,10 +59,13 @@ class NumPyPasses(Contestant):
 
     def build(self, problem: Problem) -> Entry:
         params, grads = problem.params(), problem.own_grads()
-        h, asked = problem.hyperparameters, problem.case.asked
+        hyper, asked = problem.hyperparameters, problem.case.asked
         averages = [p.copy() for p in params]
         optimizer = textbook.Textbook(
-            dict(enumerate(params)), textbook.adamw, lr=h["lr"], weight_decay=h["weight_decay"]
+            dict(enumerate(params)),
+            textbook.adamw,
+            lr=hyper["lr"],
+            weight_decay=hyper["weight_decay"],
         )
 
         def step() -> None:
@@ -76,14 +79,14 @@ class NumPyPasses(Contestant):
             for g in grads:
                 g[...] = 0
             for p, average in zip(params, averages, strict=True):
-                average *= h["ema"]
-                average += (1 - h["ema"]) * p
+                average *= hyper["ema"]
+                average += (1 - hyper["ema"]) * p
 
         return Entry(step, lambda: params, 1, renewing(grads, problem))
 
 
 def why_no_passes(problem: Problem) -> str | None:
-    """Why the passes that are written out here, and torch's, are not those of the problem."""
+    """Return why the passes written out for NumPy and torch do not make a problem's whole step."""
     asked, options = problem.case.asked, problem.case.options
     if problem.case.optimizer is not fs.AdamW:
         return "the passes are written out for AdamW alone"
