@@ -1,4 +1,4 @@
-"""What `fusedstep bench` measures: as many workloads and contestants as fit into its seconds.
+"""The budget of `fusedstep bench`: as many workloads and contestants as fit into its seconds.
 
 The workloads share the seconds by their weights. A contestant is left out of a workload that would
 take it longer than is left for all, going by the workloads before. A workload is left out if not

@@ -29,7 +29,7 @@ class Case(Protocol):
     @property
     def options(self) -> Mapping[str, Any]: ...
     @property
-    def asked(self) -> Mapping[str, Any]:
+    def request(self) -> Mapping[str, Any]:
         """Arguments of each step."""
 
 
@@ -41,7 +41,7 @@ class Update(NamedTuple):
     options: Mapping[str, Any]
 
     @property
-    def asked(self) -> Mapping[str, Any]:
+    def request(self) -> Mapping[str, Any]:
         return {}
 
 
@@ -97,7 +97,7 @@ class Problem:
     def additions(self) -> list[str]:
         """Names of what a step of the case does besides the update."""
         kept = [name for name in ("ema", "nonfinite") if name in self.case.options]
-        return [*self.case.asked, *kept]
+        return [*self.case.request, *kept]
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -109,13 +109,13 @@ class Problem:
     @property
     def zeroed(self) -> bool:
         """Whether a step leaves zeros in the gradients."""
-        return bool(self.case.asked.get("zero_grads"))
+        return bool(self.case.request.get("zero_grads"))
 
     @property
     def measured(self) -> bool:
         """Whether a step reads the gradients once more, for their norm or for NaN."""
         policy = self.case.options.get("nonfinite", "propagate")
-        return self.case.asked.get("max_norm") is not None or policy != "propagate"
+        return self.case.request.get("max_norm") is not None or policy != "propagate"
 
     @cached_property
     def states(self) -> int:

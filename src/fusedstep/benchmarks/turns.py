@@ -22,7 +22,7 @@ from fusedstep._backends.threads import get_num_threads, set_num_threads
 from fusedstep.benchmarks.contestants.contestant import Entry
 
 LEAST_TURNS = 5
-"""Number of turns, however long they take."""
+"""Least number of turns, however long they take."""
 
 TURN = 5e-3
 """Seconds of a turn's timed steps, if one step is not longer."""

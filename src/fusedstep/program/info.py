@@ -14,7 +14,7 @@ DESCRIPTION = (
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """It has none."""
+    """Leave the parser as it is: this subcommand has no arguments."""
 
 
 def run(options: Namespace) -> int:

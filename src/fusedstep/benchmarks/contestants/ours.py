@@ -32,7 +32,7 @@ class Ours(Contestant):
     def build(self, problem: Problem) -> Entry:
         optimizer, params, grads = self.arrays(problem)
         return Entry(
-            partial(optimizer.step, grads, **problem.case.asked),
+            partial(optimizer.step, grads, **problem.case.request),
             lambda: params,
             self.threads or problem.threads,
             renewing(grads, problem),
@@ -63,10 +63,10 @@ class NewArrays(Ours):
         params = problem.params()
         optimizer = problem.optimizer(params)
         sets = cycle([[g.copy() for g in problem.grads] for _ in range(self.SETS)])
-        asked = problem.case.asked
+        request = problem.case.request
 
         def step() -> None:
-            optimizer.step(next(sets), **asked)
+            optimizer.step(next(sets), **request)
 
         return Entry(step, lambda: params, problem.threads)
 
@@ -80,7 +80,7 @@ class InArena(Ours):
             g[...] = value
         optimizer = problem.optimizer(arena)
         return Entry(
-            partial(optimizer.step, **problem.case.asked),
+            partial(optimizer.step, **problem.case.request),
             lambda: list(arena.params),
             problem.threads,
             renewing(arena.grads, problem) if problem.zeroed else None,
@@ -102,7 +102,7 @@ class Part(Contestant):
 
     def entry(self, problem: Problem, make: Any) -> Entry:
         optimizer, params, grads = problem.ours
-        optimizer.step(grads, **problem.case.asked)
+        optimizer.step(grads, **problem.case.request)
         step = make(optimizer, problem.zeroed, problem.measured)
         return Entry(step, lambda: params, problem.threads, renewing(grads, problem))
 

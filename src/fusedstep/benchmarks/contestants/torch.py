@@ -61,15 +61,15 @@ class TorchPasses(Contestant):
         tensors = leaves(params, grads)
         gradients = [p.grad for p in tensors]
         averages = [p.detach().clone() for p in tensors]
-        hyper, asked = problem.hyperparameters, problem.case.asked
+        hyper, request = problem.hyperparameters, problem.case.request
         optimizer = torch.optim.AdamW(
             tensors, hyper["lr"], weight_decay=hyper["weight_decay"], fused=True
         )
 
         def step() -> None:
             with torch.no_grad():
-                torch._foreach_mul_(gradients, 1 / asked["scale"])
-                torch.nn.utils.clip_grad_norm_(tensors, asked["max_norm"])
+                torch._foreach_mul_(gradients, 1 / request["scale"])
+                torch.nn.utils.clip_grad_norm_(tensors, request["max_norm"])
                 optimizer.step()
                 torch._foreach_zero_(gradients)
                 torch._foreach_lerp_(averages, tensors, 1 - hyper["ema"])
