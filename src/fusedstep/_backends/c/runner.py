@@ -1,12 +1,15 @@
 """The step's rows as a C table, run in one call with the GIL released.
 
-The kernels come from the engines that are built on this: C's own, and Numba's.
+The kernels come from the backends that are built on this: C's own, and Numba's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, count
+from functools import cache, lru_cache
+from itertools import accumulate
+from math import prod
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -21,66 +24,59 @@ from fusedstep._numerics.coefficients import Given
 
 
 class Runner:
-    """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
+    """A `plan.Table` in C, but for the kernels and scalars, which `prepare` puts into its jobs.
+
+    C reads Python objects at the addresses that `id` gives: the list of gradients, which the
+    caller holds for the length of the call; `numpy.ndarray`; and NumPy's own dtype objects,
+    which live as long as NumPy.
+    """
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
-        active = [row for row in rows if row is not None]
         self.jobs = jobs
         self.rows = rows
-        self.c_jobs = ffi.new("fs_job[]", len(jobs))
-        self.c_rows = ffi.new("fs_row[]", len(active))
-        self.headers = ffi.new("fs_header[]", len(rows))
-        sizes = [row.p.flat.size for row in active]
-        self.elements = ffi.new("int64_t[]", [0, *accumulate(sizes)])
-        self.blocks = ffi.new("int64_t[]", [0, *accumulate(map(norm.blocks, sizes))])
-        self.sums = np.zeros((self.blocks[len(active)], norm.SUMS))
-        self.folded = np.zeros(((len(self.sums) + 1) // 2, norm.SUMS))
+        present = [(index, row) for index, row in enumerate(rows) if row is not None]
+        sizes = [row.p.flat.size for _, row in present]
+        blocks = [0, *accumulate(map(norm.blocks, sizes))]
+        self.sums = np.zeros((blocks[-1], norm.SUMS))
         self.total = ffi.new("double[]", norm.SUMS)
-        sums = ffi.cast("double *", self.sums.ctypes.data)
-        for k, (row, c_row) in enumerate(zip(active, self.c_rows, strict=True)):
-            c_row.p = ffi.from_buffer(row.p.flat)
-            for slot, state in enumerate(row.states):
-                if state is not None:
-                    c_row.s[slot] = ffi.from_buffer(state.flat)
-            if row.ema is not None:
-                c_row.ema = ffi.from_buffer(row.ema.flat)
-            c_row.sums = sums + norm.SUMS * self.blocks[k]
-            c_row.n = sizes[k]
-            c_row.job = row.job
+        self.float64: list[Any] = [None] * len(jobs)
+        """The scalars of each job in float64, and rounded to the dtype of its kernel."""
+        self.rounded: list[Any] = [None] * len(jobs)
+        self.c_jobs = ffi.new("fs_job[]", len(jobs))
         for job, c_job in zip(jobs, self.c_jobs, strict=True):
             c_job.itemsize = job.dtype.itemsize
             c_job.squares = find_kernel("squares", job.dtype)
-        self.float64: list[Any] = [None] * len(jobs)
-        self.rounded: list[Any] = [None] * len(jobs)
-        self.layouts = ffi.new("intptr_t[]", 2 * sum(len(row.walk.shape) for row in active))
-        places, at = count(), 0
-        for header, entry in zip(self.headers, rows, strict=True):
-            header.row = -1
-            if entry is not None:
-                header.row = next(places)
-                header.ndim = len(entry.walk.shape)
-                header.layout = self.layouts + at
-                at += 2 * header.ndim
-        self.lows = ffi.new("intptr_t[]", written.lows)
-        self.highs = ffi.new("intptr_t[]", written.highs)
+        self.c_rows = ffi.new("fs_row[]", len(present))
+        self.headers = ffi.new("fs_header[]", len(rows))
+        self.layouts = ffi.new("intptr_t[]", 2 * sum(len(row.walk.shape) for _, row in present))
+        sums, layout = address(self.sums), self.layouts
+        for k, (index, row) in enumerate(present):
+            c_row, header = self.c_rows + k, self.headers + index
+            _fill(c_row, row)
+            c_row.sums = ffi.cast("double *", sums + blocks[k] * norm.SUMS * self.sums.itemsize)
+            header.row, header.layout, header.ndim = c_row, layout, len(row.walk.shape)
+            layout += 2 * header.ndim
+            if row.walk.plain and row.p.flat.size:
+                _expect(header, row.walk.shape, row.p.flat.dtype)
+        # What the table points to must be held as long as it is.
+        self.held = (
+            ffi.new("int64_t[]", [0, *accumulate(sizes)]),
+            ffi.new("int64_t[]", blocks),
+            ffi.new("double[]", (len(self.sums) + 1) // 2 * norm.SUMS),
+            ffi.new("intptr_t[]", written.lows),
+            ffi.new("intptr_t[]", written.highs),
+        )
+        elements, c_blocks, folded, lows, highs = self.held
         self.table = ffi.new(
             "fs_table *",
             {
-                "jobs": self.c_jobs,
-                "njobs": len(jobs),
-                "rows": self.c_rows,
-                "nrows": len(active),
-                "elements": self.elements,
-                "blocks": self.blocks,
-                "folded": ffi.cast("double *", self.folded.ctypes.data),
-                "headers": self.headers,
-                "nheaders": len(rows),
-                "ndarray": id(np.ndarray),
-                "lows": self.lows,
-                "highs": self.highs,
-                "nranges": len(written.lows),
+                **{"jobs": self.c_jobs, "njobs": len(jobs)},
+                **{"rows": self.c_rows, "nrows": len(present)},
+                **{"elements": elements, "blocks": c_blocks, "folded": folded},
+                **{"headers": self.headers, "nheaders": len(rows), "ndarray": id(np.ndarray)},
+                **{"lows": lows, "highs": highs, "nranges": len(written.lows)},
             },
         )
 
@@ -105,7 +101,7 @@ class Runner:
         low, high = extent(g)
         header = self.headers[index]
         self.table.moves += 1
-        self.c_rows[header.row].g = ffi.from_buffer(operand.flat)
+        header.row.g = ffi.from_buffer(operand.flat)
         header.layout[0 : 2 * g.ndim] = [*g.shape, *g.strides]
         header.data = address(g)
         header.scratch = operand.scratch
@@ -113,8 +109,7 @@ class Runner:
         header.below = low - header.data
         header.bytes = high - low
         header.itemsize = g.itemsize
-        # NumPy's own dtype object, not one that is equal to it and may be gone tomorrow.
-        header.dtype = id(np.dtype(g.dtype.type))
+        header.dtype = _dtype_object(g.dtype)
 
     @property
     def moves(self) -> int:
@@ -136,12 +131,47 @@ class Runner:
         return int(lib.fs_take_and_step(self.table, id(grads), threads.get_num_threads()))
 
 
+def _fill(c_row: Any, row: Row) -> None:
+    """Put the arrays of a row into its struct, all but the gradient."""
+    c_row.p = ffi.from_buffer(row.p.flat)
+    for slot, state in enumerate(row.states):
+        if state is not None:
+            c_row.s[slot] = ffi.from_buffer(state.flat)
+    if row.ema is not None:
+        c_row.ema = ffi.from_buffer(row.ema.flat)
+    c_row.n = row.p.flat.size
+    c_row.job = row.job
+
+
+def _expect(header: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Let C take a first gradient that lies as its parameter in C order, without Python."""
+    layout = _c_order(shape, dtype.itemsize)
+    header.layout[0 : len(layout)] = layout
+    header.bytes = prod(shape) * dtype.itemsize
+    header.itemsize = dtype.itemsize
+    header.writeable = True
+    header.dtype = _dtype_object(dtype)
+
+
+@lru_cache(maxsize=1024)
+def _c_order(shape: tuple[int, ...], itemsize: int) -> list[int]:
+    """A shape, and its strides in bytes in C order."""
+    strides = accumulate(shape[:0:-1], mul, initial=itemsize)
+    return [*shape, *([*strides][::-1] if shape else [])]
+
+
+@cache
+def _dtype_object(dtype: np.dtype[Any]) -> int:
+    """The address of NumPy's own dtype object; one that is equal to it may be gone tomorrow."""
+    return id(np.dtype(dtype.type))
+
+
 def find_kernel(name: str, dtype: np.dtype[Any], has: int = 0, inside: bool = False) -> Any:
     """A kernel of the library, in the instruction set in force."""
     kernel = lib.fs_find_kernel(name.encode(), dtype.name.encode(), has, inside)
     if not kernel:
         raise NotImplementedError(
-            f"the C engine has no kernel {name!r} for {dtype}, {has}, {inside}"
+            f"the C backend has no kernel {name!r} for {dtype}, {has}, {inside}"
         )
     return kernel
 
