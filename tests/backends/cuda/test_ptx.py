@@ -6,6 +6,7 @@ import re
 from itertools import combinations
 from typing import Any
 
+import cases
 import numpy as np
 import pytest
 
@@ -14,8 +15,9 @@ from fusedstep import rules
 from fusedstep._backends.cuda import available, copies, kernels, squares
 from fusedstep._backends.cuda.ptx import compile_ptx
 from fusedstep._backends.plan import Job
+from fusedstep._core.declaration import declaration_of
 from fusedstep._numerics.coefficients import Rule
-from fusedstep.program.inspect import OPTIONAL, RULES, _packages
+from fusedstep.program.inspect import OPTIONAL, RULES, built_in
 
 pytestmark = [
     pytest.mark.skipif(
@@ -28,7 +30,7 @@ pytestmark = [
 def variants(name: str) -> list[Rule]:
     options = OPTIONAL.get(name, {})
     chosen = [each for k in range(len(options) + 1) for each in combinations(options, k)]
-    return [_packages(name, each) for each in chosen]
+    return [built_in(name, each) for each in chosen]
 
 
 KERNELS = [rule for name in RULES for rule in variants(name)]
@@ -45,7 +47,7 @@ REPRESENTATIVE = [
     Rule("sgd"),
     Rule("rmsprop", ("v", "a", "b"), True),
     Rule("adamw", ("m", "v", "x"), averaged=True),
-    rows.declaration.rule({}),
+    declaration_of(rows).rule({}),
 ]
 
 
@@ -78,14 +80,14 @@ def test_newer_devices() -> None:
 
 
 def test_all_kernels_are_there() -> None:
-    assert len({*KERNELS}) == 21
+    assert {*KERNELS} == cases.RULES
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", rules.__all__)
 def test_rules_written_in_python(name: str, dtype: str) -> None:
-    check(getattr(rules, name).declaration.rule({}), dtype, (9, 0))
+    check(declaration_of(getattr(rules, name)).rule({}), dtype, (9, 0))
 
 
 @pytest.mark.slow
