@@ -10,7 +10,7 @@ very large the element is scaled by a power of two first, and summed apart: Blue
 Portable Fortran Program to Find the Euclidean Norm of a Vector". So a block has three sums,
 and they are finite exactly if all of its elements are.
 
-The engines sum the blocks: csrc/kernels.inc, backends/sums.py and backends/kernels.py do
+The engines sum the blocks: csrc/loops.inc, backends/sums.py and backends/kernels.py do
 what `squares` here defines.
 """
 

@@ -52,7 +52,7 @@ class Runner:
         for job, c_job in zip(jobs, self.c_jobs, strict=True):
             c_job.itemsize = job.dtype.itemsize
             c_job.squares = find_kernel("squares", job.dtype)
-        self.wide: list[Any] = [None] * len(jobs)
+        self.float64: list[Any] = [None] * len(jobs)
         self.rounded: list[Any] = [None] * len(jobs)
         self.layouts = ffi.new("intptr_t[]", 2 * sum(len(row.walk.shape) for row in active))
         places, at = count(), 0
@@ -89,17 +89,17 @@ class Runner:
         raise NotImplementedError
 
     def bind(self, index: int, kernel: Any, scalars: int) -> None:
-        """Give a job its kernel, and room for that many scalars: in `wide`, as float64."""
-        self.wide[index] = ffi.new("double[]", scalars)
+        """Give a job its kernel, and room for that many scalars in float64 and rounded."""
+        self.float64[index] = ffi.new("double[]", scalars)
         self.rounded[index] = ffi.new("double[]", scalars)
         c_job = self.c_jobs[index]
         c_job.kernel = ffi.cast("fs_kernel", kernel)
-        c_job.wide, c_job.scalars = self.wide[index], self.rounded[index]
+        c_job.float64, c_job.scalars = self.float64[index], self.rounded[index]
         c_job.nscalars = scalars
 
     def write(self, index: int, scalars: Sequence[float]) -> None:
         """Put the scalars of a job in their place."""
-        self.wide[index][0 : len(scalars)] = scalars
+        self.float64[index][0 : len(scalars)] = scalars
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         low, high = extent(g)
