@@ -1,10 +1,10 @@
-"""A float32 AdamW step on a CUDA device: its share of the device's bandwidth, and torch beside it.
+"""A float32 AdamW step on a CUDA device: its share of the device's bandwidth, and torch's time.
 
     python bench/cuda.py [--rounds N]
 
-Times are of CUDA events around a turn of steps, so they hold the launches as the device sees
-them. Contestants take turns on arrays of their own; a figure is the median of its turns.
-Without a device there is nothing to measure: it says so and ends with status 1.
+CUDA events around a turn of steps measure the times, so they include the launches as the device
+sees them. Contestants take turns on arrays of their own; a figure is the median of the turns.
+Without a device the script says so and ends with status 1.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import numpy as np
 import fusedstep as fs
 
 BANDWIDTH = [16 << 20, 64 << 20, 256 << 20]
-"""Elements of one tensor, far more than the device's caches hold."""
+"""Elements of one tensor, several times as many as the device's caches hold."""
 
-# tensors × elements, steps in a turn
 AGAINST = [(1, 64 << 10, 100), (1, 256 << 10, 100), (1, 1 << 20, 50), (1_000, 1_000, 10)]
+"""Tensors, elements of each, and steps in a turn."""
 
 PASSES = 7
-"""Of a step over memory: p, m and v are read and written, g is read."""
+"""Arrays that a step moves: p, m and v are read and written, g is read."""
 
 
 def milliseconds(contestants: Sequence[Callable[[], Any]], calls: int, turns: int) -> list[float]:
-    """Of one call of each contestant."""
+    """Milliseconds of one call of each contestant, the median over the turns."""
     from numba import cuda
 
     taken: list[list[float]] = [[] for _ in contestants]
@@ -44,7 +44,7 @@ def milliseconds(contestants: Sequence[Callable[[], Any]], calls: int, turns: in
                 contestant()
             end.record()
             end.synchronize()
-            if turn >= 2:  # the first warm up
+            if turn >= 2:  # the first two compile and fill caches
                 times.append(cuda.event_elapsed_time(start, end) / calls)
     return [statistics.median(times) for times in taken]
 
@@ -86,11 +86,11 @@ def against_torch(turns: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=float, default=1.0, help="a factor on the turns")
+    parser.add_argument("--rounds", type=float, default=1.0, help="factor of the number of turns")
     options = parser.parse_args()
     reason = fs.info().backends["cuda"]
     if reason is not None:
-        print(f"bench/cuda.py needs the CUDA engine: {reason}", file=sys.stderr)
+        print(f"bench/cuda.py needs the CUDA backend: {reason}", file=sys.stderr)
         return 1
     turns = max(3, int(20 * options.rounds))
     print(fs.info())

@@ -10,13 +10,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from cases import RULES
 
 import fusedstep as fs
+from fusedstep._core.declaration import declaration_of
 from fusedstep.benchmarks import json_file
 from fusedstep.benchmarks.compare import CRITERION
+from fusedstep.benchmarks.problem import CASES
 from fusedstep.benchmarks.records import Results
-from fusedstep.benchmarks.show import TITLES
-from fusedstep.program.main import BESIDE, DRAWING, KEPT, main
+from fusedstep.benchmarks.tables import TITLES
+from fusedstep.program import bench, progress
+from fusedstep.program.bench import BESIDE, KEPT
+from fusedstep.program.errors import DRAWING
+from fusedstep.program.main import main
 
 if TYPE_CHECKING:
     pass
@@ -76,9 +82,12 @@ def test_missing_extra(
     assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
 
 
-def test_every_optimizer_that_may_be_named_has_its_update(budget: ModuleType) -> None:
-    assert [*budget.UPDATES] == [*TITLES]
-    assert [update.name for update in budget.UPDATES.values()] == [*TITLES]
+def test_every_rule_has_a_case_that_may_be_named() -> None:
+    assert [case.name for case in CASES.values()] == [*CASES]
+    assert {rule.name for rule in RULES} == {*CASES}
+    for name, case in CASES.items():
+        declaration = declaration_of(case.optimizer)
+        assert declaration.rule({**declaration.defaults, **case.options}).name == name
 
 
 @pytest.fixture
@@ -133,14 +142,12 @@ def test_the_whole_program(
 
 
 def test_says_when_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusedstep.benchmarks import report
-
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     for load, said in ((0.9, ""), (1.1, "a load of 1.1 on 4 CPUs in the last minute")):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 9.0, 9.0), raising=False)
-        assert report.busy() == said
+        assert progress.busy() == said
     monkeypatch.delattr(os, "getloadavg")
-    assert report.busy() == ""
+    assert progress.busy() == ""
 
 
 @pytest.mark.usefixtures("extra")
@@ -206,12 +213,10 @@ def test_what_cannot_be_written_costs_only_itself(
 def test_what_was_not_written_is_said_to_who_leaves_the_tables(
     found: list[Results], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fusedstep.benchmarks import report
-
     def left(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "show", left)
+    monkeypatch.setattr(bench, "show", left)
     Path("a.json").symlink_to("nowhere/a.json")
     assert main(["bench", "--json", "a.json"]) == 1
     first, last = capsys.readouterr().err.splitlines()

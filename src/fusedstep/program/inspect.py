@@ -1,4 +1,4 @@
-"""What `fusedstep inspect` shows: the CUDA kernel of a rule, as Python and as PTX."""
+"""The subcommand `inspect`: the CUDA kernel of a rule, as Python and as PTX."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fusedstep import optimizers, rules
 from fusedstep._backends.cuda import available, kernels
 from fusedstep._backends.plan import Job
 from fusedstep._checks.wording import quoted
+from fusedstep._core.custom import CustomRule
 from fusedstep._core.declaration import declaration_of
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics import scalar
 from fusedstep._numerics.coefficients import Rule
+from fusedstep.program.arguments import add_dtype
+from fusedstep.program.errors import CommandError
 
 RULES = [
     name
@@ -24,28 +29,81 @@ RULES = [
     if inspect.isfunction(function) and "inside" in inspect.signature(function).parameters
 ]
 
-SHIPPED = {
-    name.lower(): f"fusedstep.rules:{name}" for name in ("Lion", "NAdam", "RAdam", "Adamax", "Adan")
-}
-"""Rules that the package has as a user would."""
+CUSTOM = {name.lower(): f"fusedstep.rules:{name}" for name in rules.__all__}
+"""The rules of `fusedstep.rules`, which are written as custom rules."""
 
-OPTIONAL = {
-    "adagrad": {"inside": ""},
-    "rmsprop": {"inside": "", "centered": "a", "momentum": "b"},
-    "adam": {"inside": "", "amsgrad": "x"},
-    "adamw": {"inside": "", "amsgrad": "x"},
-}
-"""The options of a rule, and the state array that each switches on."""
+
+def options_of(optimizer: type[Optimizer]) -> tuple[str, dict[str, str]]:
+    """The name of an optimizer's rule, and its options with the state array of each."""
+    declaration = declaration_of(optimizer)
+    rule = declaration.rule(declaration.defaults)
+    found = {"inside": ""} if "eps_inside_sqrt" in declaration.defaults else {}
+    if len(rule.letters) == len(declaration.letters):  # else another rule has more arrays
+        found |= {option: letter for letter, option in declaration.letters.items() if option}
+    return rule.name, found
+
+
+OPTIONAL = dict(options_of(getattr(optimizers, name)) for name in optimizers.__all__)
+"""The options of a rule, and the state array that each switches on; inside: ε under the root."""
+
+DESCRIPTION = (
+    "Print the CUDA kernel of a rule as PTX, the assembly that NVIDIA's driver takes, or the "
+    "Python that it is compiled from. No device is needed."
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "rule",
+        metavar="RULE",
+        help=f"{', '.join(RULES)}; {', '.join(CUSTOM)}; or `module:Name` for a custom rule",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"an option of the rule; {described(OPTIONAL)}; of all rules: ema (a moving "
+        "average; inside is ε under the root); may be repeated",
+    )
+    add_dtype(parser)
+    parser.add_argument(
+        "--cc", default="9.0", help="the device's compute capability (default: %(default)s)"
+    )
+    parser.add_argument("--source", action="store_true", help="print the Python, not the PTX")
+
+
+def described(optional: Mapping[str, Mapping[str, str]]) -> str:
+    """The options, and the rules that have them."""
+    having: dict[tuple[str, ...], list[str]] = {}
+    for rule, options in optional.items():
+        having.setdefault(tuple(options), []).append(rule)
+    return "; ".join(
+        f"of {', '.join(names)}: {', '.join(options)}"
+        for options, names in having.items()
+        if options
+    )
+
+
+def run(options: Namespace) -> int:
+    try:
+        if options.source:
+            print(source(options.rule, options.option, options.dtype))
+        else:
+            print(ptx(options.rule, options.option, options.dtype, options.cc))
+    except (RuntimeError, ValueError) as error:
+        raise CommandError(str(error)) from None
+    return 0
 
 
 def source(name: str, options: Sequence[str], dtype: str) -> str:
-    """The generated module of a rule's kernel."""
-    return kernels.text(_job(name, options, dtype))
+    """The Python module that is generated for the kernel of a rule."""
+    return kernels.text(job_of(name, options, dtype))
 
 
 def ptx(name: str, options: Sequence[str], dtype: str, cc: str) -> str:
-    """That kernel compiled for the compute capability `cc`, as "9.0"."""
-    job = _job(name, options, dtype)
+    """The kernel of a rule, compiled for the compute capability `cc`, such as "9.0"."""
+    job = job_of(name, options, dtype)
     reason = available.why_no_compiler()
     if reason is not None:
         raise RuntimeError(reason)
@@ -59,19 +117,19 @@ def ptx(name: str, options: Sequence[str], dtype: str, cc: str) -> str:
     return kernels.ptx(kernels.module(job), known[cc])
 
 
-def _job(name: str, options: Sequence[str], dtype: str) -> Job:
-    name = SHIPPED.get(name, name)
-    rule = _own(name) if ":" in name else _packages(name, options)
+def job_of(name: str, options: Sequence[str], dtype: str) -> Job:
+    name = CUSTOM.get(name, name)
+    rule = custom(name) if ":" in name else built_in(name, options)
     if ":" in name and options:
         raise ValueError(f"--option {options[0]} is not one of {name}; leave it out")
     return Job(rule, np.dtype(dtype))
 
 
-def _packages(name: str, options: Sequence[str]) -> Rule:
+def built_in(name: str, options: Sequence[str]) -> Rule:
     if name not in RULES:
         raise ValueError(
-            f"RULE {name!r} is unknown; pass one of {quoted([*RULES, *SHIPPED])}, or "
-            "`module:Name` for one of your own"
+            f"RULE {name!r} is unknown; pass one of {quoted([*RULES, *CUSTOM])}, or "
+            "`module:Name` for a custom rule"
         )
     optional = OPTIONAL.get(name, {})
     for option in options:
@@ -84,9 +142,9 @@ def _packages(name: str, options: Sequence[str]) -> Rule:
     return Rule(name, present, "inside" in options, averaged="ema" in options)
 
 
-def _own(name: str) -> Rule:
+def custom(name: str) -> Rule:
     module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # as `python -m` has it
+    sys.path.insert(0, os.getcwd())  # modules of the current folder are found, as by `python -m`
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -94,11 +152,7 @@ def _own(name: str) -> Rule:
     finally:
         sys.path.remove(os.getcwd())
     found = getattr(module, attribute, None)
-    if (
-        not isinstance(found, type)
-        or not issubclass(found, Optimizer)
-        or not declaration_of(found).custom
-    ):
+    if not isinstance(found, type) or not issubclass(found, CustomRule):
         raise ValueError(
             f"RULE {name!r}: {module_name} has no rule {attribute!r}; make one with "
             "`@fusedstep.rule(...)`"
