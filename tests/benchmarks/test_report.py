@@ -38,7 +38,7 @@ from runs import WHOLE, run_of
         (["--seconds", "soon"], "'soon' is not a number of seconds above 0"),
         (["--threads", "0"], "'0' is not a whole number from 1 on"),
         (["--dtype", "float16"], "invalid choice: 'float16'"),
-        (["--optimizer", "adamax"], "invalid choice: 'adamax'"),
+        (["--optimizer", "adamx"], "invalid choice: 'adamx'"),
         (["--json", "bench.txt"], "'bench.txt' is no name of a JSON; end it in .json"),
         (["--json", "nowhere/bench.json"], "'nowhere' is no directory; create it first"),
         (["--picture", "bench.pdf"], "'bench.pdf' is no name of a PNG; end it in .png"),
