@@ -74,7 +74,8 @@ def function(optimizer: type[fs.Optimizer]) -> Iterator[str]:
         plain = "float" if name == "lr" else spelled(each.type)
         yield f"    {name}: {plain} = {written(each.default)},"
     yield from ('    backend: str = "auto",', ") -> None:")
-    yield f'    """One step of `fusedstep.{optimizer.__name__}`; {", ".join(arrays(optimizer))}.'
+    meant = f"; {clauses}" if (clauses := ", ".join(arrays(optimizer))) else ""
+    yield f'    """One step of `fusedstep.{optimizer.__name__}`{meant}.'
     yield ""
     for name in call_of(declaration).passed.keys() & NOTES.keys():
         yield from (f"    {NOTES[name]}", "")
