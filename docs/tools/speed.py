@@ -1,30 +1,22 @@
-"""The tables of README.md, from what `pytest bench` found.
+"""The tables of speed and their picture, from what `pytest bench` found.
 
-pytest bench --benchmark-json=all.json
-python bench/tables.py all.json     keeps what it found in results.json, and writes the tables
-python bench/tables.py              writes them from results.json
-python bench/tables.py --check      fails if README.md is not what results.json says
+bench/results.json has the records; `python bench/keep.py` writes them there.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import chart
+from marked import table
+
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 from fusedstep.benchmarks.store import read
-from fusedstep.benchmarks.workloads import MANY, WORKLOADS
+from fusedstep.benchmarks.workloads import MANY, SINGLE, WORKLOADS
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results.json"
-README = HERE.parent / "README.md"
-
-DIGITS = 4
-"""Of each number that is kept, more than any is known to."""
+RESULTS = Path(__file__).parent.parent.parent / "bench" / "results.json"
 
 OURS = "fusedstep"
 THEIRS = ["torch fused", "torch foreach", "torch", "optax", "DeepSpeed CPUAdam", "NumPy"]
@@ -32,40 +24,74 @@ IN_OTHER_FORMS = {
     "fusedstep, new arrays": "new gradient arrays each step",
     "fusedstep arena": "in an arena",
 }
-"""Where there are many tensors."""
+"""Further rows for a list of many tensors: the contestant, and what is different."""
 
 PASSES = ["torch's passes", "NumPy's passes"]
 SYSTEMS = {"alone": "nothing", "numpy": "NumPy", "torch": "torch"}
 
+CHOSEN = ["1 × 1,000", "1 × 1,000,000", "10,000 × 100", "ResNet-50"]
+"""The workloads of the short table; a row of the whole step follows."""
 
-def keep(found: Mapping[str, Any]) -> str:
-    """What of pytest-benchmark's JSON is kept: the records, a line each, without every round."""
-    ours = found["fusedstep"]
-    head = {name: ours[name] for name in ("machine", "missing")}
-    lines = [json.dumps(shortened(record), ensure_ascii=False) for record in ours["records"]]
-    text = json.dumps({**head, "records": []}, indent=1, ensure_ascii=False)
-    assert text.endswith("[]\n}")
-    return text[:-3] + "\n" + ",\n".join(lines) + "\n]}\n"
+RIVALS = ["torch fused", "torch foreach", "optax", "DeepSpeed CPUAdam", "NumPy"]
+WHOLE = {"torch fused": "torch's passes", "NumPy": "NumPy's passes"}
+"""The contestant of the whole step that stands in the column of each rival."""
+
+LOOKS = {
+    LIMIT: chart.Look("#59636e", 2, "6 5", plain=True),
+    "NumPy": chart.Look("#8c8c8c"),
+    "optax": chart.Look("#009e73"),
+    "DeepSpeed CPUAdam": chart.Look("#cc79a7"),
+    "torch foreach": chart.Look("#56b4e9"),
+    "torch fused": chart.Look("#0072b2"),
+    OURS: chart.Look("#d55e00", 4),
+}
+"""The curves of the picture, from the back to the front."""
 
 
-def shortened(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-        for name, value in record.items()
-    }
+def results() -> Results:
+    return read(RESULTS)
+
+
+# ---- the picture ----
+
+
+def picture(results: Results) -> str:
+    """Throughput over the size of one tensor, as SVG."""
+    found = chosen(results.records, case="adamw", dtype="float32", loop="alone")
+    sizes = {each.name for each in SINGLE}
+    curves = {}
+    for name in LOOKS:
+        records = [each for each in found if each.contestant == name and each.workload in sizes]
+        points = sorted((each.elements, each.speed) for each in records)
+        if points:
+            curves[name] = points
+    return chart.svg(
+        "One AdamW step of one float32 tensor, GB/s: higher is better",
+        "elements",
+        "GB/s of a step's traffic",
+        curves,
+        LOOKS,
+    )
 
 
 # ---- the tables ----
 
 
-def tables(results: Results) -> dict[str, str]:
-    """Each by the name that stands in its markers."""
-    return {
-        "steps": steps(results),
-        "loops": loops(results),
-        "whole": whole(results),
-        "machine": caption(results.machine),
-    }
+def speed(results: Results) -> str:
+    """Five rows: how many times longer the others take, and the time of ours."""
+    records = chosen(results.records, dtype="float32", loop="alone")
+    others = present(RIVALS, records)
+    rows = []
+    for workload in CHOSEN:
+        group = by_contestant(records, workload=workload, case="adamw")
+        if OURS in group:
+            rows.append([workload, *ratios(group[OURS], group, others)])
+    group = by_contestant(records, elements=1_000_000, case="adamw-whole")
+    if OURS in group:
+        passes = {name: group[each] for name, each in WHOLE.items() if each in group}
+        name = "1 × 1,000,000, [the whole step](docs/guide/step.md)"
+        rows.append([name, *ratios(group[OURS], passes, others)])
+    return table(["tensors × elements", *others, "fusedstep, µs"], rows)
 
 
 def steps(results: Results) -> str:
@@ -74,7 +100,7 @@ def steps(results: Results) -> str:
     others = present(THEIRS, found)
     rows = []
     for workload in WORKLOADS:
-        group = {each.contestant: each for each in found if each.workload == workload.name}
+        group = by_contestant(found, workload=workload.name)
         forms = {OURS: ""} | (IN_OTHER_FORMS if workload in MANY else {})
         for form, how in forms.items():
             if form in group:
@@ -84,6 +110,17 @@ def steps(results: Results) -> str:
     return table(heading, rows)
 
 
+def rules(results: Results) -> str:
+    """Every rule with its options, over one tensor of 1,000,000 elements."""
+    found = chosen(results.records, workload="1 × 1,000,000", dtype="float32", loop="alone")
+    others = present([name for name in THEIRS if name != "DeepSpeed CPUAdam"], found)
+    rows = []
+    for case in sorted({each.case for each in found} - {"adamw-whole", "adamw-engines"}):
+        group = by_contestant(found, case=case)
+        rows.append([case, *compared(group[OURS], group, others)])
+    return table(["rule", *others, "of the limit's speed", "µs"], rows)
+
+
 def whole(results: Results) -> str:
     """The whole step, alone and between products."""
     found = chosen(results.records, case="adamw-whole", dtype="float32")
@@ -91,7 +128,7 @@ def whole(results: Results) -> str:
     rows = []
     for elements in sorted({each.elements for each in found}):
         for loop, system in SYSTEMS.items():
-            group = {each.contestant: each for each in chosen(found, elements=elements, loop=loop)}
+            group = by_contestant(found, elements=elements, loop=loop)
             if OURS in group:
                 rows.append(
                     [f"{elements:,}", system, *compared(group[OURS], group, others)],
@@ -101,9 +138,15 @@ def whole(results: Results) -> str:
 
 def compared(ours: Record, group: Mapping[str, Record], others: Iterable[str]) -> list[str]:
     """Ours against each of the others, against the limit, and in µs."""
-    ratios = [times(group[name].seconds / ours.seconds) if name in group else "" for name in others]
+    *against, time = ratios(ours, group, others)
     share = f"{group[LIMIT].seconds / ours.seconds:.0%}" if LIMIT in group else ""
-    return [*ratios, share, microseconds(ours.seconds)]
+    return [*against, share, time]
+
+
+def ratios(ours: Record, group: Mapping[str, Record], others: Iterable[str]) -> list[str]:
+    """Ours against each of the others, and in µs."""
+    against = [group[name].seconds / ours.seconds if name in group else None for name in others]
+    return [*("" if each is None else times(each) for each in against), microseconds(ours.seconds)]
 
 
 def loops(results: Results) -> str:
@@ -112,7 +155,7 @@ def loops(results: Results) -> str:
     rows = []
     for loop in ("numpy", "torch"):
         for elements in sorted({each.elements for each in chosen(found, loop=loop)}):
-            group = {each.contestant: each for each in chosen(found, elements=elements, loop=loop)}
+            group = by_contestant(found, elements=elements, loop=loop)
             rows.append([SYSTEMS[loop], f"{elements:,}", *in_loop(group)])
     return table(
         [
@@ -152,7 +195,11 @@ def caption(machine: Machine) -> str:
     )
 
 
-# ---- how they are written ----
+# ---- records and numbers ----
+
+
+def by_contestant(records: Sequence[Record], **fields: Any) -> dict[str, Record]:
+    return {each.contestant: each for each in chosen(records, **fields)}
 
 
 def chosen(records: Sequence[Record], **fields: Any) -> list[Record]:
@@ -179,41 +226,3 @@ def microseconds(seconds: float) -> str:
 
 def size(count: int) -> str:
     return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB"
-
-
-def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def written(text: str, texts: Mapping[str, str]) -> str:
-    """A text with each table between its markers."""
-    for name, new in texts.items():
-        begin, end = f"<!-- bench/tables.py: {name} -->", f"<!-- end of {name} -->"
-        before, found, rest = text.partition(begin)
-        _, ended, after = rest.partition(end)
-        if not found or not ended:
-            raise ValueError(f"README.md has no place between {begin!r} and {end!r}")
-        text = f"{before}{begin}\n{new}\n{end}{after}"
-    return text
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("found", nargs="?", type=Path, help="what --benchmark-json has written")
-    parser.add_argument("--check", action="store_true", help="fail if README.md is something else")
-    options = parser.parse_args(argv)
-    if options.found is not None:
-        RESULTS.write_text(keep(json.loads(options.found.read_text("utf-8"))), "utf-8")
-    text = README.read_text("utf-8")
-    new = written(text, tables(read(RESULTS)))
-    if not options.check:
-        README.write_text(new, "utf-8")
-    elif new != text:
-        print("README.md is not what bench/results.json says: run python bench/tables.py")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -83,8 +83,7 @@ def members(thing: type) -> dict[str, Any]:
 def summary(thing: Any) -> str:
     """The first sentence of a docstring, on one line."""
     text = (inspect.getdoc(thing) or "").partition("\n\n")[0]
-    sentence = re.split(r"(?<=[.:])\s+(?=[A-Z`])", " ".join(text.split()))[0]
-    return sentence.removesuffix(":")
+    return re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(text.split()))[0]
 
 
 def shown(name: str) -> str:
