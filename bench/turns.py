@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 from cases import Case
 
+from fusedstep.benchmarks.budget import said
 from fusedstep.benchmarks.contestants import LIMIT
 from fusedstep.benchmarks.contestants.contestant import Contestant
 from fusedstep.benchmarks.machine import machine
 from fusedstep.benchmarks.measuring import Group, measure
-from fusedstep.benchmarks.minute import said
 from fusedstep.benchmarks.records import Record, Results
 from fusedstep.benchmarks.workloads import Workload
 

@@ -3,7 +3,7 @@
  *
  * Numerics contract: a rule is a sequence of IEEE-754 operations, each rounded
  * to nearest even in the compute dtype, in the order that
- * src/fusedstep/reference.py writes them. The two files mirror one another line
+ * src/fusedstep/_numerics/reference.py writes them. The two files mirror one another line
  * by line, and every bit of their results is the same.
  *
  * This file names no instruction set and no type: the includer supplies `real`,

@@ -1,6 +1,6 @@
 /*
  * What a rule needs besides the arrays, one member per scalar. Computed once per
- * step in float64 (src/fusedstep/coefficients.py) and rounded once to the
+ * step in float64 (src/fusedstep/_numerics/coefficients.py) and rounded once to the
  * compute dtype, so this list is read with `real` as double by Python's side of
  * the boundary and as each compute dtype by the rules.
  */

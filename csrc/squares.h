@@ -1,6 +1,6 @@
 /*
  * One element's part in the norm of the gradients: a sum of squares in float64, which
- * src/fusedstep/norm.py defines.
+ * src/fusedstep/_numerics/norm.py defines.
  *
  * The square of a float32 is exact and always fits. That of a float64 may not, so there,
  * in Blue's way (1978), what is very small or very large is scaled by a power of two and

@@ -15,7 +15,7 @@ import os
 from collections import Counter
 from typing import Any
 
-from fusedstep.backends.available import why_missing
+from fusedstep._backends.cuda.available import why_missing
 
 if why_missing() is not None:
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anything imports Numba
@@ -113,7 +113,7 @@ def compare(case: Case, data: Data) -> tuple[Counter[str], Counter[str]]:
 
 def main() -> None:
     if SIMULATED:
-        from fusedstep.backends import device
+        from fusedstep._backends.cuda import device
 
         device.THREADS = 4
     console = Console(width=120)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep.backends.available import simulated, why_missing
+from fusedstep._backends.cuda.available import simulated, why_missing
 
 MISSING = why_missing()
 SIMULATED = MISSING is None and simulated()

@@ -1110,8 +1110,9 @@ def test_a_step_costs_what_one_tensor_costs(asked: Any, backend: str) -> None:
 
 @needs_c
 def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusedstep import arrays, members
-    from fusedstep.backends import runner
+    from fusedstep._arrays import overlap
+    from fusedstep._backends.c import runner
+    from fusedstep._core import arena_stretches
 
     lib, calls = vars(runner)["lib"], []
 
@@ -1124,8 +1125,8 @@ def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     opt.step()
     assert len(opt._plan.rows) == 1
     monkeypatch.setattr(runner, "lib", Counting())
-    monkeypatch.setattr(arrays, "address", None)
-    monkeypatch.setattr(members, "stretches", None)
+    monkeypatch.setattr(overlap, "address", None)
+    monkeypatch.setattr(arena_stretches, "stretches", None)
     opt.step()
     assert calls == ["fs_take_and_step"]
 

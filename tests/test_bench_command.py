@@ -15,7 +15,7 @@ import pytest
 from pictures import drawn
 
 import fusedstep as fs
-from fusedstep.benchmarks import store
+from fusedstep.benchmarks import json_file
 from fusedstep.benchmarks.compare import CRITERION, compare
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 from fusedstep.benchmarks.show import (
@@ -29,7 +29,7 @@ from fusedstep.benchmarks.show import (
     tabulate,
     tabulate_changes,
 )
-from fusedstep.cli import BESIDE, DRAWING, KEPT, main
+from fusedstep.program.main import BESIDE, DRAWING, KEPT, main
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,8 +104,8 @@ WHOLE = run_of(
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
-    store.write(WHOLE, path)
-    assert store.read(path) == WHOLE
+    json_file.write(WHOLE, path)
+    assert json_file.read(path) == WHOLE
     assert [entry.name for entry in tmp_path.iterdir()] == ["bench.json"]
     speeds = [entry["speed"] for entry in json.loads(path.read_text("utf-8"))["records"]]
     assert speeds == [one.speed for one in WHOLE.records]
@@ -123,7 +123,7 @@ def test_a_write_that_fails_leaves_what_was_there(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        store.write(WHOLE, path)
+        json_file.write(WHOLE, path)
     assert path.read_text() == "mine"
     assert [entry.name for entry in tmp_path.iterdir()] == ["bench.json"]
 
@@ -132,9 +132,9 @@ def test_writes_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     link = tmp_path / "bench.json"
     link.symlink_to(tmp_path / "folder" / "kept.json")
-    store.write(WHOLE, link)
+    json_file.write(WHOLE, link)
     assert link.is_symlink()
-    assert store.read(tmp_path / "folder" / "kept.json") == WHOLE
+    assert json_file.read(tmp_path / "folder" / "kept.json") == WHOLE
 
 
 def broken(**changes: Any) -> str:
@@ -173,17 +173,17 @@ UNREADABLE = [
 def test_refuses_other_files(text: str, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"^{path} .*; {store.REMEDY}$") as caught:
-        store.read(path)
+    with pytest.raises(ValueError, match=f"^{path} .*; {json_file.REMEDY}$") as caught:
+        json_file.read(path)
     assert complaint in str(caught.value)
 
 
 def test_refuses_what_is_no_file_and_no_text(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"cannot read {tmp_path}/none.json: No such file"):
-        store.read(tmp_path / "none.json")
+        json_file.read(tmp_path / "none.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"bytes\.json is no text in UTF-8"):
-        store.read(tmp_path / "bytes.json")
+        json_file.read(tmp_path / "bytes.json")
 
 
 def test_reads_whole_numbers_as_seconds_and_passes_over_what_it_does_not_know(
@@ -193,7 +193,7 @@ def test_reads_whole_numbers_as_seconds_and_passes_over_what_it_does_not_know(
     value = run_of(record(seconds=2.0, low=1.0, high=3.0)).to_dict()
     value["records"][0] |= {"seconds": 2, "low": 1, "new": "field"}
     path.write_text(json.dumps(value))
-    assert store.read(path).records == [record(seconds=2.0, low=1.0, high=3.0)]
+    assert json_file.read(path).records == [record(seconds=2.0, low=1.0, high=3.0)]
 
 
 # Comparing.
@@ -536,53 +536,53 @@ def test_pictures_of_little(results: Results, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def minute() -> ModuleType:
-    from fusedstep.benchmarks import minute
+def budget() -> ModuleType:
+    from fusedstep.benchmarks import budget
 
-    return minute
+    return budget
 
 
-def part_of(minute: ModuleType, name: str, loop: str = "alone") -> Any:
+def part_of(budget: ModuleType, name: str, loop: str = "alone") -> Any:
     (part,) = (
         part
-        for part in [*minute.BEFORE_TORCH, *minute.PARTS]
+        for part in [*budget.BEFORE_TORCH, *budget.PARTS]
         if (part.workload.name, part.loop) == (name, loop)
     )
     return part
 
 
-def test_steps_of_unknown_sizes_lie_on_lines_through_known_ones(minute: ModuleType) -> None:
+def test_steps_of_unknown_sizes_lie_on_lines_through_known_ones(budget: ModuleType) -> None:
     known = [(1000, 2.0), (2000, 3.0), (4000, 9.0)]
     expected = [(10, 2.0), (1000, 2.0), (1500, 2.5), (3000, 6.0), (4000, 9.0), (6000, 15.0)]
     for elements, seconds in expected:
-        assert minute.of_one(elements, known) == seconds
-    assert minute.of_one(10**6, known[:1]) == 2.0
-    assert minute.of_one(10**6, []) == 0.0
+        assert budget.of_one(elements, known) == seconds
+    assert budget.of_one(10**6, known[:1]) == 2.0
+    assert budget.of_one(10**6, []) == 0.0
 
 
-def test_what_many_tensors_take_is_known_from_fewer(minute: ModuleType) -> None:
-    small, large = part_of(minute, "1,000 × 1,000"), part_of(minute, "10,000 × 100")
+def test_what_many_tensors_take_is_known_from_fewer(budget: ModuleType) -> None:
+    small, large = part_of(budget, "1,000 × 1,000"), part_of(budget, "10,000 × 100")
     records = [record("1 × 1,000"), record("1 × 1,000,000", seconds=1e-3)]
-    step = minute.expected_step("fusedstep", small.workload, records)
+    step = budget.expected_step("fusedstep", small.workload, records)
     assert step == pytest.approx(1e-3)
     records.append(record("1,000 × 1,000", seconds=4e-3))  # 3 µs for each tensor
-    step = minute.expected_step("fusedstep", large.workload, records)
+    step = budget.expected_step("fusedstep", large.workload, records)
     assert step == pytest.approx(31e-3)
     records += [record("1 × 1,000,000", seconds=1.0, **LOOP), record("1 × 1,000", "optax")]
-    costs = minute.expected(large, records)
-    arrays = minute.PREPARING * 1e6
-    assert costs["fusedstep"].before == pytest.approx(arrays + minute.FIRST * step)
-    assert costs["fusedstep"].turns == pytest.approx(minute.LEAST * step)
+    costs = budget.expected(large, records)
+    arrays = budget.PREPARING * 1e6
+    assert costs["fusedstep"].before == pytest.approx(arrays + budget.FIRST * step)
+    assert costs["fusedstep"].turns == pytest.approx(budget.LEAST * step)
     assert costs[LIMIT] == (0.0, 0.0)
-    first = minute.STARTING["optax"] * 10_000 + arrays + minute.FIRST * 5e-6
-    assert costs["optax"] == pytest.approx((first, minute.LEAST * 5e-6))
+    first = budget.STARTING["optax"] * 10_000 + arrays + budget.FIRST * 5e-6
+    assert costs["optax"] == pytest.approx((first, budget.LEAST * 5e-6))
 
 
-def test_the_products_of_a_loop_count(minute: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minute, "of_product", lambda loop: 1.0)
-    costs = minute.expected(part_of(minute, "1 × 100,000", "numpy"), [])
+def test_the_products_of_a_loop_count(budget: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "of_product", lambda loop: 1.0)
+    costs = budget.expected(part_of(budget, "1 × 100,000", "numpy"), [])
     for cost in costs.values():
-        assert cost == pytest.approx((minute.FIRST, 5 * (16 + 4)), rel=1e-2)
+        assert cost == pytest.approx((budget.FIRST, 5 * (16 + 4)), rel=1e-2)
 
 
 @pytest.fixture
@@ -600,50 +600,50 @@ def everyone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("everyone")
-def test_the_slow_go_first_and_ours_last(minute: ModuleType) -> None:
-    part = part_of(minute, "1 × 1,000,000")
+def test_the_slow_go_first_and_ours_last(budget: ModuleType) -> None:
+    part = part_of(budget, "1 × 1,000,000")
     names = [each.name for each in part.contestants]
-    costs = {name: minute.Cost(1.0, 2.0 * k) for k, name in enumerate(names)}
-    costs["fusedstep"] = minute.Cost(2.0, 30.0)
-    total = minute.common(part) + 32 + 3 + 5 + 7 + 9 + 11 + 13
+    costs = {name: budget.Cost(1.0, 2.0 * k) for k, name in enumerate(names)}
+    costs["fusedstep"] = budget.Cost(2.0, 30.0)
+    total = budget.common(part) + 32 + 3 + 5 + 7 + 9 + 11 + 13
     seconds = total + 0.1
     for left in range(len(names), 1, -1):
-        chosen, reasons = minute.fitting(part, costs, seconds, room=1e12)
+        chosen, reasons = budget.fitting(part, costs, seconds, room=1e12)
         assert [each.name for each in chosen] == names[:left]
-        assert reasons == dict.fromkeys(names[left:], minute.NO_TIME)
+        assert reasons == dict.fromkeys(names[left:], budget.NO_TIME)
         seconds -= sum(costs[names[left - 1]])
-    assert minute.fitting(part, costs, 31.0, 1e12) == ([], {"fusedstep": minute.NO_TIME})
+    assert budget.fitting(part, costs, 31.0, 1e12) == ([], {"fusedstep": budget.NO_TIME})
 
 
 @pytest.mark.usefixtures("everyone")
-def test_memory_is_not_taken_beyond_what_is_free(minute: ModuleType) -> None:
-    part = part_of(minute, "GPT-2 small")
-    costs = {each.name: minute.Cost(0.0, 0.0) for each in part.contestants}
+def test_memory_is_not_taken_beyond_what_is_free(budget: ModuleType) -> None:
+    part = part_of(budget, "GPT-2 small")
+    costs = {each.name: budget.Cost(0.0, 0.0) for each in part.contestants}
     for others in (0, 2):  # beside ours and the limit, which has our arrays
-        room = (2 + (1 + others) * minute.COPIES) * part.workload.elements
-        chosen, reasons = minute.fitting(part, costs, 600.0, room)
+        room = (2 + (1 + others) * budget.COPIES) * part.workload.elements
+        chosen, reasons = budget.fitting(part, costs, 600.0, room)
         assert len(chosen) == 2 + others
-        assert {*reasons.values()} == {minute.NO_MEMORY}
-    assert minute.fitting(part, costs, 600.0, 5 * part.workload.elements) == (
+        assert {*reasons.values()} == {budget.NO_MEMORY}
+    assert budget.fitting(part, costs, 600.0, 5 * part.workload.elements) == (
         [],
-        {"fusedstep": minute.NO_MEMORY},
+        {"fusedstep": budget.NO_MEMORY},
     )
 
 
-def test_free_memory(minute: ModuleType, tmp_path: Path) -> None:
+def test_free_memory(budget: ModuleType, tmp_path: Path) -> None:
     described = tmp_path / "meminfo"
     described.write_text("MemTotal:  8 kB\nMemAvailable:    3 kB\n")
-    assert minute.free_memory(described) == 3072
-    assert minute.free_memory(tmp_path / "none") > 2**24
+    assert budget.free_memory(described) == 3072
+    assert budget.free_memory(tmp_path / "none") > 2**24
 
 
-def test_says_where_someone_is_left_out_who_takes_part_elsewhere(minute: ModuleType) -> None:
+def test_says_where_someone_is_left_out_who_takes_part_elsewhere(budget: ModuleType) -> None:
     left_out = {
         ("optax", "slow"): ["MLP", "ResNet-50"],
         ("fusedstep", "large"): ["GPT-2 small"],
         ("torch fused", "absent"): ["MLP", "ResNet-50"],
     }
-    assert minute.said(left_out, [record(contestant="optax")]) == {
+    assert budget.said(left_out, [record(contestant="optax")]) == {
         "optax at MLP, ResNet-50": "slow",
         "everyone at GPT-2 small": "large",
         "torch fused": "absent",
@@ -706,9 +706,9 @@ def test_missing_extra(
     assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
 
 
-def test_every_optimizer_that_may_be_named_has_its_update(minute: ModuleType) -> None:
-    assert [*minute.UPDATES] == [*TITLES]
-    assert [update.name for update in minute.UPDATES.values()] == [*TITLES]
+def test_every_optimizer_that_may_be_named_has_its_update(budget: ModuleType) -> None:
+    assert [*budget.UPDATES] == [*TITLES]
+    assert [update.name for update in budget.UPDATES.values()] == [*TITLES]
 
 
 @pytest.fixture
@@ -722,14 +722,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch, minute: ModuleType) -> Iterator[list[Results]]:
+def found(monkeypatch: pytest.MonkeyPatch, budget: ModuleType) -> Iterator[list[Results]]:
     """What the program is to find, from the last on, in place of measuring."""
     runs = [WHOLE]
 
     def run(*args: object) -> Results:
         return runs.pop()
 
-    monkeypatch.setattr(minute, "run", run)
+    monkeypatch.setattr(budget, "run", run)
     yield runs
     assert runs == []
 
@@ -749,7 +749,7 @@ def test_the_whole_program(
     assert captured.out.endswith(f"{KEPT} and drawn in fusedstep-bench.png\n")
     assert "\ntiming 1 × 1,000\n" in captured.err
     assert {entry.name for entry in folder.iterdir()} == {KEPT, "fusedstep-bench.png"}
-    results = store.read(folder / KEPT)
+    results = json_file.read(folder / KEPT)
     assert results.machine.threads == 1
     assert results.machine.versions["fusedstep"] == fs.info().version
     assert {one.dtype for one in results.records} == {"float64"}
@@ -763,14 +763,14 @@ def test_the_whole_program(
 
 
 def test_says_when_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusedstep.benchmarks import command
+    from fusedstep.benchmarks import report
 
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     for load, said in ((0.9, ""), (1.1, "a load of 1.1 on 4 CPUs in the last minute")):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 9.0, 9.0), raising=False)
-        assert command.busy() == said
+        assert report.busy() == said
     monkeypatch.delattr(os, "getloadavg")
-    assert command.busy() == ""
+    assert report.busy() == ""
 
 
 @pytest.mark.usefixtures("extra")
@@ -782,17 +782,17 @@ def test_does_not_write_over_what_it_compares_with(
     found[:] = [WHOLE, half, half, WHOLE]
     assert main(["bench"]) == 0
     assert main(["bench", "--compare", KEPT]) == 0
-    assert store.read(folder / KEPT) == WHOLE
-    assert store.read(folder / BESIDE) == half
+    assert json_file.read(folder / KEPT) == WHOLE
+    assert json_file.read(folder / BESIDE) == half
     output = " ".join(capsys.readouterr().out.split())
     assert CRITERION in output
     assert f"faster: {len(WHOLE.records)}, slower: 0, noise: 0" in output
     assert BESIDE in output
     assert main(["bench", "--compare", f"{folder}/{KEPT}", "--json", KEPT]) == 0
-    assert store.read(folder / KEPT) == half
+    assert json_file.read(folder / KEPT) == half
     assert f"faster: {len(WHOLE.records)}, " in capsys.readouterr().out
     assert main(["bench", "--compare", BESIDE]) == 0
-    assert store.read(folder / KEPT) == WHOLE
+    assert json_file.read(folder / KEPT) == WHOLE
 
 
 @pytest.mark.usefixtures("extra", "folder")
@@ -836,12 +836,12 @@ def test_what_cannot_be_written_costs_only_itself(
 def test_what_was_not_written_is_said_to_who_leaves_the_tables(
     found: list[Results], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fusedstep.benchmarks import command
+    from fusedstep.benchmarks import report
 
     def left(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "show", left)
+    monkeypatch.setattr(report, "show", left)
     Path("a.json").symlink_to("nowhere/a.json")
     assert main(["bench", "--json", "a.json"]) == 1
     first, last = capsys.readouterr().err.splitlines()
@@ -851,12 +851,12 @@ def test_what_was_not_written_is_said_to_who_leaves_the_tables(
 
 @pytest.mark.usefixtures("extra", "folder")
 def test_an_interrupted_run_writes_nothing(
-    minute: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    budget: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*args: object) -> Results:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(minute, "run", interrupted)
+    monkeypatch.setattr(budget, "run", interrupted)
     assert main(["bench"]) == 1
     assert capsys.readouterr().err == "fusedstep: error: interrupted; nothing was written\n"
     assert [*Path().iterdir()] == []

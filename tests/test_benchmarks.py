@@ -243,7 +243,7 @@ def test_limit_touches_every_operand_and_no_other(
 ) -> None:
     from fusedstep._engine import ffi
 
-    from fusedstep.backends.runner import find_kernel
+    from fusedstep._backends.c.runner import find_kernel
 
     pages = 8
     names = ["p", "g", "s0", "s1", "s2", "ema"]
@@ -268,7 +268,7 @@ def test_limit_touches_every_operand_and_no_other(
 def test_limit_of_the_sums_reads_the_gradients(dtype: Any, isa: str) -> None:
     from fusedstep._engine import ffi
 
-    from fusedstep.backends.runner import find_kernel
+    from fusedstep._backends.c.runner import find_kernel
 
     gradient = Fresh(8)
     sums = np.full((8, 3), 7.0)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import fusedstep as fs
-from fusedstep.cli import EXTRA, main
-from fusedstep.inspection import OPTIONAL, RULES, SHIPPED
+from fusedstep.program.inspect import OPTIONAL, RULES, SHIPPED
+from fusedstep.program.main import EXTRA, main
 
 
 @fs.rule(state=("b",), lr=1.0)
@@ -91,7 +91,7 @@ def test_unfit_environment_is_one_line() -> None:
 
 
 def test_program_imports_the_extra_only_for_the_demo() -> None:
-    code = f"import sys, fusedstep.cli; sys.exit(len(sys.modules.keys() & {set(EXTRA)}))"
+    code = f"import sys, fusedstep.program.main; sys.exit(len(sys.modules.keys() & {set(EXTRA)}))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -156,10 +156,11 @@ def test_a_reader_may_leave_before_the_end() -> None:
 
 
 def test_inspect_has_the_rules_that_are_written_as_users_are() -> None:
-    from fusedstep import inspection, rules
+    from fusedstep import rules
+    from fusedstep.program import inspect
 
-    assert {*inspection.SHIPPED.values()} == {f"fusedstep.rules:{name}" for name in rules.__all__}
-    for name in inspection.SHIPPED:
+    assert {*inspect.SHIPPED.values()} == {f"fusedstep.rules:{name}" for name in rules.__all__}
+    for name in inspect.SHIPPED:
         assert main(["inspect", name, "--source"]) == 0
 
 
@@ -196,7 +197,7 @@ def test_inspect_knows_its_devices(capsys: pytest.CaptureFixture[str]) -> None:
 def test_inspect_without_its_compiler(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fusedstep.backends import available
+    from fusedstep._backends.cuda import available
 
     monkeypatch.setattr(available, "find_spec", lambda name: None)
     assert main(["inspect", "sgd"]) == 1
@@ -207,7 +208,7 @@ def test_inspect_without_its_compiler(
 def test_demo_prints_a_row_for_each_optimizer_and_saves_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fusedstep.demo import CONTESTANTS
+    from fusedstep.program.demo import CONTESTANTS
 
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setenv("COLUMNS", "40")
@@ -243,7 +244,7 @@ def test_unwritable_picture_costs_only_the_picture(
 
 @pytest.mark.usefixtures("extra")
 def test_every_optimizer_learns_with_the_bits_of_its_textbook_rule() -> None:
-    from fusedstep.demo import CONTESTANTS, run
+    from fusedstep.program.demo import CONTESTANTS, run
 
     results = run(epochs=3, seed=0)
     assert [result.name for result in results] == [contestant.name for contestant in CONTESTANTS]
@@ -258,15 +259,15 @@ def test_every_optimizer_learns_with_the_bits_of_its_textbook_rule() -> None:
 
 @pytest.mark.usefixtures("extra")
 def test_another_rule_has_other_bits() -> None:
-    from fusedstep.demo import Contestant, compete, read_digits
-    from fusedstep.textbook import momentum
+    from fusedstep.benchmarks.textbook import momentum
+    from fusedstep.program.demo import Contestant, compete, read_digits
 
     contestant = Contestant("SGD", 0.1, fs.SGD, momentum, {})
     assert not compete(contestant, read_digits(0), epochs=1, seed=0).same_bits
 
 
 def test_gradients_are_those_of_the_loss() -> None:
-    from fusedstep.demo import LAYERS, backward, initial
+    from fusedstep.program.demo import LAYERS, backward, initial
 
     rng = np.random.default_rng(0)
     params: dict[str, Any] = {k: p.astype(np.float64) for k, p in initial(rng).items()}

@@ -12,7 +12,7 @@ from cases import DTYPES, differing_bits, ordinary
 from conftest import BACKENDS
 
 import fusedstep as fs
-from fusedstep.backends.crew import Crew
+from fusedstep._backends.numba.crew import Crew
 
 without_engine = pytest.mark.skipif(
     BACKENDS["c"] is None or BACKENDS["numba"] is not None,
@@ -54,7 +54,7 @@ def test_a_second_caller_goes_alone() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_child_of_fork_has_a_crew_of_its_own() -> None:
-    from fusedstep.backends.crew import crew
+    from fusedstep._backends.numba.crew import crew
 
     crew.run(threading.Barrier(2).wait, 2)
     child = os.fork()
@@ -68,9 +68,9 @@ def test_a_child_of_fork_has_a_crew_of_its_own() -> None:
 def test_tensors_of_every_size_on_several_threads(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fusedstep.backends import loop
+    from fusedstep._backends.numba import runner
 
-    monkeypatch.setattr(loop, "WORTH_SHARING", 1)
+    monkeypatch.setattr(runner, "WORTH_SHARING", 1)
     rng = np.random.default_rng(0)
     sizes = [0, *rng.integers(0, 200, 500), 50_000, 0, 1, 16384, 300_001, 0]
     params: list[Any] = [ordinary(rng, n, rng.choice(DTYPES)) for n in sizes]

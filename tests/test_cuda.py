@@ -82,7 +82,7 @@ def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if MISSING is not None:
         pytest.skip(f"no CUDA engine: {MISSING}")
     if SIMULATED:
-        from fusedstep.backends import device
+        from fusedstep._backends.cuda import device
 
         monkeypatch.setattr(device, "THREADS", 2)
         for name, module in MODULES.items():
@@ -557,7 +557,7 @@ class Counted:
     """How often each of the calls that a step might make is made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from fusedstep.backends.device import driver
+        from fusedstep._backends.cuda.device import driver
 
         self.counts: dict[str, int] = {}
         names = ("allocate", "pinned", "zero", "upload", "download", "synchronize", "view")
@@ -643,7 +643,7 @@ def test_gaps_cost_one_launch_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
 @cuda
 def test_tables_are_there_before_a_step_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody may then change what they are copied from, and another stream may read them."""
-    from fusedstep.backends import device
+    from fusedstep._backends.cuda import device
 
     monkeypatch.setattr(device, "_device", device.Device)  # one that has seen no layout yet
     memory = np.ones((3, 8), np.float32)
@@ -656,7 +656,7 @@ def test_tables_are_there_before_a_step_ends(monkeypatch: pytest.MonkeyPatch) ->
 
 @cuda
 def test_steps_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusedstep.backends.device import driver
+    from fusedstep._backends.cuda.device import driver
 
     p, g = (Placed(np.ones(3, np.float32)) for _ in range(2))
     optimizer = fs.SGD(p.array, lr=1.0)
@@ -711,7 +711,7 @@ def test_gradients_that_only_move_are_taken_at_a_glance(
 def test_all_work_is_on_the_librarys_current_stream(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fusedstep.backends.device import driver
+    from fusedstep._backends.cuda.device import driver
 
     streams = set()
 
@@ -843,7 +843,7 @@ def test_tensors_that_require_grad_are_refused() -> None:
         def __cuda_array_interface__(self) -> None:
             raise RuntimeError("Can't get it on Variable that requires grad.")
 
-    from fusedstep.interface import see
+    from fusedstep._arrays.cuda_array import see
 
     with pytest.raises(TypeError, match=r"params\['w'\] is a tensor that requires grad.*detach"):
         see(Tensor(), "params['w']")

@@ -136,7 +136,7 @@ def test_import_loads_nothing_heavy() -> None:
 def test_missing_cuda_says_why_and_loads_nothing(hide: str, reason: str) -> None:
     code = (
         f"import sys, ctypes\nfrom importlib import util\n{hide}"
-        "from fusedstep.dispatch import why_missing\n"
+        "from fusedstep._backends.choose import why_missing\n"
         "print(why_missing('cuda'), 'numba' in sys.modules)\n"
     )
     shown = python(code).strip()
@@ -148,7 +148,7 @@ def test_missing_cuda_says_why_and_loads_nothing(hide: str, reason: str) -> None
 def test_a_compiler_that_cannot_be_loaded_says_why() -> None:
     shown = python(
         "import numpy\ndel numpy.row_stack  # as NumPy 2.5 did\n"
-        "from fusedstep.backends.available import why_no_compiler\n"
+        "from fusedstep._backends.cuda.available import why_no_compiler\n"
         "print(why_no_compiler())\n"
     )
     assert re.match(r"numba-cuda cannot be loaded beside NumPy .*row_stack.*`pip install", shown)
@@ -157,7 +157,7 @@ def test_a_compiler_that_cannot_be_loaded_says_why() -> None:
 @pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
 def test_a_driver_older_than_the_compiler_is_none() -> None:
     shown = python(
-        "from fusedstep.backends import available\n"
+        "from fusedstep._backends.cuda import available\n"
         "from numba.cuda.cudadrv.driver import Driver\n"
         "for version in (11, 8), (99, 0):\n"
         "    Driver.get_version = lambda self: version\n"
@@ -182,7 +182,7 @@ def test_scalars_are_the_members_of_the_c_struct() -> None:
     """Their unset values are passed by position, so the order must be the same."""
     from fusedstep._engine import ffi
 
-    from fusedstep.coefficients import Scalars
+    from fusedstep._numerics.coefficients import Scalars
 
     members = tuple(name for name, _ in ffi.typeof("fs_scalars").fields)
     assert members == Scalars._fields

@@ -19,8 +19,10 @@ from conftest import MISSING
 import fusedstep
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-NEEDS_C = (".c", ".runner", ".limit") if MISSING else ()
-NEEDS_CUDA = (".cuda", ".device", ".driver", ".gpu", ".simulator")
+NEEDS_C = ("._backends.c.engine", "._backends.c.runner", ".limit") if MISSING else ()
+NEEDS_CUDA = tuple(
+    f"._backends.cuda.{name}" for name in ("engine", "device", "driver", "primitives", "simulator")
+)
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(fusedstep.__path__, "fusedstep.")

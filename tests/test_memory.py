@@ -12,9 +12,9 @@ import pytest
 from cases import ordinary
 
 import fusedstep as fs
-from fusedstep.arrays import address, extent
-from fusedstep.memory import LINE, PAGE, SMALL, zeros
-from fusedstep.places import HOST
+from fusedstep._arrays.memory import LINE, PAGE, SMALL, zeros
+from fusedstep._arrays.overlap import address, extent
+from fusedstep._arrays.place import HOST
 
 SIZES = [1, 7, 100, 1000, 3, 5000, 0, 64]
 

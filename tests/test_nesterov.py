@@ -14,7 +14,7 @@ from conftest import for_each_dtype, on_each_engine
 from test_layouts import LAYOUTS, SHAPE, outside
 
 import fusedstep as fs
-from fusedstep import lookahead as lookahead_module
+from fusedstep._core import lookahead as lookahead_module
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Gradient: TypeAlias = Callable[[Array], Array]
@@ -280,9 +280,11 @@ def test_state_that_went_and_came_again(backend: str) -> None:
 
 def test_each_parameter_is_asked_for_at_its_own_next_t(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what a step does depends on t, the look ahead does by the same t."""
-    scalars = fs.SGD._scalars
+    scalars = fs.SGD.declaration.scalars
     monkeypatch.setattr(
-        fs.SGD, "_scalars", staticmethod(lambda h, t: {**scalars(h, t), "lr": 0.5**t})
+        fs.SGD,
+        "declaration",
+        fs.SGD.declaration._replace(scalars=lambda h, t: {**scalars(h, t), "lr": 0.5**t}),
     )
     params = [np.ones(4), np.ones(4)]
     opt = fs.SGD(params, momentum=0.5)

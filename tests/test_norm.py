@@ -12,7 +12,7 @@ from cases import DTYPES, difficult, difficult_but_finite, ordinary
 from conftest import for_each_dtype, on_each_compiled_engine, on_each_engine
 
 import fusedstep as fs
-from fusedstep import norm
+from fusedstep._numerics import norm
 
 SIZES = [0, 1, 2, 31, 32, 33, 64, 65, 4095, 4096, 4097, 4129, 8192, 12_289]
 

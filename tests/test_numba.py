@@ -20,13 +20,13 @@ pytestmark = pytest.mark.skipif(
 
 STEP = """
 import numpy as np, fusedstep as fs
-from fusedstep.backends import numba
+from fusedstep._backends.numba import engine
 p = np.ones(70, np.float32)
 optimizer = fs.AdamW(p, backend="numba")
 for _ in range(2):
     optimizer.step(np.ones_like(p))
-made = numba.kernel(optimizer._plan.table.jobs[0])
-print(made.cache_hits, float(p[0]).hex(), numba.generate._folder())
+made = engine.kernel(optimizer._plan.table.jobs[0])
+print(made.cache_hits, float(p[0]).hex(), engine.generate._folder())
 """
 
 
@@ -145,10 +145,10 @@ def test_kernels_are_vectorised(states: int, tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import re, numpy as np, many\n"
-        "from fusedstep.backends import numba\n"
+        "from fusedstep._backends.numba import engine\n"
         "optimizer = many.Many(np.ones(99, np.float32), backend='numba')\n"
         "optimizer.step(np.ones(99, np.float32))\n"
-        "assembly = numba.kernel(optimizer._plan.table.jobs[0])._library.get_asm_str()\n"
+        "assembly = engine.kernel(optimizer._plan.table.jobs[0])._library.get_asm_str()\n"
         "print(len(re.findall(r'sqrtps', assembly)), len(re.findall(r'fn?m(add|sub)', assembly)))\n"
     )
     packed, contracted = map(int, step_elsewhere(tmp_path, code))
@@ -157,7 +157,7 @@ def test_kernels_are_vectorised(states: int, tmp_path: Path) -> None:
 
 
 def test_rules_are_plain_python() -> None:
-    code = "import sys, fusedstep.backends.rules; print('numba' in sys.modules)"
+    code = "import sys, fusedstep._numerics.scalar; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["False"]
 
@@ -166,26 +166,27 @@ def test_rules_are_plain_python() -> None:
 def test_rows_have_room_for_as_many_states_as_rules_may_have() -> None:
     from fusedstep._engine import lib
 
-    from fusedstep.plan import MOST_STATES
+    from fusedstep._backends.plan import MOST_STATES
 
     assert lib.FS_STATES == MOST_STATES
 
 
 def test_many_tensors_share_one_kernel() -> None:
-    from fusedstep.backends import numba
+    from fusedstep._backends.numba import engine
 
-    before = numba.kernel.cache_info().misses
+    before = engine.kernel.cache_info().misses
     params = [np.ones(n) for n in range(1, 300)]
     optimizer = fs.Adagrad(params, lr_decay=0.25, backend="numba")
     for _ in range(3):
         optimizer.step([np.ones_like(p) for p in params])
-    assert numba.kernel.cache_info().misses - before <= 1
+    assert engine.kernel.cache_info().misses - before <= 1
 
 
 def test_what_a_kernel_is_made_of_is_in_its_text() -> None:
     """So that what is kept of it is not taken for one that is made of other parts."""
-    from fusedstep.backends import generate, numba
-    from fusedstep.coefficients import Rule
-    from fusedstep.plan import Job
+    from fusedstep._backends.numba import engine
+    from fusedstep._backends.plan import Job
+    from fusedstep._compiler import generate
+    from fusedstep._numerics.coefficients import Rule
 
-    assert generate.digest("cpu.py") in numba.text(Job(Rule("sgd"), np.dtype(np.float32)))
+    assert generate.digest("cpu.py") in engine.text(Job(Rule("sgd"), np.dtype(np.float32)))

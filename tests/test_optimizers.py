@@ -16,7 +16,7 @@ from cases import BASES, Case, differing_bits, ordinary
 from conftest import for_each, needs_c, on_each_engine
 
 import fusedstep as fs
-from fusedstep import optimizer as optimizer_module
+from fusedstep._core import optimizer as optimizer_module
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -524,8 +524,8 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
     count: int, fresh: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One call takes over the gradients and steps; nothing is looked at from Python."""
-    from fusedstep import arrays
-    from fusedstep.backends import runner
+    from fusedstep._arrays import overlap
+    from fusedstep._backends.c import runner
 
     def gradients() -> list[Array]:
         return [ones(10) for _ in range(count)]
@@ -546,7 +546,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
         assert grads[0] is not kept[0]
     monkeypatch.setattr(runner, "lib", Counting())
     monkeypatch.setattr(optimizer_module, "check_like", None)
-    monkeypatch.setattr(arrays, "extent", None)
+    monkeypatch.setattr(overlap, "extent", None)
     made.step(grads)
     assert calls == ["fs_take_and_step"]
 

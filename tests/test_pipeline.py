@@ -29,7 +29,7 @@ from test_bits import assert_same_bits, data
 from test_trajectories import ORACLES, TOLERANCE, assert_agree, problem, walk
 
 import fusedstep as fs
-from fusedstep.pipeline import Report
+from fusedstep._core.request import Report
 
 # Around a lane, a vector, a run that is cut at a cache line, a block of the norm.
 SIZES = [0, 1, 3, 17, 33, 65, 1027, 4097]

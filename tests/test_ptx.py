@@ -11,10 +11,11 @@ import pytest
 
 import fusedstep as fs
 from fusedstep import rules
-from fusedstep.backends import available, generate, kernels
-from fusedstep.coefficients import Rule
-from fusedstep.inspection import OPTIONAL, RULES, _packages
-from fusedstep.plan import Job
+from fusedstep._backends.cuda import available, kernels
+from fusedstep._backends.plan import Job
+from fusedstep._compiler import generate
+from fusedstep._numerics.coefficients import Rule
+from fusedstep.program.inspect import OPTIONAL, RULES, _packages
 
 pytestmark = [
     pytest.mark.skipif(
@@ -44,7 +45,7 @@ REPRESENTATIVE = [
     Rule("sgd"),
     Rule("rmsprop", ("v", "a", "b"), True),
     Rule("adamw", ("m", "v", "x"), averaged=True),
-    rows._rule({}),
+    rows.declaration.rule({}),
 ]
 
 
@@ -84,7 +85,7 @@ def test_all_kernels_are_there() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", rules.__all__)
 def test_rules_written_in_python(name: str, dtype: str) -> None:
-    check(getattr(rules, name)._rule({}), dtype, (9, 0))
+    check(getattr(rules, name).declaration.rule({}), dtype, (9, 0))
 
 
 @pytest.mark.slow

@@ -83,7 +83,10 @@ def test_radam_is_seen_before_and_after_it_rectifies() -> None:
     for case in OWN_BASES:
         if case.optimizer is rules.RAdam:
             h = case.optimizer(np.zeros(1), **case.options).param_groups[0].hyperparameters
-            kinds = {bool(case.optimizer._scalars(h, t)["rectified"]) for t in range(1, STEPS + 1)}
+            kinds = {
+                bool(case.optimizer.declaration.scalars(h, t)["rectified"])
+                for t in range(1, STEPS + 1)
+            }
             assert kinds == ({False} if case.name == "radam-never-rectified" else {False, True})
 
 
@@ -214,14 +217,15 @@ def test_hyperparameters_are_checked(optimizer: Any) -> None:
 def test_scalars_are_prepared_once_a_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where each gradient is looked at anew."""
     optimizer = rules.NAdam(np.ones(3), backend=backend)
-    scalars = rules.NAdam._scalars
+    scalars = rules.NAdam.declaration.scalars
     calls: list[int] = []
 
     def counting(h: Any, t: int) -> Any:
         calls.append(t)
         return scalars(h, t)
 
-    monkeypatch.setattr(rules.NAdam, "_scalars", staticmethod(counting))
+    declaration = rules.NAdam.declaration._replace(scalars=counting)
+    monkeypatch.setattr(rules.NAdam, "declaration", declaration)
     for _ in range(3):
         optimizer.step(np.ones(3))
     assert calls == [1, 2, 3]

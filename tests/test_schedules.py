@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from test_trajectories import TOLERANCE, assert_agree, problem
 
 import fusedstep as fs
-from fusedstep import plot, schedules
+from fusedstep import schedules
+from fusedstep.program import plot
 from fusedstep.schedules import (
     SCHEDULES,
     Schedule,

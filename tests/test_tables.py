@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from fusedstep.benchmarks.json_file import read
 from fusedstep.benchmarks.measuring import Group
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
-from fusedstep.benchmarks.store import read
 
 ROOT = Path(__file__).parent.parent
 

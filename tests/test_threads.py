@@ -43,7 +43,7 @@ def two_threads() -> Any:
 @needs_c
 @on_each_compiled_engine
 def test_helpers_are_used_and_then_only_where_they_help(two_threads: None, backend: str) -> None:
-    from fusedstep.backends import runner
+    from fusedstep._backends.c import runner
 
     p, g = problem(0)
     optimizer = fs.AdamW(p, backend=backend)
@@ -60,7 +60,7 @@ def test_helpers_are_used_and_then_only_where_they_help(two_threads: None, backe
 
 @needs_c
 def test_small_steps_stay_with_the_caller(two_threads: None) -> None:
-    from fusedstep.backends import runner
+    from fusedstep._backends.c import runner
 
     fs.SGD(np.zeros(1000, np.float32)).step(np.zeros(1000, np.float32))
     assert runner.team() == "caller"
@@ -106,7 +106,7 @@ FORK = """
 import os, sys
 import numpy as np
 import fusedstep as fs
-from fusedstep.backends import runner
+from fusedstep._backends.c import runner
 {before}
 fs.set_num_threads(2)
 p, g = np.zeros(300_000, np.float32), np.full(300_000, 0.25, np.float32)

@@ -12,8 +12,8 @@ from typing import Any
 import chart
 from marked import table
 
+from fusedstep.benchmarks.json_file import read
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
-from fusedstep.benchmarks.store import read
 from fusedstep.benchmarks.workloads import MANY, SINGLE, WORKLOADS
 
 RESULTS = Path(__file__).parent.parent.parent / "bench" / "results.json"

@@ -15,13 +15,16 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal
 
-from fusedstep import coefficients
-from fusedstep.arrays import Array, Written, check_like, check_parameter, check_state
-from fusedstep.coefficients import Given, Rule
-from fusedstep.dispatch import choose
-from fusedstep.hyperparameters import EACH, Checks, check, non_negative, whole
-from fusedstep.plan import Job, Plan, Row
-from fusedstep.structure import describe
+from fusedstep._arrays.checks import check_like, check_parameter, check_state
+from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.walk import Array
+from fusedstep._backends.choose import choose
+from fusedstep._backends.plan import Job, Plan, Row
+from fusedstep._checks.values import non_negative, whole
+from fusedstep._checks.wording import describe
+from fusedstep._core.declaration import EACH, Checks, check
+from fusedstep._numerics import coefficients
+from fusedstep._numerics.coefficients import Given, Rule
 
 
 def sgd(

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from fusedstep import coefficients
-from fusedstep.hyperparameters import Rate
-from fusedstep.lookahead import Lookahead
-from fusedstep.optimizer import Optimizer
+from fusedstep._checks.values import Rate
+from fusedstep._core.declaration import Declaration
+from fusedstep._core.lookahead import Lookahead
+from fusedstep._core.optimizer import Optimizer
+from fusedstep._numerics import coefficients
 
 
 class SGD(Optimizer):
@@ -84,10 +85,9 @@ class SGD(Optimizer):
     {'b': array([ 1.9, -1.9]), 't': 2}
     """
 
-    _rule = staticmethod(coefficients.sgd_rule)
-    _constants = staticmethod(coefficients.sgd_constants)
-    _scalars = staticmethod(coefficients.sgd_scalars)
-    _letters = "b"
+    declaration = Declaration(
+        coefficients.sgd_rule, coefficients.sgd_scalars, coefficients.sgd_constants, "b"
+    )
 
     _way: Lookahead | None = None
 
@@ -252,10 +252,9 @@ class Adagrad(Optimizer):
     array([0.5, 2.5])
     """
 
-    _rule = staticmethod(coefficients.adagrad_rule)
-    _constants = staticmethod(coefficients.adagrad_constants)
-    _scalars = staticmethod(coefficients.adagrad_scalars)
-    _letters = "s"
+    declaration = Declaration(
+        coefficients.adagrad_rule, coefficients.adagrad_scalars, coefficients.adagrad_constants, "s"
+    )
 
     def __init__(
         self,
@@ -350,10 +349,12 @@ class RMSprop(Optimizer):
     array([0.8, 2.2])
     """
 
-    _rule = staticmethod(coefficients.rmsprop_rule)
-    _constants = staticmethod(coefficients.rmsprop_constants)
-    _scalars = staticmethod(coefficients.rmsprop_scalars)
-    _letters = "vab"
+    declaration = Declaration(
+        coefficients.rmsprop_rule,
+        coefficients.rmsprop_scalars,
+        coefficients.rmsprop_constants,
+        "vab",
+    )
 
     def __init__(
         self,
@@ -453,10 +454,9 @@ class Adam(Optimizer):
     array([0.9, 2.1])
     """
 
-    _rule = staticmethod(coefficients.adam_rule)
-    _constants = staticmethod(coefficients.adam_constants)
-    _scalars = staticmethod(coefficients.adam_scalars)
-    _letters = "mvx"
+    declaration = Declaration(
+        coefficients.adam_rule, coefficients.adam_scalars, coefficients.adam_constants, "mvx"
+    )
 
     def __init__(
         self,
@@ -564,10 +564,9 @@ class AdamW(Optimizer):
     array([0.85, 2.  ])
     """
 
-    _rule = staticmethod(coefficients.adamw_rule)
-    _constants = staticmethod(coefficients.adamw_constants)
-    _scalars = staticmethod(coefficients.adamw_scalars)
-    _letters = "mvx"
+    declaration = Declaration(
+        coefficients.adamw_rule, coefficients.adamw_scalars, coefficients.adamw_constants, "mvx"
+    )
 
     def __init__(
         self,

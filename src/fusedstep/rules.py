@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep.coefficients import Values
-from fusedstep.rule import rule
+from fusedstep._core.custom import rule
+from fusedstep._numerics.coefficients import Values
 
 __all__ = ["Adamax", "Adan", "Lion", "NAdam", "RAdam"]
 

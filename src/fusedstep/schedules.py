@@ -29,11 +29,13 @@ from functools import partial
 from math import cos, exp, expm1, log1p, pi
 from typing import Annotated, Any
 
-from fusedstep.hyperparameters import Check, non_negative, number, whole
-from fusedstep.schedule import Schedule, schedule
-from fusedstep.structure import describe, is_collection
+from fusedstep._arrays.structure import is_collection
+from fusedstep._checks.values import Check, non_negative, number, whole
+from fusedstep._checks.wording import describe
+from fusedstep._core.schedule import SCHEDULES, Schedule, schedule
 
 __all__ = [
+    "SCHEDULES",
     "Schedule",
     "constant",
     "cosine",
@@ -282,16 +284,6 @@ def sequence(t: int, schedules: Schedules, steps: StepsOfEach) -> float:
             return rate(t)
         t -= lasting
     return schedules[-1](t)
-
-
-SCHEDULES = {
-    make.__name__: make
-    for make in (
-        *(constant, piecewise, exponential, step, polynomial),
-        *(warmup, cosine, restarts, one_cycle, sequence),
-    )
-}
-"""By name, as dicts and the command line have them."""
 
 
 def half_cosine(x: float) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fusedstep import threads
+from fusedstep._backends import threads
+from fusedstep._backends.c import engine
+from fusedstep._backends.c.runner import find_kernel
+from fusedstep._core.optimizer import Optimizer
 from fusedstep._engine import lib
-from fusedstep.backends import c
-from fusedstep.backends.runner import find_kernel
-from fusedstep.optimizer import Optimizer
 
 
 def limit_of(
@@ -21,11 +21,11 @@ def limit_of(
     rules on the C engine, and for gradients that need no scratch.
     """
     own = c_table(optimizer)
-    table = c.Table(own.jobs, own.rows, optimizer._memory())
+    table = engine.Table(own.jobs, own.rows, optimizer._memory())
     for c_row, own_row in zip(table.c_rows, own.c_rows, strict=True):
         c_row.g = own_row.g
     for job, c_job in zip(table.jobs, table.c_jobs, strict=True):
-        c_job.kernel = find_kernel("limit", job.dtype, c.present(job))
+        c_job.kernel = find_kernel("limit", job.dtype, engine.present(job))
         c_job.squares = find_kernel("limit_squares", job.dtype)
     return bare(table, zero, measured)
 
@@ -40,13 +40,13 @@ def bare_call(
     return bare(c_table(optimizer), zero, measured)
 
 
-def c_table(optimizer: Optimizer) -> c.Table:
+def c_table(optimizer: Optimizer) -> engine.Table:
     table = optimizer._plan.table
-    assert isinstance(table, c.Table)
+    assert isinstance(table, engine.Table)
     return table
 
 
-def bare(table: c.Table, zero: bool = False, measured: bool = False) -> Callable[[], None]:
+def bare(table: engine.Table, zero: bool = False, measured: bool = False) -> Callable[[], None]:
     def call() -> None:
         count = threads.get_num_threads()
         if measured:

@@ -10,9 +10,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fusedstep._backends.info import info
+from fusedstep._backends.threads import get_num_threads
 from fusedstep.benchmarks.records import Machine
-from fusedstep.dispatch import info
-from fusedstep.threads import get_num_threads
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 

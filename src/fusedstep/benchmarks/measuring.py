@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedstep._backends.threads import get_num_threads, set_num_threads
 from fusedstep.benchmarks.contestants.contestant import Contestant, Entry, LeftOut
 from fusedstep.benchmarks.machine import caches, nearest
 from fusedstep.benchmarks.problem import Case, Problem
 from fusedstep.benchmarks.records import LIMIT, Record
 from fusedstep.benchmarks.workloads import Workload
-from fusedstep.threads import get_num_threads, set_num_threads
 
 LEAST_TURNS = 5
 TURN = 5e-3

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 import fusedstep as fs
+from fusedstep._backends.plan import Job
+from fusedstep._backends.threads import get_num_threads
 from fusedstep.benchmarks.workloads import Shape
-from fusedstep.plan import Job
-from fusedstep.threads import get_num_threads
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from inspect import signature
 from typing import Any, NamedTuple
 
+from fusedstep._checks.wording import quoted
 from fusedstep.benchmarks.problem import Array, Problem
-from fusedstep.structure import quoted
 
 
 class Entry(NamedTuple):

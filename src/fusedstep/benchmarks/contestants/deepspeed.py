@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import fusedstep as fs
+from fusedstep._checks.wording import quoted
 from fusedstep.benchmarks.contestants.contestant import (
     Contestant,
     Entry,
@@ -17,7 +18,6 @@ from fusedstep.benchmarks.contestants.contestant import (
 )
 from fusedstep.benchmarks.contestants.torch import leaves
 from fusedstep.benchmarks.problem import Problem
-from fusedstep.structure import quoted
 
 KNOWN = {"lr", "betas", "eps", "weight_decay", "bias_correction"}
 

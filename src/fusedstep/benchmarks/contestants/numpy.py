@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import fusedstep as fs
-from fusedstep import textbook
+from fusedstep.benchmarks import textbook
 from fusedstep.benchmarks.contestants.contestant import (
     Contestant,
     Entry,

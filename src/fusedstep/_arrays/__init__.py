@@ -1,0 +1,1 @@
+"""Arrays, the structure they come in, and the memory where they lie."""

@@ -1,0 +1,106 @@
+"""Which bytes an array covers, and what shares them with another."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+from fusedstep._arrays.walk import Array
+
+
+def address(array: Array) -> int:
+    """Of an array's first element."""
+    return int(array.__array_interface__["data"][0])
+
+
+def extent(array: Array) -> tuple[int, int]:
+    """The addresses of an array's lowest byte and of the one past its highest."""
+    if array.flags.forc:  # contiguous, in either order
+        low = address(array)
+        return low, low + array.nbytes
+    return byte_bounds(array)
+
+
+def lies_as(array: Any, other: Array) -> bool:
+    """Whether `array` is the very elements of `other`, in the same places."""
+    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (
+        other.shape,
+        other.dtype,
+    ):
+        return False
+    strides = zip(array.strides, other.strides, array.shape, strict=True)
+    return not other.size or (
+        address(array) == address(other)
+        and all(one == another for one, another, length in strides if length > 1)
+    )
+
+
+class Written:
+    """The memory that a step writes, to refuse whatever else overlaps it."""
+
+    def __init__(self, arrays: Iterable[tuple[str, Array]]) -> None:
+        bounded = [(*extent(array), name, array) for name, array in arrays if array.size]
+        bounded.sort(key=lambda entry: entry[:2])
+        self.arrays = bounded
+        self.lows = [low for low, *_ in bounded]
+        self.highs = list(accumulate((high for _, high, *_ in bounded), max))
+
+    def refuse(self, g: Array, name: str) -> None:
+        """No gradient in memory that the step writes: it would be read half changed."""
+        low, high = extent(g)
+        other = self._first_overlap(g, low, bisect_left(self.lows, high))
+        if other is not None:
+            raise ValueError(
+                f"{name} shares memory with {other}, which the step writes; pass a copy"
+            )
+
+    def refuse_overlaps(self) -> None:
+        """No memory twice among parameters and state: the second step would undo the first."""
+        for at, (low, _, name, array) in enumerate(self.arrays):
+            other = self._first_overlap(array, low, at)
+            if other is not None:
+                first, second = sorted((name, other))
+                raise ValueError(
+                    f"{first} and {second} share memory, and both would be written; pass each "
+                    "array once, or copies"
+                )
+
+    def _first_overlap(self, array: Array, low: int, before: int) -> str | None:
+        """The name of an array that shares an element with `array`, whose lowest byte is `low`.
+
+        Only the first `before` in order of address are looked at, which begin below its end.
+        """
+        while before > 0 and self.highs[before - 1] > low:
+            before -= 1
+            *_, name, other = self.arrays[before]
+            if np.shares_memory(array, other):
+                return name
+        return None
+
+
+def has_overlapping_elements(array: Array) -> bool:
+    if array.flags.c_contiguous or array.size == 0:
+        return False
+    axes = sorted(
+        (abs(stride), length)
+        for stride, length in zip(array.strides, array.shape, strict=True)
+        if length > 1
+    )
+    reach = array.itemsize
+    for stride, length in axes:
+        if stride < reach:
+            break
+        reach += stride * (length - 1)
+    else:
+        return False
+    # The axes interleave: only counting tells. The offsets are exact, byte by byte.
+    offsets = np.zeros((), np.int64)
+    for stride, length in axes:
+        offsets = np.add.outer(offsets, stride * np.arange(length, dtype=np.int64))
+    gaps = np.diff(np.sort(offsets, axis=None))
+    return bool((gaps < array.itemsize).any())

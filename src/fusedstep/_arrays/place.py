@@ -1,0 +1,83 @@
+"""Where an optimizer's arrays live, and what is done to them there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from fusedstep._arrays.cuda_array import on_device
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+class Place(Protocol):
+    """Of arrays that NumPy can describe; all but `see`'s argument are so described."""
+
+    backwards: bool
+    """Whether new arrays here may have negative strides."""
+
+    def see(self, array: Any, name: str) -> Any:
+        """A user's array, called `name`, described. It is refused if it lives elsewhere."""
+
+    def show(self, array: Array) -> Any:
+        """An array that was made here, as a user gets it, over the same memory."""
+
+    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """A new C-contiguous array of any content."""
+
+    def zeros(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """A new C-contiguous array of zeros."""
+
+    def copy(self, to: Array, source: Array) -> None:
+        """Copy between two arrays that live here, of the same shape."""
+
+    def clear(self, array: Array) -> None:
+        """Fill an array that lives here with zeros."""
+
+    def read(self, array: Array) -> Array:
+        """A NumPy copy of an array that was made here."""
+
+    def write(self, array: Array, source: Array | float) -> None:
+        """Fill an array that was made here from a NumPy array or with one number."""
+
+
+class Host:
+    """The memory of the CPU: every array is what it is."""
+
+    backwards = True
+
+    def see(self, array: Any, name: str) -> Any:
+        if on_device(array):
+            raise ValueError(
+                f"{name} is on a CUDA device, the parameters are on the CPU; pass a copy on the "
+                "CPU: `x.copy_to_host()` of Numba's, `x.get()` of CuPy's, `x.numpy(force=True)` "
+                "of torch's"
+            )
+        return array
+
+    def show(self, array: Array) -> Any:
+        return array
+
+    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        return np.zeros(shape, dtype)
+
+    def copy(self, to: Array, source: Array) -> None:
+        to[...] = source
+
+    def clear(self, array: Array) -> None:
+        array[...] = 0
+
+    def read(self, array: Array) -> Array:
+        return array.copy()
+
+    def write(self, array: Array, source: Array | float) -> None:
+        with np.errstate(over="ignore"):
+            array[...] = source
+
+
+HOST = Host()

@@ -1,0 +1,131 @@
+"""The shape of a collection of parameters: arrays in sequences and mappings, nested at will.
+
+A structure is read off the parameters once. It then takes gradients of the same structure
+apart into a flat list, in the parameters' order, and puts per-parameter results together
+in the structure again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fusedstep._checks.wording import describe, differences, quoted
+
+
+class Leaf:
+    """One parameter."""
+
+    def __init__(self, path: str) -> None:
+        self.paths = [path]
+
+    def flatten(self, value: Any, name: str) -> list[Any]:
+        return [value]
+
+    def rebuild(self, leaves: Iterable[Any]) -> Any:
+        return next(iter(leaves))
+
+
+class Branch:
+    """A sequence or a mapping of structures; `keys` are its indices or its keys."""
+
+    def __init__(self, path: str, children: dict[Any, Leaf | Branch]) -> None:
+        self.path = path
+        self.children = children
+        self.keys = list(children)
+        self.paths: list[str] = [path for child in children.values() for path in child.paths]
+        self.shallow = all(isinstance(child, Leaf) for child in children.values())
+
+    def flatten(self, value: Any, name: str) -> list[Any]:
+        """`value` taken apart into one item a parameter; `name` is what errors call it."""
+        items = self.items(value, name)
+        if self.shallow:
+            return items
+        return [
+            leaf
+            for child, item in zip(self.children.values(), items, strict=True)
+            for leaf in child.flatten(item, name)
+        ]
+
+    def items(self, value: Any, name: str) -> list[Any]:
+        raise NotImplementedError
+
+    def rebuild(self, leaves: Iterable[Any]) -> Any:
+        raise NotImplementedError
+
+
+class List(Branch):
+    def items(self, value: Any, name: str) -> list[Any]:
+        if not isinstance(value, list) and (
+            isinstance(value, Mapping) or is_array(value) or not is_collection(value)
+        ):
+            raise TypeError(
+                f"{name}{self.path} is {describe(value)}; pass a sequence of "
+                f"{len(self.keys)}, in the order of the parameters"
+            )
+        items = list(value)  # ours to keep: others may change theirs while a step reads
+        if len(items) != len(self.keys):
+            raise ValueError(
+                f"{name}{self.path} has {len(items)} items for {len(self.keys)} parameters; "
+                "pass one for each, None for a parameter to skip"
+            )
+        return items
+
+    def rebuild(self, leaves: Iterable[Any]) -> Any:
+        leaves = iter(leaves)
+        return [child.rebuild(leaves) for child in self.children.values()]
+
+
+class Dict(Branch):
+    def items(self, value: Any, name: str) -> list[Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                f"{name}{self.path} is {describe(value)}; pass a mapping with the keys "
+                f"{quoted(self.keys)}"
+            )
+        if value.keys() != self.children.keys():
+            raise KeyError(
+                f"{name}{self.path} {differences(value, self.children)}; pass one item for each "
+                "parameter, None for one to skip"
+            )
+        return [value[key] for key in self.keys]
+
+    def rebuild(self, leaves: Iterable[Any]) -> Any:
+        leaves = iter(leaves)
+        return {key: child.rebuild(leaves) for key, child in self.children.items()}
+
+
+Structure = Leaf | Branch
+
+
+def read(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
+    """The structure of the parameters `value`, and its leaves in order."""
+    if is_array(value):
+        return Leaf(path), [value]
+    if not is_collection(value):
+        raise TypeError(
+            f"params{path} is {describe(value)}; pass a NumPy array, or a sequence or mapping "
+            "of arrays"
+        )
+    mapping = isinstance(value, Mapping)
+    children: dict[Any, Structure] = {}
+    leaves: list[Any] = []
+    for key, item in value.items() if mapping else enumerate(value):
+        children[key], below = read(item, f"{path}[{key!r}]")
+        leaves += below
+    return (Dict if mapping else List)(path, children), leaves
+
+
+def named(structure: Structure, leaves: Iterable[Any]) -> list[tuple[str, Any]]:
+    """The parameters, in order, each with what errors call it."""
+    return [(f"params{path}", leaf) for path, leaf in zip(structure.paths, leaves, strict=True)]
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` stands for one parameter; arrays.py says which arrays will do."""
+    names = ("__array_interface__", "__array__", "__dlpack__", "__cuda_array_interface__")
+    return any(hasattr(value, name) for name in names)
+
+
+def is_collection(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes))

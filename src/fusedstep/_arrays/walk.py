@@ -1,0 +1,70 @@
+"""The order in which kernels go over an array, and arrays as kernels see them.
+
+A kernel sees contiguous memory only. Each parameter is visited in the order in which its
+elements lie in memory, whatever its axes, so that C- and F-order, transposed and reversed
+arrays need no copy; what has gaps in it, or another layout than its parameter, goes
+through scratch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fusedstep._arrays.place import Place
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+
+class Walk:
+    """The order in which one parameter's elements are visited: as they lie in memory."""
+
+    def __init__(self, p: Array, place: Place) -> None:
+        self.place = place
+        self.shape = p.shape
+        self.size = p.size
+        # Strides mean nothing along axes of length 0 or 1, so plain goes by the flag alone.
+        self.plain = p.flags.c_contiguous
+        self.forward = tuple(
+            slice(None, None, -1 if step < 0 and place.backwards else 1) for step in p.strides
+        )
+        self.axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
+        self.back = sorted(range(p.ndim), key=self.axes.__getitem__)
+
+    def lay(self, array: Array) -> Array:
+        """`array`, of the parameter's shape, as a view whose C order is the walk's."""
+        return array if self.plain else array[self.forward].transpose(self.axes)
+
+    def shaped(self, flat: Array) -> Array:
+        """Contiguous memory of the parameter's size as an array of its shape, along the walk."""
+        if self.plain:
+            return flat.reshape(self.shape)
+        laid = flat.reshape([self.shape[axis] for axis in self.axes])
+        return laid.transpose(self.back)[self.forward]
+
+
+class Operand:
+    """An array as a kernel sees it: `flat` is its own memory, or scratch where it has gaps.
+
+    `before` is another of the same size, whose scratch is no longer needed.
+    """
+
+    __slots__ = ("flat", "laid", "place", "scratch")
+
+    def __init__(self, array: Array, walk: Walk, before: Operand | None = None) -> None:
+        self.place = walk.place
+        self.laid = walk.lay(array.view(np.ndarray))
+        self.scratch = not (self.laid.flags.c_contiguous and self.laid.flags.aligned)
+        if not self.scratch:
+            self.flat = self.laid.reshape(-1)
+        elif before is not None and before.scratch:
+            self.flat = before.flat
+        else:
+            self.flat = walk.place.empty((array.size,), array.dtype)
+
+    def fetch(self) -> None:
+        self.place.copy(self.flat.reshape(self.laid.shape), self.laid)
+
+    def put_back(self) -> None:
+        self.place.copy(self.laid, self.flat.reshape(self.laid.shape))

@@ -1,0 +1,168 @@
+"""Choose the backend that runs a step, and tell which there are."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.place import HOST, Place
+from fusedstep._backends.cuda import available
+from fusedstep._backends.plan import Table
+from fusedstep._checks.wording import quoted
+
+PREFERENCE = ("c", "numba", "numpy")
+"""The engines for arrays on the CPU, from the fastest on."""
+
+COMPILING = ("numba", "numpy")
+"""Those of them that take rules of the user's own."""
+
+ENGINES = ("c", "numba", "cuda", "numpy")
+"""All that there are."""
+
+BACKENDS = ("auto", *ENGINES)
+
+NOT_BUILT = (
+    "it was not built: the installation found no working C compiler. Install gcc or clang, "
+    "then `pip install --force-reinstall --no-deps --no-cache-dir fusedstep` from its source"
+)
+
+REMEDIES = {
+    "fusedstep._engine": NOT_BUILT,
+    "numba": "Numba is not installed; `pip install numba`",
+}
+"""What to do about a module that is missing."""
+
+
+def choose(
+    backend: str, params: Sequence[tuple[str, Any]], own_rule: bool = False
+) -> tuple[type[Table], Place]:
+    """The table of the engine that `backend` names, or of the fastest, and where it works.
+
+    That is where all of `params` live, which come with their names. `own_rule` says that it
+    is for a rule of the user's own.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is unknown; pass one of {quoted(BACKENDS)}")
+    devices = [entry for entry in params if on_device(entry[1])]
+    if devices:
+        if backend not in ("auto", "cuda"):
+            raise ValueError(
+                f"backend={backend!r} steps arrays on the CPU, and {_whereabouts(devices[0])}; "
+                "pass backend='auto' or 'cuda', or arrays on the CPU"
+            )
+        place = place_of(params)
+        return table_of("cuda"), place
+    if backend == "cuda" and params:
+        raise ValueError(
+            f"backend='cuda' steps arrays on a CUDA device, and {_whereabouts(params[0])}; pass "
+            "arrays on the device (`cuda.to_device(x)` of Numba, `cupy.asarray(x)`, `x.cuda()` of "
+            "torch), or backend='auto'"
+        )
+    fit = COMPILING if own_rule else PREFERENCE
+    if backend == "auto":
+        backend = next(name for name in fit if why_missing(name) is None)
+        if backend == "numpy":
+            _warn_of_slow_engine()
+    if backend not in fit:
+        raise ValueError(
+            f"backend={backend!r} holds the package's own rules alone, and this one is not; "
+            f"pass one of {quoted(['auto', *fit])}"
+        )
+    return table_of(backend), HOST
+
+
+def place_of(params: Sequence[tuple[str, Any]]) -> Place:
+    """Where all of `params` live, which come with their names."""
+    devices = [entry for entry in params if on_device(entry[1])]
+    if not devices:
+        return HOST
+    for entry in params:
+        if not on_device(entry[1]):
+            raise ValueError(
+                f"{_whereabouts(devices[0])}, {_whereabouts(entry)}; pass all on one device, "
+                "or make an optimizer for each place"
+            )
+    table_of("cuda")  # or the reason why there is none
+    from fusedstep._backends.cuda.device import place
+
+    return place(devices)
+
+
+def table_of(name: str) -> type[Table]:
+    """The table of the backend `name`; a RuntimeError says why it is not there."""
+    reason = why_missing(name)
+    if reason is not None:
+        raise RuntimeError(f"backend={name!r} is not available: {reason}")
+    return TABLES[name]()
+
+
+def _whereabouts(entry: tuple[str, Any]) -> str:
+    name, array = entry
+    if not on_device(array):
+        return f"{name} is on the CPU"
+    if why_missing("cuda") is not None:
+        return f"{name} is on a CUDA device"
+    from fusedstep._backends.cuda.device import place
+
+    return f"{name} is on CUDA device {place([entry]).ordinal}"
+
+
+def _c() -> type[Table]:
+    from fusedstep._backends.c.engine import Table
+
+    return Table
+
+
+def _numba() -> type[Table]:
+    from fusedstep._backends.numba.engine import Table
+
+    return Table
+
+
+def _cuda() -> type[Table]:
+    from fusedstep._backends.cuda.engine import Table
+
+    return Table
+
+
+def _numpy() -> type[Table]:
+    from fusedstep._backends.numpy import Table
+
+    return Table
+
+
+TABLES: dict[str, Callable[[], type[Table]]] = {
+    "c": _c,
+    "numba": _numba,
+    "cuda": _cuda,
+    "numpy": _numpy,
+}
+"""Each backend's table, imported when it is first asked for."""
+
+
+@cache
+def why_missing(name: str) -> str | None:
+    """Why the backend `name` cannot be used, or None if it can."""
+    if name == "cuda":
+        return available.why_missing()
+    try:
+        TABLES[name]()
+    except ModuleNotFoundError as error:
+        return REMEDIES.get(error.name or "", str(error))
+    except ImportError as error:
+        return f"it is installed but cannot be loaded: {error}"
+    return None
+
+
+@cache
+def _warn_of_slow_engine() -> None:
+    warnings.warn(
+        "fusedstep runs on its NumPy reference, many times slower than its other engines. "
+        f"C: {why_missing('c')}. Numba: {why_missing('numba')}. `backend='numpy'` asks for it "
+        "without this warning.",
+        RuntimeWarning,
+        stacklevel=5,
+    )

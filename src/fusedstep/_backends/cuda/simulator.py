@@ -1,0 +1,105 @@
+"""driver.py in Numba's simulator: a device whose memory is the host's, and which never lags."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from fusedstep._arrays.cuda_array import Array
+from fusedstep._backends.cuda import kernels
+
+
+class Memory:
+    """An array as a device's libraries have them: NumPy's own functions do not take it."""
+
+    def __init__(self, described: dict[str, Any], owner: Any) -> None:
+        self.__cuda_array_interface__ = described
+        self.owner = owner
+
+    def copy_to_host(self) -> Array:
+        described = {"version": 3, **self.__cuda_array_interface__}
+        return np.array(type("Holder", (), {"__array_interface__": described}))
+
+
+def several() -> bool:
+    return False
+
+
+def ordinal(address: int) -> int:
+    return 0
+
+
+@contextmanager
+def current(ordinal: int) -> Iterator[None]:
+    yield
+
+
+def allocate(shape: Sequence[int], dtype: np.dtype[Any]) -> Memory:
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.full(size + 16, 0xA5, np.uint8)
+    start = -raw.ctypes.data % 16
+    described = {
+        "shape": tuple(shape),
+        "typestr": dtype.str,
+        "data": (raw.ctypes.data + start, False),
+        "version": 3,
+    }
+    return Memory(described, raw)
+
+
+def view(described: dict[str, Any], owner: Any) -> Memory:
+    return Memory(described, owner)
+
+
+def pinned(shape: tuple[int, ...]) -> Array:
+    return np.zeros(shape, np.int64)
+
+
+def zero(address: int, size: int, stream: int) -> None:
+    ctypes.memset(address, 0, size)
+
+
+def upload(address: int, source: Array, stream: int) -> None:
+    ctypes.memmove(address, source.ctypes.data, source.nbytes)
+
+
+def download(to: Array, address: int, stream: int) -> None:
+    ctypes.memmove(to.ctypes.data, address, to.nbytes)
+
+
+def synchronize(stream: int) -> None:
+    pass
+
+
+def recorded(stream: int) -> bool:
+    return False
+
+
+class Event:
+    def record(self, stream: int) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+
+class Kernel:
+    def __init__(self, module: ModuleType, ordinal: int) -> None:
+        self.run = cuda.jit(module.SIGNATURE)(module.run)
+        self.types = [getattr(np, name) for name in kernels.types(module)]
+
+    def launch(
+        self, blocks: int, threads: int, stream: int, arguments: tuple[int | float, ...]
+    ) -> None:
+        with np.errstate(all="ignore"):
+            typed = [
+                int(value) if kind is np.int64 else kind(value)
+                for kind, value in zip(self.types, arguments, strict=True)
+            ]
+        self.run[blocks, threads](*typed)

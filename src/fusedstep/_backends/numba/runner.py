@@ -1,0 +1,194 @@
+"""The runner of Numba's kernels where the C engine was not built.
+
+As there, the table's total work is cut into chunks that may span or divide tensors, taken
+from an atomic counter by however many threads turn up. Helpers are Python's threads, which
+take longer to wake, so only long steps are shared.
+"""
+
+# mypy: allow-untyped-defs, disallow-untyped-decorators=false
+# mypy: disable-error-code="call-arg, var-annotated"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, TypeAlias
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fusedstep._arrays.overlap import Written, address
+from fusedstep._arrays.walk import Array, Operand
+from fusedstep._backends import threads
+from fusedstep._backends.numba import squares
+from fusedstep._backends.numba.crew import crew
+from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
+from fusedstep._backends.plan import Careful, Job, Row
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import Given
+
+# The columns of a row behind those that kernels read.
+N, JOB, COLUMNS = READ, READ + 1, READ + 2
+
+WORTH_SHARING = 4_000_000
+"""Elements of a step; below, waking a helper gained nothing between matrix products."""
+
+Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+CHUNK = 16384
+"""Elements; see csrc/step.c."""
+
+ZEROED = 4096
+"""Bytes of a gradient that are zeroed at once; see there, too."""
+
+
+class Runner(Careful):
+    """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
+
+    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+        super().__init__(rows)
+        active = [row for row in rows if row is not None]
+        self.table = np.zeros((len(active), COLUMNS), np.int64)
+        self.kernels = np.zeros(len(jobs), np.int64)
+        self.scalars = np.zeros(len(jobs), np.int64)
+        self.sizes = np.array([job.dtype.itemsize for job in jobs], np.int64)
+        self.dtypes = [job.dtype for job in jobs]
+        self.buffers: list[Array] = [np.zeros(0)] * len(jobs)
+        self.places = [*accumulate((row is not None for row in rows), initial=0)]
+        self.elements = _starts([row.p.flat.size for row in active])
+        self.blocks = _starts([norm.blocks(row.p.flat.size) for row in active])
+        self.sums = np.zeros((self.blocks[-1], norm.SUMS))
+        for place, row in enumerate(active):
+            self.table[place, [P, N, JOB]] = address(row.p.flat), row.p.flat.size, row.job
+            self.table[place, SUMS] = address(self.sums) + self.blocks[place] * 8 * norm.SUMS
+            for slot, state in enumerate(row.states):
+                if state is not None:
+                    self.table[place, STATES + slot] = address(state.flat)
+            if row.ema is not None:
+                self.table[place, EMA] = address(row.ema.flat)
+
+    def bind(self, index: int, kernel: int, scalars: int) -> None:
+        """Give a job the kernel at an address, which reads that many scalars of its dtype."""
+        self.buffers[index] = np.zeros(scalars, self.dtypes[index])
+        self.kernels[index] = kernel
+        self.scalars[index] = address(self.buffers[index])
+
+    def write(self, index: int, scalars: Sequence[float]) -> None:
+        """Put the scalars of such a job in their place."""
+        with np.errstate(over="ignore"):
+            self.buffers[index][:] = scalars
+
+    def prepare(self, scalars: Sequence[Given]) -> None:
+        """Put the kernels and scalars of the next step into the jobs."""
+        raise NotImplementedError
+
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        super().set_gradient(index, g, operand)
+        self.table[self.places[index], G] = address(operand.flat)
+
+    def squares(self) -> norm.Total:
+        kernels = np.array([squares.kernel(dtype).address for dtype in self.dtypes], np.int64)
+        self._share(self.blocks, norm.BLOCK, kernels, np.zeros_like(self.sizes))
+        return norm.total(self.sums)
+
+    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+        self.prepare(scalars)
+        self._share(self.elements, 1, self.kernels, self.sizes if zero else 0 * self.sizes)
+
+    def _share(self, starts: Integers, unit: int, kernels: Integers, zeroed: Integers) -> None:
+        """Run kernels on chunks of all rows, which begin in `starts`, in units of elements."""
+        taken = np.zeros(1, np.int64)
+        task = partial(_run, self.table, starts, unit, kernels, self.scalars, zeroed, taken)
+        few = self.elements[-1] < WORTH_SHARING
+        crew.run(task, 1 if few else threads.get_num_threads())
+
+
+def _starts(sizes: Sequence[int]) -> Integers:
+    """How much there is before each, and in all."""
+    return np.array([*accumulate(sizes, initial=0)], np.int64)
+
+
+@intrinsic
+def _call(typing_context, kernel, row, begin, end, scalars):
+    """Call the kernel at an address."""
+
+    def generate(context, builder, signature, arguments):
+        function, *rest = arguments
+        integer = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [integer] * len(rest))
+        builder.call(builder.inttoptr(function, kind.as_pointer()), rest)
+        return context.get_dummy_value()
+
+    return types.void(kernel, row, begin, end, scalars), generate
+
+
+@intrinsic
+def _zero(typing_context, at, size):
+    """Fill memory with zeros."""
+
+    def generate(context, builder, signature, arguments):
+        at, size = arguments
+        pointer = builder.inttoptr(at, ir.IntType(8).as_pointer())
+        cgutils.memset(builder, pointer, size, 0)  # type: ignore[no-untyped-call]
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def _fetch_add(typing_context, at, amount):
+    """What stands at an address, to which `amount` is added in the same moment."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", pointer, arguments[1], "monotonic")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+TABLE = types.int64[:, ::1]
+COLUMN = types.int64[::1]
+
+
+def _compiled(function):
+    signature = types.void(TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN)
+    compiled = partial(njit, signature, nogil=True)
+    try:
+        return compiled(cache=True)(function)
+    except RuntimeError:  # there is no folder that Numba could write to
+        return compiled()(function)
+
+
+@_compiled
+def _run(table, starts, unit, kernels, scalars, zeroed, taken):
+    """Run chunks until none is left; every thread of the step does.
+
+    `zeroed` has the itemsize of each job whose gradients are zeroed on the way, else 0.
+    """
+    chunk = CHUNK // unit
+    total = starts[-1]
+    while True:
+        begin = _fetch_add(taken.ctypes.data, chunk)
+        if begin >= total:
+            break
+        end = min(begin + chunk, total)
+        # The last row that starts at or before the chunk: it is not an empty one.
+        place = np.searchsorted(starts[:-1], begin, side="right") - 1
+        while begin < end:
+            row = table[place]
+            job = row[JOB]
+            stop = min(starts[place + 1], end)
+            at = unit * (begin - starts[place])
+            last = min(unit * (stop - starts[place]), row[N])
+            piece = ZEROED // zeroed[job] if zeroed[job] else last - at
+            while at < last:
+                until = min(at + piece, last)
+                _call(kernels[job], row.ctypes.data, at, until, scalars[job])
+                _zero(row[G] + at * zeroed[job], (until - at) * zeroed[job])
+                at = until
+            begin = stop
+            place += 1

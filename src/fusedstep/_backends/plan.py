@@ -1,0 +1,180 @@
+"""A step laid out: which rows there are, what they share, and what must be copied around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fusedstep._arrays.overlap import Written, address
+from fusedstep._arrays.place import Place
+from fusedstep._arrays.walk import Array, Operand, Walk
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import Given, Rule
+
+MOST_STATES = 8
+"""State arrays of one rule: as many as a row of csrc/api.h has room for."""
+
+
+class Job(NamedTuple):
+    """What rows of the same hyperparameters, step count and dtype share."""
+
+    rule: Rule
+    dtype: np.dtype[Any]
+
+
+class Row:
+    """One tensor: a parameter, its state in the order of the rule's letters, its average."""
+
+    __slots__ = ("ema", "job", "p", "rule", "states", "walk")
+
+    def __init__(
+        self, p: Array, rule: Rule, states: Mapping[str, Array], place: Place, job: int = 0
+    ) -> None:
+        self.job = job
+        self.rule = rule
+        self.walk = Walk(p, place)
+        self.p = Operand(p, self.walk)
+        self.states = [
+            None if letter is None else Operand(states[letter], self.walk)
+            for letter in rule.letters
+        ]
+        self.ema = Operand(states["ema"], self.walk) if rule.averaged else None
+
+    @property
+    def written(self) -> list[Operand]:
+        return [self.p, *(each for each in (*self.states, self.ema) if each is not None)]
+
+
+class Table(Protocol):
+    """An engine's own form of a step. `rows` has a place for each parameter, None if skipped."""
+
+    @property
+    def moves(self) -> int:
+        """A count that rises when a gradient is another array's memory than before."""
+
+    @property
+    def sums(self) -> Array:
+        """The sums of the gradients' blocks, row after row, as norm.py has them; see `squares`."""
+
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written
+    ) -> None: ...
+
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        """Use `g`, which has been checked, as the gradient of parameter `index`."""
+
+    def take(self, grads: list[Any], start: int, zero: bool) -> int:
+        """Use `grads`, from `start` on, as far as they can be taken without another check.
+
+        Returns the index of the first that cannot, or their number. `zero` says that they
+        are to be written.
+        """
+
+    def squares(self) -> norm.Total:
+        """Sum the squares of all gradients, which leaves those of the blocks in `sums`."""
+
+    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+        """One step, with the scalars of each job. `zero` leaves zeros in the gradients' place."""
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+        """`take` from the first on, and `run` if that took all, without zeros."""
+
+
+class Careful:
+    """Of a table that has each gradient checked at every step."""
+
+    def __init__(self, rows: Sequence[Row | None]) -> None:
+        self.rows = rows
+        self.moves = 0
+        self.known: list[Any] = [None] * len(rows)
+
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        where = address(g), g.strides
+        if self.known[index] != where:
+            self.known[index] = where
+            self.moves += 1
+
+    def take(self, grads: list[Any], start: int, zero: bool) -> int:
+        for index in range(start, len(grads)):
+            if grads[index] is not None or self.rows[index] is not None:
+                return index
+        return len(grads)
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+        taken = self.take(grads, 0, False)
+        if taken == len(grads):
+            self.run(scalars, False)
+        return taken
+
+    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+        raise NotImplementedError
+
+
+class Plan:
+    """A table, and the scratch around it: run as one step as often as wanted."""
+
+    def __init__(
+        self,
+        table: type[Table],
+        jobs: Sequence[Job],
+        rows: Sequence[Row | None],
+        written: Written,
+    ) -> None:
+        self.rows = rows
+        self.table = table(jobs, rows, written)
+        self.take = self.table.take
+        self.squares = self.table.squares
+        self.unshared_at = -1
+        """The table's `moves` when its gradients were last found to share no memory."""
+        self.scratch = [
+            operand for row in rows if row for operand in row.written if operand.scratch
+        ]
+        self.gradient_scratch: dict[int, Operand] = {}
+
+    def set_gradient(self, index: int, g: Array) -> None:
+        row = self.rows[index]
+        assert row is not None
+        operand = Operand(g, row.walk, self.gradient_scratch.pop(index, None))
+        if operand.scratch:
+            self.gradient_scratch[index] = operand
+        self.table.set_gradient(index, g, operand)
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+        """See `Table.take_and_run`."""
+        if not self.scratch and not self.gradient_scratch:
+            return self.table.take_and_run(grads, scalars)
+        taken = self.table.take(grads, 0, False)
+        if taken == len(grads):
+            self.fetch_gradients()
+            self.run(scalars)
+        return taken
+
+    def fetch_gradients(self) -> None:
+        """Read those gradients that go through scratch: before `squares` and `run`."""
+        for operand in self.gradient_scratch.values():
+            operand.fetch()
+
+    def run(self, scalars: Sequence[Given], zero: bool = False) -> None:
+        for operand in self.scratch:
+            operand.fetch()
+        self.table.run(scalars, zero)
+        for operand in self.scratch:
+            operand.put_back()
+        if zero:
+            for operand in self.gradient_scratch.values():
+                operand.put_back()
+
+    def unfit(self, unscale: float) -> Iterator[int]:
+        """The indices of the gradients that are not finite, or not once they are unscaled.
+
+        It goes by the sums of `squares`.
+        """
+        start = 0
+        for index, row in enumerate(self.rows):
+            if row is not None:
+                end = start + norm.blocks(row.p.flat.size)
+                if not norm.fits(norm.total(self.table.sums[start:end]), unscale, row.p.flat.dtype):
+                    yield index
+                start = end

@@ -1,0 +1,1 @@
+"""Checks on single values, and the words in which errors are told."""

@@ -1,0 +1,109 @@
+"""Checks on single values: each takes a name and a value, and returns the value or raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from inspect import signature
+from math import inf, isfinite
+from numbers import Real
+from operator import index
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fusedstep._checks.wording import describe, quoted
+
+Check: TypeAlias = Callable[[str, Any], Any]
+"""Of a hyperparameter's name and value: returns the value as a Python object, or raises."""
+
+Rate: TypeAlias = float | Callable[[int], float]
+"""What a learning rate may be: a number, or a function of t that gives one at each step."""
+
+DECAY_SCALES = ("lr", "schedule")
+
+
+def number(name: str, value: Any) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name}={describe(value)}; pass a number")
+    try:
+        checked = float(value)
+    except OverflowError:
+        checked = inf
+    if not isfinite(checked):
+        raise ValueError(f"{name}={describe(value)}; pass a finite number")
+    return checked + 0.0  # -0.0 is 0.0
+
+
+def non_negative(name: str, value: Any) -> float:
+    checked = number(name, value)
+    if checked < 0:
+        raise ValueError(f"{name}={value!r} is negative; pass 0 or more")
+    return checked
+
+
+def rate(name: str, value: Any) -> Any:
+    if not callable(value):
+        return non_negative(name, value)
+    try:
+        signature(value).bind(1)
+    except ValueError:  # it does not say what it takes
+        pass
+    except TypeError as error:
+        raise TypeError(
+            f"{name}={describe(value)} cannot be called with t: {error}; pass a function of the "
+            "step count alone, as `lambda t: 0.1 / t`"
+        ) from None
+    return value
+
+
+def non_negative_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else non_negative(name, value)
+
+
+def fraction(name: str, value: Any) -> float:
+    checked = number(name, value)
+    if not 0 <= checked < 1:
+        raise ValueError(f"{name}={value!r} is outside [0, 1); pass for instance 0.9")
+    return checked
+
+
+def optional_fraction(name: str, value: Any) -> float | None:
+    return None if value is None else fraction(name, value)
+
+
+def several(name: str, value: Any, like: tuple[float, ...], each: Check) -> tuple[float, ...]:
+    """As many numbers as `like` has, which stands as the example in an error."""
+    try:
+        values = tuple(value)
+    except TypeError:
+        values = ()
+    if len(values) != len(like):
+        raise TypeError(f"{name}={describe(value)}; pass {len(like)} numbers, for instance {like}")
+    return tuple(each(f"{name}[{k}]", item) for k, item in enumerate(values))
+
+
+def betas(name: str, value: Any) -> tuple[float, ...]:
+    return several(name, value, (0.9, 0.999), fraction)
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` as a Python int; NumPy's will do."""
+    if not isinstance(value, (bool, np.bool_)):
+        with suppress(TypeError):
+            checked = index(value)
+            if checked >= least:
+                return checked
+    raise ValueError(f"{name}={value!r}; pass a whole number from {least}")
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}={describe(value)}; pass True or False")
+    return bool(value)
+
+
+def decay_scale(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in DECAY_SCALES:
+        raise ValueError(f"{name}={value!r}; pass one of {quoted(DECAY_SCALES)}")
+    return value

@@ -1,0 +1,32 @@
+"""The words of errors: values, keys and differences as a message shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def describe(value: Any) -> str:
+    """What an error says of a value that is not what it should be."""
+    if value is None:
+        return "None"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def differences(given: Mapping[Any, Any], expected: Mapping[Any, Any]) -> str:
+    """What an error says of keys that are not those expected."""
+    missing = [key for key in expected if key not in given]
+    surplus = [key for key in given if key not in expected]
+    named = (("lacks", missing), ("has the surplus", surplus))
+    return " and ".join(f"{word} {quoted(keys)}" for word, keys in named if keys)
+
+
+def quoted(keys: Sequence[Any]) -> str:
+    """Keys as an error lists them: all of a few, the first of many."""
+    listed = ", ".join(repr(key) for key in keys[:8])
+    return listed if len(keys) <= 8 else f"{listed} and {len(keys) - 8} more"

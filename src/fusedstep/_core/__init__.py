@@ -1,0 +1,1 @@
+"""An optimizer between two steps: its groups, parameters, state and layout."""

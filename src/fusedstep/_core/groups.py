@@ -1,0 +1,114 @@
+"""Groups of parameters, each with hyperparameters of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from math import inf
+from typing import Any
+
+from fusedstep._checks.values import non_negative
+from fusedstep._checks.wording import describe, quoted
+from fusedstep._core.declaration import Checks, check
+from fusedstep._core.schedule import Schedule
+
+
+def base_rate(lr: Any) -> Any:
+    """What a learning rate's multiplier is taken over, None where a function does not tell."""
+    if not callable(lr):
+        return lr
+    return lr.lr if isinstance(lr, Schedule) else None
+
+
+class Assignments:
+    """How many there were to the hyperparameters of an optimizer's groups."""
+
+    count = 0
+
+
+class Group(MutableMapping[str, Any]):
+    """Parameters with hyperparameters of their own, as torch's dicts.
+
+    Assigning a hyperparameter takes effect at the next step; a value that will not do is
+    refused at once and changes nothing.
+    """
+
+    hyperparameters: dict[str, Any]
+    scheduled: bool
+    """Whether the learning rate is a function of t, so that a step needs them `at` its t."""
+
+    def __init__(
+        self,
+        params: Sequence[Any],
+        hyperparameters: dict[str, Any],
+        where: str,
+        checks: Checks,
+        assignments: Assignments,
+    ) -> None:
+        self._params = params
+        self.where = where
+        self.checks = checks
+        if "initial_lr" in hyperparameters and hyperparameters["initial_lr"] is None:
+            hyperparameters = {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
+        self.take(check(hyperparameters, where, checks))
+        self.assignments = assignments
+
+    def take(self, checked: dict[str, Any]) -> None:
+        """Hold these from now on."""
+        self.hyperparameters = checked
+        self.scheduled = callable(checked["lr"])
+
+    def at(self, t: int) -> dict[str, Any]:
+        """The hyperparameters of step t, with the learning rate as the number that it then is."""
+        schedule = self.hyperparameters["lr"]
+        lr = schedule(t)
+        if type(lr) is not float or not 0 <= lr < inf:  # it is, as a rule, and that at every step
+            lr = self._converted(lr, t)
+        values = {**self.hyperparameters, "lr": lr + 0.0}
+        try:
+            self.checks.together(values)
+        except ValueError as error:
+            raise ValueError(f"{self.where}at t={t}: {error}") from None
+        return values
+
+    def _converted(self, lr: Any, t: int) -> float:
+        """What a function returned as the learning rate of step t."""
+        try:
+            return non_negative("lr", lr)
+        except (TypeError, ValueError) as error:
+            schedule = self.hyperparameters["lr"]
+            raise type(error)(
+                f"{self.where}lr={describe(schedule)} returned {describe(lr)} at t={t}; return a "
+                "finite number, 0 or more"
+            ) from None
+
+    def __getitem__(self, name: str) -> Any:
+        return tuple(self._params) if name == "params" else self.hyperparameters[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.update({name: value})
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Assign several at once: all of them, or none if one will not do."""
+        values = dict(*args, **kwargs)
+        for name in values:
+            if name not in self.hyperparameters:
+                raise KeyError(
+                    f"a group has no hyperparameter {name!r} to set; it has "
+                    f"{quoted(list(self.hyperparameters))}"
+                )
+        self.take(check({**self.hyperparameters, **values}, checks=self.checks))
+        self.assignments.count += 1
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"a group cannot lose {name!r}; assign another value instead")
+
+    def __iter__(self) -> Iterator[str]:
+        yield "params"
+        yield from self.hyperparameters
+
+    def __len__(self) -> int:
+        return 1 + len(self.hyperparameters)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
+        return f"<group of {len(self._params)} parameters: {values}>"
