@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fusedstep.inspection import source
+from fusedstep.program.inspect import source
 
 
 def block() -> str:

@@ -50,7 +50,7 @@ def group_of(name: str, thing: Any) -> str:
 
 
 def parts(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The public members of a public module: what `__all__` lists, or else its functions."""
+    """The public functions and classes of a public module: of `__all__`, or else its functions."""
     names = getattr(module, "__all__", None)
     if names is None:
         names = [
@@ -61,7 +61,8 @@ def parts(module: ModuleType) -> Iterator[tuple[str, Any]]:
             and thing.__module__ == module.__name__
         ]
     for name in names:
-        yield name, getattr(module, name)
+        if callable(thing := getattr(module, name)):
+            yield name, thing
 
 
 def every() -> dict[str, Any]:
