@@ -21,6 +21,10 @@ def filled(text: str, texts: Mapping[str, str]) -> str:
     return REGION.sub(lambda found: f"{found[1]}{texts[found[2]]}\n{found[3]}", text)
 
 
-def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def table(
+    heading: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int | None = None
+) -> str:
+    """A table, whose columns from the one of index `numbers` on are aligned to the right."""
+    words = len(heading) if numbers is None else numbers
+    lines = ["---" if k < words else "---:" for k in range(len(heading))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heading, lines, *rows))

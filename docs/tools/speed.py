@@ -91,7 +91,7 @@ def speed(results: Results) -> str:
         passes = {name: group[each] for name, each in WHOLE.items() if each in group}
         name = "1 × 1,000,000, [the whole step](docs/guide/step.md)"
         rows.append([name, *ratios(group[OURS], passes, others)])
-    return table(["tensors × elements", *others, "fusedstep, µs"], rows)
+    return table(["tensors × elements", *others, "fusedstep, µs"], rows, numbers=1)
 
 
 def steps(results: Results) -> str:
@@ -107,7 +107,7 @@ def steps(results: Results) -> str:
                 name = f"{workload.name}, {how}" if how else workload.name
                 rows.append([name, *compared(group[form], group, others)])
     heading = ["tensors × elements", *others, "of the limit's speed", "µs"]
-    return table(heading, rows)
+    return table(heading, rows, numbers=1)
 
 
 def rules(results: Results) -> str:
@@ -118,7 +118,7 @@ def rules(results: Results) -> str:
     for case in sorted({each.case for each in found} - {"adamw-whole", "adamw-engines"}):
         group = by_contestant(found, case=case)
         rows.append([case, *compared(group[OURS], group, others)])
-    return table(["rule", *others, "of the limit's speed", "µs"], rows)
+    return table(["rule", *others, "of the limit's speed", "µs"], rows, numbers=1)
 
 
 def whole(results: Results) -> str:
@@ -130,10 +130,9 @@ def whole(results: Results) -> str:
         for loop, system in SYSTEMS.items():
             group = by_contestant(found, elements=elements, loop=loop)
             if OURS in group:
-                rows.append(
-                    [f"{elements:,}", system, *compared(group[OURS], group, others)],
-                )
-    return table(["elements", "before each step", *others, "of the limit's speed", "µs"], rows)
+                rows.append([system, f"{elements:,}", *compared(group[OURS], group, others)])
+    heading = ["before each step", "elements", *others, "of the limit's speed", "µs"]
+    return table(heading, rows, numbers=1)
 
 
 def compared(ours: Record, group: Mapping[str, Record], others: Iterable[str]) -> list[str]:
@@ -168,6 +167,7 @@ def loops(results: Results) -> str:
             "µs",
         ],
         rows,
+        numbers=1,
     )
 
 
