@@ -6,8 +6,8 @@ sphinx-build -W docs docs/_build      from the root of the repository; then open
 
 from __future__ import annotations
 
-import re
 import sys
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -16,12 +16,11 @@ sys.path.insert(0, str(ROOT / "docs" / "tools"))
 import api  # noqa: E402
 import gallery  # noqa: E402
 import links  # noqa: E402
-
 from sphinx.application import Sphinx  # noqa: E402
 
 project = "fusedstep"
-copyright = "the authors of fusedstep"
-version = release = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[0]
+html_show_copyright = False
+version = release = metadata.version("fusedstep")
 
 extensions = [
     "myst_parser",
@@ -47,6 +46,7 @@ html_show_sphinx = False
 highlight_language = "text"
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
+
 
 def setup(app: Sphinx) -> None:
     for part in (api, gallery, links):

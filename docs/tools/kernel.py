@@ -7,4 +7,4 @@ from fusedstep.program.inspect import source
 
 def block() -> str:
     """The module that is compiled for AdamW over float32: `fusedstep inspect adamw --source`."""
-    return f"```python\n{source('adamw', [], 'float32').strip()}\n```"
+    return f"```py\n{source('adamw', [], 'float32').strip()}\n```"

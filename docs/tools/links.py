@@ -111,6 +111,6 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     for name in sorted({name for names in used.values() for name in names}):
         text = (ROOT / name).read_text("utf-8")
         lexer = LEXERS.get(path.splitext(name)[1], "text")
-        code = app.builder.highlighter.highlight_block(text, lexer)  # type: ignore[attr-defined]
+        code = app.builder.highlighter.highlight_block(text, lexer)
         title = html.escape(name)
         yield f"source/{name}", {"title": title, "body": f"<h1>{title}</h1>{code}"}, "page.html"

@@ -75,7 +75,9 @@ def presets() -> str:
     """For each class and option the values of the frameworks, where they differ."""
     rows = []
     for optimizer in sorted(optimizers(), key=order):
-        given = [dict(getattr(getattr(fs.presets, name), optimizer.__name__)) for name in FRAMEWORKS]
+        given = [
+            dict(getattr(getattr(fs.presets, name), optimizer.__name__)) for name in FRAMEWORKS
+        ]
         for option in {name: None for each in given for name in each}:
             values = [f"`{each[option]}`" if option in each else "" for each in given]
             if len({*values}) > 1:
@@ -97,7 +99,5 @@ def schedules() -> str:
 def plain(function: Any) -> str:
     """A signature without annotations."""
     parameters = inspect.signature(function).parameters.values()
-    shown = (
-        p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters
-    )
+    shown = (p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
     return f"({', '.join(shown)})"

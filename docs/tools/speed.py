@@ -59,12 +59,11 @@ def picture(results: Results) -> str:
     """Throughput over the size of one tensor, as SVG."""
     found = chosen(results.records, case="adamw", dtype="float32", loop="alone")
     sizes = {each.name for each in SINGLE}
-    curves = {}
+    curves: dict[str, chart.Points] = {}
     for name in LOOKS:
         records = [each for each in found if each.contestant == name and each.workload in sizes]
-        points = sorted((each.elements, each.speed) for each in records)
-        if points:
-            curves[name] = points
+        if records:
+            curves[name] = sorted((each.elements, each.speed) for each in records)
     return chart.svg(
         "One AdamW step of one float32 tensor, GB/s: higher is better",
         "elements",

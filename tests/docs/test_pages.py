@@ -135,7 +135,7 @@ def shown_commands(page: Path) -> Iterator[str]:
     outside = pages.FENCE.sub("", page.read_text("utf-8"))
     for code in re.findall(r"`([^`\n]+)`", outside):
         first, _, rest = code.partition(" ")
-        if first in COMMANDS and rest and "COMMAND" not in rest:
+        if first in COMMANDS and rest and "--help" not in rest:
             yield code
 
 
@@ -147,10 +147,7 @@ def is_setting(word: str) -> bool:
 def check_command(words: list[str]) -> None:
     program, *arguments = words
     if program == "fusedstep":
-        try:
-            _parser().parse_args(arguments)
-        except SystemExit as stop:
-            assert stop.code == 0, words
+        _parser().parse_args(arguments)  # or a SystemExit
     elif program == "pip":
         (wanted,) = [word for word in arguments if word not in ("install", ".")] or [".[]"]
         extras = re.search(r"\[(.*)\]", wanted)
@@ -180,7 +177,9 @@ def known_extras() -> list[str]:
 
 @PAGES
 def test_languages_of_blocks_are_known(page: Path) -> None:
-    """So that nothing is left out for a word that is misspelt."""
+    """So that no code is left out for a word that is misspelt. Only generated code is "py"."""
     known = {"python", "pycon", "sh", "text", "{toctree}"}
+    if page.name == "cuda-kernel.md":
+        known.add("py")
     found: list[Block] = [*pages.blocks(page)]
     assert {block.language for block in found} <= known

@@ -15,6 +15,7 @@ import symbols
 from pages import ROOT
 
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+
 MACHINE = Machine(
     "Some CPU",
     2,
@@ -133,9 +134,7 @@ def test_the_readme_has_five_rows_of_speed() -> None:
 def test_the_picture_has_each_record_where_it_belongs() -> None:
     """A curve is higher where the speed is, and to the right where there is more to step."""
     larger = [record("1 × 10,000", "fusedstep", 8e-6, elements=10_000)]
-    root = ElementTree.fromstring(
-        speed.picture(Results(MACHINE, {}, [*RESULTS.records, *larger]))
-    )
+    root = ElementTree.fromstring(speed.picture(Results(MACHINE, {}, [*RESULTS.records, *larger])))
     circles = root.findall("{*}circle")
     points = [(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in circles]
     numpy, fused, ours, ours_larger = points

@@ -131,5 +131,23 @@ def session(block: Block, page: Path, names: dict[str, Any]) -> None:
     names.update({key: value for key, value in parsed.globs.items() if key != "print"})
 
 
+def simulate() -> None:
+    """Let `cuda.to_device` of Numba's simulator return what has a device array's interface."""
+    from device import SIMULATED, Plain
+    from numba import cuda
+
+    class Array(Plain):
+        def copy_to_host(self) -> Any:
+            return self.owner.copy()
+
+    def to_device(array: Any) -> Array:
+        copied = array.copy()
+        return Array(copied, copied.ctypes.data, copied)
+
+    if SIMULATED:
+        cuda.to_device = to_device
+
+
 if __name__ == "__main__":
+    simulate()
     run(ROOT / sys.argv[1], sys.argv[2])
