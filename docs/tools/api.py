@@ -17,9 +17,6 @@ import fusedstep
 
 FOLDER = Path("reference", "api")
 
-FIELD = "Alias for field number"
-"""The docstring that Python gives a named tuple's field; the class describes its fields."""
-
 SECTIONS = Config(
     napoleon_custom_sections=[("Attributes", "params_style")], napoleon_attr_annotations=False
 )
@@ -100,8 +97,9 @@ def read_sections(
 
 
 def skip(app: Sphinx, what: str, name: str, thing: Any, skipped: bool, options: Any) -> bool | None:
-    """Leave out the fields of named tuples."""
-    return True if (inspect.getdoc(thing) or "").startswith(FIELD) else None
+    """Leave out what is neither a method nor a property: a class describes its attributes."""
+    shown = what != "class" or inspect.isroutine(thing) or isinstance(thing, property)
+    return None if shown else True
 
 
 def signature(

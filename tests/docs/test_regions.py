@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import speed
 import symbols
 from pages import ROOT
 
+import fusedstep as fs
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 
 MACHINE = Machine(
@@ -162,6 +164,12 @@ def test_every_public_name_has_a_docstring() -> None:
         if not (thing.__doc__ or "").strip()
     ]
     assert missing == []
+
+
+def test_the_attributes_of_an_arena_are_described() -> None:
+    text = inspect.getdoc(fs.Arena) or ""
+    for name in ("params", "grads", "buffers"):
+        assert re.search(rf"^(\w+, )*{name}(, \w+)*$", text, re.MULTILINE), name
 
 
 def members(name: str, thing: Any) -> list[tuple[str, Any]]:
