@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from fusedstep._arrays.checks import check_like, check_parameter, check_state
-from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.walk import Array
 from fusedstep._backends.choose import choose
 from fusedstep._backends.plan import Job, Plan, Row
@@ -289,7 +289,7 @@ def _step(backend: str, rule: Rule, given: Given, p: Any, g: Any, states: dict[s
         check_state(state, p, letter)
     g = place.see(g, "g")
     check_like(g, p, "g")
-    written = Written([("p", p), *present.items()])
+    written = WrittenMemory([("p", p), *present.items()])
     written.refuse_overlaps()
     written.refuse(g, "g")
     plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule, present, place)], written)

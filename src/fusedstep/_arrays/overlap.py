@@ -40,7 +40,7 @@ def lies_as(array: Any, other: Array) -> bool:
     )
 
 
-class Written:
+class WrittenMemory:
     """The memory that a step writes, to refuse whatever else overlaps it."""
 
     def __init__(self, arrays: Iterable[tuple[str, Array]]) -> None:

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.walk import Array, Operand
-from fusedstep._backends.plan import Careful, Job, Row
+from fusedstep._backends.plan import CheckedTable, Job, Row
 from fusedstep._compiler.evaluate import evaluate
 from fusedstep._numerics import norm, reference
 from fusedstep._numerics.coefficients import Given
 
 
-class Table(Careful):
-    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+class Table(CheckedTable):
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
+    ) -> None:
         super().__init__(rows)
         self.jobs = jobs
         self.operands: list[Any] = [None] * len(rows)

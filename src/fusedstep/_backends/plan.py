@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fusedstep._arrays.overlap import Written, address
+from fusedstep._arrays.overlap import WrittenMemory, address
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._numerics import norm
@@ -59,7 +59,7 @@ class Table(Protocol):
         """The sums of the gradients' blocks, row after row, as norm.py has them; see `squares`."""
 
     def __init__(
-        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None: ...
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
@@ -82,8 +82,8 @@ class Table(Protocol):
         """`take` from the first on, and `run` if that took all, without zeros."""
 
 
-class Careful:
-    """Of a table that has each gradient checked at every step."""
+class CheckedTable:
+    """Base of tables that check every gradient at every step."""
 
     def __init__(self, rows: Sequence[Row | None]) -> None:
         self.rows = rows
@@ -120,7 +120,7 @@ class Plan:
         table: type[Table],
         jobs: Sequence[Job],
         rows: Sequence[Row | None],
-        written: Written,
+        written: WrittenMemory,
     ) -> None:
         self.rows = rows
         self.table = table(jobs, rows, written)

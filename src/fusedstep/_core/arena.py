@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fusedstep._arrays.checks import check_values
-from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.structure import named
 from fusedstep._arrays.walk import Walk
 from fusedstep._backends.choose import place_of
@@ -155,7 +155,7 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
             values = place.see(array, name)
             check_values(values, name)
             seen.append((name, values.view(np.ndarray)))
-        Written(seen).refuse_overlaps()
+        WrittenMemory(seen).refuse_overlaps()
         groups = [(name, len(arrays), own) for name, arrays, own in divided]
         walks = [(Walk(values, place), values.dtype) for _, values in seen]
         self._take_up(Store(place, structure, groups, walks))

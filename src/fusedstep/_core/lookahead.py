@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.arena_stretches import Stretch
@@ -41,7 +41,7 @@ class Lookahead:
         self.kept = [place.empty(p.shape, p.dtype) for p in self.arrays]
         self.cohorts = list(jobs)
         plain = [Job(rule, cohort.dtype) for cohort in jobs]
-        self.plan = Plan(table, plain, rows, Written(()))
+        self.plan = Plan(table, plain, rows, WrittenMemory(()))
         for index, tensor in enumerate(tensors):
             self.plan.set_gradient(index, tensor.states["b"])
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from fusedstep._arrays.checks import check_like
-from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.structure import named
 from fusedstep._arrays.walk import Array
@@ -89,7 +89,7 @@ class Optimizer:
     _plan: Plan
     _near: Plan | None
     """Over an arena the plan of its parameters one by one, once one of them had to be found."""
-    _written: Written | None
+    _written: WrittenMemory | None
     _cohorts: list[Cohort]
     _rules: dict[int, Rule]
     _assignments: Assignments
@@ -344,7 +344,7 @@ class Optimizer:
         """No memory twice among gradients that will be zeroed: one would be read too late."""
         plan = self._plan
         if plan.unshared_at != plan.table.moves:
-            Written(
+            WrittenMemory(
                 (name, self._place.see(g, name))
                 for tensor, g in zip(self._tensors, grads, strict=True)
                 if g is not None
@@ -445,10 +445,10 @@ class Optimizer:
             if parameter.allocate(rules[id(parameter.cohort.group)]):
                 self._written = None
 
-    def _memory(self) -> Written:
+    def _memory(self) -> WrittenMemory:
         """All that a step may write."""
         if self._written is None:
-            self._written = Written(
+            self._written = WrittenMemory(
                 (f"{kind}{tensor.path}", array)
                 for tensor in self._tensors
                 for kind, array in [("params", tensor.p), *tensor.states.items()]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.c.runner import Runner, find_kernel
 from fusedstep._backends.plan import Job, Row
 from fusedstep._checks.wording import quoted
@@ -19,7 +19,9 @@ _selections = 0
 
 
 class Table(Runner):
-    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
+    ) -> None:
         super().__init__(jobs, rows, written)
         self.constants: list[Values | None] = [None] * len(jobs)
         self.scalars = []

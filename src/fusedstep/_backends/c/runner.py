@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep._arrays.overlap import Written, address, extent
+from fusedstep._arrays.overlap import WrittenMemory, address, extent
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
 from fusedstep._backends.plan import Job, Row
@@ -23,7 +23,9 @@ from fusedstep._numerics.coefficients import Given
 class Runner:
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
 
-    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
+    ) -> None:
         active = [row for row in rows if row is not None]
         self.jobs = jobs
         self.rows = rows

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fusedstep._arrays.cuda_array import glance, library, owner
-from fusedstep._arrays.overlap import Written, address, extent
+from fusedstep._arrays.overlap import WrittenMemory, address, extent
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, kernels
 from fusedstep._backends.cuda.device import Device
@@ -95,7 +95,9 @@ class Pieces:
 
 
 class Table:
-    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
+    ) -> None:
         self.written = written
         self.moves = 0
         self.places: list[int | None] = [None] * len(rows)

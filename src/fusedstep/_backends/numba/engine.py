@@ -14,7 +14,7 @@ from typing import Any
 
 from numba import config
 
-from fusedstep._arrays.overlap import Written
+from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, G, P
 from fusedstep._backends.plan import Job, Row
 from fusedstep._compiler import generate
@@ -64,7 +64,9 @@ def run(row, begin, end, scalars):
 
 
 class Table(Runner):
-    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
+    ) -> None:
         super().__init__(jobs, rows, written)
         self.pick = []
         for index, job in enumerate(jobs):

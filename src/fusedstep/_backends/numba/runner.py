@@ -21,13 +21,13 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fusedstep._arrays.overlap import Written, address
+from fusedstep._arrays.overlap import WrittenMemory, address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
 from fusedstep._backends.numba import squares
 from fusedstep._backends.numba.crew import crew
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
-from fusedstep._backends.plan import Careful, Job, Row
+from fusedstep._backends.plan import CheckedTable, Job, Row
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import Given
 
@@ -46,10 +46,12 @@ ZEROED = 4096
 """Bytes of a gradient that are zeroed at once; see there, too."""
 
 
-class Runner(Careful):
+class Runner(CheckedTable):
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
 
-    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None], written: Written) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
+    ) -> None:
         super().__init__(rows)
         active = [row for row in rows if row is not None]
         self.table = np.zeros((len(active), COLUMNS), np.int64)
