@@ -54,11 +54,9 @@ def run(script: Path, picture: Path) -> str:
 
 def page(script: Path, printed: str) -> str:
     """The docstring, the picture, what was printed, and the code."""
-    text = script.read_text("utf-8")
-    described = ast.get_docstring(ast.parse(text))
+    described = ast.get_docstring(ast.parse(script.read_text("utf-8")))
     assert described is not None
     title = re.split(r"[:;.]", described)[0]
-    first = len(text.partition('"""\n\n')[0].splitlines()) + 2
     return "\n".join(
         [
             f"# {title}",
@@ -77,7 +75,7 @@ def page(script: Path, printed: str) -> str:
             "",
             f"```{{literalinclude}} ../../examples/{script.name}",
             ":language: python",
-            f":lines: {first}-",
+            ":start-at: from __future__ import annotations",
             "```",
             "",
         ]
