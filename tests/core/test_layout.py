@@ -153,7 +153,7 @@ def test_gradients_are_not_kept() -> None:
         optimizer.step(g)
         gone = weakref.ref(g)
         del g
-        assert gone() is None or optimizer._table.__module__.endswith("numpy")
+        assert gone() is None or optimizer.layout.plan.kind.__module__.endswith("numpy")
 
 
 @on_each_engine

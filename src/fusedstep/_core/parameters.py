@@ -13,8 +13,9 @@ from fusedstep._arrays.overlap import extent
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
+from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
-from fusedstep._numerics.coefficients import Rule
+from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, average_constants
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -22,12 +23,39 @@ Key = TypeVar("Key", bound=Hashable)
 class Cohort:
     """Parameters of one group and dtype that have taken the same number of steps, t."""
 
-    __slots__ = ("dtype", "group", "t")
+    __slots__ = ("constants", "dtype", "group", "rule", "settled", "t")
+
+    rule: Rule
+    constants: Values
+    """The scalars that neither t nor the learning rate changes."""
 
     def __init__(self, group: Group, dtype: np.dtype[Any], t: int = 0) -> None:
         self.group = group
         self.dtype = dtype
         self.t = t
+        self.settled: Hyperparameters | None = None
+        """The hyperparameters that rule and constants are of; None before `settle`."""
+
+    def settle(self, declaration: Declaration) -> bool:
+        """Bring the constants up to the group's hyperparameters.
+
+        False, and nothing done, if they call for another rule than at first.
+        """
+        values = self.group.hyperparameters
+        rule = rule_of(declaration, values)
+        if self.settled is not None and rule != self.rule:
+            return False
+        self.rule = rule
+        average = {} if values["ema"] is None else average_constants(values["ema"])
+        self.constants = {**declaration.constants(values), **average}
+        self.settled = values
+        return True
+
+
+def rule_of(declaration: Declaration, hyperparameters: Hyperparameters) -> Rule:
+    """The rule that hyperparameters call for, with the moving average if they have one."""
+    rule = declaration.rule(hyperparameters)
+    return rule if hyperparameters["ema"] is None else rule._replace(averaged=True)
 
 
 class Parameter:

@@ -12,14 +12,15 @@ from cases import DTYPES, differing_bits, ordinary
 from device import Placed, assert_equal_state, cuda, wrap
 
 import fusedstep as fs
+from fusedstep._core.arena import memory_of
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
 def fill(arena: fs.Arena, kind: str, values: list[Any]) -> None:
     """Write NumPy arrays into an arena's views of parameters or gradients."""
-    for view, value in zip(getattr(arena._memory, kind), values, strict=True):
-        arena._memory.place.write(view, value)
+    for view, value in zip(getattr(memory_of(arena), kind), values, strict=True):
+        memory_of(arena).place.write(view, value)
 
 
 def arrays_of_an_arena(rng: np.random.Generator) -> list[Any]:
@@ -102,12 +103,12 @@ def test_an_arena_to_the_cpu_and_back() -> None:
             optimizer.load_state_dict(pickle.loads(pickle.dumps(state)))
         fill(arena, "g", grads[k])
         with optimizer.lookahead(), reference.lookahead():
-            ahead = [arena._memory.place.read(p) for p in arena._memory.p]
+            ahead = [memory_of(arena).place.read(p) for p in memory_of(arena).p]
             for p, q in zip(ahead, expected, strict=True):
                 assert differing_bits(p, q) == 0
         optimizer.step()
         reference.step(grads[k])
-        values = [arena._memory.place.read(p) for p in arena._memory.p]
+        values = [memory_of(arena).place.read(p) for p in memory_of(arena).p]
         state = optimizer.state_dict()
     for p, q in zip(values, expected, strict=True):
         assert differing_bits(p, q) == 0
