@@ -1,4 +1,4 @@
-"""A step laid out: everything of an optimizer that depends on where arrays lie."""
+"""The layout of steps: everything of an optimizer that depends on where arrays lie."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import Given, Rule
 
 Rules = Mapping[int, Rule]
-"""The rule that each group's hyperparameters call for, by the group's id."""
+"""Rules by the id of the group whose hyperparameters call for them."""
 
 
 def rules_of(declaration: Declaration, groups: Iterable[Group]) -> Rules:
@@ -63,7 +63,7 @@ class Layout:
         self.jobs = [Job(cohort.rule, cohort.dtype) for cohort in jobs]
         self.plan = Plan(table, self.jobs, self.rows, tensors.written())
         self.unshared_at = -1
-        """The plan's `moves` when its gradients were last found to share no memory."""
+        """Count of the plan's `moves` when its gradients were last found to share no memory."""
         self.closely: Plan | None = None
         """Arena only: a plan with one row per parameter, made when a non-finite gradient must
         be located."""

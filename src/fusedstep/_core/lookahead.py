@@ -1,4 +1,4 @@
-"""Where momentum leads before the gradient is known: parameters moved there, and back again."""
+"""Parameters moved to where the momentum leads, and back, for `SGD.lookahead`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fusedstep._core.tensors import Tensors
 from fusedstep._numerics.coefficients import Given, Rule, Scalars
 
 PLAIN = Scalars()._asdict()
-"""The scalars of a step of plain SGD but for its rate."""
+"""Scalars of a step of plain SGD, without its learning rate."""
 
 
 class Lookahead:
@@ -51,12 +51,12 @@ class Lookahead:
             self.plan.set_gradient(index, tensor.state("b"))
 
     def keep(self) -> None:
-        """Note where every parameter is."""
+        """Copy every parameter, for `back`."""
         for p, kept in zip(self.arrays, self.kept, strict=True):
             self.place.copy(kept, p)
 
     def scalars(self) -> list[Given]:
-        """The scalars of the way that each cohort's next step would take."""
+        """The scalars of a move by each cohort's momentum, as of its next step."""
         given = []
         for cohort in self.cohorts:
             group, t = cohort.group, cohort.t + 1
@@ -66,7 +66,7 @@ class Lookahead:
         return given
 
     def go(self, scalars: Sequence[Given]) -> None:
-        """Move every parameter."""
+        """Move every parameter ahead."""
         self.plan.fetch_gradients()
         self.plan.run(scalars)
 

@@ -27,14 +27,14 @@ class Cohort:
 
     rule: Rule
     constants: Values
-    """The scalars that neither t nor the learning rate changes."""
+    """Scalars that neither t nor the learning rate changes."""
 
     def __init__(self, group: Group, dtype: np.dtype[Any], t: int = 0) -> None:
         self.group = group
         self.dtype = dtype
         self.t = t
         self.settled: Hyperparameters | None = None
-        """The hyperparameters that rule and constants are of; None before `settle`."""
+        """The hyperparameters that rule and constants were made from; None before `settle`."""
 
     def settle(self, declaration: Declaration) -> bool:
         """Bring the constants up to the group's hyperparameters.
@@ -66,7 +66,7 @@ class Parameter:
     """
 
     shelf: Shelf
-    """The memory of its state arrays, of which it has the part from element `start` on."""
+    """Memory of state arrays, of which this parameter has the part from element `start` on."""
     start: int
 
     def __init__(
@@ -81,9 +81,9 @@ class Parameter:
         self.walk = Walk(self.p, place)
         self.cohort = cohort(self.p.dtype)
         self.letters: tuple[str, ...] = ()
-        """The state arrays that it has, in the order in which they came."""
+        """Letters of the state arrays that it has, in the order in which they came."""
         self.views: dict[str, Array] = {}
-        """Those of them that were asked for, in the parameter's shape."""
+        """State arrays in the parameter's shape, made when they are first asked for."""
         self.row: Row | None = None
 
     def flat(self, letter: str) -> Array:
@@ -129,7 +129,7 @@ class Parameter:
         self.row = None
 
     def row_of(self, rule: Rule) -> Row:
-        """Its row in a plan, made once for as long as the rule has the same state."""
+        """The parameter's row in a plan, made once for as long as the rule has the same state."""
         if self.row is None or self.row.rule.states != rule.states:
             self.row = Row(Operand(self.p, self.walk), self.walk, rule, self._operand)
         return self.row
@@ -139,7 +139,7 @@ class Parameter:
 
 
 def shelve(parameters: Sequence[Parameter]) -> None:
-    """Let the state of a group's parameters lie side by side, each to lines as its p does."""
+    """Lay the state of a group's parameters side by side, each as far past a line as its p is."""
     for dtype, own in _divided(parameters, lambda parameter: parameter.p.dtype).items():
         like = extent(own[0].p)[0]
         end = 0
@@ -158,7 +158,7 @@ def by_shelf(parameters: Iterable[Parameter]) -> dict[Shelf, list[Parameter]]:
 
 
 def tidy(parameters: Sequence[Parameter]) -> None:
-    """Give up the memory of the state that none of them has any more."""
+    """Free the memory of state that no parameter has any more."""
     for shelf, own in by_shelf(parameters).items():
         shelf.keep({letter for parameter in own for letter in parameter.letters})
 

@@ -1,4 +1,4 @@
-"""What a step goes over: each parameter, or the parameters of an arena in few stretches.
+"""The tensors that a step goes over: parameters, or an arena's parameters in few stretches.
 
 State, checkpoints and reports are by parameter. A step sees tensors: it treats neighbours in
 an arena alike that have taken the same number of steps.
@@ -33,7 +33,7 @@ class Tensor(Protocol):
 
     @property
     def cohort(self) -> Cohort:
-        """Its group, dtype and step count."""
+        """The group, dtype and step count."""
 
     @cohort.setter
     def cohort(self, cohort: Cohort) -> None: ...
@@ -42,7 +42,7 @@ class Tensor(Protocol):
         """A state array in the tensor's shape."""
 
     def row_of(self, rule: Rule) -> Row:
-        """Its row in a plan of steps by `rule`."""
+        """The tensor's row in a plan of steps by `rule`."""
 
 
 class Tensors:
@@ -97,7 +97,7 @@ class Tensors:
         return seen
 
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
-        """The gradients that are there, each with its name, as arrays here are described."""
+        """The gradients that are not None, each with its name, as arrays here are described."""
         named = [
             (f"grads{tensor.path}", g)
             for tensor, g in zip(self.each, grads, strict=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fusedstep._backends.cuda import available, kernels
+from fusedstep._backends.cuda.ptx import compile_ptx
 from fusedstep._backends.plan import Job
 from fusedstep._checks.wording import quoted
 from fusedstep._core.optimizer import Optimizer
@@ -55,7 +56,7 @@ def ptx(name: str, options: Sequence[str], dtype: str, cc: str) -> str:
     known = {f"{major}.{minor}": (major, minor) for major, minor in nvrtc.get_supported_ccs()}
     if cc not in known:
         raise ValueError(f"--cc {cc} is not one that the compiler knows; pass {quoted([*known])}")
-    return kernels.ptx(kernels.module(job), known[cc])
+    return compile_ptx(kernels.module(job), known[cc])
 
 
 def _job(name: str, options: Sequence[str], dtype: str) -> Job:

@@ -1,6 +1,6 @@
-"""What only a device shows: torch's and CuPy's streams, graphs and memory beside the steps.
+"""Streams, graphs and memory of torch and CuPy beside the steps.
 
-Numba's simulator has neither streams nor these libraries, so without a device all of it skips.
+Numba's simulator has none of them, so only a device runs these tests.
 """
 
 from __future__ import annotations
@@ -11,15 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import differing_bits, ordinary
-from device import LIBRARIES, MISSING, SIMULATED
+from device import LIBRARIES, cuda
 
 import fusedstep as fs
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(MISSING is not None, reason=f"no CUDA device: {MISSING}"),
-    pytest.mark.skipif(SIMULATED, reason="the simulator has no streams"),
-]
+pytestmark = cuda
 
 needs_torch = pytest.mark.skipif(
     "torch" not in LIBRARIES, reason="torch is not installed, or was built for the CPU alone"
@@ -36,7 +32,8 @@ class Torch:
     def stream(self) -> AbstractContextManager[Any]:
         import torch
 
-        return torch.cuda.stream(torch.cuda.Stream())
+        stream: AbstractContextManager[Any] = torch.cuda.stream(torch.cuda.Stream())
+        return stream
 
     def spin(self) -> None:
         import torch
