@@ -1,28 +1,19 @@
-"""Texts that are made of the declarations in optimizers.py: functional.py, and tables of the docs.
-
-python tools/declarations.py            writes src/fusedstep/functional.py
-python tools/declarations.py --check    fails if it is stale
-"""
+"""Texts that are made of the declarations in optimizers.py: functional.py, and the glossary."""
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
+from marked import table
 
 import fusedstep as fs
 from fusedstep import optimizers
 from fusedstep._core.declaration import declaration_of
 from fusedstep._core.one_step import call_of
-
-ROOT = Path(__file__).parent.parent
-FUNCTIONAL = Path("src", "fusedstep", "functional.py")
 
 HEAD = '''\
 """The same steps without an object, on arrays that the caller owns.
@@ -36,7 +27,7 @@ nothing has been written. What an optimizer checks once is checked at every call
 over many arrays is faster with an optimizer.
 """
 
-# Written by tools/declarations.py.
+# Written by docs/tools/regions.py.
 
 from __future__ import annotations
 
@@ -142,59 +133,14 @@ def example(optimizer: type[fs.Optimizer]) -> Iterator[str]:
     yield repr(eval(shown[1], names))
 
 
-# ---- tables ----
-
-
-def options() -> str:
-    """The optimizers and their options, as Markdown: those of torch, and those of this package."""
-    rows = [["class", "what", "options, as torch", "and ours"], ["---"] * 4]
-    for name in optimizers.__all__:
-        optimizer = getattr(optimizers, name)
-        of_steps = [
-            each
-            for each in declaration_of(optimizer).arguments
-            if each.check and not (each.of_a_run and each.keyword_only)
-        ]
-        theirs, ours = (
-            " ".join(f"`{each.name}`" for each in of_steps if each.keyword_only is keyword_only)
-            for keyword_only in (False, True)
-        )
-        summary = (inspect.getdoc(optimizer) or "").splitlines()[0]
-        rows.append([f"`fs.{name}`", summary, theirs, ours])
-    return markdown(rows)
-
-
 def glossary() -> str:
     """The arguments of the optimizers and what they are, as Markdown."""
     classes: dict[tuple[str, str], list[str]] = {}
     for name in optimizers.__all__:
         for each in declaration_of(getattr(optimizers, name)).arguments:
             classes.setdefault((each.name, " ".join(each.text.split())), []).append(f"`{name}`")
-    rows = [["argument", "of", "what"], ["---"] * 3]
+    rows = []
     for (argument, text), having in classes.items():
         everywhere = len(having) == len(optimizers.__all__)
         rows.append([f"`{argument}`", "all" if everywhere else ", ".join(having), text])
-    return markdown(rows)
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-
-
-def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail if the file is stale")
-    checking = parser.parse_args(argv).check
-    path, text = root / FUNCTIONAL, functional()
-    if path.read_text("utf-8") == text:
-        return 0
-    if checking:
-        print(f"{FUNCTIONAL} is stale: run `python tools/declarations.py`")
-        return 1
-    path.write_text(text, "utf-8")
-    print(f"{FUNCTIONAL} is written")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return table(["argument", "of", "what"], rows)
