@@ -1,4 +1,4 @@
-"""`fusedstep bench`, the program: what it refuses, prints and writes."""
+"""`fusedstep bench`: what it refuses, prints and writes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 import pytest
+from runs import WHOLE, run_of
 
 import fusedstep as fs
-from fusedstep.benchmarks import json_file
+from fusedstep.benchmarks import budget, json_file
 from fusedstep.benchmarks.compare import CRITERION
 from fusedstep.benchmarks.records import Results
 from fusedstep.benchmarks.tables import TITLES
@@ -21,9 +20,11 @@ from fusedstep.program.bench import BESIDE, KEPT
 from fusedstep.program.errors import DRAWING
 from fusedstep.program.main import main
 
-if TYPE_CHECKING:
-    pass
-from runs import WHOLE, run_of
+
+@pytest.fixture
+def extra() -> None:
+    for name in DRAWING:
+        pytest.importorskip(name, reason=f"the benchmark needs {name}: install fusedstep[demo]")
 
 
 @pytest.mark.usefixtures("extra")
@@ -79,7 +80,7 @@ def test_missing_extra(
     assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
 
 
-def test_every_optimizer_that_may_be_named_has_its_update(budget: ModuleType) -> None:
+def test_every_optimizer_that_may_be_named_has_its_update() -> None:
     assert [*budget.UPDATES] == [*TITLES]
     assert [update.name for update in budget.UPDATES.values()] == [*TITLES]
 
@@ -95,7 +96,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch, budget: ModuleType) -> Iterator[list[Results]]:
+def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Results]]:
     """What the program is to find, from the last on, in place of measuring."""
     runs = [WHOLE]
 
@@ -220,7 +221,7 @@ def test_what_was_not_written_is_said_to_who_leaves_the_tables(
 
 @pytest.mark.usefixtures("extra", "folder")
 def test_an_interrupted_run_writes_nothing(
-    budget: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*args: object) -> Results:
         raise KeyboardInterrupt
