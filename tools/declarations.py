@@ -1,6 +1,6 @@
-"""Write what is made of the declarations in optimizers.py: src/fusedstep/functional.py.
+"""Texts that are made of the declarations in optimizers.py: functional.py, and tables of the docs.
 
-python tools/declarations.py            writes it
+python tools/declarations.py            writes src/fusedstep/functional.py
 python tools/declarations.py --check    fails if it is stale
 """
 
@@ -74,7 +74,8 @@ def function(optimizer: type[fs.Optimizer]) -> Iterator[str]:
         plain = "float" if name == "lr" else spelled(each.type)
         yield f"    {name}: {plain} = {written(each.default)},"
     yield from ('    backend: str = "auto",', ") -> None:")
-    yield f'    """One step of `fusedstep.{optimizer.__name__}`; {", ".join(arrays(optimizer))}.'
+    meant = f"; {clauses}" if (clauses := ", ".join(arrays(optimizer))) else ""
+    yield f'    """One step of `fusedstep.{optimizer.__name__}`{meant}.'
     yield ""
     for name in call_of(declaration).passed.keys() & NOTES.keys():
         yield from (f"    {NOTES[name]}", "")
@@ -139,6 +140,45 @@ def example(optimizer: type[fs.Optimizer]) -> Iterator[str]:
     for line in (*lines, shown[1]):
         yield f">>> {line}"
     yield repr(eval(shown[1], names))
+
+
+# ---- tables ----
+
+
+def options() -> str:
+    """The optimizers and their options, as Markdown: those of torch, and those of this package."""
+    rows = [["class", "what", "options, as torch", "and ours"], ["---"] * 4]
+    for name in optimizers.__all__:
+        optimizer = getattr(optimizers, name)
+        of_steps = [
+            each
+            for each in declaration_of(optimizer).arguments
+            if each.check and not (each.of_a_run and each.keyword_only)
+        ]
+        theirs, ours = (
+            " ".join(f"`{each.name}`" for each in of_steps if each.keyword_only is keyword_only)
+            for keyword_only in (False, True)
+        )
+        summary = (inspect.getdoc(optimizer) or "").splitlines()[0]
+        rows.append([f"`fs.{name}`", summary, theirs, ours])
+    return markdown(rows)
+
+
+def glossary() -> str:
+    """The arguments of the optimizers and what they are, as Markdown."""
+    classes: dict[tuple[str, str], list[str]] = {}
+    for name in optimizers.__all__:
+        for each in declaration_of(getattr(optimizers, name)).arguments:
+            classes.setdefault((each.name, " ".join(each.text.split())), []).append(f"`{name}`")
+    rows = [["argument", "of", "what"], ["---"] * 3]
+    for (argument, text), having in classes.items():
+        everywhere = len(having) == len(optimizers.__all__)
+        rows.append([f"`{argument}`", "all" if everywhere else ", ".join(having), text])
+    return markdown(rows)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
 def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:

@@ -263,3 +263,17 @@ def test_functional_is_what_the_declarations_make_of_it(
     assert declarations.main([], tmp_path) == 0
     assert declarations.main(["--check"], tmp_path) == 0
     assert path.read_text("utf-8") == Path(fs.functional.__file__).read_text("utf-8")
+
+
+def test_the_tables_have_every_class_and_argument() -> None:
+    options, glossary = declarations.options(), declarations.glossary()
+    assert [line.split("`")[1] for line in options.splitlines()[2:]] == [
+        f"fs.{optimizer.__name__}" for optimizer in OPTIMIZERS
+    ]
+    for optimizer in OPTIMIZERS:
+        for each in declaration_of(optimizer).arguments:
+            assert f"| `{each.name}` | " in glossary
+            shared = each.name in ("params", "ema", "nonfinite", "backend")
+            assert (f"`{each.name}`" in options) is not shared
+    assert {line.count(" | ") for line in options.splitlines()} == {3}
+    assert {line.count(" | ") for line in glossary.splitlines()} == {2}

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cases import RULES
 from runs import WHOLE, run_of
 
 import fusedstep as fs
+from fusedstep._core.declaration import declaration_of
 from fusedstep.benchmarks import budget, json_file
 from fusedstep.benchmarks.compare import CRITERION
+from fusedstep.benchmarks.problem import CASES
 from fusedstep.benchmarks.records import Results
 from fusedstep.benchmarks.tables import TITLES
 from fusedstep.program import bench, progress
@@ -36,7 +39,7 @@ def extra() -> None:
         (["--seconds", "soon"], "'soon' is not a number of seconds above 0"),
         (["--threads", "0"], "'0' is not a whole number from 1 on"),
         (["--dtype", "float16"], "invalid choice: 'float16'"),
-        (["--optimizer", "adamax"], "invalid choice: 'adamax'"),
+        (["--optimizer", "adamx"], "invalid choice: 'adamx'"),
         (["--json", "bench.txt"], "'bench.txt' is no name of a JSON; end it in .json"),
         (["--json", "nowhere/bench.json"], "'nowhere' is no directory; create it first"),
         (["--picture", "bench.pdf"], "'bench.pdf' is no name of a PNG; end it in .png"),
@@ -80,9 +83,12 @@ def test_missing_extra(
     assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
 
 
-def test_every_optimizer_that_may_be_named_has_its_update() -> None:
-    assert [*budget.UPDATES] == [*TITLES]
-    assert [update.name for update in budget.UPDATES.values()] == [*TITLES]
+def test_every_rule_has_a_case_that_may_be_named() -> None:
+    assert [case.name for case in CASES.values()] == [*CASES]
+    assert {rule.name for rule in RULES} == {*CASES}
+    for name, case in CASES.items():
+        declaration = declaration_of(case.optimizer)
+        assert declaration.rule({**declaration.defaults, **case.options}).name == name
 
 
 @pytest.fixture

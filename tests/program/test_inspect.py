@@ -7,7 +7,7 @@ import re
 import pytest
 
 import fusedstep as fs
-from fusedstep.program.inspect import OPTIONAL, RULES, SHIPPED
+from fusedstep.program.inspect import CUSTOM, OPTIONAL, RULES
 from fusedstep.program.main import main
 
 
@@ -27,9 +27,11 @@ def test_the_help_of_inspect_names_every_rule_and_option(
 ) -> None:
     assert exit_status("inspect", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    for rule in [*RULES, *SHIPPED]:
+    for rule in [*RULES, *CUSTOM]:
         assert re.search(rf"\b{rule}\b[,;]", text), rule
     for rule, options in OPTIONAL.items():
+        if not options:
+            continue
         said = re.search(rf"of [^:;]*\b{rule}\b[^:;]*: ([^;(]+)", text)
         assert said is not None, rule
         assert {*said[1].strip().split(", ")} == options.keys()
@@ -65,8 +67,8 @@ def test_inspect_has_the_rules_that_are_written_as_users_are() -> None:
     from fusedstep import rules
     from fusedstep.program import inspect
 
-    assert {*inspect.SHIPPED.values()} == {f"fusedstep.rules:{name}" for name in rules.__all__}
-    for name in inspect.SHIPPED:
+    assert {*inspect.CUSTOM.values()} == {f"fusedstep.rules:{name}" for name in rules.__all__}
+    for name in inspect.CUSTOM:
         assert main(["inspect", name, "--source"]) == 0
 
 
