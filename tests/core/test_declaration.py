@@ -264,6 +264,6 @@ def test_the_tables_have_every_class_and_argument() -> None:
         for each in declaration_of(optimizer).arguments:
             assert f"| `{each.name}` | " in glossary
             shared = each.name in ("params", "ema", "nonfinite", "backend")
-            assert (f"`{each.name}`" in options) is not shared
-    assert {line.count(" | ") for line in options.splitlines()} == {3}
+            assert (f"`{each.name}`" in classes) is not shared
+    assert {line.count(" | ") for line in classes.splitlines()} == {3}
     assert {line.count(" | ") for line in glossary.splitlines()} == {2}

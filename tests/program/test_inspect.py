@@ -44,7 +44,7 @@ def test_inspect_prints_the_kernel(capsys: pytest.CaptureFixture[str]) -> None:
     assert "from numpy import float32 as real" in source
     compile(source, "kernel", "exec")
     assert main(["inspect", "sgd", "--source", "--option", "ema"]) == 0
-    assert "ema_0 = average(p_0, ema_0, h)" in capsys.readouterr().out
+    assert "ema = average(p, ema, h)" in capsys.readouterr().out
     both = ["--option", "centered", "--option", "inside", "--dtype", "float64"]
     assert main(["inspect", "rmsprop", *both, "--source"]) == 0
     source = capsys.readouterr().out

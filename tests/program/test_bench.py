@@ -1,4 +1,4 @@
-"""`fusedstep bench`, the program: what it refuses, prints and writes."""
+"""`fusedstep bench`: what it refuses, prints and writes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 import pytest
 from cases import RULES
+from runs import WHOLE, run_of
 
 import fusedstep as fs
 from fusedstep._core.declaration import declaration_of
-from fusedstep.benchmarks import json_file
+from fusedstep.benchmarks import budget, json_file
 from fusedstep.benchmarks.compare import CRITERION
 from fusedstep.benchmarks.problem import CASES
 from fusedstep.benchmarks.records import Results
@@ -24,9 +23,11 @@ from fusedstep.program.bench import BESIDE, KEPT
 from fusedstep.program.errors import DRAWING
 from fusedstep.program.main import main
 
-if TYPE_CHECKING:
-    pass
-from runs import WHOLE, run_of
+
+@pytest.fixture
+def extra() -> None:
+    for name in DRAWING:
+        pytest.importorskip(name, reason=f"the benchmark needs {name}: install fusedstep[demo]")
 
 
 @pytest.mark.usefixtures("extra")
@@ -101,7 +102,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch, budget: ModuleType) -> Iterator[list[Results]]:
+def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Results]]:
     """What the program is to find, from the last on, in place of measuring."""
     runs = [WHOLE]
 
@@ -226,7 +227,7 @@ def test_what_was_not_written_is_said_to_who_leaves_the_tables(
 
 @pytest.mark.usefixtures("extra", "folder")
 def test_an_interrupted_run_writes_nothing(
-    budget: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*args: object) -> Results:
         raise KeyboardInterrupt
