@@ -14,7 +14,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import OWN_BASES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
-from marks import ENGINES, for_each, for_each_dtype, on_engines_for_own_rules
+from marks import ENGINES, for_each, for_each_dtype, needs, on_engines_for_own_rules
 from oracle import Trajectory
 from trajectories import (
     STEPS,
@@ -47,7 +47,7 @@ for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o:
 @pytest.fixture(scope="module")
 def torch() -> Iterator[Any]:
     """Torch, with float64 for the scalars that it keeps in its default dtype."""
-    torch = pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    torch = needs("torch", "torch")
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield torch

@@ -13,6 +13,10 @@ from marks import BACKENDS, MISSING, needs_c
 
 import fusedstep as fs
 
+needs_numba_cuda = pytest.mark.skipif(
+    find_spec("numba_cuda") is None, reason="numba_cuda is not installed; `pip install '.[cuda]'`"
+)
+
 
 def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -144,7 +148,7 @@ def test_missing_cuda_says_why_and_loads_nothing(hide: str, reason: str) -> None
     assert shown.endswith("False")
 
 
-@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+@needs_numba_cuda
 def test_a_compiler_that_cannot_be_loaded_says_why() -> None:
     shown = python(
         "import numpy\ndel numpy.row_stack  # as NumPy 2.5 did\n"
@@ -154,7 +158,7 @@ def test_a_compiler_that_cannot_be_loaded_says_why() -> None:
     assert re.match(r"numba-cuda cannot be loaded beside NumPy .*row_stack.*`pip install", shown)
 
 
-@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+@needs_numba_cuda
 def test_a_driver_older_than_the_compiler_is_none() -> None:
     shown = python(
         "from fusedstep._backends.cuda import available\n"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import differing_bits, ordinary
-from marks import needs_c, on_each_compiled_engine
+from marks import needs, needs_c, on_each_compiled_engine
 
 import fusedstep as fs
 
@@ -149,7 +149,7 @@ def test_children_of_a_fork(backend: str) -> None:
 @on_each_compiled_engine
 def test_children_of_a_fork_beside_torch(backend: str) -> None:
     """Torch's OpenMP team, borrowed by the parent, is gone in the child."""
-    pytest.importorskip("torch", reason="torch is not installed")
+    needs("torch", "torch")
     done = python(
         FORK.format(
             backend=backend,
@@ -167,7 +167,7 @@ def test_children_of_a_fork_beside_torch(backend: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_no_openmp_team_is_made_where_there_was_none() -> None:
     """Or a child of fork that is the first to use OpenMP would wait for it forever."""
-    pytest.importorskip("torch", reason="torch is not installed")
+    needs("torch", "torch")
     done = python(
         "import os, torch, numpy as np, fusedstep as fs\n"
         "fs.set_num_threads(2)\n"
@@ -205,7 +205,7 @@ def test_gradients_may_go_while_the_step_reads_them(two_threads: None) -> None:
 @on_each_compiled_engine
 def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept(backend: str) -> None:
     """Torch can set the thread to flush subnormals: the step keeps them, and the setting."""
-    torch = pytest.importorskip("torch", reason="torch is not installed")
+    torch = needs("torch", "torch")
     p, g = np.full(100, 3e-39, np.float32), np.full(100, 2e-39, np.float32)
     expected, flushed = p.copy(), p.copy()
     fs.SGD(expected, lr=0.5, backend="numpy").step(g)

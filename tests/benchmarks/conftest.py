@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from marks import needs
 
 from fusedstep.program.main import DRAWING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def extra() -> None:
     for name in DRAWING:
-        pytest.importorskip(name, reason=f"the benchmark needs {name}: install fusedstep[demo]")
+        needs(name, "demo")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import processes
 import pytest
+from marks import needs
 
 from fusedstep.benchmarks.json_file import read
 from fusedstep.benchmarks.measuring import Group
@@ -17,7 +18,7 @@ from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 
 ROOT = Path(__file__).parents[2]
 
-pytest.importorskip("pytest_benchmark", reason="bench needs pytest-benchmark")
+needs("pytest_benchmark", "test")
 
 
 def load(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from cases import differing_bits, difficult, ordinary
-from marks import for_each_dtype, on_each_engine
+from marks import for_each_dtype, needs, on_each_engine
 from memory_layouts import LAYOUTS, SHAPE, outside
 
 import fusedstep as fs
@@ -131,7 +131,7 @@ def test_with_the_rate_outside_they_part_while_it_changes(problem: str) -> None:
 
 @for_each_problem
 def test_torch_goes_that_way(problem: str) -> None:
-    torch: Any = pytest.importorskip("torch", reason="torch is not installed")
+    torch: Any = needs("torch", "torch")
     make, lr = PROBLEMS[problem]
 
     def points_of_torch() -> Iterator[Array]:

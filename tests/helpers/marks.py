@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from cases import DTYPES, Case
@@ -12,7 +13,7 @@ import fusedstep as fs
 BACKENDS = fs.info().backends
 MISSING = BACKENDS["c"]
 
-needs_c = pytest.mark.skipif(MISSING is not None, reason=f"no C engine: {MISSING}")
+needs_c = pytest.mark.skipif(MISSING is not None, reason=f"no C backend: {MISSING}")
 
 ON_CPU = [
     pytest.param(
@@ -36,3 +37,10 @@ for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtyp
 
 def for_each(cases: Sequence[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+def needs(module: str, extra: str) -> Any:
+    """Import a module that an extra of the package brings; without it the test is skipped."""
+    return pytest.importorskip(
+        module, reason=f"{module} is not installed; `pip install '.[{extra}]'`"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import DTYPES, difficult, difficult_but_finite, ordinary
-from marks import for_each_dtype, on_each_compiled_engine, on_each_engine
+from marks import for_each_dtype, needs, on_each_compiled_engine, on_each_engine
 
 import fusedstep as fs
 from fusedstep._arrays.overlap import WrittenMemory
@@ -172,7 +172,7 @@ def test_only_the_parameters_layout_decides(backend: str) -> None:
 
 
 def test_agrees_with_torch() -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    torch = needs("torch", "torch")
     rng = np.random.default_rng(4)
     grads = [ordinary(rng, n, np.float64) for n in (10, 1000, 4321)]
     params = [torch.nn.Parameter(torch.zeros(g.shape, dtype=torch.float64)) for g in grads]

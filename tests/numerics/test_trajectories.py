@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import BASES, CASES, Case
-from marks import for_each, on_each_engine
+from marks import for_each, needs, on_each_engine
 from trajectories import (
     ORACLES,
     STEPS,
@@ -30,7 +30,7 @@ for_each_optimizer = pytest.mark.parametrize("optimizer", ORACLES, ids=lambda o:
 
 @pytest.fixture(scope="module")
 def torch() -> Any:
-    return pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    return needs("torch", "torch")
 
 
 @on_each_engine
