@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from marks import needs
 
-from fusedstep.program.main import DRAWING
+from fusedstep.program.errors import DRAWING
 
 if TYPE_CHECKING:
     pass
