@@ -1,4 +1,4 @@
-"""Which engine runs, what is said of those that do not, and what an import costs."""
+"""Which backend runs, what is said of the missing ones, and what an import costs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HIDE = "import sys; sys.modules['fusedstep._engine'] = None\n"
 HIDE_BOTH = HIDE + "sys.modules['numba'] = None\n"
 
 
-def test_missing_engine_is_said_loudly() -> None:
+def test_a_missing_backend_is_said_loudly() -> None:
     shown = python(HIDE + "import fusedstep as fs; print(fs.info())")
     assert "engine c      MISSING: it was not built" in shown
     assert "engine numba  available (auto)" in shown
@@ -63,7 +63,7 @@ def test_missing_engine_is_said_loudly() -> None:
     assert refused.count("backend='c' is not available: it was not built") == 2
 
 
-def test_missing_engine_warns_once_and_steps() -> None:
+def test_missing_backends_warn_once_and_numpy_steps() -> None:
     python(
         HIDE_BOTH
         + "import warnings, numpy as np, fusedstep as fs\n"
@@ -79,7 +79,7 @@ def test_missing_engine_warns_once_and_steps() -> None:
     )
 
 
-def test_broken_engine_says_why() -> None:
+def test_a_broken_extension_says_why() -> None:
     shown = python(
         "import sys, types, importlib.abc, importlib.machinery\n"
         "class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):\n"
@@ -93,7 +93,7 @@ def test_broken_engine_says_why() -> None:
     assert "MISSING: it is installed but cannot be loaded: undefined symbol: x" in shown
 
 
-def test_without_numba_rules_of_ones_own_run_on_numpy() -> None:
+def test_without_numba_custom_rules_run_on_numpy() -> None:
     shown = python(
         "import sys; sys.modules['numba'] = None\n"
         "import warnings, numpy as np, fusedstep as fs\n"

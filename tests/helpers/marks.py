@@ -21,17 +21,17 @@ ON_CPU = [
     )
     for name in ("c", "numba", "numpy")
 ]
-"""Every engine for host memory, as a parameter of a test."""
+"""The backends for host memory, as parameters of a test."""
 
 COMPILED = ON_CPU[:-1]
-"""Those that are held against the NumPy engine."""
+"""The compiled ones, held against the NumPy backend."""
 
-ENGINES = ON_CPU[1:-1]
-"""Those that compile rules of the user's own, to be held against the NumPy engine."""
+COMPILING = ON_CPU[1:-1]
+"""The ones that compile custom rules, held against the NumPy backend."""
 
-on_each_engine = pytest.mark.parametrize("backend", ON_CPU)
-on_each_compiled_engine = pytest.mark.parametrize("backend", COMPILED)
-on_engines_for_own_rules = pytest.mark.parametrize("backend", ON_CPU[1:])
+on_each_backend = pytest.mark.parametrize("backend", ON_CPU)
+on_each_compiled_backend = pytest.mark.parametrize("backend", COMPILED)
+on_backends_for_custom_rules = pytest.mark.parametrize("backend", ON_CPU[1:])
 for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
