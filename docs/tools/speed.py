@@ -114,7 +114,7 @@ def rules(results: Results) -> str:
     found = chosen(results.records, workload="1 × 1,000,000", dtype="float32", loop="alone")
     others = present([name for name in THEIRS if name != "DeepSpeed CPUAdam"], found)
     rows = []
-    for case in sorted({each.case for each in found} - {"adamw-whole", "adamw-engines"}):
+    for case in sorted({each.case for each in found} - {"adamw-whole", "adamw-backends"}):
         group = by_contestant(found, case=case)
         rows.append([case, *compared(group[OURS], group, others)])
     return table(["rule", *others, "of the limit's speed", "µs"], rows, numbers=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from marks import needs
 
 from fusedstep.program.errors import DRAWING
 
@@ -10,4 +11,4 @@ from fusedstep.program.errors import DRAWING
 @pytest.fixture
 def extra() -> None:
     for name in DRAWING:
-        pytest.importorskip(name, reason=f"the benchmark needs {name}: install fusedstep[demo]")
+        needs(name, "demo")

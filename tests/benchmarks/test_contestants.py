@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BASES, OWN_BASES, Case
+from cases import BASES, CUSTOM_BASES, Case
 from marks import for_each, for_each_dtype
 
 import fusedstep as fs
@@ -42,7 +42,7 @@ def test_contestants_make_the_same_update(contestant: Contestant, dtype: Any) ->
     if not contestant.steps:
         pytest.skip("it takes the time of a part of a step, and makes none")
     reasons, taken = set(), 0
-    for case in [*BASES, *OWN_BASES, TRAINING]:
+    for case in [*BASES, *CUSTOM_BASES, TRAINING]:
         problem = Problem(case, SHAPES, dtype)
         reason = why_not(contestant, problem)
         if reason is not None:

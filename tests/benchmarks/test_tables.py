@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import processes
 import pytest
+from marks import needs
 
 from fusedstep.benchmarks.json_file import read
 from fusedstep.benchmarks.measuring import Group
@@ -19,7 +18,7 @@ from fusedstep.benchmarks.records import Record
 
 ROOT = Path(__file__).parents[2]
 
-pytest.importorskip("pytest_benchmark", reason="bench needs pytest-benchmark")
+needs("pytest_benchmark", "test")
 
 
 def load(name: str) -> ModuleType:
@@ -41,14 +40,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `--benchmark-json` holds of our own step, its rivals in NumPy, and some who cannot."""
     path = tmp_path_factory.mktemp("bench") / "all.json"
     selected = "1x100- and float32 and (fusedstep or NumPy or limit or DeepSpeed)"
-    command = [sys.executable, "-m", "pytest", "bench", "--quick", "-q", "-k", selected]
-    done = subprocess.run(
-        [*command, f"--benchmark-json={path}", "-p", "no:cacheprovider"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "TORCH_EXTENSIONS_DIR": str(path.parent), "PATH": ""},
+    done = processes.pytest(
+        *("bench", "--quick", "-k", selected, f"--benchmark-json={path}"),
+        TORCH_EXTENSIONS_DIR=str(path.parent),
+        PATH="",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     made: dict[str, Any] = json.loads(path.read_text("utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from marks import needs
 
 import fusedstep as fs
 from fusedstep.program.inspect import CUSTOM, OPTIONAL, RULES
@@ -55,7 +56,7 @@ def test_inspect_prints_the_kernel(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_inspect_prints_ptx(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: fusedstep[cuda]")
+    needs("numba_cuda", "cuda")
     assert main(["inspect", "sgd", "--cc", "8.0"]) == 0
     ptx = capsys.readouterr().out
     assert ".target sm_80" in ptx
@@ -95,7 +96,7 @@ def test_inspect_refuses_what_is_not_there(
 
 
 def test_inspect_knows_its_devices(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: fusedstep[cuda]")
+    needs("numba_cuda", "cuda")
     for cc in ("3.0", "nine"):
         assert main(["inspect", "sgd", "--cc", cc]) == 1
         error = capsys.readouterr().err
