@@ -109,7 +109,8 @@ class _Reader:
         self.constants = constants
         self.callers = (*callers, function)
         self.known = known
-        self.tree, self.lines, self.first = source.definition(function)
+        self.source = source.source(function)
+        self.tree = self.source.tree
         self.outside = source.outside(function)
         self.arguments = self.plain_arguments()
         self.types = {
@@ -119,10 +120,10 @@ class _Reader:
         self.callees: dict[str, Formula] = {}
         self.scalars: dict[str, None] = {}  # an ordered set
 
-    def error(self, node: ast.AST, what: str) -> TypeError:
-        line: int = getattr(node, "lineno", 1)
-        where = f"line {self.first + line - 1} of {inspect.getsourcefile(self.function)}"
-        return TypeError(f"{self.tree.name}, {where}: `{self.lines[line - 1].strip()}`: {what}")
+    def error(self, node: ast.stmt | ast.expr, what: str) -> TypeError:
+        where = f"line {node.lineno} of {self.source.file}"
+        line = self.source.lines[node.lineno - 1].strip()
+        return TypeError(f"{self.tree.name}, {where}: `{line}`: {what}")
 
     def plain_arguments(self) -> list[str]:
         arguments = self.tree.args
