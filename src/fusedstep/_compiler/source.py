@@ -29,7 +29,7 @@ class Source(NamedTuple):
     """All lines of the file."""
 
 
-def source(function: Function) -> Source:
+def source_of(function: Function) -> Source:
     """The source of `function`. A TypeError says why there is none."""
     name = function.__name__
     written = inspect.unwrap(function)

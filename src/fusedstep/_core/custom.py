@@ -132,10 +132,10 @@ def rule(
                 f"{function.__name__} has the arguments {quoted(found)}; with state={names!r} "
                 f"define it as `def {function.__name__}({', '.join(expected)})`"
             )
-        from fusedstep._compiler.formula import read  # a fifth of the import, and few define rules
+        from fusedstep._compiler.parse import parse  # a fifth of the import, and few define rules
 
         scalars = _Scalars(function.__name__, own, prepare)
-        formula = read(function, scalars.members, results=1 + len(names))
+        formula = parse(function, scalars.members, results=1 + len(names))
         scalars.read(formula)
         definition = Rule(function.__name__, names, formula=formula)
         return _optimizer(function, own, checks, definition, scalars)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from functools import cache
 
-from fusedstep._compiler.formula import Formula, read
+from fusedstep._compiler.formula import Formula
+from fusedstep._compiler.parse import parse
 from fusedstep._numerics import scalar
 from fusedstep._numerics.coefficients import Rule, Scalars
 
@@ -15,13 +16,13 @@ MEMBERS = dict.fromkeys(Scalars._fields, float)
 @cache
 def gradient() -> Formula:
     """What is done to the gradient before any rule."""
-    return read(scalar.gradient, MEMBERS)
+    return parse(scalar.gradient, MEMBERS)
 
 
 @cache
 def average() -> Formula:
     """What becomes of the moving average after any rule."""
-    return read(scalar.average, MEMBERS)
+    return parse(scalar.average, MEMBERS)
 
 
 @cache
@@ -32,7 +33,7 @@ def formula(rule: Rule) -> Formula:
     function = getattr(scalar, rule.name)
     _, _, *states, _, _ = inspect.signature(function).parameters
     absent = [name for name, letter in zip(states, rule.letters, strict=True) if letter is None]
-    return read(function, MEMBERS, {**dict.fromkeys(absent), "inside": rule.inside})
+    return parse(function, MEMBERS, {**dict.fromkeys(absent), "inside": rule.inside})
 
 
 @cache
