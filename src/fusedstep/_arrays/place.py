@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.libraries import TO_HOST
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,8 +53,7 @@ class Host:
         if on_device(array):
             raise ValueError(
                 f"{name} is on a CUDA device, the parameters are on the CPU; pass a copy on the "
-                "CPU: `x.copy_to_host()` of Numba's, `x.get()` of CuPy's, `x.numpy(force=True)` "
-                "of torch's"
+                f"CPU: {TO_HOST}"
             )
         return array
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.libraries import TO_DEVICE
 from fusedstep._arrays.place import HOST, Place
 from fusedstep._backends.cuda import available
 from fusedstep._backends.plan import Table
@@ -58,8 +59,7 @@ def choose(
     if backend == "cuda" and params:
         raise ValueError(
             f"backend='cuda' steps arrays on a CUDA device, and {_whereabouts(params[0])}; pass "
-            "arrays on the device (`cuda.to_device(x)` of Numba, `cupy.asarray(x)`, `x.cuda()` of "
-            "torch), or backend='auto'"
+            f"arrays on the device ({TO_DEVICE}), or backend='auto'"
         )
     fit = COMPILING if own_rule else PREFERENCE
     if backend == "auto":

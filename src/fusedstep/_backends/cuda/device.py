@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from fusedstep._arrays import cuda_array
 from fusedstep._arrays.cuda_array import Array
+from fusedstep._arrays.libraries import INTERFACE, TO_DEVICE, Library, library
 from fusedstep._arrays.overlap import address
 from fusedstep._arrays.structure import is_array
 from fusedstep._backends.cuda import kernels
@@ -30,26 +30,18 @@ THREADS = 256
 
 
 class Device:
-    """The arrays of one device, in work on the current stream of one library: a `places.Place`.
-
-    That is torch's or CuPy's current stream where the parameters are theirs, else the default
-    one, as Numba has it.
-    """
+    """The arrays of one device, and work on the current stream of the parameters' library."""
 
     backwards = False
 
-    def __init__(self, ordinal: int, library: str) -> None:
+    def __init__(self, ordinal: int, library: Library) -> None:
         self.ordinal = ordinal
         self.library = library
         self.axes: dict[Any, tuple[int, int, Any]] = {}
 
     def stream(self) -> int:
         """The stream to work on now."""
-        if self.library == "torch":
-            return int(sys.modules["torch"].cuda.current_stream(self.ordinal).cuda_stream)
-        if self.library == "cupy":
-            return int(sys.modules["cupy"].cuda.get_current_stream(self.ordinal).ptr)
-        return 0
+        return int(self.library.stream(self.ordinal))
 
     def current(self) -> Any:
         """A context in which this is the current device."""
@@ -59,8 +51,7 @@ class Device:
         if not cuda_array.on_device(array):
             raise ValueError(
                 f"{name} is {_described(array)}, the parameters are on CUDA device "
-                f"{self.ordinal}; pass it there, by `cuda.to_device(x)` of Numba, "
-                "`cupy.asarray(x)` or `x.cuda()` of torch"
+                f"{self.ordinal}; pass it there, by {TO_DEVICE}"
             )
         seen = cuda_array.see(array, name)
         found = ordinal(array) if seen.size else self.ordinal
@@ -160,7 +151,7 @@ def place(arrays: Sequence[tuple[str, Any]]) -> Device:
             f"{one} is on CUDA device {first}, {other} on CUDA device {second}; make an optimizer "
             "for each device"
         )
-    return _device(next(iter(found), 0), cuda_array.library(arrays[0][1]))
+    return _device(next(iter(found), 0), library(arrays[0][1]))
 
 
 _device = cache(Device)
@@ -168,12 +159,8 @@ _device = cache(Device)
 
 def ordinal(array: Any) -> int:
     """The number of the device that a user's array, which is not empty, is on."""
-    package = cuda_array.library(array)
-    if package == "torch":
-        return int(array.get_device())
-    if package == "cupy":
-        return int(array.device.id)
-    return int(driver.ordinal(getattr(array, cuda_array.ATTRIBUTE)["data"][0]))
+    known = library(array).ordinal
+    return int(known(array) if known else driver.ordinal(getattr(array, INTERFACE)["data"][0]))
 
 
 @cache

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep._arrays.cuda_array import glance, library, owner
+from fusedstep._arrays.cuda_array import owner
+from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.overlap import WrittenMemory, address, extent
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, kernels
@@ -26,10 +27,6 @@ from fusedstep._numerics.coefficients import Given
 
 RING = 8
 """How many steps with new gradients the host may be ahead of the device."""
-
-ORDERED = ("torch", "cupy")
-"""Libraries whose freed memory is used again in the order of the stream, so that what a
-launch reads need not be kept until the next step."""
 
 
 class Launch:
@@ -72,7 +69,7 @@ class Gradient:
         self.length = high - low
         self.scratch = operand.scratch
         self.writeable = g.flags.writeable
-        self.ordered = library(given) in ORDERED
+        self.ordered = library(given).ordered
         self.kept: Any = None if self.ordered else given
 
 
