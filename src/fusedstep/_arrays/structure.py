@@ -37,7 +37,7 @@ class Branch:
         self.shallow = all(isinstance(child, Leaf) for child in children.values())
 
     def flatten(self, value: Any, name: str) -> list[Any]:
-        """`value` taken apart into one item a parameter; `name` is what errors call it."""
+        """One item for each parameter out of `value`, which errors call `name`."""
         items = self.items(value, name)
         if self.shallow:
             return items
@@ -48,9 +48,11 @@ class Branch:
         ]
 
     def items(self, value: Any, name: str) -> list[Any]:
+        """The children's items in `value`, which is refused if it has others."""
         raise NotImplementedError
 
     def rebuild(self, leaves: Iterable[Any]) -> Any:
+        """A collection of this structure, with one of `leaves` for each parameter."""
         raise NotImplementedError
 
 
@@ -63,7 +65,7 @@ class List(Branch):
                 f"{name}{self.path} is {describe(value)}; pass a sequence of "
                 f"{len(self.keys)}, in the order of the parameters"
             )
-        items = list(value)  # ours to keep: others may change theirs while a step reads
+        items = list(value)  # a copy: the caller's may change while a step reads it
         if len(items) != len(self.keys):
             raise ValueError(
                 f"{name}{self.path} has {len(items)} items for {len(self.keys)} parameters; "
@@ -117,12 +119,12 @@ def read(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
 
 
 def named(structure: Structure, leaves: Iterable[Any]) -> list[tuple[str, Any]]:
-    """The parameters, in order, each with what errors call it."""
+    """The parameters in order, each after the name that errors have for it."""
     return [(f"params{path}", leaf) for path, leaf in zip(structure.paths, leaves, strict=True)]
 
 
 def is_array(value: Any) -> bool:
-    """Whether `value` stands for one parameter; arrays.py says which arrays will do."""
+    """Whether `value` stands for one parameter; checks.py says which arrays will do."""
     names = ("__array_interface__", "__array__", "__dlpack__", "__cuda_array_interface__")
     return any(hasattr(value, name) for name in names)
 

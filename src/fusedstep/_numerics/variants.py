@@ -1,4 +1,4 @@
-"""The formulas that a job's kernel is compiled from."""
+"""The formulas that a job's kernel is compiled from: a rule, its prologue and its epilogue."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from fusedstep._numerics import scalar
 from fusedstep._numerics.coefficients import Rule, Scalars
 
 MEMBERS = dict.fromkeys(Scalars._fields, float)
+"""The type of each member of h in scalar.py."""
 
 
 @cache
 def gradient() -> Formula:
-    """What is done to the gradient before any rule."""
+    """The prologue of every rule, which computes the gradient that it takes."""
     return parse(scalar.gradient, MEMBERS)
 
 
 @cache
 def average() -> Formula:
-    """What becomes of the moving average after any rule."""
+    """The epilogue of a rule with a moving average of the parameter."""
     return parse(scalar.average, MEMBERS)
 
 
 @cache
 def formula(rule: Rule) -> Formula:
-    """Of a rule of the user's own, or of rules.py in the variant asked for."""
+    """The formula of a custom rule, or of a rule of scalar.py in the variant that is asked for."""
     if rule.formula is not None:
         return rule.formula
     function = getattr(scalar, rule.name)
@@ -38,18 +39,18 @@ def formula(rule: Rule) -> Formula:
 
 @cache
 def scalars(rule: Rule) -> tuple[str, ...]:
-    """The names of the scalars that its kernel reads, in its order."""
+    """The names of the scalars that a rule's kernel reads, in its order."""
     after = average().scalars if rule.averaged else ()
     return tuple(dict.fromkeys((*gradient().scalars, *formula(rule).scalars, *after)))
 
 
 def roots(rule: Rule) -> list[Formula]:
-    """All formulas of its kernel, in the order in which they are applied."""
+    """All formulas of a rule's kernel, in the order in which they are applied."""
     return [gradient(), formula(rule), *([average()] if rule.averaged else [])]
 
 
 def title(rule: Rule) -> str:
-    """A name of the variant for people and files: `rmsprop_centered_inside`, say."""
+    """A rule's name with its variant, for people and files: `rmsprop_va_inside`, say."""
     present = "".join(letter for letter in rule.letters if letter)
     options = ["inside" if rule.inside else "", "ema" if rule.averaged else ""]
     return "_".join(filter(None, [rule.name, present, *options]))
