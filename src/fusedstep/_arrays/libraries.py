@@ -1,4 +1,4 @@
-"""The libraries whose arrays on a CUDA device may be passed: one row each.
+"""The array libraries that are known on a CUDA device: one row each.
 
 Every array with `__cuda_array_interface__` will do. A row says what is known besides: how to
 read that interface's content for less, which stream the library works on, what errors advise.
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 INTERFACE = "__cuda_array_interface__"
 
 Layout: TypeAlias = tuple[Any, ...]
-"""What must be as before, besides the address, for an array to do without another check."""
+"""All but the address that must be as before for an array to pass without another check."""
 
 
 def strides(array: Any, described: dict[str, Any]) -> tuple[int, ...] | None:
@@ -54,7 +54,7 @@ def _glance_torch(array: Any) -> tuple[int, Layout]:
 
 @dataclass(frozen=True, eq=False)
 class Library:
-    """What is known of a library's arrays besides the interface; the defaults need no more."""
+    """Facts on a library's arrays besides the interface; the defaults hold for any library."""
 
     package: str
     """The name under which it is imported."""

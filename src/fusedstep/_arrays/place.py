@@ -16,7 +16,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 class Place(Protocol):
     """The memory of the CPU or of a device. Arrays in it are described by NumPy arrays.
 
-    Only the argument of `see` and the result of `show` are a user's own kind of array.
+    Only the argument of `see` and the result of `show` are arrays of a user's library.
     """
 
     backwards: bool

@@ -22,7 +22,7 @@ OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 
 Values: TypeAlias = tuple[ast.expr, int]
-"""An expression, and how many numbers it is."""
+"""An expression, and the count of the numbers that it makes."""
 
 
 class Expressions:

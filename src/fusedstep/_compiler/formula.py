@@ -36,4 +36,4 @@ class Formula:
     scalars: tuple[str, ...]
     """The members of h that it and its callees read."""
     results: int
-    """How many values it returns; one is not a tuple."""
+    """The number of values that it returns; one is not a tuple."""

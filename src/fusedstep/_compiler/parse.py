@@ -1,4 +1,4 @@
-"""A Python function to a formula: its statements, and all functions that it calls."""
+"""The parser of Python functions to formulas: their statements, and the functions they call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def parse(
 
 
 class Parser:
-    """Parses a function and all that it calls: calls that are alike share one formula."""
+    """A parser of one function and all that it calls: calls that are alike share one formula."""
 
     def __init__(self, members: Members) -> None:
         self.members = members

@@ -103,7 +103,7 @@ class Scope:
         raise self.error(node, "`is` asks for nothing but whether an argument is None")
 
     def resolve(self, node: ast.expr) -> Any:
-        """What a name from outside the function stands for, as it is now."""
+        """The object that a name from outside the function stands for, as it is now."""
         if isinstance(node, ast.Name) and node.id in self.locals:
             raise self.error(
                 node,

@@ -41,5 +41,5 @@ POWERS: dict[Any, Meaning] = {2: functions.square, 3: functions.cube, 0.5: "sqrt
 
 
 def meaning(called: Any) -> Meaning | None:
-    """What a call of `called` means, or None if it is not in the vocabulary."""
+    """The meaning of a call of `called`; None if it is not in the vocabulary."""
     return next((known for function, known in FUNCTIONS if function is called), None)

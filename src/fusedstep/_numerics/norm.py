@@ -100,7 +100,7 @@ def norm(total: Total) -> float:
 
 
 def is_finite(total: Total) -> bool:
-    """Whether all elements are."""
+    """Whether all elements are finite."""
     return isfinite(sum(total))
 
 
