@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pytest
 from oracle import Array, Trajectory, append, wide
-from test_trajectories import STEPS, TOLERANCE, assert_agree, problem
+from trajectories import STEPS, TOLERANCE, assert_agree, problem
 
 import fusedstep as fs
 

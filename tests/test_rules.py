@@ -14,9 +14,9 @@ import numpy as np
 import oracle
 import pytest
 from cases import OWN_BASES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
-from conftest import ENGINES, for_each, for_each_dtype, on_engines_for_own_rules
+from marks import ENGINES, for_each, for_each_dtype, on_engines_for_own_rules
 from oracle import Trajectory
-from test_trajectories import (
+from trajectories import (
     STEPS,
     TOLERANCE,
     assert_agree,

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from fusedstep._arrays.checks import check_like, check_parameter, check_state
 from fusedstep._arrays.overlap import WrittenMemory
-from fusedstep._arrays.walk import Array
+from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.choose import choose
 from fusedstep._backends.plan import Job, Plan, Row
 from fusedstep._checks.values import non_negative, whole
@@ -292,7 +292,9 @@ def _step(backend: str, rule: Rule, given: Given, p: Any, g: Any, states: dict[s
     written = WrittenMemory([("p", p), *present.items()])
     written.refuse_overlaps()
     written.refuse(g, "g")
-    plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule, present, place)], written)
+    walk = Walk(p, place)
+    row = Row(Operand(p, walk), walk, rule, lambda letter: Operand(present[letter], walk))
+    plan = Plan(table, [Job(rule, p.dtype)], [row], written)
     plan.set_gradient(0, g)
     plan.fetch_gradients()
     plan.run([given])

@@ -183,12 +183,8 @@ class SGD(Optimizer):
                     "stand ahead already; pass nesterov=False, or take the gradients without "
                     "lookahead()"
                 )
-        if self._way is None or self._way.laid_out is not self._cohorts:
-            self._allocate(self._rules_now())
-            self._way = Lookahead(self._table, self._tensors, self._place, self._cohorts)
-        way = self._way
-        self._settle(way.cohorts)
-        scalars = self._scalars_of(way.cohorts)
+        way = self._look_ahead()
+        scalars = way.scalars.now()
         way.keep()
         self._ahead = True
         try:
@@ -197,6 +193,17 @@ class SGD(Optimizer):
         finally:
             way.back()
             self._ahead = False
+
+    def _look_ahead(self) -> Lookahead:
+        """The way ahead, made anew where steps were laid out anew."""
+        way = self._way
+        laid_out = way is not None and way.layout is self._layout is not None
+        if way is None or not laid_out or not way.scalars.settle():
+            rules = self._rules()
+            self._allocate(rules)
+            way = Lookahead(self.declaration, self._table, self._tensors, rules, self._layout)
+            self._way = way
+        return way
 
 
 class Adagrad(Optimizer):

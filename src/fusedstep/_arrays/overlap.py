@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -14,7 +15,7 @@ from fusedstep._arrays.walk import Array
 
 
 def address(array: Array) -> int:
-    """Of an array's first element."""
+    """The address of an array's first element."""
     return int(array.__array_interface__["data"][0])
 
 
@@ -40,18 +41,32 @@ def lies_as(array: Any, other: Array) -> bool:
     )
 
 
+Name: TypeAlias = str | Callable[[Array], str | None]
+"""What an error calls an array; of an array that holds several, what it calls the one that
+another array shares memory with, or None if it shares with none of them."""
+
+
 class WrittenMemory:
     """The memory that a step writes, to refuse whatever else overlaps it."""
 
-    def __init__(self, arrays: Iterable[tuple[str, Array]]) -> None:
-        bounded = [(*extent(array), name, array) for name, array in arrays if array.size]
-        bounded.sort(key=lambda entry: entry[:2])
-        self.arrays = bounded
-        self.lows = [low for low, *_ in bounded]
-        self.highs = list(accumulate((high for _, high, *_ in bounded), max))
+    def __init__(self, arrays: Iterable[tuple[Name, Array]]) -> None:
+        self._take([_entry(name, array) for name, array in arrays if array.size])
+
+    def _take(self, entries: list[Entry]) -> None:
+        self.entries = sorted(entries, key=itemgetter(0, 1))
+        self.lows = [entry[0] for entry in self.entries]
+        """Addresses at which the arrays begin, in ascending order."""
+        self.highs = list(accumulate((entry[1] for entry in self.entries), max))
+        """For each array the farthest end of those up to it."""
+
+    def with_more(self, arrays: Iterable[tuple[Name, Array]]) -> WrittenMemory:
+        """The memory here and more; the arrays here are not looked at again."""
+        both = object.__new__(WrittenMemory)
+        both._take([*self.entries, *(_entry(name, array) for name, array in arrays if array.size)])
+        return both
 
     def refuse(self, g: Array, name: str) -> None:
-        """No gradient in memory that the step writes: it would be read half changed."""
+        """Refuse a gradient in memory that the step writes: it would be read half changed."""
         low, high = extent(g)
         other = self._first_overlap(g, low, bisect_left(self.lows, high))
         if other is not None:
@@ -60,11 +75,11 @@ class WrittenMemory:
             )
 
     def refuse_overlaps(self) -> None:
-        """No memory twice among parameters and state: the second step would undo the first."""
-        for at, (low, _, name, array) in enumerate(self.arrays):
+        """Refuse memory that is there twice: the second step would undo the first."""
+        for at, (low, _, array, name) in enumerate(self.entries):
             other = self._first_overlap(array, low, at)
             if other is not None:
-                first, second = sorted((name, other))
+                first, second = sorted((str(name), other))
                 raise ValueError(
                     f"{first} and {second} share memory, and both would be written; pass each "
                     "array once, or copies"
@@ -77,10 +92,20 @@ class WrittenMemory:
         """
         while before > 0 and self.highs[before - 1] > low:
             before -= 1
-            *_, name, other = self.arrays[before]
+            _, _, other, name = self.entries[before]
             if np.shares_memory(array, other):
-                return name
+                named = name if isinstance(name, str) else name(array)
+                if named is not None:
+                    return named
         return None
+
+
+Entry: TypeAlias = tuple[int, int, Array, Name]
+"""An array's lowest byte, the byte past its highest, the array, and its name."""
+
+
+def _entry(name: Name, array: Array) -> Entry:
+    return (*extent(array), array, name)
 
 
 def has_overlapping_elements(array: Array) -> bool:

@@ -26,6 +26,8 @@ class Walk:
         self.size = p.size
         # Strides mean nothing along axes of length 0 or 1, so plain goes by the flag alone.
         self.plain = p.flags.c_contiguous
+        if self.plain:
+            return
         self.forward = tuple(
             slice(None, None, -1 if step < 0 and place.backwards else 1) for step in p.strides
         )
@@ -63,8 +65,17 @@ class Operand:
         else:
             self.flat = walk.place.empty((array.size,), array.dtype)
 
+    @classmethod
+    def of_flat(cls, flat: Array, place: Place) -> Operand:
+        """An array that already is as a kernel sees it: flat, contiguous and aligned."""
+        operand = object.__new__(cls)
+        operand.place, operand.laid, operand.flat, operand.scratch = place, flat, flat, False
+        return operand
+
     def fetch(self) -> None:
+        """Copy the array into its scratch."""
         self.place.copy(self.flat.reshape(self.laid.shape), self.laid)
 
     def put_back(self) -> None:
+        """Copy the scratch into the array."""
         self.place.copy(self.laid, self.flat.reshape(self.laid.shape))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fusedstep._arrays.overlap import WrittenMemory, address
-from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import Given, Rule
@@ -25,25 +24,26 @@ class Job(NamedTuple):
 
 
 class Row:
-    """One tensor: a parameter, its state in the order of the rule's letters, its average."""
+    """One tensor: a parameter, its state in the order of the rule's letters, its average.
+
+    `operand` gives the operand of a state array by its letter.
+    """
 
     __slots__ = ("ema", "job", "p", "rule", "states", "walk")
 
     def __init__(
-        self, p: Array, rule: Rule, states: Mapping[str, Array], place: Place, job: int = 0
+        self, p: Operand, walk: Walk, rule: Rule, operand: Callable[[str], Operand], job: int = 0
     ) -> None:
         self.job = job
         self.rule = rule
-        self.walk = Walk(p, place)
-        self.p = Operand(p, self.walk)
-        self.states = [
-            None if letter is None else Operand(states[letter], self.walk)
-            for letter in rule.letters
-        ]
-        self.ema = Operand(states["ema"], self.walk) if rule.averaged else None
+        self.walk = walk
+        self.p = p
+        self.states = [None if letter is None else operand(letter) for letter in rule.letters]
+        self.ema = operand("ema") if rule.averaged else None
 
     @property
     def written(self) -> list[Operand]:
+        """The operands that a step writes."""
         return [self.p, *(each for each in (*self.states, self.ema) if each is not None)]
 
 
@@ -123,17 +123,22 @@ class Plan:
         written: WrittenMemory,
     ) -> None:
         self.rows = rows
+        self.kind = table
         self.table = table(jobs, rows, written)
         self.take = self.table.take
         self.squares = self.table.squares
-        self.unshared_at = -1
-        """The table's `moves` when its gradients were last found to share no memory."""
         self.scratch = [
             operand for row in rows if row for operand in row.written if operand.scratch
         ]
         self.gradient_scratch: dict[int, Operand] = {}
 
+    @property
+    def moves(self) -> int:
+        """See `Table.moves`."""
+        return self.table.moves
+
     def set_gradient(self, index: int, g: Array) -> None:
+        """Use `g`, which has been checked, as the gradient of parameter `index`."""
         row = self.rows[index]
         assert row is not None
         operand = Operand(g, row.walk, self.gradient_scratch.pop(index, None))

@@ -13,23 +13,23 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.structure import named
 from fusedstep._arrays.walk import Walk
 from fusedstep._backends.choose import place_of
-from fusedstep._core.arena_memory import Store
+from fusedstep._core.arena_memory import ArenaMemory
 from fusedstep._core.arena_views import hold, replaced
-from fusedstep._core.parameters import read_groups
+from fusedstep._core.groups import read_groups
 
 
-class Own:
-    """What stands for `arena.grads` where a step is passed no gradients."""
+class ArenaGradients:
+    """The type of the default of a step's `grads`: an arena's own."""
 
     def __repr__(self) -> str:
         return "arena.grads"
 
 
-OWN = Own()
+ARENA_GRADIENTS = ArenaGradients()
 
 
-class Kept:
-    """What has attributes that stay, but may be assigned themselves, as `kept.name += x` does."""
+class FixedAttributes:
+    """Base of objects whose attributes stay; `x.name += y` assigns one to itself, which is fine."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ class Kept:
         raise AttributeError(f"{name!r} cannot be deleted")
 
 
-class Buffer(Kept):
+class Buffer(FixedAttributes):
     """All parameters of one dtype, and their gradients: flat, and in the same order."""
 
     __slots__ = ("g", "p")
@@ -56,7 +56,7 @@ class Buffer(Kept):
         return f"Buffer(p={self.p!r}, g={self.g!r})"
 
 
-class Arena(Kept):
+class Arena(FixedAttributes):
     """Parameters, and their gradients, in one contiguous buffer for each dtype.
 
     An optimizer over an arena steps each buffer as one tensor, so that many small parameters
@@ -137,7 +137,7 @@ class Arena(Kept):
 old memory, without what is assigned; write into it: `grads['b'][...] = value`
     """
 
-    __slots__ = ("_store", "buffers", "grads", "params")
+    __slots__ = ("_memory", "buffers", "grads", "params")
 
     params: Any
     grads: Any
@@ -158,25 +158,30 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
         WrittenMemory(seen).refuse_overlaps()
         groups = [(name, len(arrays), own) for name, arrays, own in divided]
         walks = [(Walk(values, place), values.dtype) for _, values in seen]
-        self._take_up(Store(place, structure, groups, walks))
-        for view, (_, values) in zip(self._store.p, seen, strict=True):
+        self._take_up(ArenaMemory(place, structure, groups, walks))
+        for view, (_, values) in zip(self._memory.p, seen, strict=True):
             place.copy(view, values)
 
-    def _take_up(self, store: Store) -> None:
-        show = store.place.show
-        self._store = store
-        self.params = hold(store.structure, "params", iter(store.views))
-        self.grads = hold(store.structure, "grads", map(show, store.g))
+    def _take_up(self, memory: ArenaMemory) -> None:
+        show = memory.place.show
+        self._memory = memory
+        self.params = hold(memory.structure, "params", iter(memory.views))
+        self.grads = hold(memory.structure, "grads", map(show, memory.g))
         self.buffers = MappingProxyType(
-            {dtype.name: Buffer(*map(show, flat)) for dtype, flat in store.flats.items()}
+            {dtype.name: Buffer(*map(show, flat)) for dtype, flat in memory.flats.items()}
         )
 
-    def __getstate__(self) -> Store:
-        return self._store
+    def __getstate__(self) -> ArenaMemory:
+        return self._memory
 
-    def __setstate__(self, store: Store) -> None:
-        self._take_up(store)
+    def __setstate__(self, memory: ArenaMemory) -> None:
+        self._take_up(memory)
 
     def __repr__(self) -> str:
         elements = ", ".join(f"{flat.p.size} {name}" for name, flat in self.buffers.items())
-        return f"<arena of {len(self._store.views)} parameters: {elements}>"
+        return f"<arena of {len(self._memory.views)} parameters: {elements}>"
+
+
+def memory_of(arena: Arena) -> ArenaMemory:
+    """The memory of an arena, for the optimizers that step it."""
+    return arena._memory

@@ -36,20 +36,20 @@ class Slot(NamedTuple):
         return self.walk.shaped(flat[self.start : self.stop])
 
 
-class Views(Sequence[Any]):
-    """Some of a store's parameters. A copy of both has those of the store's copy."""
+class GroupViews(Sequence[Any]):
+    """The parameters of one group. A copy made along with the arena has those of its copy."""
 
-    def __init__(self, store: Store, start: int, stop: int) -> None:
-        self.store, self.start, self.stop = store, start, stop
+    def __init__(self, memory: ArenaMemory, start: int, stop: int) -> None:
+        self.memory, self.start, self.stop = memory, start, stop
 
     def __getitem__(self, index: Any) -> Any:
-        return self.store.views[self.start : self.stop][index]
+        return self.memory.views[self.start : self.stop][index]
 
     def __len__(self) -> int:
         return self.stop - self.start
 
 
-class Store:
+class ArenaMemory:
     """The buffers, and the parameters and gradients in them.
 
     `groups` has for each group its name, how many parameters it has and its own
@@ -84,7 +84,7 @@ class Store:
         """What `read_groups` says of other parameters."""
         starts = accumulate((count for _, count, _ in self.groups), initial=0)
         return self.structure, [
-            (name, Views(self, start, start + count), own)
+            (name, GroupViews(self, start, start + count), own)
             for start, (name, count, own) in zip(starts, self.groups, strict=False)
         ]
 

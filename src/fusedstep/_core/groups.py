@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from math import inf
 from typing import Any
 
+from fusedstep._arrays.structure import Branch, Structure, is_array, is_collection, read
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Checks, check
@@ -13,16 +14,10 @@ from fusedstep._core.schedule import Schedule
 
 
 def base_rate(lr: Any) -> Any:
-    """What a learning rate's multiplier is taken over, None where a function does not tell."""
+    """The rate that AdamW's ηₜ is measured by; None where a function does not tell."""
     if not callable(lr):
         return lr
     return lr.lr if isinstance(lr, Schedule) else None
-
-
-class Assignments:
-    """How many there were to the hyperparameters of an optimizer's groups."""
-
-    count = 0
 
 
 class Group(MutableMapping[str, Any]):
@@ -42,7 +37,6 @@ class Group(MutableMapping[str, Any]):
         hyperparameters: dict[str, Any],
         where: str,
         checks: Checks,
-        assignments: Assignments,
     ) -> None:
         self._params = params
         self.where = where
@@ -50,7 +44,6 @@ class Group(MutableMapping[str, Any]):
         if "initial_lr" in hyperparameters and hyperparameters["initial_lr"] is None:
             hyperparameters = {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
         self.take(check(hyperparameters, where, checks))
-        self.assignments = assignments
 
     def take(self, checked: dict[str, Any]) -> None:
         """Hold these from now on."""
@@ -97,7 +90,6 @@ class Group(MutableMapping[str, Any]):
                     f"{quoted(list(self.hyperparameters))}"
                 )
         self.take(check({**self.hyperparameters, **values}, checks=self.checks))
-        self.assignments.count += 1
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"a group cannot lose {name!r}; assign another value instead")
@@ -112,3 +104,21 @@ class Group(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
         return f"<group of {len(self._params)} parameters: {values}>"
+
+
+def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
+    """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
+    if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
+        params = list(params)
+        if params and all(isinstance(item, Mapping) and "params" in item for item in params):
+            structure, leaves = read([item["params"] for item in params])
+            assert isinstance(structure, Branch)
+            rest = iter(leaves)
+            groups: list[tuple[str, Sequence[Any], dict[str, Any]]] = []
+            for index, item in enumerate(params):
+                members = [next(rest) for _ in structure.children[index].paths]
+                own = {name: value for name, value in item.items() if name != "params"}
+                groups.append((f"params[{index}]: ", members, own))
+            return structure, groups
+    structure, leaves = read(params)
+    return structure, [("", leaves, {})]

@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from fusedstep._arrays.overlap import WrittenMemory
-from fusedstep._arrays.place import Place
+from fusedstep._arrays.walk import Operand, Walk
 from fusedstep._backends.plan import Job, Plan, Row, Table
-from fusedstep._core.arena_stretches import Stretch
-from fusedstep._core.parameters import Cohort, Parameter
-from fusedstep._numerics.coefficients import Given, Rule, Scalars
+from fusedstep._core.declaration import Declaration
+from fusedstep._core.layout import Layout, Rules, Scalars
+from fusedstep._core.parameters import Cohort
+from fusedstep._core.tensors import Tensors
+from fusedstep._numerics.coefficients import Given, Rule
+from fusedstep._numerics.coefficients import Scalars as Members
 
-PLAIN = Scalars()._asdict()
-"""All of a step of plain SGD but for its rate."""
+PLAIN = Members()._asdict()
+"""The scalars of a step of plain SGD but for its rate."""
 
 
 class Lookahead:
     """The parameters' way to p - (α·μ)·b: a step of plain SGD, with b as the gradient.
 
-    It serves for as long as the optimizer's steps stay `laid_out` as they are: the
-    parameters' cohorts and state arrays only change together with that list.
+    It serves for as long as the optimizer's steps stay laid out as they are: the parameters'
+    cohorts and state arrays only change together with `layout`.
     """
 
     def __init__(
         self,
+        declaration: Declaration,
         table: type[Table],
-        tensors: Sequence[Parameter | Stretch],
-        place: Place,
-        laid_out: list[Cohort],
+        tensors: Tensors,
+        rules: Rules,
+        layout: Layout | None,
     ) -> None:
-        self.laid_out = laid_out
-        self.place = place
+        self.layout = layout
+        self.place = place = tensors.place
         rule = Rule("sgd")
         jobs: dict[Cohort, int] = {}
-        rows = [
-            Row(tensor.p, rule, {}, place, jobs.setdefault(tensor.cohort, len(jobs)))
-            for tensor in tensors
-        ]
+        rows: list[Row] = []
+        for tensor in tensors.each:
+            walk = Walk(tensor.p, place)
+            job = jobs.setdefault(tensor.cohort, len(jobs))
+            rows.append(Row(Operand(tensor.p, walk), walk, rule, _no_state, job))
         self.arrays = [row.p.laid for row in rows]
         self.kept = [place.empty(p.shape, p.dtype) for p in self.arrays]
-        self.cohorts = list(jobs)
+        self.scalars = Scalars(declaration, [*jobs], rules)
         plain = [Job(rule, cohort.dtype) for cohort in jobs]
         self.plan = Plan(table, plain, rows, WrittenMemory(()))
-        for index, tensor in enumerate(tensors):
-            self.plan.set_gradient(index, tensor.states["b"])
+        for index, tensor in enumerate(tensors.each):
+            self.plan.set_gradient(index, tensor.state("b"))
 
     def keep(self) -> None:
         """Note where every parameter is."""
@@ -61,3 +67,7 @@ class Lookahead:
         """Put every parameter back to the bits that it had."""
         for p, kept in zip(self.arrays, self.kept, strict=True):
             self.place.copy(p, kept)
+
+
+def _no_state(letter: str) -> NoReturn:
+    raise AssertionError(letter)

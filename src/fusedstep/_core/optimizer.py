@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any, ClassVar, NoReturn
 
-from fusedstep._arrays.checks import check_like
-from fusedstep._arrays.overlap import WrittenMemory
-from fusedstep._arrays.place import Host, Place
+import numpy as np
+
+from fusedstep._arrays.place import Host
 from fusedstep._arrays.structure import named
-from fusedstep._arrays.walk import Array
 from fusedstep._backends.choose import choose
-from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
-from fusedstep._core.arena import OWN, Arena
-from fusedstep._core.arena_stretches import Stretch, enroll, stretches
+from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.declaration import Declaration
-from fusedstep._core.groups import Assignments, Group
-from fusedstep._core.parameters import Cohort, Parameter, State, read_groups, shelve, tidy
+from fusedstep._core.groups import Group, read_groups
+from fusedstep._core.layout import Layout, Rules, rule_of, rules_of
+from fusedstep._core.parameters import Cohort, Parameter, State, shelve, tidy
 from fusedstep._core.request import (
-    NOTHING,
-    Asked,
+    PLAIN,
     Report,
-    ask,
+    Request,
     check_policy,
+    check_request,
     check_scale,
     clip_factor,
 )
 from fusedstep._core.state_dict import check_group, check_state, check_top, save
+from fusedstep._core.tensors import Tensors, enroll
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import (
-    Given,
-    Hyperparameters,
-    Rule,
-    average_constants,
-    step_scalars,
-)
+from fusedstep._numerics.coefficients import step_scalars
 
 
 class Optimizer:
@@ -76,25 +70,8 @@ class Optimizer:
     """Whether the parameters stand elsewhere for now, see `SGD.lookahead`."""
 
     _arena: Arena | None = None
-    """What holds the parameters and gradients, if they are in one."""
-
-    _table: type[Table]
-    _place: Place
-
-    # What a step goes over: the parameters, or stretches of an arena with its gradients of them.
-    _tensors: Sequence[Parameter | Stretch]
-    _gradients: list[Any]
-
-    # What knows addresses. It is made at the first step after `_forget_layout`.
-    _plan: Plan
-    _near: Plan | None
-    """Over an arena the plan of its parameters one by one, once one of them had to be found."""
-    _written: WrittenMemory | None
-    _cohorts: list[Cohort]
-    _rules: dict[int, Rule]
-    _assignments: Assignments
-    _seen: int
-    """How many of them the plan goes by; -1 where there is none."""
+    _layout: Layout | None
+    """The steps as they are laid out; None before the first, and after a load."""
 
     def __init__(
         self, params: Any, backend: str, nonfinite: str, hyperparameters: dict[str, Any]
@@ -103,13 +80,12 @@ class Optimizer:
         self._nonfinite = check_policy(nonfinite)
         if isinstance(params, Arena):
             self._arena = params
-            self._structure, divided = params._store.read()
+            self._structure, divided = memory_of(params).read()
         else:
             self._structure, divided = read_groups(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
-        self._table, self._place = choose(
-            backend, named(self._structure, leaves), self.declaration.custom
-        )
+        custom = self.declaration.custom
+        self._table, self._place = choose(backend, named(self._structure, leaves), custom)
         for name, _, own in divided:
             surplus = [key for key in own if key not in hyperparameters]
             if surplus:
@@ -117,46 +93,51 @@ class Optimizer:
                     f"{name}the unknown hyperparameter {quoted(surplus)}; "
                     f"{type(self).__name__} has {quoted([*hyperparameters])}"
                 )
-        assignments = Assignments()
         self._enroll(
             [
-                Group(
-                    arrays, {**hyperparameters, **own}, name, self.declaration.checks, assignments
-                )
+                Group(arrays, {**hyperparameters, **own}, name, self.declaration.checks)
                 for name, arrays, own in divided
             ]
         )
         if not self._parameters:
             raise ValueError("params is empty; pass at least one array")
-        self._memory().refuse_overlaps()
-        self._allocate(self._rules_now())
+        self._tensors.refuse_overlaps()
+        self._allocate(self._rules())
 
     def _enroll(self, groups: list[Group]) -> None:
         """Take up the groups, and make what is known of each parameter."""
-        store = None if self._arena is None else self._arena._store
-        if store is not None:
-            self._place = store.place  # which knows the stream of the arrays that were given
-        self._groups, self._assignments = groups, groups[0].assignments
+        arena = None if self._arena is None else memory_of(self._arena)
+        if arena is not None:
+            self._place = arena.place  # which knows the stream of the arrays that were given
+        self._groups = groups
         self._parameters: list[Parameter] = []
         for group in groups:
             arrays = group["params"]
             here = slice(len(self._parameters), len(self._parameters) + len(arrays))
             members = [*zip(self._structure.paths[here], arrays, strict=True)]
-            if store is None:
-                own = [Parameter(path, array, group, self._place) for path, array in members]
+            cohort = _cohorts_of(group)
+            if arena is None:
+                own = [Parameter(path, array, cohort, self._place) for path, array in members]
                 shelve(own)
             else:
-                own = enroll(store, group, members, store.slots[here])
+                own = enroll(arena, members, arena.slots[here], cohort)
             self._parameters += own
-        self._forget_layout()
+        self._gather()
+
+    def _gather(self) -> None:
+        """Gather the tensors that steps go over, which are still to be laid out."""
+        tidy(self._parameters)
+        arena = None if self._arena is None else memory_of(self._arena)
+        self._tensors = Tensors(self._parameters, self._place, arena)
+        self._layout = None
 
     # ---- the step ----
 
     def step(
         self,
-        grads: Any = OWN,
+        grads: Any = ARENA_GRADIENTS,
         *,
-        scale: float = NOTHING.scale,
+        scale: float = PLAIN.scale,
         max_norm: float | None = None,
         max_value: float | None = None,
         zero_grads: bool = False,
@@ -227,248 +208,93 @@ class Optimizer:
         """
         if self._ahead:
             self._refuse_ahead("step")
-        asked = NOTHING
-        given = scale is not NOTHING.scale or max_norm is not None or max_value is not None
-        if given or zero_grads is not False:
-            asked = ask(scale, max_norm, max_value, zero_grads)
-        if grads is OWN or self._arena is not None:
-            flat = self._own(grads)
+        request = PLAIN
+        # The default itself is known to be fine; any other value, also another 1.0, is checked.
+        scaled = scale is not PLAIN.scale
+        if scaled or max_norm is not None or max_value is not None or zero_grads is not False:
+            request = check_request(scale, max_norm, max_value, zero_grads)
+        if grads is ARENA_GRADIENTS or self._arena is not None:
+            flat = self._arena_gradients(grads)
         else:
             flat = self._structure.flatten(grads, "grads")
-        if self._assignments.count != self._seen and not self._keeps_rules():
-            self._lay_out(flat, asked.zero_grads)
-        if asked is not NOTHING or self._nonfinite != "propagate":
-            return self._step_as_asked(flat, asked)
-        plan, scalars = self._plan, self._scalars_of(self._cohorts)
-        if (taken := plan.take_and_run(flat, scalars)) < len(flat):
-            self._look_at(flat, taken, False)
-            self._plan.fetch_gradients()
-            self._plan.run(scalars if self._plan is plan else self._scalars_of(self._cohorts))
-        return Report(None, 1.0, (), self._count())
+        layout = self._layout
+        if layout is None or not layout.is_current():
+            layout = self._lay_out(flat)
+        if request is not PLAIN or self._nonfinite != "propagate":
+            return self._step_as_requested(layout, flat, request)
+        while not layout.step(flat):
+            layout = self._lay_out(flat)
+        return Report(None, 1.0, (), layout.count())
 
-    def _own(self, grads: Any) -> list[Any]:
+    def _arena_gradients(self, grads: Any) -> list[Any]:
         """The gradients of the arena, which is what `grads` has to be if it is there."""
-        if self._arena is None:
+        if self._arena is None or self._tensors.gradients is None:
             raise TypeError(
                 "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
                 "gradients, in the structure of the parameters"
             )
-        if grads is not OWN and grads is not self._arena.grads:
-            self._arena._store.refuse_others(grads)
-        return self._gradients
+        if grads is not ARENA_GRADIENTS and grads is not self._arena.grads:
+            memory_of(self._arena).refuse_others(grads)
+        return self._tensors.gradients
 
-    def _count(self, steps: int = 1) -> int:
-        """Count the steps that were taken, and return those of the parameter with most."""
-        t = 0
-        for cohort in self._cohorts:
-            cohort.t += steps
-            if cohort.t > t:  # a call of max() takes longer
-                t = cohort.t
-        return t
-
-    def _step_as_asked(self, grads: list[Any], asked: Asked) -> Report:
-        """A step that is asked for more than its rule, or has to look out for NaN.
+    def _step_as_requested(self, layout: Layout, grads: list[Any], request: Request) -> Report:
+        """A step with more than its rule, or that has to look out for NaN.
 
         All that may raise comes before anything is written.
         """
-        zero = asked.zero_grads
-        if (taken := self._plan.take(grads, 0, zero)) < len(grads):
-            self._look_at(grads, taken, zero)
-        if zero:
-            self._refuse_shared(grads)
-        if asked.scale != 1:
-            for cohort in self._cohorts:
-                check_scale(asked.scale, cohort.dtype)
-        plan, scalars = self._plan, self._scalars_of(self._cohorts)
-        plan.fetch_gradients()
+        scale, zero = request.scale, request.zero_grads
+        while not layout.take(grads, zero):
+            layout = self._lay_out(grads)
+        if scale != 1:
+            for cohort in layout.cohorts:
+                check_scale(scale, cohort.dtype)
+        scalars = layout.scalars.now()
         grad_norm, clip = None, 1.0
-        if asked.max_norm is not None or self._nonfinite != "propagate":
-            total = plan.squares()
-            if asked.max_norm is not None:
-                grad_norm = norm.norm(total) / asked.scale
-                clip = clip_factor(grad_norm, asked.max_norm)
-            if self._nonfinite != "propagate":
-                doubtful = not norm.is_finite(total) or asked.scale < 1
-                if doubtful and (unfit := self._unfit(1 / asked.scale)):
-                    return self._refuse(grads, zero, unfit, grad_norm)
-        step = step_scalars(asked.scale, clip, asked.max_value)
+        if request.max_norm is not None or self._nonfinite != "propagate":
+            total = layout.squares()
+            if request.max_norm is not None:
+                grad_norm = norm.norm(total) / scale
+                clip = clip_factor(grad_norm, request.max_norm)
+            # Division by a scale below 1 may overflow what is finite.
+            if self._nonfinite != "propagate" and (not norm.is_finite(total) or scale < 1):
+                unfit = [self._parameters[index].path for index in layout.unfit(1 / scale)]
+                if unfit and self._nonfinite == "raise":
+                    _raise_nonfinite(unfit)
+                if unfit:
+                    if zero:
+                        layout.clear(grads)
+                    skipped = tuple(f"params{path}" for path in unfit)
+                    return Report(grad_norm, 1.0, skipped, layout.count(0))
         for _, values in scalars:
-            values.update(step)
-        plan.run(scalars, zero)
-        return Report(grad_norm, clip, (), self._count())
+            values.update(step_scalars(scale, clip, request.max_value))
+        layout.run(scalars, zero)
+        return Report(grad_norm, clip, (), layout.count())
 
-    def _unfit(self, unscale: float) -> list[int]:
-        """Of `plan.unfit` the parameters."""
-        unfit = [*self._plan.unfit(unscale)]
-        if self._arena is None or not unfit:
-            return unfit
-        if self._near is None:
-            self._near = self._look_closely(self._arena)
-        self._near.squares()
-        return [*self._near.unfit(unscale)]
-
-    def _look_closely(self, arena: Arena) -> Plan:
-        """The plan that these parameters would have without the arena."""
-        at = {cohort: index for index, cohort in enumerate(self._cohorts)}
-        jobs = [Job(self._rules[id(cohort.group)], cohort.dtype) for cohort in self._cohorts]
-        rows = [
-            parameter.row_of(self._rules[id(parameter.cohort.group)])
-            for parameter in self._parameters
-        ]
-        for parameter, row in zip(self._parameters, rows, strict=True):
-            row.job = at[parameter.cohort]
-        plan = Plan(self._table, jobs, rows, self._memory())
-        for index, g in enumerate(arena._store.g):
-            plan.set_gradient(index, g)
-        return plan
-
-    def _refuse(
-        self, grads: list[Any], zero: bool, unfit: list[int], grad_norm: float | None
-    ) -> Report:
-        """Raise, or skip the step, for the sake of the gradients that are not finite."""
-        paths = [self._parameters[index].path for index in unfit]
-        if self._nonfinite == "raise":
-            raise FloatingPointError(
-                f"{', '.join(f'grads{path}' for path in paths[:8])} "
-                f"{'and more ' if len(paths) > 8 else ''}held NaN or infinity, or do so divided "
-                "by `scale`; nothing was stepped. Lower the learning rate or the loss's scale, "
-                "or pass nonfinite='skip' to the optimizer to leave such steps out"
-            )
-        if zero:
-            for tensor, g in zip(self._tensors, grads, strict=True):
-                if g is not None:
-                    self._place.clear(self._place.see(g, f"grads{tensor.path}"))
-        return Report(grad_norm, 1.0, tuple(f"params{path}" for path in paths), self._count(0))
-
-    def _refuse_shared(self, grads: list[Any]) -> None:
-        """No memory twice among gradients that will be zeroed: one would be read too late."""
-        plan = self._plan
-        if plan.unshared_at != plan.table.moves:
-            WrittenMemory(
-                (name, self._place.see(g, name))
-                for tensor, g in zip(self._tensors, grads, strict=True)
-                if g is not None
-                for name in [f"grads{tensor.path}"]
-            ).refuse_overlaps()
-            plan.unshared_at = plan.table.moves
-
-    def _scalars_of(self, cohorts: Iterable[Cohort]) -> list[Given]:
-        """The scalars of the step that comes, for each cohort, which has been settled."""
-        scalars = []
-        for cohort in cohorts:
-            group, t = cohort.group, cohort.t + 1
-            h = group.at(t) if group.scheduled else group.hyperparameters
-            scalars.append((cohort.constants, self.declaration.scalars(h, t)))
-        return scalars
-
-    def _settle(self, cohorts: Iterable[Cohort]) -> None:
-        """Compute anew what stays from step to step."""
-        for cohort in cohorts:
-            h = cohort.group.hyperparameters
-            average = {} if h["ema"] is None else average_constants(h["ema"])
-            cohort.constants = {**self.declaration.constants(h), **average}
-
-    def _look_at(self, grads: list[Any], at: int, zero: bool) -> None:
-        """Check the gradient at `at`, and each further one that differs from what was before."""
-        while at < len(grads):
-            if (grads[at] is None) != (self._plan.rows[at] is None):
-                self._lay_out(grads, zero)
-                return
-            self._plan.set_gradient(at, self._check_gradient(at, grads[at], zero))
-            at = self._plan.take(grads, at + 1, zero)
-
-    def _keeps_rules(self) -> bool:
-        """Whether the hyperparameters call for the same rules as before: new scalars will do."""
-        seen = self._assignments.count
-        if self._rules != self._rules_now():
-            return False
-        self._settle(self._cohorts)
-        self._seen = seen
-        return True
-
-    def _rules_now(self) -> dict[int, Rule]:
-        """The rule that each group's hyperparameters call for, by the group's id."""
-        return {id(group): self._rule_of(group.hyperparameters) for group in self._groups}
-
-    def _rule_of(self, h: Hyperparameters) -> Rule:
-        """The rule of a group, with the average if it has one."""
-        rule = self.declaration.rule(h)
-        return rule if h["ema"] is None else rule._replace(averaged=True)
-
-    def _lay_out(self, grads: list[Any], zero: bool) -> None:
-        """One row for each tensor with a gradient, one job for each cohort of them."""
-        seen = self._assignments.count
-        rules = self._rules_now()
-        if rules != self._rules:
+    def _lay_out(self, grads: list[Any]) -> Layout:
+        """Lay out steps with a gradient wherever `grads` has one."""
+        before, self._layout = self._layout, None
+        rules = self._rules()
+        if before is None or before.rules != rules:
             self._allocate(rules)
-        present = [
-            (index, self._check_gradient(index, g, zero))
-            for index, g in enumerate(grads)
-            if g is not None
-        ]
-        self._rules, self._seen = {}, -1  # should this fail, the next step does it anew
-        cohorts: dict[Any, Cohort] = {}
-        active: dict[Cohort, int] = {}
-        rows: list[Row | None] = []
-        for tensor, g in zip(self._tensors, grads, strict=True):
-            old = tensor.cohort
-            key = id(old.group), old.dtype, old.t, g is None
-            cohort = cohorts.setdefault(key, Cohort(old.group, old.dtype, old.t))
-            tensor.cohort = cohort
-            if g is None:
-                rows.append(None)
-            else:
-                row = tensor.row_of(rules[id(cohort.group)])
-                row.job = active.setdefault(cohort, len(active))
-                rows.append(row)
-        jobs = [Job(rules[id(cohort.group)], cohort.dtype) for cohort in active]
-        plan = Plan(self._table, jobs, rows, self._memory())
-        for index, g in present:
-            plan.set_gradient(index, g)
-        self._settle(active)
-        self._plan, self._cohorts, self._seen = plan, list(active), seen
-        self._rules, self._near = rules, None
+        self._layout = Layout(self.declaration, self._table, self._tensors, rules, grads)
+        return self._layout
 
-    def _check_gradient(self, index: int, g: Any, zero: bool) -> Array:
-        tensor = self._tensors[index]
-        name = f"grads{tensor.path}"
-        seen: Array = self._place.see(g, name)
-        check_like(seen, tensor.p, name)
-        if zero and not seen.flags.writeable:
-            raise ValueError(f"{name} is read-only, and zero_grads=True writes to it; pass a copy")
-        self._memory().refuse(seen, name)
-        return seen
+    def _rules(self) -> Rules:
+        return rules_of(self.declaration, self._groups)
 
-    def _allocate(self, rules: dict[int, Rule]) -> None:
-        """The state that the rules call for."""
+    def _allocate(self, rules: Rules) -> None:
+        """Add the state arrays that the rules call for."""
         for parameter in self._parameters:
-            if parameter.allocate(rules[id(parameter.cohort.group)]):
-                self._written = None
+            parameter.allocate(rules[id(parameter.cohort.group)].states)
 
-    def _memory(self) -> WrittenMemory:
-        """All that a step may write."""
-        if self._written is None:
-            self._written = WrittenMemory(
-                (f"{kind}{tensor.path}", array)
-                for tensor in self._tensors
-                for kind, array in [("params", tensor.p), *tensor.states.items()]
-            )
-        return self._written
+    @property
+    def layout(self) -> Layout:
+        """The steps as they are laid out, for tools that look inside."""
+        if self._layout is None:
+            raise RuntimeError("steps are laid out by the first of them, or after a load; step")
+        return self._layout
 
-    def _refuse_ahead(self, what: str) -> NoReturn:
-        raise RuntimeError(
-            f"{what} inside of lookahead(), where the parameters stand ahead of themselves; take "
-            f"the gradients there, and leave the `with` block before {what}"
-        )
-
-    def _forget_layout(self) -> None:
-        self._written = self._near = None
-        self._cohorts, self._rules, self._seen = [], {}, -1
-        tidy(self._parameters)
-        self._tensors, self._gradients = self._parameters, []
-        if self._arena is not None:
-            self._tensors = stretched = stretches(self._parameters)
-            self._gradients = [self._place.show(stretch.g) for stretch in stretched]
+    # ---- copies ----
 
     def __getstate__(self) -> dict[str, Any]:
         if self._ahead:
@@ -492,7 +318,7 @@ class Optimizer:
         self._enroll(self._groups)
         for parameter, kept in zip(self._parameters, states, strict=True):
             parameter.restore(kept)
-        self._forget_layout()
+        self._gather()
 
     def __copy__(self) -> NoReturn:
         raise TypeError(
@@ -558,7 +384,7 @@ class Optimizer:
         if self._ahead:
             self._refuse_ahead("state_dict")
         # Hyperparameters that were assigned since the last step may call for more.
-        self._allocate(self._rules_now())
+        self._allocate(self._rules())
         return save(type(self).__name__, self._groups, self._structure, self._parameters)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -579,14 +405,34 @@ class Optimizer:
         states = []
         flat = self._structure.flatten(state_dict["state"], "state_dict['state']")
         for parameter, state in zip(self._parameters, flat, strict=True):
-            rule = self._rule_of(hyperparameters[id(parameter.cohort.group)])
+            rule = rule_of(self.declaration, hyperparameters[id(parameter.cohort.group)])
             known = (*filter(None, self.declaration.letters), "ema")
             states.append(check_state(state, parameter, rule.states, known))
         for group in self._groups:
             group.take(hyperparameters[id(group)])
         for parameter, state in zip(self._parameters, states, strict=True):
             parameter.restore(state)
-        self._forget_layout()
+        self._gather()
+
+    def _refuse_ahead(self, what: str) -> NoReturn:
+        raise RuntimeError(
+            f"{what} inside of lookahead(), where the parameters stand ahead of themselves; take "
+            f"the gradients there, and leave the `with` block before {what}"
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self._groups)})"
+
+
+def _cohorts_of(group: Group) -> Callable[[np.dtype[Any]], Cohort]:
+    """The cohort of a group's parameters of a dtype, before the first step."""
+    return cache(partial(Cohort, group))
+
+
+def _raise_nonfinite(paths: list[str]) -> NoReturn:
+    raise FloatingPointError(
+        f"{', '.join(f'grads{path}' for path in paths[:8])} "
+        f"{'and more ' if len(paths) > 8 else ''}held NaN or infinity, or do so divided "
+        "by `scale`; nothing was stepped. Lower the learning rate or the loss's scale, "
+        "or pass nonfinite='skip' to the optimizer to leave such steps out"
+    )

@@ -1,4 +1,4 @@
-"""The parameters of an optimizer: how they are read, and the state of each."""
+"""The parameters of an optimizer, each with its state, and how many steps they have taken."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from fusedstep._arrays.checks import check_parameter
 from fusedstep._arrays.memory import LINE, Shelf
 from fusedstep._arrays.overlap import extent
 from fusedstep._arrays.place import Place
-from fusedstep._arrays.structure import Branch, Structure, is_array, is_collection, read
-from fusedstep._arrays.walk import Array, Walk
+from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
 from fusedstep._core.groups import Group
-from fusedstep._numerics.coefficients import Rule, Values
+from fusedstep._numerics.coefficients import Rule
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -23,11 +22,12 @@ Key = TypeVar("Key", bound=Hashable)
 class Cohort:
     """Parameters of one group and dtype that have taken the same number of steps, t."""
 
-    def __init__(self, group: Group, dtype: np.dtype[Any], t: int) -> None:
+    __slots__ = ("dtype", "group", "t")
+
+    def __init__(self, group: Group, dtype: np.dtype[Any], t: int = 0) -> None:
         self.group = group
         self.dtype = dtype
         self.t = t
-        self.constants: Values = {}
 
 
 class Parameter:
@@ -37,54 +37,77 @@ class Parameter:
     done to the array object later, its shape and dtype here are those that were checked.
     """
 
-    # Where its state arrays lie: on a shelf, from that element on. See `shelve`.
     shelf: Shelf
+    """The memory of its state arrays, of which it has the part from element `start` on."""
     start: int
 
-    def __init__(self, path: str, array: Any, group: Group, place: Place) -> None:
+    def __init__(
+        self, path: str, array: Any, cohort: Callable[[Any], Cohort], place: Place
+    ) -> None:
         seen = place.see(array, f"params{path}")
         check_parameter(seen, f"params{path}")
         self.path = path
         self.array = array
         self.place = place
         self.p: Array = seen.view(np.ndarray)
-        self.cohort = Cohort(group, self.p.dtype, 0)
-        self.states: dict[str, Array] = {}
+        self.walk = Walk(self.p, place)
+        self.cohort = cohort(self.p.dtype)
+        self.letters: tuple[str, ...] = ()
+        """The state arrays that it has, in the order in which they came."""
+        self.views: dict[str, Array] = {}
+        """Those of them that were asked for, in the parameter's shape."""
         self.row: Row | None = None
 
-    def allocate(self, rule: Rule) -> bool:
-        """The state arrays that `rule` needs and that are not there yet: whether there were any."""
-        lacking = [letter for letter in rule.states if letter not in self.states]
-        for letter in lacking:
-            self.add(letter)
-        return bool(lacking)
+    def flat(self, letter: str) -> Array:
+        """A state array as its part of the shelf: flat, in the order of the walk."""
+        return self.shelf.state(letter)[self.start : self.start + self.p.size]
+
+    def state(self, letter: str) -> Array:
+        """A state array in the parameter's shape: the same object each time."""
+        if letter not in self.views:
+            self.views[letter] = self.walk.shaped(self.flat(letter))
+        return self.views[letter]
+
+    def allocate(self, states: tuple[str, ...]) -> None:
+        """Add those of the state arrays `states` that are not there yet."""
+        if self.letters != states:
+            for letter in states:
+                if letter not in self.letters:
+                    self.add(letter)
 
     def add(self, letter: str) -> None:
+        """Add a state array, with the values that it starts from."""
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
-        part = self.shelf.state(letter)[self.start : self.start + self.p.size]
-        self.states[letter] = Walk(self.p, self.place).shaped(part)
+        self.shelf.state(letter)
+        self.letters += (letter,)
         if letter == "ema":
-            self.place.copy(self.states[letter], self.p)
+            self.place.copy(self.state(letter), self.p)
         elif initial != 0:
-            self.place.write(self.states[letter], initial)
+            self.place.write(self.state(letter), initial)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over t and exactly the arrays of `state`, into the ones that are there."""
         self.cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
-        for letter in self.states.keys() - state.keys():
-            self.place.clear(self.states.pop(letter))  # for who adds it again
+        for letter in self.letters:
+            if letter not in state:
+                self.place.clear(self.flat(letter))  # zeroed: the shelf hands this memory out again
+                self.views.pop(letter, None)
+        self.letters = tuple(letter for letter in self.letters if letter in state)
         for letter in state:
-            if letter != "t" and letter not in self.states:
+            if letter != "t" and letter not in self.letters:
                 self.add(letter)
-        for letter, array in self.states.items():
-            self.place.write(array, state[letter])
+        for letter in self.letters:
+            self.place.write(self.state(letter), state[letter])
         self.row = None
 
     def row_of(self, rule: Rule) -> Row:
         """Its row in a plan, made once for as long as the rule has the same state."""
         if self.row is None or self.row.rule.states != rule.states:
-            self.row = Row(self.p, rule, self.states, self.place)
+            self.row = Row(Operand(self.p, self.walk), self.walk, rule, self._operand)
         return self.row
+
+    def _operand(self, letter: str) -> Operand:
+        return Operand.of_flat(self.flat(letter), self.place)
 
 
 def shelve(parameters: Sequence[Parameter]) -> None:
@@ -101,14 +124,15 @@ def shelve(parameters: Sequence[Parameter]) -> None:
             parameter.shelf = shelf
 
 
-def by_shelf(parameters: Sequence[Parameter]) -> dict[Shelf, list[Parameter]]:
+def by_shelf(parameters: Iterable[Parameter]) -> dict[Shelf, list[Parameter]]:
+    """The parameters in the order of their shelves."""
     return _divided(parameters, lambda parameter: parameter.shelf)
 
 
 def tidy(parameters: Sequence[Parameter]) -> None:
     """Give up the memory of the state that none of them has any more."""
     for shelf, own in by_shelf(parameters).items():
-        shelf.keep({letter for parameter in own for letter in parameter.states})
+        shelf.keep({letter for parameter in own for letter in parameter.letters})
 
 
 def _divided(
@@ -132,32 +156,16 @@ class State(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if key == "t":
             return self._parameter.cohort.t
-        return self._parameter.place.show(self._parameter.states[key])
+        if key not in self._parameter.letters:
+            raise KeyError(key)
+        return self._parameter.place.show(self._parameter.state(key))
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._parameter.states
+        yield from self._parameter.letters
         yield "t"
 
     def __len__(self) -> int:
-        return len(self._parameter.states) + 1
+        return len(self._parameter.letters) + 1
 
     def __repr__(self) -> str:
         return repr(dict(self))
-
-
-def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
-    """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
-    if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
-        params = list(params)
-        if params and all(isinstance(item, Mapping) and "params" in item for item in params):
-            structure, leaves = read([item["params"] for item in params])
-            assert isinstance(structure, Branch)
-            rest = iter(leaves)
-            groups: list[tuple[str, Sequence[Any], dict[str, Any]]] = []
-            for index, item in enumerate(params):
-                members = [next(rest) for _ in structure.children[index].paths]
-                own = {name: value for name, value in item.items() if name != "params"}
-                groups.append((f"params[{index}]: ", members, own))
-            return structure, groups
-    structure, leaves = read(params)
-    return structure, [("", leaves, {})]

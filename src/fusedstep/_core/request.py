@@ -1,4 +1,4 @@
-"""What a step is asked to do around the rule, and what it reports."""
+"""The request to a step, which goes around the rule, and its report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Report(NamedTuple):
     t: int
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """The arguments of a step, checked."""
 
     scale: float = 1.0
@@ -52,19 +52,20 @@ class Asked(NamedTuple):
     zero_grads: bool = False
 
 
-NOTHING = Asked()
+PLAIN = Request()
+"""The step of the rule alone."""
 
 
-def ask(*arguments: Any) -> Asked:
+def check_request(*arguments: Any) -> Request:
     """The arguments of a step, checked: scale, max_norm, max_value, zero_grads."""
     try:
-        return _asked(*arguments)
-    except TypeError:  # of a value that cannot be hashed, or is about to be refused
-        return _ask(*arguments)
+        return _cached(*arguments)
+    except TypeError:  # a value cannot be hashed, or is about to be refused
+        return _check(*arguments)
 
 
-def _ask(scale: Any, max_norm: Any, max_value: Any, zero_grads: Any) -> Asked:
-    return Asked(
+def _check(scale: Any, max_norm: Any, max_value: Any, zero_grads: Any) -> Request:
+    return Request(
         _scale(scale),
         None if max_norm is None else _bound("max_norm", max_norm),
         inf if max_value is None else _bound("max_value", max_value),
@@ -72,8 +73,8 @@ def _ask(scale: Any, max_norm: Any, max_value: Any, zero_grads: Any) -> Asked:
     )
 
 
-# Most steps are asked for what the one before was.
-_asked = lru_cache(maxsize=64, typed=True)(_ask)
+# Most steps have the arguments of the one before.
+_cached = lru_cache(maxsize=64, typed=True)(_check)
 
 
 def _scale(value: Any) -> float:
@@ -107,6 +108,7 @@ def check_scale(scale: float, dtype: np.dtype[Any]) -> None:
 
 
 def check_policy(value: Any) -> str:
+    """`nonfinite`, checked."""
     if not isinstance(value, str) or value not in NONFINITE:
         raise ValueError(f"nonfinite={describe(value)}; pass one of {quoted(NONFINITE)}")
     return value

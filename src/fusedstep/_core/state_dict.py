@@ -60,7 +60,7 @@ def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
 
 def _saved(parameter: Parameter) -> dict[str, Any]:
     copies: dict[str, Any] = {
-        letter: parameter.place.read(array) for letter, array in parameter.states.items()
+        letter: parameter.place.read(parameter.state(letter)) for letter in parameter.letters
     }
     return {**copies, "t": parameter.cohort.t}
 

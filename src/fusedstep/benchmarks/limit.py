@@ -20,8 +20,9 @@ def limit_of(
     No value changes but, under `zero`, those of the gradients. It goes for the package's own
     rules on the C engine, and for gradients that need no scratch.
     """
+    layout = optimizer.layout
     own = c_table(optimizer)
-    table = engine.Table(own.jobs, own.rows, optimizer._memory())
+    table = engine.Table(layout.jobs, layout.rows, layout.tensors.written())
     for c_row, own_row in zip(table.c_rows, own.c_rows, strict=True):
         c_row.g = own_row.g
     for job, c_job in zip(table.jobs, table.c_jobs, strict=True):
@@ -41,7 +42,7 @@ def bare_call(
 
 
 def c_table(optimizer: Optimizer) -> engine.Table:
-    table = optimizer._plan.table
+    table = optimizer.layout.plan.table
     assert isinstance(table, engine.Table)
     return table
 

@@ -12,6 +12,7 @@ import numpy as np
 import fusedstep as fs
 from fusedstep._backends.plan import Job
 from fusedstep._backends.threads import get_num_threads
+from fusedstep._core.layout import rule_of
 from fusedstep.benchmarks.workloads import Shape
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -21,7 +22,7 @@ LARGE = 20_000_000
 
 
 class Case(Protocol):
-    """An optimizer and its options, as a row of tests/cases.py has them."""
+    """An optimizer and its options, as a row of tests/helpers/cases.py has them."""
 
     @property
     def name(self) -> str: ...
@@ -110,7 +111,7 @@ class Problem:
     def job(self) -> Job:
         """What our optimizer does with one of the arrays."""
         optimizer = self.optimizer(np.ones(1, self.dtype), "numpy")
-        return Job(optimizer._rule_of(optimizer.param_groups[0].hyperparameters), self.dtype)
+        return Job(rule_of(optimizer.declaration, optimizer.param_groups[0]), self.dtype)
 
     @property
     def measured(self) -> bool:

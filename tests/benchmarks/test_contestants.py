@@ -1,0 +1,147 @@
+"""The contestants: the same update, and reasons where one is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import BASES, OWN_BASES, Case
+from marks import for_each, for_each_dtype
+
+import fusedstep as fs
+from fusedstep.benchmarks import contestants
+from fusedstep.benchmarks.contestants import contestant as parts
+from fusedstep.benchmarks.contestants import deepspeed
+from fusedstep.benchmarks.contestants.contestant import Contestant
+from fusedstep.benchmarks.problem import ADAMW, Problem
+
+TRAINING = Case(
+    "adamw-whole",
+    fs.AdamW,
+    {"weight_decay": 0.01, "ema": 0.9},
+    {"scale": 8.0, "max_norm": 1.0, "zero_grads": True},
+)
+
+
+def why_not(contestant: Contestant, problem: Problem) -> str | None:
+    """As `why_not`; DeepSpeed takes part only where it need not be compiled first."""
+    return contestant.why_not(problem) or contestant.why_slow_to_start()
+
+
+SHAPES = ((33,), (5, 7), (1,))
+
+
+@pytest.mark.parametrize("contestant", contestants.EVERYONE, ids=lambda contestant: contestant.name)
+@for_each_dtype
+def test_contestants_make_the_same_update(contestant: Contestant, dtype: Any) -> None:
+    """Whoever takes part in a case ends where the definition of the rules does, and alters none
+    of what others read.
+    """
+    if not contestant.steps:
+        pytest.skip("it takes the time of a part of a step, and makes none")
+    reasons, taken = set(), 0
+    for case in [*BASES, *OWN_BASES, TRAINING]:
+        problem = Problem(case, SHAPES, dtype)
+        reason = why_not(contestant, problem)
+        if reason is not None:
+            reasons.add(reason)
+            continue
+        entry = contestant.build(problem)
+        expected = [p.copy() for p in problem.start]
+        grads = [g.copy() for g in problem.grads]
+        optimizer = problem.optimizer(expected, "numpy")
+        for _ in range(4):
+            optimizer.step([g.copy() for g in grads], **case.asked)
+            if entry.ready is not None:
+                entry.ready()
+            entry.step()
+        tolerance = 1e-9 if dtype is np.float64 else 2e-5
+        tolerance = 1e-5 if case is TRAINING else tolerance  # torch adds 10⁻⁶ to the norm
+        for found, p in zip(entry.params(), expected, strict=True):
+            np.testing.assert_allclose(found, p, rtol=tolerance, atol=tolerance, err_msg=case.name)
+        for g, was in zip(problem.grads, grads, strict=True):
+            np.testing.assert_array_equal(g, was, err_msg="others have the same gradients")
+        taken += 1
+    if not taken:
+        pytest.skip("; ".join(sorted(reasons)))
+
+
+@for_each(BASES)
+def test_torch_and_numpy_take_part_wherever_they_can(case: Case) -> None:
+    problem = Problem(case, SHAPES, np.float32)
+    ours = {"eps_uncorrected", "decay_scale"} & case.options.keys()
+    inside = case.optimizer is fs.SGD and "lr_in_momentum" in case.options
+    assert (contestants.NUMPY.why_not(problem) is None) is not (bool(ours) or inside)
+    if contestants.PLAIN.why_missing() is not None:
+        pytest.skip(str(contestants.PLAIN.why_missing()))
+    assert (contestants.PLAIN.why_not(problem) is None) is case.in_torch
+    fused = case.in_torch and case.optimizer is not fs.RMSprop
+    assert (contestants.FUSED.why_not(problem) is None) is fused
+
+
+def test_what_is_not_installed_is_missing_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "find_spec", lambda name: None)
+    problem = Problem(ADAMW, SHAPES, np.float32)
+    reasons = {who.name: who.why_not(problem) for who in contestants.EVERYONE if who.packages}
+    assert reasons == {
+        "torch fused": "torch not installed; `pip install 'fusedstep[bench]'`",
+        "torch foreach": "torch not installed; `pip install 'fusedstep[bench]'`",
+        "torch": "torch not installed; `pip install 'fusedstep[bench]'`",
+        "optax": "optax, jax not installed; `pip install 'fusedstep[bench]'`",
+        "DeepSpeed CPUAdam": "deepspeed, torch not installed; `pip install 'fusedstep[deepspeed]'`",
+        "torch's passes": "torch not installed; `pip install 'fusedstep[bench]'`",
+    }
+
+
+def test_deepspeed_says_what_it_lacks_to_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "find_spec", lambda name: True)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("CXX", "some-compiler")
+    who = contestants.DEEPSPEED
+    assert "ninja" in str(who.why_missing())
+    for program in ("ninja", "some-compiler"):
+        assert program in str(who.why_missing())
+        path = tmp_path / "bin" / program
+        path.parent.mkdir(exist_ok=True)
+        path.touch(mode=0o755)
+    assert who.why_missing() is None
+    assert "not compiled yet" in str(who.why_slow_to_start())
+    (tmp_path / "cpu_adam").mkdir()
+    (tmp_path / "cpu_adam" / "cpu_adam.so").touch()
+    assert deepspeed.built() == tmp_path / "cpu_adam" / "cpu_adam.so"
+    assert who.why_slow_to_start() is None
+
+
+def test_who_makes_the_update_alone_is_left_out_of_the_whole_step() -> None:
+    problem = Problem(TRAINING, SHAPES, np.float32)
+    assert contestants.NUMPY.why_not(problem) == (
+        "the textbook's update alone has no 'scale', 'max_norm', 'zero_grads', 'ema'"
+    )
+    assert contestants.DEFAULT.why_not(problem) is None
+
+
+def test_large_parameters_are_shared_and_small_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fusedstep.benchmarks import problem as module
+
+    problem = Problem(ADAMW, SHAPES, np.float32)
+    assert problem.params()[0] is not problem.start[0]
+    monkeypatch.setattr(module, "LARGE", 10)
+    assert problem.params()[0] is problem.start[0]
+    assert contestants.NEW_ARRAYS.why_not(problem) == "3 sets of gradients are too large"
+
+
+def test_new_arrays_are_new_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(fs.AdamW, "step", lambda self, grads: seen.append(grads[0].ctypes.data))
+    entry = contestants.NEW_ARRAYS.build(Problem(ADAMW, SHAPES, np.float32))
+    for _ in range(4):
+        entry.step()
+    assert len({*seen}) == 3
+    assert seen[3] == seen[0]
