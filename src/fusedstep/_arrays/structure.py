@@ -100,7 +100,7 @@ class Dict(Branch):
 Structure = Leaf | Branch
 
 
-def read(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
+def flatten(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
     """The structure of the parameters `value`, and its leaves in order."""
     if is_array(value):
         return Leaf(path), [value]
@@ -113,7 +113,7 @@ def read(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
     children: dict[Any, Structure] = {}
     leaves: list[Any] = []
     for key, item in value.items() if mapping else enumerate(value):
-        children[key], below = read(item, f"{path}[{key!r}]")
+        children[key], below = flatten(item, f"{path}[{key!r}]")
         leaves += below
     return (Dict if mapping else List)(path, children), leaves
 
