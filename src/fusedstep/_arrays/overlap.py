@@ -60,7 +60,7 @@ class WrittenMemory:
         """Addresses past which neither an array nor those before it reach."""
 
     def with_more(self, arrays: Iterable[tuple[Name, Array]]) -> WrittenMemory:
-        """This memory and more; the arrays of this are not looked at again."""
+        """The union of this memory and more; the arrays here are not looked at again."""
         both = object.__new__(WrittenMemory)
         both._take([*self.entries, *(_entry(name, array) for name, array in arrays if array.size)])
         return both

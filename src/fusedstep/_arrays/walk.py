@@ -39,7 +39,7 @@ class Walk:
         return array if self.plain else array[self.forward].transpose(self.axes)
 
     def shaped(self, flat: Array) -> Array:
-        """An array of the parameter's shape over flat memory, in which its walk goes straight on."""
+        """An array of the parameter's shape over flat memory, laid out along the walk."""
         if self.plain:
             return flat.reshape(self.shape)
         laid = flat.reshape([self.shape[axis] for axis in self.axes])
