@@ -75,7 +75,7 @@ class Table(Protocol):
         """Sum the squares of all gradients; the sums of their blocks are left in `sums`."""
 
     def run(self, scalars: Sequence[Given], zero: bool) -> None:
-        """Run one step, with the scalars of each job; with `zero`, fill the gradients with zeros."""
+        """Run one step, with the scalars of each job; `zero` fills the gradients with zeros."""
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
         """Take the gradients from the first on, and run without zeros if none needs a check."""
