@@ -184,7 +184,7 @@ class SGD(Optimizer):
                     "lookahead()"
                 )
         way = self._look_ahead()
-        scalars = way.scalars.now()
+        scalars = way.scalars()
         way.keep()
         self._ahead = True
         try:
@@ -196,14 +196,10 @@ class SGD(Optimizer):
 
     def _look_ahead(self) -> Lookahead:
         """The way ahead, made anew where steps were laid out anew."""
-        way = self._way
-        laid_out = way is not None and way.layout is self._layout is not None
-        if way is None or not laid_out or not way.scalars.settle():
-            rules = self._rules()
-            self._allocate(rules)
-            way = Lookahead(self.declaration, self._table, self._tensors, rules, self._layout)
-            self._way = way
-        return way
+        self._allocate(self._rules())
+        if self._way is None or self._layout is None or self._way.layout is not self._layout:
+            self._way = Lookahead(self.declaration, self._table, self._tensors, self._layout)
+        return self._way
 
 
 class Adagrad(Optimizer):

@@ -162,7 +162,7 @@ def test_a_class_is_described_by_its_function() -> None:
         "ema=None, nonfinite='propagate', backend='auto')"
     )
     assert "Average, and count." in pydoc.render_doc(Own)
-    assert repr(Plain(np.zeros(2))).startswith("Plain([<group of 1 parameters: lr=0.5")
+    assert repr(Plain(np.zeros(2))) == "Plain(<float64 (2,)>)"
 
 
 def test_arguments_are_those_of_the_signature() -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from fusedstep._checks.wording import describe, differences, quoted
 
 
@@ -125,6 +127,8 @@ def named(structure: Structure, leaves: Iterable[Any]) -> list[tuple[str, Any]]:
 
 def is_array(value: Any) -> bool:
     """Whether `value` stands for one parameter; checks.py says which arrays will do."""
+    if isinstance(value, np.ndarray):
+        return True
     names = ("__array_interface__", "__array__", "__dlpack__", "__cuda_array_interface__")
     return any(hasattr(value, name) for name in names)
 

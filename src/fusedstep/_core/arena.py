@@ -14,7 +14,7 @@ from fusedstep._arrays.structure import named
 from fusedstep._arrays.walk import Walk
 from fusedstep._backends.choose import place_of
 from fusedstep._core.arena_memory import ArenaMemory
-from fusedstep._core.arena_views import hold, replaced
+from fusedstep._core.arena_views import replacement_error, view_containers
 from fusedstep._core.groups import read_groups
 
 
@@ -36,7 +36,7 @@ class FixedAttributes:
     def __setattr__(self, name: str, value: Any) -> None:
         known = getattr(self, name, value)
         if known is not value:
-            raise AttributeError(replaced(name, known))
+            raise AttributeError(replacement_error(name, known))
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> NoReturn:
@@ -165,8 +165,8 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
     def _take_up(self, memory: ArenaMemory) -> None:
         show = memory.place.show
         self._memory = memory
-        self.params = hold(memory.structure, "params", iter(memory.views))
-        self.grads = hold(memory.structure, "grads", map(show, memory.g))
+        self.params = view_containers(memory.structure, "params", iter(memory.views))
+        self.grads = view_containers(memory.structure, "grads", map(show, memory.g))
         self.buffers = MappingProxyType(
             {dtype.name: Buffer(*map(show, flat)) for dtype, flat in memory.flats.items()}
         )

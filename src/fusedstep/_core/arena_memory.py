@@ -32,7 +32,7 @@ class Slot(NamedTuple):
     stop: int
 
     def view(self, flat: Array) -> Array:
-        """Its part of that buffer."""
+        """The part of a buffer that it names, as an array of the parameter's shape."""
         return self.walk.shaped(flat[self.start : self.stop])
 
 
@@ -52,8 +52,8 @@ class GroupViews(Sequence[Any]):
 class ArenaMemory:
     """The buffers, and the parameters and gradients in them.
 
-    `groups` has for each group its name, how many parameters it has and its own
-    hyperparameters, and `walks` for each parameter how it lies, with its dtype.
+    `groups` has for each group its name, the number of its parameters and its own
+    hyperparameters, `walks` for each parameter its walk and its dtype.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ArenaMemory:
         self.views = [place.show(p) for p in self.p]
 
     def read(self) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
-        """What `read_groups` says of other parameters."""
+        """The structure and the groups, as `read_groups` gives them for other parameters."""
         starts = accumulate((count for _, count, _ in self.groups), initial=0)
         return self.structure, [
             (name, GroupViews(self, start, start + count), own)
@@ -89,7 +89,7 @@ class ArenaMemory:
         ]
 
     def refuse_others(self, grads: Any) -> None:
-        """No gradients but those that are here, in whatever containers."""
+        """Refuse gradients other than the arena's own, in whatever containers they come."""
         flat = self.structure.flatten(grads, "grads")
         for path, g, own in zip(self.structure.paths, flat, self.g, strict=True):
             name = f"grads{path}"

@@ -14,24 +14,26 @@ from fusedstep._arrays.structure import Dict, Leaf, Structure
 from fusedstep._checks.wording import quoted
 
 
-def hold(structure: Structure, name: str, leaves: Iterator[Any]) -> Any:
-    """The leaves in their structure; `name` is what errors call it."""
+def view_containers(structure: Structure, name: str, leaves: Iterator[Any]) -> Any:
+    """The leaves in containers of their structure; errors call the whole `name`."""
     if isinstance(structure, Leaf):
         return next(leaves)
-    items = {key: hold(child, name, leaves) for key, child in structure.children.items()}
+    items = {key: view_containers(child, name, leaves) for key, child in structure.children.items()}
     place = f"{name}{structure.path}"
-    return Mapped(place, items) if isinstance(structure, Dict) else Listed(place, items.values())
+    return (
+        ViewDict(place, items) if isinstance(structure, Dict) else ViewList(place, items.values())
+    )
 
 
-def replaced(place: str, item: Any) -> str:
-    """What an error says of assigning to the place where `item` is."""
+def replacement_error(place: str, item: Any) -> str:
+    """The error's text for an assignment to the place where `item` is."""
     return (
         f"{place} = ... would replace the arena's view, and the optimizer would step the old "
         f"memory, without what is assigned; write into it: `{_first(place, item)}[...] = value`"
     )
 
 
-class Mapped(dict[Any, Any]):
+class ViewDict(dict[Any, Any]):
     """Views, or containers of them, by key."""
 
     __slots__ = ("_name",)
@@ -48,13 +50,13 @@ class Mapped(dict[Any, Any]):
             )
         if self[key] is not value:
             place = f"{self._name}[{key!r}]"
-            raise TypeError(replaced(place, self[key]))
+            raise TypeError(replacement_error(place, self[key]))
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
 
-    def __ior__(self, other: Any) -> Mapped:  # type: ignore[misc]
+    def __ior__(self, other: Any) -> ViewDict:  # type: ignore[misc]
         self.update(other)
         return self
 
@@ -79,7 +81,7 @@ class Mapped(dict[Any, Any]):
         return dict, (dict(self),)
 
 
-class Listed(list[Any]):
+class ViewList(list[Any]):
     """Views, or containers of them, by index."""
 
     __slots__ = ("_name",)
@@ -97,7 +99,7 @@ class Listed(list[Any]):
                 self[index] = each
         elif self[key] is not value:
             place = f"{self._name}[{key}]"
-            raise TypeError(replaced(place, self[key]))
+            raise TypeError(replacement_error(place, self[key]))
 
     def __iadd__(self, other: Any) -> Any:  # type: ignore[misc]
         _refuse(f"{self._name} += ...", self._name, self)
@@ -136,7 +138,7 @@ class Listed(list[Any]):
         return list, (list(self),)
 
 
-def _refuse(what: str, name: str, container: Mapped | Listed) -> NoReturn:
+def _refuse(what: str, name: str, container: ViewDict | ViewList) -> NoReturn:
     raise TypeError(
         f"{what} would change which views there are, and the optimizer would step the old memory "
         f"all the same; write into the views: `{_first(name, container)}[...] = value`"
@@ -145,7 +147,7 @@ def _refuse(what: str, name: str, container: Mapped | Listed) -> NoReturn:
 
 def _first(place: str, item: Any) -> str:
     """The first view at a place, as one writes it."""
-    while isinstance(item, (Mapped, Listed)) and item:
-        key = next(iter(item)) if isinstance(item, Mapped) else 0
+    while isinstance(item, (ViewDict, ViewList)) and item:
+        key = next(iter(item)) if isinstance(item, ViewDict) else 0
         place, item = f"{place}[{key!r}]", item[key]
     return place

@@ -29,7 +29,7 @@ class Group(MutableMapping[str, Any]):
 
     hyperparameters: dict[str, Any]
     scheduled: bool
-    """Whether the learning rate is a function of t, so that a step needs them `at` its t."""
+    """True if the learning rate is a function of t: a step then needs the values `at` its t."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class Group(MutableMapping[str, Any]):
         self.take(check(hyperparameters, where, checks))
 
     def take(self, checked: dict[str, Any]) -> None:
-        """Hold these from now on."""
+        """Take over hyperparameters that have been checked."""
         self.hyperparameters = checked
         self.scheduled = callable(checked["lr"])
 
     def at(self, t: int) -> dict[str, Any]:
-        """The hyperparameters of step t, with the learning rate as the number that it then is."""
+        """The hyperparameters of step t, in which the learning rate is a number."""
         schedule = self.hyperparameters["lr"]
         lr = schedule(t)
         if type(lr) is not float or not 0 <= lr < inf:  # it is, as a rule, and that at every step
@@ -64,7 +64,7 @@ class Group(MutableMapping[str, Any]):
         return values
 
     def _converted(self, lr: Any, t: int) -> float:
-        """What a function returned as the learning rate of step t."""
+        """The learning rate of step t, checked, as a function returned it."""
         try:
             return non_negative("lr", lr)
         except (TypeError, ValueError) as error:

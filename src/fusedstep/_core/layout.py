@@ -1,4 +1,4 @@
-"""A step laid out: everything of an optimizer that depends on where arrays lie."""
+"""The layout of steps: everything of an optimizer that depends on where arrays lie."""
 
 from __future__ import annotations
 
@@ -9,64 +9,18 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
-from fusedstep._core.parameters import Cohort
+from fusedstep._core.parameters import Cohort, rule_of
 from fusedstep._core.tensors import Tensors
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given, Rule, Values, average_constants
+from fusedstep._numerics.coefficients import Given, Rule
 
 Rules = Mapping[int, Rule]
-"""The rule that each group's hyperparameters call for, by the group's id."""
+"""Rules by the id of the group whose hyperparameters call for them."""
 
 
 def rules_of(declaration: Declaration, groups: Iterable[Group]) -> Rules:
     """The rule of each group, with the moving average if it has one."""
     return {id(group): rule_of(declaration, group.hyperparameters) for group in groups}
-
-
-def rule_of(declaration: Declaration, hyperparameters: Mapping[str, Any]) -> Rule:
-    """The rule that hyperparameters call for."""
-    rule = declaration.rule(hyperparameters)
-    return rule if hyperparameters["ema"] is None else rule._replace(averaged=True)
-
-
-class Scalars:
-    """The scalars of the step that comes, cohort by cohort."""
-
-    def __init__(self, declaration: Declaration, cohorts: Sequence[Cohort], rules: Rules) -> None:
-        self.declaration = declaration
-        self.cohorts = cohorts
-        self.rules = rules
-        self.settled = [cohort.group.hyperparameters for cohort in cohorts]
-        """The hyperparameters that the constants were computed from."""
-        self.constants = [self._constants(values) for values in self.settled]
-
-    def _constants(self, hyperparameters: Mapping[str, Any]) -> Values:
-        ema = hyperparameters["ema"]
-        average = {} if ema is None else average_constants(ema)
-        return {**self.declaration.constants(hyperparameters), **average}
-
-    def settle(self) -> bool:
-        """Compute constants anew where a hyperparameter was assigned.
-
-        False, if the assignment calls for another rule.
-        """
-        for index, cohort in enumerate(self.cohorts):
-            hyperparameters = cohort.group.hyperparameters
-            if hyperparameters is not self.settled[index]:
-                if rule_of(self.declaration, hyperparameters) != self.rules[id(cohort.group)]:
-                    return False
-                self.constants[index] = self._constants(hyperparameters)
-                self.settled[index] = hyperparameters
-        return True
-
-    def now(self) -> list[Given]:
-        """The scalars of each cohort's next step."""
-        given = []
-        for cohort, constants in zip(self.cohorts, self.constants, strict=True):
-            group, t = cohort.group, cohort.t + 1
-            values = group.at(t) if group.scheduled else group.hyperparameters
-            given.append((constants, self.declaration.scalars(values, t)))
-        return given
 
 
 class Layout:
@@ -85,6 +39,7 @@ class Layout:
         rules: Rules,
         grads: Sequence[Any],
     ) -> None:
+        self.declaration = declaration
         self.tensors = tensors
         self.rules = rules
         self.rows: list[Row | None] = [None] * len(grads)
@@ -98,30 +53,41 @@ class Layout:
                 cohort = fresh.get(key)
                 if cohort is None:
                     cohort = fresh[key] = Cohort(old.group, old.dtype, old.t)
+                    cohort.settle(declaration)
                     jobs[cohort] = len(jobs)
                 tensor.cohort = cohort
-                self.rows[index] = row = tensor.row_of(rules[id(cohort.group)])
+                self.rows[index] = row = tensor.row_of(cohort.rule)
                 row.job = jobs[cohort]
         self.cohorts = [*jobs]
         """The cohorts of the tensors that step, in the order of the jobs."""
-        self.scalars = Scalars(declaration, self.cohorts, rules)
-        self.jobs = [Job(rules[id(cohort.group)], cohort.dtype) for cohort in jobs]
+        self.jobs = [Job(cohort.rule, cohort.dtype) for cohort in jobs]
         self.plan = Plan(table, self.jobs, self.rows, tensors.written())
         self.unshared_at = -1
-        """The plan's `moves` when its gradients were last found to share no memory."""
+        """Count of the plan's `moves` when its gradients were last found to share no memory."""
         self.closely: Plan | None = None
         """Arena only: a plan with one row per parameter, made when a non-finite gradient must
         be located."""
 
-    def is_current(self) -> bool:
-        """Whether the hyperparameters of now call for these rules; constants are brought up."""
-        return self.scalars.settle()
-
     # ---- a step ----
 
+    def scalars(self) -> list[Given] | None:
+        """The scalars of the step that comes, job by job; None if another rule is called for."""
+        declaration, given = self.declaration, []
+        for cohort in self.cohorts:
+            group, t = cohort.group, cohort.t + 1
+            values = group.hyperparameters
+            if values is not cohort.settled and not cohort.settle(declaration):
+                return None
+            if group.scheduled:
+                values = group.at(t)
+            given.append((cohort.constants, declaration.scalars(values, t)))
+        return given
+
     def step(self, grads: list[Any]) -> bool:
-        """Step with `grads`; False, and nothing done, if a gradient came or went."""
-        scalars = self.scalars.now()
+        """Step with `grads`; False, and nothing done, if it takes another layout."""
+        scalars = self.scalars()
+        if scalars is None:
+            return False
         taken = self.plan.take_and_run(grads, scalars)
         if taken < len(grads):
             if not self._look(grads, taken, False):
@@ -131,7 +97,7 @@ class Layout:
         return True
 
     def take(self, grads: list[Any], zero: bool) -> bool:
-        """Use `grads` for what follows; False if a gradient came or went.
+        """Use `grads` for what follows; False if a gradient came or went since the layout.
 
         `zero` says that they are to be written; they must share no memory then.
         """
@@ -194,7 +160,7 @@ class Layout:
         at = {cohort: index for index, cohort in enumerate(self.cohorts)}
         rows = []
         for parameter in self.tensors.parameters:
-            row = parameter.row_of(self.rules[id(parameter.cohort.group)])
+            row = parameter.row_of(parameter.cohort.rule)
             row.job = at[parameter.cohort]
             rows.append(row)
         plan = Plan(self.plan.kind, self.jobs, rows, self.tensors.written())

@@ -1,4 +1,4 @@
-"""Where momentum leads before the gradient is known: parameters moved there, and back again."""
+"""Parameters moved to where the momentum leads, and back, for `SGD.lookahead`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.walk import Operand, Walk
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.declaration import Declaration
-from fusedstep._core.layout import Layout, Rules, Scalars
+from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import Cohort
 from fusedstep._core.tensors import Tensors
-from fusedstep._numerics.coefficients import Given, Rule
-from fusedstep._numerics.coefficients import Scalars as Members
+from fusedstep._numerics.coefficients import Given, Rule, Scalars
 
-PLAIN = Members()._asdict()
-"""The scalars of a step of plain SGD but for its rate."""
+PLAIN = Scalars()._asdict()
+"""Scalars of a step of plain SGD, without its learning rate."""
 
 
 class Lookahead:
@@ -31,9 +30,9 @@ class Lookahead:
         declaration: Declaration,
         table: type[Table],
         tensors: Tensors,
-        rules: Rules,
         layout: Layout | None,
     ) -> None:
+        self.declaration = declaration
         self.layout = layout
         self.place = place = tensors.place
         rule = Rule("sgd")
@@ -45,23 +44,31 @@ class Lookahead:
             rows.append(Row(Operand(tensor.p, walk), walk, rule, _no_state, job))
         self.arrays = [row.p.laid for row in rows]
         self.kept = [place.empty(p.shape, p.dtype) for p in self.arrays]
-        self.scalars = Scalars(declaration, [*jobs], rules)
+        self.cohorts = [*jobs]
         plain = [Job(rule, cohort.dtype) for cohort in jobs]
         self.plan = Plan(table, plain, rows, WrittenMemory(()))
         for index, tensor in enumerate(tensors.each):
             self.plan.set_gradient(index, tensor.state("b"))
 
     def keep(self) -> None:
-        """Note where every parameter is."""
+        """Copy every parameter, for `back`."""
         for p, kept in zip(self.arrays, self.kept, strict=True):
             self.place.copy(kept, p)
 
+    def scalars(self) -> list[Given]:
+        """The scalars of a move by each cohort's momentum, as of its next step."""
+        given = []
+        for cohort in self.cohorts:
+            group, t = cohort.group, cohort.t + 1
+            values = group.at(t) if group.scheduled else group.hyperparameters
+            rate = self.declaration.scalars(values, t)["lr"] * values["momentum"]
+            given.append((PLAIN, {"lr": rate}))
+        return given
+
     def go(self, scalars: Sequence[Given]) -> None:
-        """Move every parameter; `scalars` are those of the cohorts' steps that come."""
+        """Move every parameter ahead."""
         self.plan.fetch_gradients()
-        self.plan.run(
-            [(PLAIN, {"lr": values["lr"] * constants["momentum"]}) for constants, values in scalars]
-        )
+        self.plan.run(scalars)
 
     def back(self) -> None:
         """Put every parameter back to the bits that it had."""

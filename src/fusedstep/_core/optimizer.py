@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
-
-import numpy as np
 
 from fusedstep._arrays.place import Host
 from fusedstep._arrays.structure import named
@@ -16,21 +13,13 @@ from fusedstep._checks.wording import quoted
 from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
-from fusedstep._core.layout import Layout, Rules, rule_of, rules_of
-from fusedstep._core.parameters import Cohort, Parameter, State, shelve, tidy
-from fusedstep._core.request import (
-    PLAIN,
-    Report,
-    Request,
-    check_policy,
-    check_request,
-    check_scale,
-    clip_factor,
-)
+from fusedstep._core.layout import Layout, Rules, rules_of
+from fusedstep._core.parameters import State, rule_of, tidy
+from fusedstep._core.repr import show
+from fusedstep._core.request import PLAIN, Report, check_policy, check_request
 from fusedstep._core.state_dict import check_group, check_state, check_top, save
-from fusedstep._core.tensors import Tensors, enroll
-from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import step_scalars
+from fusedstep._core.tensors import Tensors, parameters_of
+from fusedstep._core.whole_step import whole_step
 
 
 class Optimizer:
@@ -110,18 +99,7 @@ class Optimizer:
         if arena is not None:
             self._place = arena.place  # which knows the stream of the arrays that were given
         self._groups = groups
-        self._parameters: list[Parameter] = []
-        for group in groups:
-            arrays = group["params"]
-            here = slice(len(self._parameters), len(self._parameters) + len(arrays))
-            members = [*zip(self._structure.paths[here], arrays, strict=True)]
-            cohort = _cohorts_of(group)
-            if arena is None:
-                own = [Parameter(path, array, cohort, self._place) for path, array in members]
-                shelve(own)
-            else:
-                own = enroll(arena, members, arena.slots[here], cohort)
-            self._parameters += own
+        self._parameters = parameters_of(groups, self._structure.paths, self._place, arena)
         self._gather()
 
     def _gather(self) -> None:
@@ -218,13 +196,17 @@ class Optimizer:
         else:
             flat = self._structure.flatten(grads, "grads")
         layout = self._layout
-        if layout is None or not layout.is_current():
+        if request is PLAIN and self._nonfinite == "propagate":
+            while layout is None or not layout.step(flat):
+                layout = self._lay_out(flat)
+            return Report(None, 1.0, (), layout.count())
+        while (
+            layout is None
+            or (scalars := layout.scalars()) is None
+            or not layout.take(flat, request.zero_grads)
+        ):
             layout = self._lay_out(flat)
-        if request is not PLAIN or self._nonfinite != "propagate":
-            return self._step_as_requested(layout, flat, request)
-        while not layout.step(flat):
-            layout = self._lay_out(flat)
-        return Report(None, 1.0, (), layout.count())
+        return whole_step(layout, flat, scalars, request, self._nonfinite)
 
     def _arena_gradients(self, grads: Any) -> list[Any]:
         """The gradients of the arena, which is what `grads` has to be if it is there."""
@@ -236,39 +218,6 @@ class Optimizer:
         if grads is not ARENA_GRADIENTS and grads is not self._arena.grads:
             memory_of(self._arena).refuse_others(grads)
         return self._tensors.gradients
-
-    def _step_as_requested(self, layout: Layout, grads: list[Any], request: Request) -> Report:
-        """A step with more than its rule, or that has to look out for NaN.
-
-        All that may raise comes before anything is written.
-        """
-        scale, zero = request.scale, request.zero_grads
-        while not layout.take(grads, zero):
-            layout = self._lay_out(grads)
-        if scale != 1:
-            for cohort in layout.cohorts:
-                check_scale(scale, cohort.dtype)
-        scalars = layout.scalars.now()
-        grad_norm, clip = None, 1.0
-        if request.max_norm is not None or self._nonfinite != "propagate":
-            total = layout.squares()
-            if request.max_norm is not None:
-                grad_norm = norm.norm(total) / scale
-                clip = clip_factor(grad_norm, request.max_norm)
-            # Division by a scale below 1 may overflow what is finite.
-            if self._nonfinite != "propagate" and (not norm.is_finite(total) or scale < 1):
-                unfit = [self._parameters[index].path for index in layout.unfit(1 / scale)]
-                if unfit and self._nonfinite == "raise":
-                    _raise_nonfinite(unfit)
-                if unfit:
-                    if zero:
-                        layout.clear(grads)
-                    skipped = tuple(f"params{path}" for path in unfit)
-                    return Report(grad_norm, 1.0, skipped, layout.count(0))
-        for _, values in scalars:
-            values.update(step_scalars(scale, clip, request.max_value))
-        layout.run(scalars, zero)
-        return Report(grad_norm, clip, (), layout.count())
 
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""
@@ -421,18 +370,6 @@ class Optimizer:
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self._groups)})"
-
-
-def _cohorts_of(group: Group) -> Callable[[np.dtype[Any]], Cohort]:
-    """The cohort of a group's parameters of a dtype, before the first step."""
-    return cache(partial(Cohort, group))
-
-
-def _raise_nonfinite(paths: list[str]) -> NoReturn:
-    raise FloatingPointError(
-        f"{', '.join(f'grads{path}' for path in paths[:8])} "
-        f"{'and more ' if len(paths) > 8 else ''}held NaN or infinity, or do so divided "
-        "by `scale`; nothing was stepped. Lower the learning rate or the loss's scale, "
-        "or pass nonfinite='skip' to the optimizer to leave such steps out"
-    )
+        arrays = [parameter.p for parameter in self._parameters]
+        options = {"nonfinite": self._nonfinite, "backend": self._backend}
+        return show(type(self), self._structure, arrays, self._groups, options)

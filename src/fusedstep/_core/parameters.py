@@ -13,8 +13,9 @@ from fusedstep._arrays.overlap import extent
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
+from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
-from fusedstep._numerics.coefficients import Rule
+from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, average_constants
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -22,12 +23,39 @@ Key = TypeVar("Key", bound=Hashable)
 class Cohort:
     """Parameters of one group and dtype that have taken the same number of steps, t."""
 
-    __slots__ = ("dtype", "group", "t")
+    __slots__ = ("constants", "dtype", "group", "rule", "settled", "t")
+
+    rule: Rule
+    constants: Values
+    """Scalars that neither t nor the learning rate changes."""
 
     def __init__(self, group: Group, dtype: np.dtype[Any], t: int = 0) -> None:
         self.group = group
         self.dtype = dtype
         self.t = t
+        self.settled: Hyperparameters | None = None
+        """The hyperparameters that rule and constants were made from; None before `settle`."""
+
+    def settle(self, declaration: Declaration) -> bool:
+        """Bring the constants up to the group's hyperparameters.
+
+        False, and nothing done, if they call for another rule than at first.
+        """
+        values = self.group.hyperparameters
+        rule = rule_of(declaration, values)
+        if self.settled is not None and rule != self.rule:
+            return False
+        self.rule = rule
+        average = {} if values["ema"] is None else average_constants(values["ema"])
+        self.constants = {**declaration.constants(values), **average}
+        self.settled = values
+        return True
+
+
+def rule_of(declaration: Declaration, hyperparameters: Hyperparameters) -> Rule:
+    """The rule that hyperparameters call for, with the moving average if they have one."""
+    rule = declaration.rule(hyperparameters)
+    return rule if hyperparameters["ema"] is None else rule._replace(averaged=True)
 
 
 class Parameter:
@@ -38,7 +66,7 @@ class Parameter:
     """
 
     shelf: Shelf
-    """The memory of its state arrays, of which it has the part from element `start` on."""
+    """Memory of state arrays, of which this parameter has the part from element `start` on."""
     start: int
 
     def __init__(
@@ -53,9 +81,9 @@ class Parameter:
         self.walk = Walk(self.p, place)
         self.cohort = cohort(self.p.dtype)
         self.letters: tuple[str, ...] = ()
-        """The state arrays that it has, in the order in which they came."""
+        """Letters of the state arrays that it has, in the order in which they came."""
         self.views: dict[str, Array] = {}
-        """Those of them that were asked for, in the parameter's shape."""
+        """State arrays in the parameter's shape, made when they are first asked for."""
         self.row: Row | None = None
 
     def flat(self, letter: str) -> Array:
@@ -101,7 +129,7 @@ class Parameter:
         self.row = None
 
     def row_of(self, rule: Rule) -> Row:
-        """Its row in a plan, made once for as long as the rule has the same state."""
+        """The parameter's row in a plan, made once for as long as the rule has the same state."""
         if self.row is None or self.row.rule.states != rule.states:
             self.row = Row(Operand(self.p, self.walk), self.walk, rule, self._operand)
         return self.row
@@ -111,7 +139,7 @@ class Parameter:
 
 
 def shelve(parameters: Sequence[Parameter]) -> None:
-    """Let the state of a group's parameters lie side by side, each to lines as its p does."""
+    """Lay the state of a group's parameters side by side, each as far past a line as its p is."""
     for dtype, own in _divided(parameters, lambda parameter: parameter.p.dtype).items():
         like = extent(own[0].p)[0]
         end = 0
@@ -130,7 +158,7 @@ def by_shelf(parameters: Iterable[Parameter]) -> dict[Shelf, list[Parameter]]:
 
 
 def tidy(parameters: Sequence[Parameter]) -> None:
-    """Give up the memory of the state that none of them has any more."""
+    """Free the memory of state that no parameter has any more."""
     for shelf, own in by_shelf(parameters).items():
         shelf.keep({letter for parameter in own for letter in parameter.letters})
 

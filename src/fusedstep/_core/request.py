@@ -1,4 +1,4 @@
-"""The request to a step, which goes around the rule, and its report."""
+"""The arguments of a step, checked, and its report."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fusedstep._checks.values import flag, non_negative, number
 from fusedstep._checks.wording import describe, quoted
 
 NONFINITE = ("propagate", "skip", "raise")
-"""What to do about a gradient that holds NaN or infinity."""
+"""Policies for a gradient that holds NaN or infinity."""
 
 
 class Report(NamedTuple):
-    """What a step did.
+    """The report of a step.
 
     grad_norm
         The norm of all gradients together, over `scale`, before clipping. It is measured for
@@ -53,7 +53,7 @@ class Request(NamedTuple):
 
 
 PLAIN = Request()
-"""The step of the rule alone."""
+"""The request for the rule alone."""
 
 
 def check_request(*arguments: Any) -> Request:
@@ -108,12 +108,12 @@ def check_scale(scale: float, dtype: np.dtype[Any]) -> None:
 
 
 def check_policy(value: Any) -> str:
-    """`nonfinite`, checked."""
+    """The policy `nonfinite`, checked."""
     if not isinstance(value, str) or value not in NONFINITE:
         raise ValueError(f"nonfinite={describe(value)}; pass one of {quoted(NONFINITE)}")
     return value
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
-    """What brings `norm` down to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
+    """The factor that brings `norm` down to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
     return 1.0 if norm <= max_norm or max_norm == inf else max_norm / norm

@@ -1,4 +1,4 @@
-"""State dicts: what an optimizer saves, and the checks on what it is given to go on from."""
+"""State dicts: the copy that an optimizer saves, and the checks on one that it loads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fusedstep._core.parameters import Parameter
 from fusedstep._core.schedule import Schedule
 
 FORMAT = 1
-"""It rises when what older releases wrote can no longer be read."""
+"""Version of the format, which rises when state dicts of older releases cannot be read."""
 
 REMEDY = "pass what state_dict() returned"
 
@@ -35,14 +35,14 @@ def save(
 
 
 def _saved_rate(lr: Any) -> Any:
-    """A number as it is, a schedule as its dict, and None for a function of the user's own."""
+    """A learning rate as it is saved: a number, a schedule's dict, or None for a function."""
     if not callable(lr):
         return lr
     return lr.to_dict() if isinstance(lr, Schedule) else None
 
 
 def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
-    """What `_saved_rate` stands for, in an optimizer that has its own function for None."""
+    """The learning rate that was saved; in place of None the function that the optimizer has."""
     if saved is None:
         if group.scheduled:
             return group["lr"]
@@ -66,7 +66,7 @@ def _saved(parameter: Parameter) -> dict[str, Any]:
 
 
 def check_top(given: Any, optimizer: str, groups: int) -> None:
-    """Whether `given` is a state dict of this optimizer with as many groups."""
+    """Check that `given` is a state dict of this optimizer, with as many groups."""
     if not isinstance(given, Mapping):
         raise TypeError(f"state_dict is {describe(given)}; {REMEDY}")
     for key in ("format", "optimizer", "param_groups", "state"):
@@ -88,7 +88,7 @@ def check_top(given: Any, optimizer: str, groups: int) -> None:
 
 
 def check_group(values: Any, group: Group, index: int) -> dict[str, Any]:
-    """The hyperparameters of one group."""
+    """The hyperparameters of one group, checked."""
     name = f"state_dict['param_groups'][{index}]"
     if not isinstance(values, Mapping):
         raise TypeError(f"{name} is {describe(values)}; {REMEDY}")
@@ -101,7 +101,7 @@ def check_group(values: Any, group: Group, index: int) -> dict[str, Any]:
 def check_state(
     state: Any, parameter: Parameter, needed: Sequence[str | None], known: Sequence[str]
 ) -> dict[str, Any]:
-    """A copy of one parameter's state, with the letters needed and no others than known."""
+    """A copy of one parameter's state: all letters in `needed`, and none that is not in `known`."""
     name = f"state_dict['state']{parameter.path}"
     if not isinstance(state, Mapping):
         raise TypeError(f"{name} is {describe(state)}; {REMEDY}")

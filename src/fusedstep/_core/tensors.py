@@ -1,4 +1,4 @@
-"""What a step goes over: each parameter, or the parameters of an arena in few stretches.
+"""The tensors that a step goes over: parameters, or an arena's parameters in few stretches.
 
 State, checkpoints and reports are by parameter. A step sees tensors: it treats neighbours in
 an arena alike that have taken the same number of steps.
@@ -6,8 +6,8 @@ an arena alike that have taken the same number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -20,7 +20,8 @@ from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
 from fusedstep._core.arena_memory import ArenaMemory, Slot
-from fusedstep._core.parameters import Cohort, Parameter, by_shelf
+from fusedstep._core.groups import Group
+from fusedstep._core.parameters import Cohort, Parameter, by_shelf, shelve
 from fusedstep._numerics.coefficients import Rule
 
 
@@ -32,7 +33,7 @@ class Tensor(Protocol):
 
     @property
     def cohort(self) -> Cohort:
-        """Its group, dtype and step count."""
+        """The group, dtype and step count."""
 
     @cohort.setter
     def cohort(self, cohort: Cohort) -> None: ...
@@ -41,7 +42,7 @@ class Tensor(Protocol):
         """A state array in the tensor's shape."""
 
     def row_of(self, rule: Rule) -> Row:
-        """Its row in a plan of steps by `rule`."""
+        """The tensor's row in a plan of steps by `rule`."""
 
 
 class Tensors:
@@ -96,7 +97,7 @@ class Tensors:
         return seen
 
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
-        """The gradients that are there, each with its name, as arrays here are described."""
+        """The gradients that are not None, each with its name, as arrays here are described."""
         named = [
             (f"grads{tensor.path}", g)
             for tensor, g in zip(self.each, grads, strict=True)
@@ -155,25 +156,39 @@ class Stretch:
         return Row(Operand.of_flat(self.p, place), Walk(self.p, place), rule, operand)
 
 
-def enroll(
-    arena: ArenaMemory,
-    named: Sequence[tuple[str, Any]],
-    slots: Sequence[Slot],
-    cohort: Callable[[Any], Cohort],
+def parameters_of(
+    groups: Sequence[Group], paths: Sequence[str], place: Place, arena: ArenaMemory | None
 ) -> list[Parameter]:
-    """The parameters of one group of an arena, by the path, array and slot of each."""
+    """The parameters of all groups, each with its place for state."""
+    parameters: list[Parameter] = []
+    for group in groups:
+        arrays = group["params"]
+        here = slice(len(parameters), len(parameters) + len(arrays))
+        cohort = cache(partial(Cohort, group))
+        own = [
+            Parameter(path, array, cohort, place)
+            for path, array in zip(paths[here], arrays, strict=True)
+        ]
+        if arena is None:
+            shelve(own)
+        else:
+            lay_in_segments(own, arena, arena.slots[here])
+        parameters += own
+    return parameters
+
+
+def lay_in_segments(
+    parameters: Sequence[Parameter], arena: ArenaMemory, slots: Sequence[Slot]
+) -> None:
+    """Let the state of one group's parameters lie as they do in the arena."""
     spans: dict[np.dtype[Any], tuple[int, int]] = {}
     for slot in slots:
         start, _ = spans.get(slot.dtype, (slot.start, 0))
         spans[slot.dtype] = start, slot.stop
     segments = {dtype: Segment(arena, dtype, *span) for dtype, span in spans.items()}
-    parameters = []
-    for (path, array), slot in zip(named, slots, strict=True):
-        parameter = Parameter(path, array, cohort, arena.place)
+    for parameter, slot in zip(parameters, slots, strict=True):
         segment = segments[slot.dtype]
         parameter.shelf, parameter.start = segment, slot.start - segment.start
-        parameters.append(parameter)
-    return parameters
 
 
 def stretches(parameters: Sequence[Parameter]) -> list[Stretch]:

@@ -12,7 +12,7 @@ import numpy as np
 import fusedstep as fs
 from fusedstep._backends.plan import Job
 from fusedstep._backends.threads import get_num_threads
-from fusedstep._core.layout import rule_of
+from fusedstep._core.parameters import rule_of
 from fusedstep.benchmarks.workloads import Shape
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
