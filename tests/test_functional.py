@@ -7,20 +7,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from cases import BASES, Case, differing_bits, ordinary
+from cases import BASES, OPTIMIZERS, Case, differing_bits, ordinary
 from marks import for_each
 
 import fusedstep as fs
+from fusedstep._core.declaration import declaration_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-CALLS: dict[Any, tuple[Any, str]] = {
-    fs.SGD: (fs.functional.sgd, "b"),
-    fs.Adagrad: (fs.functional.adagrad, "s"),
-    fs.RMSprop: (fs.functional.rmsprop, "vab"),
-    fs.Adam: (fs.functional.adam, "mvx"),
-    fs.AdamW: (fs.functional.adamw, "mvx"),
-}
+
+def function_of(optimizer: Any) -> Any:
+    return getattr(fs.functional, optimizer.__name__.lower())
 
 
 @for_each(BASES)
@@ -29,7 +26,7 @@ def test_functional_equals_the_optimizer(case: Case) -> None:
     p = ordinary(rng, 500, np.float32).reshape(20, 25)
     mine = p.copy()
     optimizer = case.optimizer(p, **case.options)
-    call, letters = CALLS[case.optimizer]
+    call = function_of(case.optimizer)
     options = {
         name: value
         for name, value in case.options.items()
@@ -38,7 +35,7 @@ def test_functional_equals_the_optimizer(case: Case) -> None:
     # In another layout than p, as arrays of the caller's own may be.
     states = {
         letter: np.array(optimizer.state[letter], order="F")
-        for letter in letters
+        for letter in declaration_of(case.optimizer).letters
         if letter in optimizer.state
     }
     for t in (1, 2, 3):
@@ -50,12 +47,14 @@ def test_functional_equals_the_optimizer(case: Case) -> None:
         assert differing_bits(array, optimizer.state[letter]) == 0
 
 
-@pytest.mark.parametrize("optimizer", CALLS, ids=lambda optimizer: optimizer.__name__)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__name__)
 def test_functional_has_the_defaults_of_the_class(optimizer: Any) -> None:
-    """But for those that a state array passed or left out stands for, and those of a course."""
-    implied = {"params", "amsgrad", "centered", "initial_accumulator_value", "ema", "nonfinite"}
+    """But for those that a state array passed or left out stands for, and those of a run."""
     of_class = inspect.signature(optimizer).parameters
-    of_function = inspect.signature(CALLS[optimizer][0]).parameters
+    of_function = inspect.signature(function_of(optimizer)).parameters
+    options = declaration_of(optimizer).letters.values()
+    implied = {option for option in options if option and of_class[option].default is False}
+    implied |= {"params", "initial_accumulator_value", "ema", "nonfinite"}
     names = [name for name in of_class if name not in implied]
     assert [name for name in of_function if name in of_class] == names
     for name in names:

@@ -14,27 +14,23 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
+from cases import OPTIMIZERS
 from oracle import Array, Trajectory, append, wide
 from trajectories import STEPS, TOLERANCE, assert_agree, problem
 
 import fusedstep as fs
+from fusedstep._core.declaration import declaration_of
 
 Options: TypeAlias = dict[str, Any]
 
-COMMON = ("SGD", "Adagrad", "RMSprop", "Adam", "AdamW")
 NAMES = {
-    "torch": (*COMMON, "NAdam", "RAdam", "Adamax"),
-    "keras": (*COMMON, "Lion"),
-    "optax": (*COMMON, "Lion", "Adamax"),
-    "lecture": COMMON,
+    framework: [name for name in vars(getattr(fs.presets, framework)) if name[0] != "_"]
+    for framework in fs.presets.__all__
 }
 """The classes that each has arguments for."""
 
-SEMANTICS = {
-    *("lr_in_momentum", "eps_inside_sqrt", "eps_uncorrected"),
-    *("bias_correction", "decay_scale"),
-}
-"""The keyword-only arguments in which frameworks differ."""
+SHARED = set.intersection(*({*inspect.signature(each).parameters} for each in OPTIMIZERS))
+"""The arguments that every optimizer has."""
 
 
 def preset(framework: str, name: str) -> Options:
@@ -47,19 +43,19 @@ def optimizer(name: str) -> Any:
 
 @pytest.mark.parametrize("framework", NAMES)
 def test_a_preset_names_all_that_frameworks_differ_in(framework: str) -> None:
-    public = {name for name in vars(getattr(fs.presets, framework)) if not name.startswith("_")}
-    assert public == {*NAMES[framework]}
     for name in NAMES[framework]:
-        arguments = [*inspect.signature(optimizer(name)).parameters.values()][1:]
+        declaration = declaration_of(optimizer(name))
         expected = {
-            argument.name
-            for argument in arguments
-            if argument.kind is argument.POSITIONAL_OR_KEYWORD or argument.name in SEMANTICS
+            each.name
+            for each in declaration.arguments
+            if each.check
+            and not (each.keyword_only and (each.name in SHARED or each.default is None))
         }
         if framework == "optax":
             expected.remove("lr")
         named = preset(framework, name)
         assert named.keys() == expected
+        declaration.check(named)
         assert named.items() <= dict(optimizer(name)(np.ones(2), **named).param_groups[0]).items()
 
 

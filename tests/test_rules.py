@@ -7,40 +7,43 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
-from cases import OWN_BASES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
+from cases import (
+    CUSTOM_OPTIMIZERS,
+    OWN_BASES,
+    OWN_CASES,
+    SIZES,
+    Case,
+    differing_bits,
+    difficult,
+    in_torch,
+    ordinary,
+)
 from marks import ENGINES, for_each, for_each_dtype, on_engines_for_own_rules
-from oracle import Trajectory
 from trajectories import (
     STEPS,
     TOLERANCE,
     assert_agree,
     assert_follows,
     assert_follows_under_a_schedule,
+    oracle_of,
     problem,
     walk,
     walk_in_torch,
 )
 
-from fusedstep import rules
+from fusedstep import Optimizer, rules
+from fusedstep._core.declaration import declaration_of
 
-ORACLES: dict[Any, Callable[..., Trajectory]] = {
-    rules.Lion: oracle.lion,
-    rules.NAdam: oracle.nadam,
-    rules.RAdam: oracle.radam,
-    rules.Adamax: oracle.adamax,
-    rules.Adan: oracle.adan,
-}
-
-OF_TORCH: list[Any] = [rules.NAdam, rules.RAdam, rules.Adamax]
+OF_TORCH = [optimizer for optimizer in CUSTOM_OPTIMIZERS if in_torch(optimizer)]
 
 on_compiling_engines = pytest.mark.parametrize("backend", ENGINES)
-for_each_rule = pytest.mark.parametrize("optimizer", ORACLES, ids=lambda o: o.__name__)
+for_each_rule = pytest.mark.parametrize("optimizer", CUSTOM_OPTIMIZERS, ids=lambda o: o.__name__)
 for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o: o.__name__)
 
 
@@ -60,13 +63,13 @@ def torch() -> Iterator[Any]:
 @on_engines_for_own_rules
 @for_each(OWN_CASES)
 def test_float64_follows_the_papers(case: Case, backend: str) -> None:
-    assert_follows(ORACLES[case.optimizer], case, backend)
+    assert_follows(oracle_of(case.optimizer), case, backend)
 
 
 @on_engines_for_own_rules
 @for_each(OWN_BASES)
 def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
-    assert_follows_under_a_schedule(ORACLES[case.optimizer], case, backend)
+    assert_follows_under_a_schedule(oracle_of(case.optimizer), case, backend)
 
 
 @on_engines_for_own_rules
@@ -84,7 +87,7 @@ def test_radam_is_seen_before_and_after_it_rectifies() -> None:
         if case.optimizer is rules.RAdam:
             h = case.optimizer(np.zeros(1), **case.options).param_groups[0].hyperparameters
             kinds = {
-                bool(case.optimizer.declaration.scalars(h, t)["rectified"])
+                bool(declaration_of(case.optimizer).scalars(h, t)["rectified"])
                 for t in range(1, STEPS + 1)
             }
             assert kinds == ({False} if case.name == "radam-never-rectified" else {False, True})
@@ -194,8 +197,13 @@ def test_the_package_reads_the_module_when_it_is_asked_for() -> None:
 
 
 def test_the_module_lists_its_optimizers() -> None:
-    assert sorted(o.__name__ for o in ORACLES) == sorted(rules.__all__)
-    assert all(math.isfinite(optimizer(np.zeros(1)).lr) for optimizer in ORACLES)
+    found = [name for name, thing in vars(rules).items() if is_optimizer(thing)]
+    assert sorted(found) == sorted(rules.__all__)
+    assert all(math.isfinite(optimizer(np.zeros(1)).lr) for optimizer in CUSTOM_OPTIMIZERS)
+
+
+def is_optimizer(thing: Any) -> bool:
+    return inspect.isclass(thing) and issubclass(thing, Optimizer)
 
 
 @for_each_rule
@@ -217,15 +225,14 @@ def test_hyperparameters_are_checked(optimizer: Any) -> None:
 def test_scalars_are_prepared_once_a_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where each gradient is looked at anew."""
     optimizer = rules.NAdam(np.ones(3), backend=backend)
-    scalars = rules.NAdam.declaration.scalars
+    declaration = declaration_of(rules.NAdam)
     calls: list[int] = []
 
     def counting(h: Any, t: int) -> Any:
         calls.append(t)
-        return scalars(h, t)
+        return declaration.scalars(h, t)
 
-    declaration = rules.NAdam.declaration._replace(scalars=counting)
-    monkeypatch.setattr(rules.NAdam, "declaration", declaration)
+    monkeypatch.setattr(rules.NAdam, "_declaration", replace(declaration, scalars=counting))
     for _ in range(3):
         optimizer.step(np.ones(3))
     assert calls == [1, 2, 3]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fusedstep import functional, schedules
+from fusedstep import functional, optimizers, schedules
 from fusedstep._backends.info import info
 from fusedstep._backends.isa import get_isa, set_isa
 from fusedstep._backends.threads import get_num_threads, set_num_threads
@@ -10,19 +10,14 @@ from fusedstep._core.arena import Arena
 from fusedstep._core.custom import rule
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.request import Report
-from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
     from fusedstep import presets, rules
 
 __all__ = [
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
     "Arena",
     "Optimizer",
-    "RMSprop",
     "Report",
     "functional",
     "get_isa",
@@ -34,6 +29,7 @@ __all__ = [
     "schedules",
     "set_isa",
     "set_num_threads",
+    *optimizers.__all__,
 ]
 
 

@@ -9,9 +9,11 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from cases import DTYPES, RULES
 from marks import BACKENDS, MISSING, needs_c
 
 import fusedstep as fs
+from fusedstep._backends.plan import MOST_STATES, Job
 
 
 def python(code: str) -> str:
@@ -193,15 +195,20 @@ def test_scalars_are_the_members_of_the_c_struct() -> None:
 def test_every_kernel_of_the_reference_is_in_the_table(isa: str) -> None:
     from fusedstep._engine import ffi, lib
 
-    found = [
-        (rule, dtype, has, inside)
-        for rule in ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
-        for dtype in ("float32", "float64")
-        for has in range(8)
-        for inside in (0, 1)
-        if lib.fs_find_kernel(rule.encode(), dtype.encode(), has, inside) != ffi.NULL
-    ]
-    assert len(found) == 2 * 21
+    from fusedstep._backends.c.engine import present
+
+    for dtype in DTYPES:
+        jobs = [Job(rule, np.dtype(dtype)) for rule in RULES]
+        expected = {(job.rule.name, present(job), job.rule.inside) for job in jobs}
+        found = {
+            (name, has, inside)
+            for name in {rule.name for rule in RULES}
+            for has in range(2**MOST_STATES)
+            for inside in (False, True)
+            if lib.fs_find_kernel(name.encode(), np.dtype(dtype).name.encode(), has, inside)
+            != ffi.NULL
+        }
+        assert found == expected
 
 
 def test_set_isa_needs_a_name_that_is_there() -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from arenas import assert_same, assert_same_state, write
-from cases import DTYPES, ones, ordinary
+from cases import DTYPES, OPTIMIZERS, ones, ordinary
 from marks import needs_c, on_each_engine
 
 import fusedstep as fs
@@ -128,9 +128,9 @@ def test_several_optimizers_over_one_arena() -> None:
     assert one.arena is other.arena is arena
 
 
-@pytest.mark.parametrize("optimizer", [fs.SGD, fs.Adagrad, fs.RMSprop, fs.Adam, fs.AdamW])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_presets(optimizer: Any) -> None:
-    options = getattr(fs.presets.keras, optimizer.__name__)
+    options = getattr(fs.presets.keras, optimizer.__name__, {"lr": 0.01})
     plain = [ones(3), ones(2)]
     arena = fs.Arena(plain)
     opt, reference = optimizer(arena, **options), optimizer(plain, **options)

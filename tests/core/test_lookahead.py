@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from memory_layouts import LAYOUTS, SHAPE, outside
 
 import fusedstep as fs
 from fusedstep._core import lookahead as lookahead_module
+from fusedstep._core.declaration import declaration_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Gradient: TypeAlias = Callable[[Array], Array]
@@ -280,12 +282,12 @@ def test_state_that_went_and_came_again(backend: str) -> None:
 
 def test_each_parameter_is_asked_for_at_its_own_next_t(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what a step does depends on t, the look ahead does by the same t."""
-    scalars = fs.SGD.declaration.scalars
-    monkeypatch.setattr(
-        fs.SGD,
-        "declaration",
-        fs.SGD.declaration._replace(scalars=lambda h, t: {**scalars(h, t), "lr": 0.5**t}),
-    )
+    declaration = declaration_of(fs.SGD)
+
+    def scalars(h: Any, t: int) -> Any:
+        return {**declaration.scalars(h, t), "lr": 0.5**t}
+
+    monkeypatch.setattr(fs.SGD, "_declaration", replace(declaration, scalars=scalars))
     params = [np.ones(4), np.ones(4)]
     opt = fs.SGD(params, momentum=0.5)
     opt.step([np.ones(4), np.ones(4)])

@@ -224,6 +224,11 @@ def test_bad_hyperparameters(
         optimizer(zeros(2), **options)
 
 
+def test_an_optimizer_without_a_rule() -> None:
+    with pytest.raises(TypeError, match=r"Optimizer has no rule of its own; .*AdamW\(params\)"):
+        fs.Optimizer(zeros(2), lr=0.1)
+
+
 def test_unknown_options() -> None:
     with pytest.raises(TypeError, match="learning_rate"):
         fs.SGD(zeros(2), learning_rate=0.1)  # type: ignore[call-arg]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bits import snapshot
-from cases import BASES, WHOLE_CASES, differing_bits, difficult, ones
+from cases import BASES, CUSTOM_OPTIMIZERS, OPTIMIZERS, WHOLE_CASES, differing_bits, difficult, ones
 from marks import on_each_engine
 
 import fusedstep as fs
@@ -136,9 +136,7 @@ def test_bad_steps_change_nothing(name: str, backend: str) -> None:
     assert snapshot(opt, [p, g]) == before
 
 
-@pytest.mark.parametrize(
-    "optimizer", [fs.SGD, fs.Adagrad, fs.RMSprop, fs.Adam, fs.AdamW, fs.rules.Lion]
-)
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, *CUSTOM_OPTIMIZERS])
 @pytest.mark.parametrize(
     ("option", "error", "message"),
     [

@@ -22,7 +22,7 @@ from cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from marks import ENGINES, for_each, for_each_dtype, on_each_compiled_engine, on_each_engine
-from trajectories import ORACLES, TOLERANCE, assert_agree, problem, walk
+from trajectories import TOLERANCE, assert_agree, oracle_of, problem, walk
 
 import fusedstep as fs
 
@@ -72,7 +72,7 @@ def test_float64_follows_the_papers(case: Case, backend: str) -> None:
     options = dict(case.options)
     options.pop("nonfinite", None)
     ema = options.pop("ema", None)
-    expected = ORACLES[case.optimizer](start, oracle.prepared(gradients, **asked), **options)
+    expected = oracle_of(case.optimizer)(start, oracle.prepared(gradients, **asked), **options)
     if ema is not None:
         expected["ema"] = oracle.averages(start, expected["p"], ema)
     assert_agree(actual, expected, start, TOLERANCE)

@@ -30,7 +30,7 @@ MODULES = [
     and (find_spec("numba_cuda") or not module.name.endswith(NEEDS_CUDA))
 ]
 
-CLASSES = ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"]
+CLASSES = fusedstep.optimizers.__all__
 
 
 @pytest.mark.parametrize("name", ["fusedstep", *MODULES])

@@ -8,23 +8,34 @@ for besides (WHOLE). OWN_BASES and so on are the same for `fusedstep.rules`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import product
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import fusedstep as fs
-from fusedstep import rules
+from fusedstep import optimizers, rules
+from fusedstep._core.declaration import declaration_of
+from fusedstep._numerics.coefficients import Rule
+
+OPTIMIZERS: list[Any] = [getattr(optimizers, name) for name in optimizers.__all__]
+CUSTOM_OPTIMIZERS: list[Any] = [getattr(rules, name) for name in rules.__all__]
+"""The classes of `fusedstep.rules`."""
 
 OURS = {
-    "bias_correction",
-    "decay_scale",
-    "eps_inside_sqrt",
-    "eps_uncorrected",
-    "l1",
-    "lr_in_momentum",
+    each.name
+    for optimizer in OPTIMIZERS
+    for each in declaration_of(optimizer).arguments
+    if each.keyword_only and each.name != "maximize"
 }
 """Options that torch does not have."""
+
+
+def in_torch(optimizer: Any) -> bool:
+    """Whether torch has an optimizer of that name, as the presets know."""
+    return hasattr(fs.presets.torch, optimizer.__name__)
 
 
 class Case(NamedTuple):
@@ -36,7 +47,7 @@ class Case(NamedTuple):
 
     @property
     def in_torch(self) -> bool:
-        return not OURS & self.options.keys()
+        return in_torch(self.optimizer) and not OURS & self.options.keys()
 
 
 BASES = [
@@ -163,6 +174,28 @@ OWN_BASES = [
 
 OWN_CASES = crossed(OWN_BASES, CROSSED)
 OWN_WHOLE_CASES = crossed(OWN_BASES, WHOLE)
+
+
+def rules_of(optimizer: Any) -> set[Rule]:
+    """Every rule that an optimizer's options call for."""
+    declaration = declaration_of(optimizer)
+    switches: dict[str, tuple[Any, Any]] = {
+        option: (0.0, 0.9) for option in declaration.letters.values() if option
+    }
+    for name, default in declaration.defaults.items():
+        if isinstance(default, bool):
+            switches[name] = (False, True)
+    found = set()
+    for values in product(*switches.values()):
+        h = {**declaration.defaults, **dict(zip(switches, values, strict=True))}
+        with suppress(ValueError):  # options that do not go together
+            declaration.together(h)
+            found.add(declaration.rule(h))
+    return found
+
+
+RULES = {rule for optimizer in OPTIMIZERS for rule in rules_of(optimizer)}
+"""Every rule of the package's own, with each set of state arrays."""
 
 DTYPES: list[Any] = [np.float32, np.float64]
 

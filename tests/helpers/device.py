@@ -162,6 +162,8 @@ def wrap(library: str, owner: Any, address: int, view: np.ndarray[Any, Any]) -> 
     if library == "torch":
         import torch
 
+        # No tensor is read-only, and torch takes no array that is.
+        plain.__cuda_array_interface__["data"] = (address, False)
         return torch.as_tensor(plain, device="cuda")
     if library == "cupy":
         import cupy

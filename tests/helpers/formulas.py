@@ -316,6 +316,27 @@ def compiled(p, g, s0, s1, h):
     return p, s0, kernel
 
 
+def load(x):
+    return x * 7
+
+
+def gradient(x):
+    return load(x) - 1
+
+
+def average(p, x):
+    return gradient(x) + p
+
+
+@allowed(tile=0.5, m_at=3.0)
+def step(p, g, g_0, rows, m_at, step, h):
+    """Have the names that a kernel makes of those of its arrays, and of its formulas."""
+    g_at = average(g_0, rows) * h.m_at
+    rows = load(step) + h.tile
+    p_0 = gradient(p) - g
+    return p_0, g_0 + g_at, rows, m_at - p_0, step * g
+
+
 @allowed(ε=1e-3, β=0.7)
 def Größe(p, g, ṽ, h):
     δ = np.sqrt(abs(ṽ)) + h.ε

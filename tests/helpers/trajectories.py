@@ -25,14 +25,6 @@ SIZE = 257
 # left of 1 at t = 2.
 TOLERANCE = 1e-12
 
-ORACLES: dict[type[fs.Optimizer], Callable[..., Trajectory]] = {
-    fs.SGD: oracle.sgd,
-    fs.Adagrad: oracle.adagrad,
-    fs.RMSprop: oracle.rmsprop,
-    fs.Adam: oracle.adam,
-    fs.AdamW: oracle.adamw,
-}
-
 TORCH_LETTERS = {
     "momentum_buffer": "b",
     "sum": "s",
@@ -43,6 +35,12 @@ TORCH_LETTERS = {
     "max_exp_avg_sq": "x",
     "exp_inf": "x",
 }
+
+
+def oracle_of(optimizer: type[fs.Optimizer]) -> Callable[..., Trajectory]:
+    """The papers' pseudocode, which has the optimizer's name."""
+    found: Callable[..., Trajectory] = getattr(oracle, optimizer.__name__.lower())
+    return found
 
 
 def problem(dtype: Any) -> tuple[Array, list[Array]]:

@@ -69,8 +69,8 @@ class Library:
     stream: Callable[[int], int] = lambda ordinal: 0
     """The handle of the current stream of the device of that number; 0 is the default stream."""
     ordered: bool = False
-    """Whether freed memory is used again in the order of the stream, so that what a launch reads
-    need not be kept until the next step."""
+    """Whether freed memory is handed out again in the order of the stream, so that a gradient
+    which a launch reads may be freed before the launch has run."""
     hold: Callable[[Any], Any] = lambda array: array
     """An object that keeps an array's memory as it is now."""
 

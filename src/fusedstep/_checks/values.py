@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from inspect import signature
 from math import inf, isfinite
@@ -19,8 +19,6 @@ Check: TypeAlias = Callable[[str, Any], Any]
 
 Rate: TypeAlias = float | Callable[[int], float]
 """What a learning rate may be: a number, or a function of t that gives one at each step."""
-
-DECAY_SCALES = ("lr", "schedule")
 
 
 def number(name: str, value: Any) -> float:
@@ -103,7 +101,7 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def decay_scale(name: str, value: Any) -> str:
-    if not isinstance(value, str) or value not in DECAY_SCALES:
-        raise ValueError(f"{name}={value!r}; pass one of {quoted(DECAY_SCALES)}")
+def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={value!r}; pass one of {quoted(choices)}")
     return value

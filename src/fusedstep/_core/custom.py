@@ -1,4 +1,4 @@
-"""Rules of the user's own: a scalar Python function becomes an optimizer class."""
+"""Custom rules: a scalar Python function becomes an optimizer class."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ from functools import partial
 from keyword import iskeyword
 from numbers import Real
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from fusedstep._backends.plan import MOST_STATES
-from fusedstep._checks.values import Check, flag, fraction, non_negative, number, rate, several
+from fusedstep._checks.values import (
+    Check,
+    flag,
+    fraction,
+    non_negative,
+    number,
+    rate,
+    several,
+)
 from fusedstep._checks.wording import describe, quoted
-from fusedstep._core.declaration import EACH, Checks, Declaration
+from fusedstep._core.arguments import L1, Backend, CoupledDecay, Ema, Maximize, Nonfinite, Params
+from fusedstep._core.declaration import (
+    Argument,
+    Declaration,
+    defaults_of,
+    signature_of,
+)
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
@@ -33,8 +47,23 @@ if TYPE_CHECKING:
 
 Prepare: TypeAlias = Callable[[Any, int], Mapping[str, float]]
 
-COMMON: dict[str, Any] = {"weight_decay": 0.0, "maximize": False, "l1": 0.0, "ema": None}
-"""The hyperparameters of what may stand before any rule, and their defaults."""
+NOTHING = inspect.Parameter.empty
+"""In place of a default or a type: rules are written without types, and so are their classes."""
+
+PARAMS = Argument.read("params", Params, NOTHING)._replace(type=NOTHING)
+
+COMMON = [
+    Argument.read(name, alias, default, keyword_only=True)._replace(type=NOTHING)
+    for name, alias, default in (
+        ("weight_decay", CoupledDecay, 0.0),
+        ("maximize", Maximize, False),
+        ("l1", L1, 0.0),
+        ("ema", Ema, None),
+        ("nonfinite", Nonfinite, "propagate"),
+        ("backend", Backend, "auto"),
+    )
+]
+"""What every custom rule has, unless it has a weight decay of its own."""
 
 RANGES: dict[str, Check] = {
     "lr": rate,
@@ -50,16 +79,16 @@ RANGES: dict[str, Check] = {
 RESERVED = {*NOTHING_ASKED, *average_constants(0.0), "sign"}
 """Members of h that what stands around a rule reads, and `prepare` has no say in."""
 
-TAKEN = (
-    *("self", "params", "backend", "nonfinite", "maximize", "l1", "l2", *RESERVED),
+TAKEN = {
+    *("self", "params", "l2", *RESERVED, *(each.name for each in COMMON)),
     *("initial_lr", "decay_scale", "initial_accumulator_value"),
-)
+} - {"weight_decay"}
 """Names that what is around a rule reads: its constructor, its prologue, groups and state."""
 
 
 def rule(
     *, state: Sequence[str] = (), prepare: Prepare | None = None, **hyperparameters: Any
-) -> Callable[[Function], type[OwnRule]]:
+) -> Callable[[Function], type[CustomRule]]:
     """Make an optimizer class of a function that updates one element.
 
     The class is like the package's own: parameters, groups, `step`, `state`, `state_dict`,
@@ -120,10 +149,10 @@ def rule(
     """
     names = _check_state(state)
     _check_prepare(prepare)
-    checks = _check_hyperparameters(hyperparameters)
-    own = {name: checks.each[name](name, value) for name, value in hyperparameters.items()}
+    own = _check_hyperparameters(hyperparameters)
+    arguments = PARAMS, *own.values(), *(each for each in COMMON if each.name not in own)
 
-    def define(function: Function) -> type[OwnRule]:
+    def define(function: Function) -> type[CustomRule]:
         if not inspect.isfunction(function):
             raise TypeError(f"{describe(function)} is no function; a rule is one, made by `def`")
         found, expected = list(inspect.signature(function).parameters), ["p", "g", *names, "h"]
@@ -137,8 +166,7 @@ def rule(
         scalars = _Scalars(function.__name__, own, prepare)
         formula = parse(function, scalars.members, results=1 + len(names))
         scalars.read(formula)
-        definition = Rule(function.__name__, names, formula=formula)
-        return _optimizer(function, own, checks, definition, scalars)
+        return _optimizer(function, arguments, names, formula, scalars)
 
     return define
 
@@ -176,7 +204,8 @@ def _check_prepare(prepare: Any) -> None:
         ) from None
 
 
-def _check_hyperparameters(hyperparameters: dict[str, Any]) -> Checks:
+def _check_hyperparameters(hyperparameters: dict[str, Any]) -> dict[str, Argument]:
+    """The keywords of a rule as arguments of its class."""
     if "lr" not in hyperparameters:
         raise TypeError("the rule has no learning rate; give it one, as `lr=1e-3`")
     for name in hyperparameters:
@@ -189,8 +218,12 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> Checks:
             f"lr={describe(hyperparameters['lr'])}; give the rule a number, and its optimizers "
             "what it is a function of"
         )
-    each = {name: _check_of(name, value) for name, value in hyperparameters.items()}
-    return Checks({**{name: EACH[name] for name in COMMON}, **each}, _no_more)
+    own = {}
+    for name, value in hyperparameters.items():
+        check = _check_of(name, value)
+        default = check(name, value)
+        own[name] = Argument(name, NOTHING, default, keyword_only=False, check=check)
+    return own
 
 
 def _is_member(name: Any) -> bool:
@@ -211,21 +244,19 @@ def _check_of(name: str, default: Any) -> Check:
     return RANGES.get(name, number)
 
 
-def _no_more(hyperparameters: dict[str, Any]) -> None:
-    """Nothing is known of what must hold between the hyperparameters of a user's rule."""
-
-
 class _Scalars:
     """A rule's scalars at each step, a function of hyperparameters and t."""
 
-    def __init__(self, name: str, own: dict[str, Any], prepare: Prepare | None) -> None:
+    def __init__(self, name: str, own: dict[str, Argument], prepare: Prepare | None) -> None:
         self.name = name
-        self.own = own
+        self.own_decay = "weight_decay" in own
         self.prepare = prepare
         self.direct: list[str] = []
         self.prepared: Values | None = None
-        self.prepared = first = self.run_prepare({**COMMON, **own}, 1)
-        self.members = {name: type(value) for name, value in {**own, **first}.items()}
+        defaults = defaults_of((*COMMON, *own.values()))
+        self.prepared = first = self.run_prepare(defaults, 1)
+        members = {**{name: defaults[name] for name in own}, **first}
+        self.members = {name: type(value) for name, value in members.items()}
 
     def read(self, formula: Formula) -> None:
         """Note which hyperparameters the function reads as they are."""
@@ -235,7 +266,7 @@ class _Scalars:
     def __call__(self, h: Hyperparameters, t: int) -> Values:
         prepared = self.run_prepare(h, t)
         values = {**NOTHING_ASKED, **gradient_constants({**h, **prepared})}
-        if "weight_decay" in self.own:
+        if self.own_decay:
             values["l2"] = 0.0
         for name in self.direct:
             values[name] = h[name]
@@ -283,44 +314,31 @@ class _Scalars:
         )
 
 
-class OwnRule(Optimizer):
+class CustomRule(Optimizer):
     """What the classes that `rule` makes share."""
 
-    _signature: ClassVar[inspect.Signature]
-
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        bound = self._signature.bind(params, *args, **kwargs)
+        bound = self._declaration.signature.bind(params, *args, **kwargs)
         bound.apply_defaults()
-        values = dict(bound.arguments)
-        params, backend, nonfinite = map(values.pop, ("params", "backend", "nonfinite"))
-        super().__init__(params, backend, nonfinite, values)
+        self._start(bound.arguments)
 
 
 def _optimizer(
     function: Function,
-    own: dict[str, Any],
-    checks: Checks,
-    definition: Rule,
+    arguments: tuple[Argument, ...],
+    letters: Sequence[str],
+    formula: Formula,
     scalars: _Scalars,
-) -> type[OwnRule]:
-    common = {name: value for name, value in COMMON.items() if name not in own}
-    parameter, plain = inspect.Parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD
-    signature = inspect.Signature(
-        [parameter("params", plain)]
-        + [parameter(name, plain, default=value) for name, value in own.items()]
-        + [
-            parameter(name, parameter.KEYWORD_ONLY, default=value)
-            for name, value in {**common, "nonfinite": "propagate", "backend": "auto"}.items()
-        ]
-    )
+) -> type[CustomRule]:
     body = {
         "__doc__": function.__doc__,
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
-        "__signature__": signature,
-        "_signature": signature,
-        "declaration": Declaration(
-            lambda h: definition, scalars, letters=definition.letters, checks=checks, custom=True
-        ),
+        "__signature__": signature_of(arguments),
     }
-    return type(function.__name__, (OwnRule,), body)
+    optimizer: type[CustomRule] = type(function.__name__, (CustomRule,), body)
+    rule = Rule(function.__name__, tuple(letters), formula=formula)
+    optimizer._declaration = Declaration(
+        optimizer, arguments, dict.fromkeys(letters), lambda h: rule, scalars, custom=True
+    )
+    return optimizer

@@ -9,7 +9,7 @@ from typing import Any
 from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
-from fusedstep._core.declaration import Checks, check
+from fusedstep._core.declaration import Declaration
 from fusedstep._core.schedule import Schedule
 
 
@@ -18,6 +18,13 @@ def base_rate(lr: Any) -> Any:
     if not callable(lr):
         return lr
     return lr.lr if isinstance(lr, Schedule) else None
+
+
+def with_initial_lr(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """The hyperparameters with the rate that an `initial_lr` of None stands for."""
+    if hyperparameters.get("initial_lr", 0) is not None:
+        return hyperparameters
+    return {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
 
 
 class Group(MutableMapping[str, Any]):
@@ -36,14 +43,12 @@ class Group(MutableMapping[str, Any]):
         params: Sequence[Any],
         hyperparameters: dict[str, Any],
         where: str,
-        checks: Checks,
+        declaration: Declaration,
     ) -> None:
         self._params = params
         self.where = where
-        self.checks = checks
-        if "initial_lr" in hyperparameters and hyperparameters["initial_lr"] is None:
-            hyperparameters = {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
-        self.take(check(hyperparameters, where, checks))
+        self.declaration = declaration
+        self.take(declaration.check(with_initial_lr(hyperparameters), where))
 
     def take(self, checked: dict[str, Any]) -> None:
         """Take over hyperparameters that have been checked."""
@@ -58,7 +63,7 @@ class Group(MutableMapping[str, Any]):
             lr = self._converted(lr, t)
         values = {**self.hyperparameters, "lr": lr + 0.0}
         try:
-            self.checks.together(values)
+            self.declaration.together(values)
         except ValueError as error:
             raise ValueError(f"{self.where}at t={t}: {error}") from None
         return values
@@ -89,7 +94,7 @@ class Group(MutableMapping[str, Any]):
                     f"a group has no hyperparameter {name!r} to set; it has "
                     f"{quoted(list(self.hyperparameters))}"
                 )
-        self.take(check({**self.hyperparameters, **values}, checks=self.checks))
+        self.take(self.declaration.check({**self.hyperparameters, **values}))
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"a group cannot lose {name!r}; assign another value instead")

@@ -52,8 +52,7 @@ class Optimizer:
     once more, together with `max_norm`.
     """
 
-    declaration: ClassVar[Declaration]
-    """What the class says of its hyperparameters and steps."""
+    _declaration: ClassVar[Declaration]
 
     _ahead = False
     """Whether the parameters stand elsewhere for now, see `SGD.lookahead`."""
@@ -62,19 +61,25 @@ class Optimizer:
     _layout: Layout | None
     """The steps as they are laid out; None before the first, and after a load."""
 
-    def __init__(
-        self, params: Any, backend: str, nonfinite: str, hyperparameters: dict[str, Any]
-    ) -> None:
-        self._backend = backend
-        self._nonfinite = check_policy(nonfinite)
+    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(
+            f"{type(self).__name__} has no rule of its own; use one of the optimizers that have, "
+            "as `fusedstep.AdamW(params)`"
+        )
+
+    def _start(self, arguments: Mapping[str, Any]) -> None:
+        """Do what `__init__` does in every subclass. `arguments` are its `locals()`."""
+        params, self._backend = arguments["params"], arguments["backend"]
+        self._nonfinite = check_policy(arguments["nonfinite"])
+        hyperparameters = {name: arguments[name] for name in self._declaration.checks}
         if isinstance(params, Arena):
             self._arena = params
             self._structure, divided = memory_of(params).read()
         else:
             self._structure, divided = read_groups(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
-        custom = self.declaration.custom
-        self._table, self._place = choose(backend, named(self._structure, leaves), custom)
+        custom = self._declaration.custom
+        self._table, self._place = choose(self._backend, named(self._structure, leaves), custom)
         for name, _, own in divided:
             surplus = [key for key in own if key not in hyperparameters]
             if surplus:
@@ -84,7 +89,7 @@ class Optimizer:
                 )
         self._enroll(
             [
-                Group(arrays, {**hyperparameters, **own}, name, self.declaration.checks)
+                Group(arrays, {**hyperparameters, **own}, name, self._declaration)
                 for name, arrays, own in divided
             ]
         )
@@ -225,11 +230,11 @@ class Optimizer:
         rules = self._rules()
         if before is None or before.rules != rules:
             self._allocate(rules)
-        self._layout = Layout(self.declaration, self._table, self._tensors, rules, grads)
+        self._layout = Layout(self._declaration, self._table, self._tensors, rules, grads)
         return self._layout
 
     def _rules(self) -> Rules:
-        return rules_of(self.declaration, self._groups)
+        return rules_of(self._declaration, self._groups)
 
     def _allocate(self, rules: Rules) -> None:
         """Add the state arrays that the rules call for."""
@@ -263,7 +268,7 @@ class Optimizer:
         self.__dict__.update(state)
         leaves = [array for group in self._groups for array in group["params"]]
         params = named(self._structure, leaves)
-        self._table, self._place = choose(self._backend, params, self.declaration.custom)
+        self._table, self._place = choose(self._backend, params, self._declaration.custom)
         self._enroll(self._groups)
         for parameter, kept in zip(self._parameters, states, strict=True):
             parameter.restore(kept)
@@ -354,8 +359,8 @@ class Optimizer:
         states = []
         flat = self._structure.flatten(state_dict["state"], "state_dict['state']")
         for parameter, state in zip(self._parameters, flat, strict=True):
-            rule = rule_of(self.declaration, hyperparameters[id(parameter.cohort.group)])
-            known = (*filter(None, self.declaration.letters), "ema")
+            rule = rule_of(self._declaration, hyperparameters[id(parameter.cohort.group)])
+            known = (*filter(None, self._declaration.letters), "ema")
             states.append(check_state(state, parameter, rule.states, known))
         for group in self._groups:
             group.take(hyperparameters[id(group)])

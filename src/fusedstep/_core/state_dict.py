@@ -9,7 +9,6 @@ from fusedstep._arrays.checks import check_like
 from fusedstep._arrays.structure import Structure
 from fusedstep._checks.values import whole
 from fusedstep._checks.wording import describe, differences, quoted
-from fusedstep._core.declaration import check
 from fusedstep._core.groups import Group
 from fusedstep._core.parameters import Parameter
 from fusedstep._core.schedule import Schedule
@@ -95,7 +94,7 @@ def check_group(values: Any, group: Group, index: int) -> dict[str, Any]:
     if values.keys() != group.hyperparameters.keys():
         raise KeyError(f"{name} {differences(values, group.hyperparameters)}; {REMEDY}")
     given = {**values, "lr": _loaded_rate(values["lr"], group, f"{name}['lr']")}
-    return check(given, f"{name}: ", group.checks)
+    return group.declaration.check(given, f"{name}: ")
 
 
 def check_state(

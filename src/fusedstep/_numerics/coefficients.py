@@ -1,19 +1,18 @@
 """Hyperparameters and step count to the scalars that the kernels read.
 
-Everything that depends on hyperparameters and t alone is computed here, once per step,
-in Python's float64; the engines round each scalar once to the compute dtype. Nothing else
-in the package does arithmetic on hyperparameters, and no kernel calls `pow`.
+Everything that depends on hyperparameters and t alone is computed once per step, in Python's
+float64; the backends round each scalar once to the compute dtype. No kernel calls `pow`.
 
-Each optimizer has three pure functions of its hyperparameters h. `..._rule` names the update
-rule, its state arrays and its variant. `..._constants` and `..._scalars` return, by name, the
-members of `Scalars` that the rule reads: those that neither t nor the learning rate changes,
-and the others, at the step t, counted from 1.
+Each optimizer has two pure functions of its hyperparameters h, which stand beside its class in
+optimizers.py. `..._constants` and `..._scalars` return, by name, the members of `Scalars` that the
+rule reads: those that neither t nor the learning rate changes, and the others, at the step t,
+counted from 1. Here is what they share, and what any rule may have before and after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf, sqrt
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -108,94 +107,3 @@ def momentum_rates(h: Hyperparameters, d: float = 1.0) -> tuple[float, float]:
     if h["lr_in_momentum"] and h["momentum"] != 0:
         return h["lr"] * d, 1.0
     return d, h["lr"]
-
-
-def sgd_rule(h: Hyperparameters) -> Rule:
-    if h["momentum"] == 0:
-        return Rule("sgd")
-    return Rule("nesterov" if h["nesterov"] else "momentum", ("b",))
-
-
-def sgd_constants(h: Hyperparameters) -> Values:
-    return {**gradient_constants(h), "momentum": h["momentum"]}
-
-
-def sgd_scalars(h: Hyperparameters, t: int) -> Values:
-    gain, lr = momentum_rates(h, 1 - h["dampening"] if t > 1 else 1.0)
-    return {**NOTHING_ASKED, "lr": lr, "gain": gain}
-
-
-def adagrad_rule(h: Hyperparameters) -> Rule:
-    return Rule("adagrad", ("s",), h["eps_inside_sqrt"])
-
-
-def adagrad_constants(h: Hyperparameters) -> Values:
-    return {**gradient_constants(h), "eps": h["eps"]}
-
-
-def adagrad_scalars(h: Hyperparameters, t: int) -> Values:
-    return {**NOTHING_ASKED, "lr": h["lr"] / (1 + (t - 1) * h["lr_decay"])}
-
-
-def rmsprop_rule(h: Hyperparameters) -> Rule:
-    a = "a" if h["centered"] else None
-    b = "b" if h["momentum"] != 0 else None
-    return Rule("rmsprop", ("v", a, b), h["eps_inside_sqrt"])
-
-
-def rmsprop_constants(h: Hyperparameters) -> Values:
-    return {
-        **gradient_constants(h),
-        "momentum": h["momentum"],
-        "rho": h["alpha"],
-        "rest": 1 - h["alpha"],
-        "eps": h["eps"],
-    }
-
-
-def rmsprop_scalars(h: Hyperparameters, t: int) -> Values:
-    gain, lr = momentum_rates(h)
-    return {**NOTHING_ASKED, "lr": lr, "gain": gain}
-
-
-def adam_rule(h: Hyperparameters, name: str = "adam") -> Rule:
-    return Rule(name, ("m", "v", "x" if h["amsgrad"] else None), h["eps_inside_sqrt"])
-
-
-def adam_constants(h: Hyperparameters) -> Values:
-    beta1, beta2 = h["betas"]
-    return {
-        **gradient_constants(h),
-        "beta1": beta1,
-        "rest1": 1 - beta1,
-        "beta2": beta2,
-        "rest2": 1 - beta2,
-    }
-
-
-def adam_scalars(h: Hyperparameters, t: int) -> Values:
-    beta1, beta2 = h["betas"]
-    correction1 = correction2 = 1.0
-    if h["bias_correction"]:
-        correction1 = 1 - beta1**t
-        correction2 = 1 - beta2**t
-    r, r2 = 1 / sqrt(correction2), 1 / correction2
-    eps = h["eps"]
-    if h["eps_uncorrected"]:
-        eps *= r2 if h["eps_inside_sqrt"] else r
-    return {**NOTHING_ASKED, "lr": h["lr"] / correction1, "r": r, "r2": r2, "eps": eps}
-
-
-def adamw_rule(h: Hyperparameters) -> Rule:
-    return adam_rule(h, "adamw")
-
-
-def adamw_constants(h: Hyperparameters) -> Values:
-    return {**adam_constants(h), "l2": 0.0}
-
-
-def adamw_scalars(h: Hyperparameters, t: int) -> Values:
-    rate = h["lr"] if h["decay_scale"] == "lr" else h["lr"] / h["initial_lr"]
-    values = adam_scalars(h, t)
-    values["decay"] = 1 - rate * h["weight_decay"]
-    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from functools import cache
 
@@ -38,15 +39,34 @@ def formula(rule: Rule) -> Formula:
 
 
 @cache
-def scalars(rule: Rule) -> tuple[str, ...]:
-    """The names of the scalars that a rule's kernel reads, in its order."""
-    after = average().scalars if rule.averaged else ()
-    return tuple(dict.fromkeys((*gradient().scalars, *formula(rule).scalars, *after)))
+def step(rule: Rule) -> Formula:
+    """All that a step does to one element: its gradient, the rule, and the average if kept.
 
-
-def roots(rule: Rule) -> list[Formula]:
-    """All formulas of a rule's kernel, in the order in which they are applied."""
-    return [gradient(), formula(rule), *([average()] if rule.averaged else [])]
+    Its variables are p, g, the state arrays that are there, and ema; it returns them anew,
+    but for g.
+    """
+    before, update, after = gradient(), formula(rule), average()
+    p, g, *states = update.variables
+    written = [p, *states]
+    lines = [
+        f"{g} = gradient({p}, {g})",
+        f"{', '.join(written)} = rule({', '.join(update.variables)})",
+    ]
+    callees = {"gradient": before, "rule": update}
+    if rule.averaged:
+        written.append("ema")
+        lines.append("ema = average(p, ema)")
+        callees["average"] = after
+    lines.append(f"return {', '.join(written)}")
+    scalars = dict.fromkeys(name for callee in callees.values() for name in callee.scalars)
+    return Formula(
+        "step",
+        (p, g, *written[1:]),
+        tuple(ast.parse("\n".join(lines)).body),
+        callees,
+        tuple(scalars),
+        len(written),
+    )
 
 
 def title(rule: Rule) -> str:

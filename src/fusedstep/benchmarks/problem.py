@@ -12,6 +12,7 @@ import numpy as np
 import fusedstep as fs
 from fusedstep._backends.plan import Job
 from fusedstep._backends.threads import get_num_threads
+from fusedstep._core.declaration import declaration_of
 from fusedstep._core.parameters import rule_of
 from fusedstep.benchmarks.workloads import Shape
 
@@ -111,7 +112,7 @@ class Problem:
     def job(self) -> Job:
         """What our optimizer does with one of the arrays."""
         optimizer = self.optimizer(np.ones(1, self.dtype), "numpy")
-        return Job(rule_of(optimizer.declaration, optimizer.param_groups[0]), self.dtype)
+        return Job(rule_of(declaration_of(type(optimizer)), optimizer.param_groups[0]), self.dtype)
 
     @property
     def measured(self) -> bool:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from fusedstep._backends.cuda import available, kernels
+from fusedstep._backends.cuda.ptx import compile_ptx
 from fusedstep._backends.plan import Job
 from fusedstep._checks.wording import quoted
+from fusedstep._core.declaration import declaration_of
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics import scalar
 from fusedstep._numerics.coefficients import Rule
@@ -55,7 +57,7 @@ def ptx(name: str, options: Sequence[str], dtype: str, cc: str) -> str:
     known = {f"{major}.{minor}": (major, minor) for major, minor in nvrtc.get_supported_ccs()}
     if cc not in known:
         raise ValueError(f"--cc {cc} is not one that the compiler knows; pass {quoted([*known])}")
-    return kernels.ptx(kernels.module(job), known[cc])
+    return compile_ptx(kernels.module(job), known[cc])
 
 
 def _job(name: str, options: Sequence[str], dtype: str) -> Job:
@@ -96,10 +98,10 @@ def _own(name: str) -> Rule:
     if (
         not isinstance(found, type)
         or not issubclass(found, Optimizer)
-        or not found.declaration.custom
+        or not declaration_of(found).custom
     ):
         raise ValueError(
             f"RULE {name!r}: {module_name} has no rule {attribute!r}; make one with "
             "`@fusedstep.rule(...)`"
         )
-    return found.declaration.rule({})
+    return declaration_of(found).rule({})

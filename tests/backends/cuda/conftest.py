@@ -7,6 +7,9 @@ import sys
 import pytest
 from device import LIBRARIES, MISSING, MODULES, SIMULATED
 
+collect_ignore = ["test_streams.py"] if SIMULATED else []
+"""Files of tests that need a device: the simulator has no streams."""
+
 
 @pytest.fixture(autouse=True)
 def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import formulas
 import numpy as np
 import pytest
 from cases import BASES, DTYPES, Case, differing_bits, difficult, ordinary
@@ -32,9 +33,19 @@ def run(p, g, h):  # type: ignore[no-untyped-def]
     return p - g / 3
 
 
+NAMED_LIKE_PARTS = [
+    fs.rule(state=each.state, **each.hyperparameters)(each.function)
+    for each in formulas.ALLOWED
+    if each.function.__name__ in ("run", "compiled", "step", "hiding")
+]
+"""Rules with names that the text of a kernel has, too."""
+
+
 @cuda
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize("rule", [eight, run, *(getattr(rules, name) for name in rules.__all__)])
+@pytest.mark.parametrize(
+    "rule", [eight, run, *NAMED_LIKE_PARTS, *(getattr(rules, name) for name in rules.__all__)]
+)
 def test_rules_of_the_users_own(rule: Any, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     values = difficult(rng, 50, dtype)

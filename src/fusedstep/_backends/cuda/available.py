@@ -1,4 +1,4 @@
-"""Whether the "cuda" engine can run here, found out as cheaply as may be."""
+"""Reasons why the CUDA backend cannot run here, looked for as cheaply as may be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXTRA = "`pip install 'fusedstep[cuda]'`"
 
 
 def why_no_compiler() -> str | None:
-    """Why its kernels cannot be compiled, or None if they can; that needs no device."""
+    """Tell why its kernels cannot be compiled, or None if they can; that needs no device."""
     for package, module in (("numba", "numba"), ("numba-cuda", "numba_cuda")):
         if find_spec(module) is None:
             return f"{package} is not installed; {EXTRA}"
@@ -22,15 +22,17 @@ def why_no_compiler() -> str | None:
     try:
         from numba.cuda import cudaimpl  # noqa: F401  what the first compilation loads
         from numba.cuda.cudadrv import nvvm
-    except (AttributeError, ImportError) as error:  # the first of a NumPy too new for it
+    except AttributeError as error:  # from a NumPy too new for it
         return f"numba-cuda cannot be loaded beside NumPy {np.__version__}: {error}; {EXTRA}"
+    except ImportError as error:
+        return f"numba-cuda cannot be loaded: {error}; {EXTRA}"
     if not nvvm.is_available():
         return f"numba-cuda finds no NVVM, its compiler; {EXTRA}"
     return None
 
 
 def why_missing() -> str | None:
-    """Why it cannot run, or None if it can."""
+    """Tell why it cannot run, or None if it can."""
     if find_spec("numba_cuda") is None:
         return f"numba-cuda is not installed; {EXTRA}"
     if not simulated():
@@ -50,7 +52,7 @@ def why_missing() -> str | None:
 
 
 def _why_too_old() -> str | None:
-    """Why the driver cannot load what the compiler makes, or None if it can."""
+    """Tell why the driver cannot load the compiler's code, or None if it can."""
     from cuda.bindings import __version__ as bindings
     from numba.cuda.cudadrv.driver import driver
 
@@ -65,7 +67,7 @@ def _why_too_old() -> str | None:
 
 
 def simulated() -> bool:
-    """Whether Numba simulates a device in host memory."""
+    """Tell whether Numba simulates a device in host memory."""
     if not os.environ.get("NUMBA_ENABLE_CUDASIM"):
         return False
     from numba import config

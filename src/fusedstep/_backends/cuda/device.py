@@ -1,4 +1,4 @@
-"""A CUDA device as a place for arrays, and the streams that work there is put on."""
+"""A CUDA device as a place for arrays, and the stream on which it works."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fusedstep._arrays.cuda_array import Array
 from fusedstep._arrays.libraries import INTERFACE, TO_DEVICE, Library, library
 from fusedstep._arrays.overlap import address
 from fusedstep._arrays.structure import is_array
-from fusedstep._backends.cuda import kernels
+from fusedstep._backends.cuda import copies
 from fusedstep._backends.cuda.available import simulated
 from fusedstep._checks.wording import describe
 
@@ -26,11 +26,11 @@ driver: Any = chosen
 """The calls of the CUDA driver, or the same names over host memory."""
 
 THREADS = 256
-"""Of a block. A tile of so many threads is 4 KiB of each array."""
+"""Threads of a block. The tile that they step is 4 KiB of each array."""
 
 
 class Device:
-    """The arrays of one device, and work on the current stream of the parameters' library."""
+    """One device, with work on the current stream of the parameters' library: a `Place`."""
 
     backwards = False
 
@@ -38,13 +38,14 @@ class Device:
         self.ordinal = ordinal
         self.library = library
         self.axes: dict[Any, tuple[int, int, Any]] = {}
+        """Tables of axes that are on the device already, for copies between such layouts."""
 
     def stream(self) -> int:
         """The stream to work on now."""
         return int(self.library.stream(self.ordinal))
 
     def current(self) -> Any:
-        """A context in which this is the current device."""
+        """Context in which this is the current device."""
         return driver.current(self.ordinal)
 
     def see(self, array: Any, name: str) -> Array:
@@ -94,7 +95,7 @@ class Device:
         with self.current():
             stream = self.stream()
             count, axes = self._axes(to, source)
-            kernel(kernels.copying(to.dtype), self.ordinal).launch(
+            kernel(copies.module(to.dtype), self.ordinal).launch(
                 -(-to.size // THREADS),
                 THREADS,
                 stream,
@@ -105,7 +106,7 @@ class Device:
         self.copy(array, self.zeros(array.shape, array.dtype))
 
     def _axes(self, to: Array, source: Array) -> tuple[int, int]:
-        """The axes of a copy on the device, uploaded the first time: how many, and where."""
+        """The number of axes of a copy, and the address of their table, which is made once."""
         key = to.shape, to.strides, source.strides
         if key not in self.axes:
             table = self.load(np.array([*zip(*key, strict=True)][::-1], np.int64))
@@ -113,7 +114,7 @@ class Device:
         return self.axes[key][:2]
 
     def load(self, source: Array) -> Array:
-        """A copy here of a NumPy array, to be read on any stream."""
+        """Copy a NumPy array to the device, where any stream may read it."""
         made = self.empty(source.shape, source.dtype)
         self.write(made, source)
         return made
@@ -158,7 +159,7 @@ _device = cache(Device)
 
 
 def ordinal(array: Any) -> int:
-    """The number of the device that a user's array, which is not empty, is on."""
+    """The number of the device that holds a user's array, which is not empty."""
     known = library(array).ordinal
     return int(known(array) if known else driver.ordinal(getattr(array, INTERFACE)["data"][0]))
 

@@ -1,9 +1,9 @@
-"""The "cuda" engine: for each job one launch over a table of addresses, on the caller's stream.
+"""The CUDA backend: for each job one launch over a table of addresses, on the caller's stream.
 
 Once laid out, a step neither allocates nor waits for the device, unless it is asked for the
 gradients' norm or whether they are finite. What changes from step to step goes by value in
-the launch, and the gradients' addresses, if they are not those of the step before, through a
-ring of pinned buffers: only who is a whole ring ahead of the device waits for it.
+the launch. The gradients' addresses, if they are not those of the step before, go through a
+ring of pinned buffers: the host waits only when it is a whole ring ahead of the device.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fusedstep._arrays.cuda_array import owner
 from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.overlap import WrittenMemory, address, extent
 from fusedstep._arrays.walk import Array, Operand
-from fusedstep._backends.cuda import device, kernels
+from fusedstep._backends.cuda import device, kernels, squares
 from fusedstep._backends.cuda.device import Device
 from fusedstep._backends.plan import Job, Row
 from fusedstep._numerics import norm, variants
@@ -30,11 +30,11 @@ RING = 8
 
 
 class Launch:
-    """The rows of one job: its kernel, its arguments, and how many tiles there are."""
+    """The rows of one job: the kernel, its addresses, and the number of tiles."""
 
     def __init__(self, job: Job, ordinal: int, tiles: int, addresses: tuple[int, ...]) -> None:
         self.kernel = device.kernel(kernels.module(job), ordinal)
-        self.pick = itemgetter(*variants.scalars(job.rule))
+        self.pick = itemgetter(*variants.step(job.rule).scalars)
         self.tiles = tiles
         self.addresses = addresses
 
@@ -45,10 +45,10 @@ class Launch:
 
 
 class Squares:
-    """The sums of squares of the gradients of one job: the kernel, and how many blocks."""
+    """The sums of squares of the gradients of one job: the kernel, and the number of blocks."""
 
     def __init__(self, job: Job, ordinal: int, blocks: int, addresses: tuple[int, ...]) -> None:
-        self.kernel = device.kernel(kernels.squares(job.dtype), ordinal)
+        self.kernel = device.kernel(squares.module(job.dtype), ordinal)
         self.blocks = blocks
         self.addresses = addresses
 
@@ -57,7 +57,7 @@ class Squares:
 
 
 class Gradient:
-    """What is known of a gradient: as it was seen last, and where its bytes begin and end."""
+    """A gradient as it was checked last, and where its bytes begin and end."""
 
     __slots__ = ("address", "below", "kept", "layout", "length", "ordered", "scratch", "writeable")
 
@@ -81,9 +81,9 @@ class Pieces:
         edges = np.searchsorted(jobs, np.arange(jobs[-1] + 2))
         self.bounds = np.append(starts, counts.sum())[edges]
         self.rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        """Of each piece the row."""
+        """The row of each piece."""
         self.first = starts - self.bounds[jobs]
-        """Of each row the first piece, counted from its job's first."""
+        """The first piece of each row, counted from its job's first."""
 
     def of_job(self, index: int) -> tuple[int, int]:
         """Where a job's pieces begin, and how many they are."""
@@ -92,17 +92,22 @@ class Pieces:
 
 
 class Table:
+    """A `plan.Table` in the memory of a device."""
+
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
         self.written = written
         self.moves = 0
         self.places: list[int | None] = [None] * len(rows)
+        """The place of each parameter in the table on the device; None if it is skipped."""
         self.known: list[Gradient | None] = [None] * len(rows)
         self.launches: list[tuple[int, Launch]] = []
+        """Launches, with the indices of their jobs."""
         self.measures: list[Squares] = []
         self.sums = np.zeros((0, norm.SUMS))
         self.stale = False
+        """Whether the device has other addresses of gradients than `addresses`."""
         active = [(index, row) for index, row in enumerate(rows) if row is not None]
         if active:
             where = active[0][1].walk.place
@@ -113,26 +118,21 @@ class Table:
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
         blocks = np.array([norm.blocks(row.p.flat.size) for _, row in rows])
         self.sums_on_device = self.device.empty((int(blocks.sum()), norm.SUMS), np.dtype("f8"))
-        before = np.cumsum(blocks) - blocks
-        # From here on rows are in the order of their jobs.
+        sums = address(self.sums_on_device) + 8 * norm.SUMS * (np.cumsum(blocks) - blocks)
+        # Sums stay in the order of the parameters; the table is in the order of the jobs.
         order = sorted(range(len(rows)), key=lambda k: rows[k][1].job)
-        table = np.zeros((len(rows), kernels.ROW), np.int64)
-        table[:, kernels.SUMS] = address(self.sums_on_device) + before[order] * norm.SUMS * 8
         for place, k in enumerate(order):
-            index, row = rows[k]
-            self.places[index] = place
-            table[place, [kernels.P, kernels.N]] = address(row.p.flat), row.p.flat.size
-            for slot, state in enumerate(row.states):
-                if state is not None:
-                    table[place, kernels.STATES + slot] = address(state.flat)
-            if row.ema is not None:
-                table[place, kernels.EMA] = address(row.ema.flat)
-        of_job = np.array([rows[k][1].job for k in order])
-        wide = np.array([kernels.WIDE[jobs[job].dtype.itemsize] for job in of_job])
-        tiles = Pieces(-(-table[:, kernels.N] // (device.THREADS * wide)), of_job)
-        sums = Pieces(blocks[order], of_job)
+            self.places[rows[k][0]] = place
+        sorted_rows = [rows[k][1] for k in order]
+        of_job = np.array([row.job for row in sorted_rows])
+        table = _columns(sorted_rows)
+        table[:, kernels.SUMS] = sums[order]
+        lanes = np.array([kernels.LANES[jobs[job].dtype.itemsize] for job in of_job])
+        tiles = Pieces(-(-table[:, kernels.N] // (device.THREADS * lanes)), of_job)
+        summed = Pieces(blocks[order], of_job)
         table[:, kernels.FIRST] = tiles.first
-        table[:, kernels.FIRST_BLOCK] = sums.first
+        table[:, kernels.FIRST_BLOCK] = summed.first
+
         with self.device.current():
             self.ring = device.driver.pinned((RING, len(rows)))
             self.events = [device.driver.Event() for _ in range(RING)]
@@ -143,18 +143,18 @@ class Table:
             self.device.load(table),
             self.device.empty(self.ring[0].shape, self.ring.dtype),
             self.device.load(tiles.rows),
-            self.device.load(sums.rows),
+            self.device.load(summed.rows),
         ]
-        at, gradients, at_tiles, at_sums = map(address, self.on_device)
+        at, gradients, at_tiles, at_blocks = map(address, self.on_device)
+        ordinal = self.device.ordinal
         for index, job in enumerate(jobs):
             start, count = tiles.of_job(index)
             if count:
                 addresses = (at, gradients, at_tiles + 4 * start)
-                launch = Launch(job, self.device.ordinal, count, addresses)
-                self.launches.append((index, launch))
-                start, count = sums.of_job(index)
-                addresses = (at, gradients, at_sums + 4 * start)
-                self.measures.append(Squares(job, self.device.ordinal, count, addresses))
+                self.launches.append((index, Launch(job, ordinal, count, addresses)))
+                start, count = summed.of_job(index)
+                addresses = (at, gradients, at_blocks + 4 * start)
+                self.measures.append(Squares(job, ordinal, count, addresses))
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         self.known[index] = Gradient(g, operand)
@@ -183,10 +183,10 @@ class Table:
         return len(grads)
 
     def _moves(self, index: int, known: Gradient, g: Any, to: int) -> bool:
-        """Whether `g` will do where it is, as it lies like another that did."""
+        """Take `g`, which lies as the gradient before, at its new address; False: check it."""
         if known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
             return False
-        if not known.ordered:  # whose layouts say nothing of the device
+        if not known.ordered:  # layouts of other libraries do not say which device it is on
             if device.driver.several() and device.driver.ordinal(to) != self.device.ordinal:
                 return False
             known.kept = g
@@ -201,7 +201,7 @@ class Table:
         return before > 0 and self.written.highs[before - 1] > low
 
     def squares(self) -> norm.Total:
-        """The only part of a step that waits for the device."""
+        """Sum the squares, the only part of a step that waits for the device."""
         if self.launches:
             with self.device.current():
                 stream = self._stream()
@@ -219,7 +219,7 @@ class Table:
                 launch.run(stream, scalars[index], zero)
 
     def _stream(self) -> int:
-        """The stream to work on, on which the gradients' addresses are those of now."""
+        """The stream to work on, once the gradients' addresses are on their way there."""
         stream = self.device.stream()
         if device.driver.recorded(stream):
             raise RuntimeError(
@@ -244,3 +244,16 @@ class Table:
         if taken == len(grads):
             self.run(scalars, False)
         return taken
+
+
+def _columns(rows: Sequence[Row]) -> Any:
+    """The table of kernels.py, with the columns filled that one row alone decides."""
+    table = np.zeros((len(rows), kernels.ROW), np.int64)
+    for columns, row in zip(table, rows, strict=True):
+        columns[[kernels.P, kernels.N]] = address(row.p.flat), row.p.flat.size
+        for slot, state in enumerate(row.states):
+            if state is not None:
+                columns[kernels.STATES + slot] = address(state.flat)
+        if row.ema is not None:
+            columns[kernels.EMA] = address(row.ema.flat)
+    return table

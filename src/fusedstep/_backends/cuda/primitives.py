@@ -1,12 +1,12 @@
-"""What the modules that kernels.py makes for a CUDA device are made of: memory and arithmetic.
+"""Parts of the CUDA kernels: memory and arithmetic.
 
-On a device: loads and stores at an address, of one element or of 128 bits (`wide`: 4
+On a device: loads and stores at an address, of one element or of a vector (16 bytes: 4
 float32 or 2 float64, whose address must be a multiple of 16), and operations with explicit
 rounding (`mul.rn`, ...), which no compiler contracts to an FMA. In Numba's simulator the
 same names are plain Python over host memory, so that a kernel's source runs in both.
 
-An address and what is loaded as an integer are int64. Names of what depends on it end in
-the dtype.
+Addresses, and integers once they are loaded, are int64. A name ends in the dtype that it is
+for.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
@@ -27,8 +27,8 @@ abs_float32: Any
 abs_float64: Any
 
 if simulated():
-    # A simulated thread is a new Python thread, with NumPy's default error state: here each
-    # function silently gives what IEEE-754 defines, as a device does.
+    # A simulated thread is a new Python thread, with NumPy's default error state. Here each
+    # function gives what IEEE-754 defines and does not warn, as on a device.
     device = np.errstate(all="ignore")
 
     def load_int32(address):
@@ -49,22 +49,22 @@ if simulated():
             assert type(x) is dtype, f"{x!r} is no {dtype.__name__}"
             c_type.from_address(address).value = x
 
-        def load_wide(address):
+        def load_vector(address):
             assert address % 16 == 0
             return tuple(load(address + size * k) for k in range(count))
 
-        def store_wide(address, xs):
+        def store_vector(address, xs):
             assert address % 16 == 0
             assert len(xs) == count
             for k, x in enumerate(xs):
                 store(address + size * k, x)
 
-        return load, store, load_wide, store_wide
+        return load, store, load_vector, store_vector
 
-    load_float32, store_float32, load_wide_float32, store_wide_float32 = _memory(
+    load_float32, store_float32, load_vector_float32, store_vector_float32 = _memory(
         ctypes.c_float, np.float32, 4
     )
-    load_float64, store_float64, load_wide_float64, store_wide_float64 = _memory(
+    load_float64, store_float64, load_vector_float64, store_vector_float64 = _memory(
         ctypes.c_double, np.float64, 2
     )
 
@@ -91,8 +91,8 @@ else:
     from numba.cuda import libdevice, types
     from numba.cuda.extending import intrinsic
 
-    # Inlined by Numba: a device function that is compiled by itself asks the driver for the
-    # current device, and would not compile where there is none.
+    # Inlined by Numba: it compiles a device function of its own only for the driver's current
+    # device, and there may be none.
     device = cuda.jit(device=True, inline="always")
 
     _LLVM = {
@@ -150,11 +150,11 @@ else:
 
         return store
 
-    def _load_wide(kind, count):
+    def _load_vector(kind, count):
         llvm = ir.VectorType(_LLVM[kind], count)
 
         @intrinsic
-        def load_wide(typing_context, address):
+        def load_vector(typing_context, address):
             result = types.UniTuple(kind, count)
 
             def generate(context, builder, signature, arguments):
@@ -164,13 +164,13 @@ else:
 
             return result(types.int64), generate
 
-        return load_wide
+        return load_vector
 
-    def _store_wide(kind, count):
+    def _store_vector(kind, count):
         llvm = ir.VectorType(_LLVM[kind], count)
 
         @intrinsic
-        def store_wide(typing_context, address, xs):
+        def store_vector(typing_context, address, xs):
             def generate(context, builder, signature, arguments):
                 vector = llvm(ir.Undefined)
                 for k in range(count):
@@ -180,20 +180,20 @@ else:
 
             return types.void(types.int64, types.UniTuple(kind, count)), generate
 
-        return store_wide
+        return store_vector
 
     load_int32 = _constant(types.int32)
     load_int64 = _constant(types.int64)
 
     load_float32 = _load(types.float32)
     store_float32 = _store(types.float32)
-    load_wide_float32 = _load_wide(types.float32, 4)
-    store_wide_float32 = _store_wide(types.float32, 4)
+    load_vector_float32 = _load_vector(types.float32, 4)
+    store_vector_float32 = _store_vector(types.float32, 4)
 
     load_float64 = _load(types.float64)
     store_float64 = _store(types.float64)
-    load_wide_float64 = _load_wide(types.float64, 2)
-    store_wide_float64 = _store_wide(types.float64, 2)
+    load_vector_float64 = _load_vector(types.float64, 2)
+    store_vector_float64 = _store_vector(types.float64, 2)
 
     add_float32 = libdevice.fadd_rn
     sub_float32 = libdevice.fsub_rn

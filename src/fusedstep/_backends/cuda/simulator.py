@@ -1,4 +1,4 @@
-"""driver.py in Numba's simulator: a device whose memory is the host's, and which never lags."""
+"""The names of driver.py for Numba's simulator, whose device has the host's memory and no lag."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from numba import cuda
 
 from fusedstep._arrays.cuda_array import Array
-from fusedstep._backends.cuda import kernels
+from fusedstep._backends.cuda.ptx import parameters
 
 
 class Memory:
-    """An array as a device's libraries have them: NumPy's own functions do not take it."""
+    """An array as the libraries of a device have it: NumPy's functions do not take it."""
 
     def __init__(self, described: dict[str, Any], owner: Any) -> None:
         self.__cuda_array_interface__ = described
@@ -92,7 +92,8 @@ class Event:
 class Kernel:
     def __init__(self, module: ModuleType, ordinal: int) -> None:
         self.run = cuda.jit(module.SIGNATURE)(module.run)
-        self.types = [getattr(np, name) for name in kernels.types(module)]
+        self.types = [getattr(np, name) for name in parameters(module)]
+        self.integers = self.types.count(np.int64)
 
     def launch(
         self, blocks: int, threads: int, stream: int, arguments: tuple[int | float, ...]
@@ -102,4 +103,5 @@ class Kernel:
                 int(value) if kind is np.int64 else kind(value)
                 for kind, value in zip(self.types, arguments, strict=True)
             ]
-        self.run[blocks, threads](*typed)
+        integers, scalars = typed[: self.integers], tuple(typed[self.integers :])
+        self.run[blocks, threads](*integers, *([scalars] if scalars else []))

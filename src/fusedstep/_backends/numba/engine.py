@@ -1,7 +1,7 @@
-"""The "numba" engine: kernels that Numba compiles from rules.py, or from a user's own rule.
+"""The Numba backend: kernels that Numba compiles from scalar.py, or from a custom rule.
 
-They are C callbacks of the very type of the C engine's kernels, so the C runner runs them
-too, with its threads; where it was not built, loop.py does.
+They are C callbacks of the very type of the C backend's kernels, so the C runner runs them
+too, with its threads; where it was not built, runner.py does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from numba import config
@@ -17,7 +18,7 @@ from numba import config
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, G, P
 from fusedstep._backends.plan import Job, Row
-from fusedstep._compiler import generate
+from fusedstep._compiler import generate, modules
 from fusedstep._numerics import variants
 from fusedstep._numerics.coefficients import Given
 
@@ -26,17 +27,18 @@ if config.DISABLE_JIT:  # type: ignore[attr-defined]
 
 try:
     from fusedstep._backends.c.runner import Runner
-except ImportError:  # dispatch.info() says why
+except ImportError:  # fusedstep.info() says why
     from fusedstep._backends.numba.runner import Runner  # type: ignore[assignment]
 
 PARTS = Path(__file__).with_name("primitives.py")
-"""What generated modules are made of, besides their own text."""
+"""The file that generated modules import their parts from."""
 
-MODULE = '''\
-"""The kernel {title}: formulas as fusedstep read them, and the loop over a row's elements.
+HEAD = """\
+\"\"\"The CPU kernel {title}: a step of one element, and of part of a tensor.
 
-It is made of fusedstep._backends.numba.primitives {digest}.
-"""
+Numerics contract: a rule is a sequence of IEEE-754 operations, each rounded to nearest even
+in {dtype}, in the order that reference.py writes them.
+\"\"\"
 
 from collections import namedtuple
 from math import sqrt
@@ -46,31 +48,22 @@ from numba import {dtype} as real
 
 from fusedstep._backends.numba.primitives import compiled, kernel, pointer
 
-Scalars = namedtuple("Scalars", {names})
+Scalars = namedtuple("Scalars", "{names}")
 
 
-{functions}
-
-@kernel
-def run(row, begin, end, scalars):
-    row = carray(pointer(row), {columns}, int64)
-    scalars = carray(pointer(scalars), {count}, real)
-    h = Scalars({scalars})
-    n = end - begin
-{arrays}
-    for i in range(n):
-        {results} = {rule}({arguments})
-{average}'''
+"""
 
 
 class Table(Runner):
+    """A `plan.Table` of kernels that Numba compiles."""
+
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
         super().__init__(jobs, rows, written)
         self.pick = []
         for index, job in enumerate(jobs):
-            names = variants.scalars(job.rule)
+            names = variants.step(job.rule).scalars
             self.pick.append(itemgetter(*names))
             self.bind(index, kernel(job).address, len(names))
 
@@ -82,7 +75,7 @@ class Table(Runner):
 @cache
 def kernel(job: Job) -> Any:
     """The compiled C callback of a job."""
-    return generate.load(title(job), text(job)).run
+    return modules.load(title(job), text(job), PARTS).run
 
 
 def title(job: Job) -> str:
@@ -90,35 +83,37 @@ def title(job: Job) -> str:
 
 
 def text(job: Job) -> str:
-    """The module of a job's kernel."""
-    rule, gradient = variants.formula(job.rule), variants.gradient()
-    names = variants.scalars(job.rule)
-    columns = {"p": P, "g": G}
-    columns |= {f"s{k}": STATES + k for k, letter in enumerate(job.rule.letters) if letter}
-    p, g, *states = (f"{array}[i]" for array in columns)
-    if job.rule.averaged:
-        columns["ema"] = EMA
-    around = " ".join([MODULE, *columns])
-    functions = generate.functions(variants.roots(job.rule), "compiled", {}, around)
-    arguments = [p, f"{functions.names[gradient]}({p}, {g}, h)", *states]
-    average = ""
-    if job.rule.averaged:
-        average = f"        ema[i] = {functions.names[variants.average()]}({p}, ema[i], h)\n"
-    return MODULE.format(
-        title=title(job),
-        digest=generate.digest(PARTS),
-        dtype=job.dtype.name,
-        names=names,
-        functions=functions.text,
-        columns=READ,
-        count=len(names),
-        scalars=", ".join(f"scalars[{k}]" for k in range(len(names))),
-        arrays="\n".join(
-            f"    {array} = carray(pointer(row[{k}] + begin * {job.dtype.itemsize}), n, real)"
-            for array, k in columns.items()
-        ),
-        results=", ".join([p, *states]),
-        rule=functions.names[rule],
-        arguments=", ".join([*arguments, "h"] if rule.scalars else arguments),
-        average=average,
+    """The text of the module of a job's kernel."""
+    step = variants.step(job.rule)
+    head = HEAD.format(title=title(job), dtype=job.dtype.name, names=" ".join(step.scalars))
+    functions = generate.functions(step, "compiled", {}, HEAD)
+    # An array m is `m_array` below. No other name there ends like that, so the arrays of a
+    # custom rule may be called as they like.
+    arrays = step.variables
+    slots = [STATES + k for k, letter in enumerate(job.rule.letters) if letter]
+    columns = dict(zip(arrays, [P, G, *slots, EMA], strict=False))
+    located = "\n    ".join(
+        f"{x}_array = carray(pointer(row[{k}] + {job.dtype.itemsize} * begin), n, real)"
+        for x, k in columns.items()
     )
+    results = ", ".join(f"{x}_array[i]" for x in arrays if x != "g")
+    arguments = ", ".join(f"{x}_array[i]" for x in arrays)
+    scalars = ", ".join(f"scalars[{k}]" for k in range(len(step.scalars)))
+    return f"""\
+{head}{functions}
+
+# Elements [begin, end) of the tensor that `row` describes; `row` and `scalars` are addresses.
+@kernel
+def run(row, begin, end, scalars):
+    scalars = carray(pointer(scalars), {len(step.scalars)}, real)
+    h = Scalars(
+{fill(scalars, 100, initial_indent=" " * 8, subsequent_indent=" " * 8)}
+    )
+    row = carray(pointer(row), {READ}, int64)
+    n = end - begin
+    {located}
+    for i in range(n):
+        {results} = step(
+            {arguments}, h
+        )
+"""

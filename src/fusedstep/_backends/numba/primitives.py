@@ -1,4 +1,4 @@
-"""What the modules that generate.py makes for Numba on the CPU are made of."""
+"""Parts of the CPU kernels that Numba compiles: the columns of a row, decorators, memory."""
 
 # mypy: allow-untyped-defs
 
@@ -14,12 +14,12 @@ from fusedstep._backends.plan import MOST_STATES
 P, G, STATES, EMA, SUMS, READ = 0, 1, 2, 2 + MOST_STATES, 3 + MOST_STATES, 4 + MOST_STATES
 
 compiled = njit(error_model="numpy")
-"""Division by zero is IEEE's, not an exception."""
+"""Decorator of a kernel's functions. Division by zero is IEEE's, not an exception."""
 
 kernel = cfunc(
     types.void(types.int64, types.int64, types.int64, types.int64), error_model="numpy", cache=True
 )
-"""`fs_kernel` of csrc/api.h, with addresses as integers."""
+"""Decorator of a kernel: it becomes an `fs_kernel` of csrc/api.h, with addresses as integers."""
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-"""The sums of squares of a gradient's blocks, for Numba on the CPU: what norm.py defines."""
+"""The CPU kernel that sums the squares of a gradient, as norm.py has them, compiled by Numba."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from typing import Any
 import numpy as np
 
 from fusedstep._backends.numba.primitives import READ, SUMS, G
-from fusedstep._compiler import generate
+from fusedstep._compiler import modules
 from fusedstep._numerics import norm
 
 PARTS = Path(__file__).with_name("primitives.py")
-"""What generated modules are made of, besides their own text."""
+"""The file that generated modules import their parts from."""
 
-MODULE = '''\
-"""The kernel that sums the squares of each block of a {dtype} gradient.
-
-It is made of fusedstep._backends.numba.primitives {digest}.
-"""
+TEXT = '''\
+"""The CPU kernel that sums the squares of each block of a {dtype} gradient."""
 
 from numba import carray, float64, int64
 from numba import {dtype} as real
@@ -49,13 +46,13 @@ def run(row, begin, end, scalars):
             add(lanes, k, float64(g[whole + k]))
         half = {lanes} // 2
         while half:
-            for of in range({sums}):
+            for sum_ in range({sums}):
                 for k in range(half):
-                    lanes[of, k] += lanes[of, k + half]
+                    lanes[sum_, k] += lanes[sum_, k + half]
             half //= 2
         sums = carray(pointer(row[{at}] + start // {block} * {sums} * 8), {sums}, float64)
-        for of in range({sums}):
-            sums[of] = lanes[of, 0]
+        for sum_ in range({sums}):
+            sums[sum_] = lanes[sum_, 0]
 '''
 
 ADD = {
@@ -70,15 +67,14 @@ ADD = {
     lanes[1, k] += middle * middle
     lanes[2, k] += large * large""",
 }
-"""What an element adds to the sums of its lane."""
+"""The lines that add the square of an element to the sums of its lane."""
 
 
 @cache
 def kernel(dtype: np.dtype[Any]) -> Any:
     """The compiled C callback for gradients of a dtype."""
-    text = MODULE.format(
+    text = TEXT.format(
         dtype=dtype.name,
-        digest=generate.digest(PARTS),
         columns=READ,
         sums=norm.SUMS,
         lanes=norm.LANES,
@@ -88,4 +84,4 @@ def kernel(dtype: np.dtype[Any]) -> Any:
         itemsize=dtype.itemsize,
         add=ADD[dtype.name],
     )
-    return generate.load(f"squares_{dtype.name}", text).run
+    return modules.load(f"squares_{dtype.name}", text, PARTS).run
