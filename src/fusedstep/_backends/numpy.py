@@ -13,7 +13,7 @@ from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.plan import CheckedTable, Job, Row
 from fusedstep._compiler.evaluate import evaluate
 from fusedstep._numerics import norm, reference
-from fusedstep._numerics.coefficients import Given
+from fusedstep._numerics.coefficients import JobScalars
 
 
 class Table(CheckedTable):
@@ -37,7 +37,7 @@ class Table(CheckedTable):
             self.sums = np.concatenate([np.zeros((0, norm.SUMS)), *sums])
             return norm.total(self.sums)
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         with np.errstate(all="ignore"):
             rounded = [
                 SimpleNamespace(

@@ -10,7 +10,7 @@ import numpy as np
 from fusedstep._arrays.overlap import WrittenMemory, address
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given, Rule
+from fusedstep._numerics.coefficients import JobScalars, Rule
 
 MOST_STATES = 8
 """The most state arrays of one rule: a row of csrc/api.h has room for so many."""
@@ -74,10 +74,10 @@ class Table(Protocol):
     def squares(self) -> norm.Total:
         """Sum the squares of all gradients; the sums of their blocks are left in `sums`."""
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         """Run one step, with the scalars of each job; `zero` fills the gradients with zeros."""
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         """Take the gradients from the first on, and run without zeros if none needs a check."""
 
 
@@ -101,13 +101,13 @@ class CheckedTable:
                 return index
         return len(grads)
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
         if taken == len(grads):
             self.run(scalars, False)
         return taken
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         raise NotImplementedError
 
 
@@ -145,7 +145,7 @@ class Plan:
             self.gradient_scratch[index] = operand
         self.table.set_gradient(index, g, operand)
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         """See `Table.take_and_run`."""
         if not self.scratch and not self.gradient_scratch:
             return self.table.take_and_run(grads, scalars)
@@ -160,7 +160,7 @@ class Plan:
         for operand in self.gradient_scratch.values():
             operand.fetch()
 
-    def run(self, scalars: Sequence[Given], zero: bool = False) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool = False) -> None:
         """See `Table.run`."""
         for operand in self.scratch:
             operand.fetch()

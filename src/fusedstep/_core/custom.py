@@ -263,20 +263,20 @@ class _Scalars:
         prepared = self.prepared or ()
         self.direct = [name for name in formula.scalars if name not in prepared]
 
-    def __call__(self, h: Hyperparameters, t: int) -> Values:
-        prepared = self.run_prepare(h, t)
-        values = {**NOTHING_ASKED, **gradient_constants({**h, **prepared})}
+    def __call__(self, hyper: Hyperparameters, t: int) -> Values:
+        prepared = self.run_prepare(hyper, t)
+        values = {**NOTHING_ASKED, **gradient_constants({**hyper, **prepared})}
         if self.own_decay:
             values["l2"] = 0.0
         for name in self.direct:
-            values[name] = h[name]
+            values[name] = hyper[name]
         values.update(prepared)
         return values
 
-    def run_prepare(self, h: Hyperparameters, t: int) -> Values:
+    def run_prepare(self, hyper: Hyperparameters, t: int) -> Values:
         if self.prepare is None:
             return {}
-        values = self.prepare(SimpleNamespace(**h), t)
+        values = self.prepare(SimpleNamespace(**hyper), t)
         if not isinstance(values, Mapping):
             raise TypeError(
                 f"{self.name}: prepare returned {describe(values)}; return a mapping from names "
@@ -339,6 +339,6 @@ def _optimizer(
     optimizer: type[CustomRule] = type(function.__name__, (CustomRule,), body)
     rule = Rule(function.__name__, tuple(letters), formula=formula)
     optimizer._declaration = Declaration(
-        optimizer, arguments, dict.fromkeys(letters), lambda h: rule, scalars, custom=True
+        optimizer, arguments, dict.fromkeys(letters), lambda hyper: rule, scalars, custom=True
     )
     return optimizer

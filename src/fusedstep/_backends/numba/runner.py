@@ -29,7 +29,7 @@ from fusedstep._backends.numba.crew import crew
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
 from fusedstep._backends.plan import CheckedTable, Job, Row
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given
+from fusedstep._numerics.coefficients import JobScalars
 
 # The columns of a row behind those that kernels read.
 N, JOB, COLUMNS = READ, READ + 1, READ + 2
@@ -84,7 +84,7 @@ class Runner(CheckedTable):
         with np.errstate(over="ignore"):
             self.buffers[index][:] = scalars
 
-    def prepare(self, scalars: Sequence[Given]) -> None:
+    def prepare(self, scalars: Sequence[JobScalars]) -> None:
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
@@ -97,7 +97,7 @@ class Runner(CheckedTable):
         self._share(self.blocks, norm.BLOCK, kernels, np.zeros_like(self.sizes))
         return norm.total(self.sums)
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         self.prepare(scalars)
         self._share(self.elements, 1, self.kernels, self.sizes if zero else 0 * self.sizes)
 

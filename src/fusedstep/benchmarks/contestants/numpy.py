@@ -59,10 +59,13 @@ class NumPyPasses(Contestant):
 
     def build(self, problem: Problem) -> Entry:
         params, grads = problem.params(), problem.own_grads()
-        h, asked = problem.hyperparameters, problem.case.asked
+        hyper, asked = problem.hyperparameters, problem.case.asked
         averages = [p.copy() for p in params]
         optimizer = textbook.Textbook(
-            dict(enumerate(params)), textbook.adamw, lr=h["lr"], weight_decay=h["weight_decay"]
+            dict(enumerate(params)),
+            textbook.adamw,
+            lr=hyper["lr"],
+            weight_decay=hyper["weight_decay"],
         )
 
         def step() -> None:
@@ -76,8 +79,8 @@ class NumPyPasses(Contestant):
             for g in grads:
                 g[...] = 0
             for p, average in zip(params, averages, strict=True):
-                average *= h["ema"]
-                average += (1 - h["ema"]) * p
+                average *= hyper["ema"]
+                average += (1 - hyper["ema"]) * p
 
         return Entry(step, lambda: params, 1, renewing(grads, problem))
 

@@ -29,7 +29,7 @@ class Optax(Contestant):
     packages = ("optax", "jax")
 
     def why_unfit(self, problem: Problem) -> str | None:
-        case, h = problem.case, problem.hyperparameters
+        case, hyper = problem.case, problem.hyperparameters
         if len(problem.shapes) > MOST_TENSORS:
             return f"XLA does not compile more than {MOST_TENSORS:,} tensors in reasonable time"
         if case.optimizer not in NEVER:
@@ -37,9 +37,9 @@ class Optax(Contestant):
         lacking = NEVER[case.optimizer] | {"maximize", "l1"}
         if unknown := sorted(lacking & case.options.keys()):
             return f"optax's has no {', '.join(unknown)} that is the same"
-        if h.get("bias_correction") is False:
+        if hyper.get("bias_correction") is False:
             return "optax's always corrects for bias"
-        if case.optimizer is fs.Adagrad and not h["eps_inside_sqrt"]:
+        if case.optimizer is fs.Adagrad and not hyper["eps_inside_sqrt"]:
             return "optax's has ε under the root alone"
         return only_updates("optax's", problem)
 
@@ -80,28 +80,28 @@ def transformation(problem: Problem) -> Any:
     """The same update as our optimizer's."""
     import optax
 
-    h = problem.hyperparameters
+    hyper = problem.hyperparameters
     match problem.case.optimizer:
         case fs.SGD:
-            return optax.sgd(h["lr"], h["momentum"] or None, h["nesterov"])
+            return optax.sgd(hyper["lr"], hyper["momentum"] or None, hyper["nesterov"])
         case fs.Adagrad:
-            return optax.adagrad(h["lr"], h["initial_accumulator_value"], h["eps"])
+            return optax.adagrad(hyper["lr"], hyper["initial_accumulator_value"], hyper["eps"])
         case fs.RMSprop:  # α inside the buffer, which is the same at a constant α
             return optax.rmsprop(
-                h["lr"],
-                h["alpha"],
-                h["eps"],
-                eps_in_sqrt=h["eps_inside_sqrt"],
-                centered=h["centered"],
-                momentum=h["momentum"] or None,
+                hyper["lr"],
+                hyper["alpha"],
+                hyper["eps"],
+                eps_in_sqrt=hyper["eps_inside_sqrt"],
+                centered=hyper["centered"],
+                momentum=hyper["momentum"] or None,
             )
         case fs.Adam:
-            return optax.adam(h["lr"], *h["betas"], **epsilons(h))
+            return optax.adam(hyper["lr"], *hyper["betas"], **epsilons(hyper))
         case _:
-            decay = h["weight_decay"]
-            return optax.adamw(h["lr"], *h["betas"], **epsilons(h), weight_decay=decay)
+            decay = hyper["weight_decay"]
+            return optax.adamw(hyper["lr"], *hyper["betas"], **epsilons(hyper), weight_decay=decay)
 
 
-def epsilons(h: dict[str, Any]) -> dict[str, float]:
-    inside = h["eps_inside_sqrt"]
-    return {"eps": 0.0 if inside else h["eps"], "eps_root": h["eps"] if inside else 0.0}
+def epsilons(hyper: dict[str, Any]) -> dict[str, float]:
+    inside = hyper["eps_inside_sqrt"]
+    return {"eps": 0.0 if inside else hyper["eps"], "eps_root": hyper["eps"] if inside else 0.0}

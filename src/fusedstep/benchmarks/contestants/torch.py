@@ -61,8 +61,10 @@ class TorchPasses(Contestant):
         tensors = leaves(params, grads)
         gradients = [p.grad for p in tensors]
         averages = [p.detach().clone() for p in tensors]
-        h, asked = problem.hyperparameters, problem.case.asked
-        optimizer = torch.optim.AdamW(tensors, h["lr"], weight_decay=h["weight_decay"], fused=True)
+        hyper, asked = problem.hyperparameters, problem.case.asked
+        optimizer = torch.optim.AdamW(
+            tensors, hyper["lr"], weight_decay=hyper["weight_decay"], fused=True
+        )
 
         def step() -> None:
             with torch.no_grad():
@@ -70,7 +72,7 @@ class TorchPasses(Contestant):
                 torch.nn.utils.clip_grad_norm_(tensors, asked["max_norm"])
                 optimizer.step()
                 torch._foreach_zero_(gradients)
-                torch._foreach_lerp_(averages, tensors, 1 - h["ema"])
+                torch._foreach_lerp_(averages, tensors, 1 - hyper["ema"])
 
         return Entry(step, lambda: params, problem.threads, renewing(grads, problem))
 
