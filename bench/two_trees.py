@@ -1,9 +1,9 @@
-"""Steps of two checkouts in turns: `python bench/two_trees.py OLD/src NEW/src`.
+"""Steps of two source trees, timed in turns: `python bench/two_trees.py OLD/src NEW/src`.
 
-Each tree runs in a process of its own, built in place (`python setup.py build_ext --inplace`).
-They take turns, a round of steps each, so that a machine that drifts favours neither, and
-what is printed is the ratio of the medians over the rounds, old over new: above 1 the new
-tree is faster.
+Each tree has its C extension built in place (`python setup.py build_ext --inplace`) and runs in a
+process of its own. The two take turns of some steps each, so that a machine that drifts favours
+neither. The ratio that is printed is that of the medians over the turns, old over new: above 1 the
+new tree is faster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CASES = {
 
 
 def work(optimizer: str) -> None:
-    """Run rounds of steps as the lines of stdin say, and answer each with its seconds."""
+    """Read lines of a case and a number of steps, and answer each with the seconds of a step."""
     import numpy as np
 
     import fusedstep as fs
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trees", nargs="*", type=Path, metavar="SRC")
     parser.add_argument("--optimizer", default="AdamW")
-    parser.add_argument("--turns", type=int, default=200, help="of each tree and case")
+    parser.add_argument("--turns", type=int, default=200, help="turns of each tree and case")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusedstep.program.main import DRAWING
+from fusedstep.program.errors import DRAWING
 
 if TYPE_CHECKING:
     pass

@@ -8,7 +8,7 @@ import pytest
 
 from fusedstep.benchmarks.compare import CRITERION, compare
 from fusedstep.benchmarks.records import LIMIT
-from fusedstep.benchmarks.show import explain_changes
+from fusedstep.benchmarks.tables import explain_changes
 
 if TYPE_CHECKING:
     pass

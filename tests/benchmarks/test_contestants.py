@@ -53,7 +53,7 @@ def test_contestants_make_the_same_update(contestant: Contestant, dtype: Any) ->
         grads = [g.copy() for g in problem.grads]
         optimizer = problem.optimizer(expected, "numpy")
         for _ in range(4):
-            optimizer.step([g.copy() for g in grads], **case.asked)
+            optimizer.step([g.copy() for g in grads], **case.request)
             if entry.ready is not None:
                 entry.ready()
             entry.step()

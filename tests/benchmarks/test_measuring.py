@@ -14,11 +14,12 @@ from cases import BASES, Case
 
 import fusedstep as fs
 from fusedstep.benchmarks import contestants, measuring, workloads
-from fusedstep.benchmarks.contestants.contestant import Contestant, Entry, LeftOut
+from fusedstep.benchmarks.contestants.contestant import BuildError, Contestant, Entry
 from fusedstep.benchmarks.machine import machine
-from fusedstep.benchmarks.measuring import NO_STEP, measure, order, quartiles, take_turns
+from fusedstep.benchmarks.measuring import measure, quartiles
 from fusedstep.benchmarks.problem import ADAMW, Problem
 from fusedstep.benchmarks.records import LIMIT, Results
+from fusedstep.benchmarks.turns import IN_LOOP, LEAST_TURNS, NO_STEP, order, take_turns
 from fusedstep.benchmarks.workloads import Workload
 
 TRAINING = Case(
@@ -86,7 +87,7 @@ def test_contestants_take_turns_until_the_time_is_up() -> None:
 def test_there_are_some_turns_however_long_they_are() -> None:
     world = World()
     found = take_turns({"a": world.entry("a", 100.0)}, 1.0, clock=world.clock)
-    assert found["a"].turns == [100.0] * measuring.LEAST_TURNS
+    assert found["a"].turns == [100.0] * LEAST_TURNS
 
 
 def test_short_steps_are_timed_together() -> None:
@@ -106,11 +107,11 @@ def test_making_ready_is_not_timed() -> None:
 def test_products_are_timed_apart_from_steps_and_once_without() -> None:
     world = World()
     entries = {"a": world.entry("a", 2e-3)}
-    found = take_turns(entries, 0.0, before=world.doing("product", 6e-3), clock=world.clock)
+    found = take_turns(entries, 0.0, product=world.doing("product", 6e-3), clock=world.clock)
     assert [*found] == [NO_STEP, "a"]
     assert found["a"].turns == pytest.approx([2e-3] * 5)
-    assert found["a"].products == pytest.approx([6e-3] * 5 * measuring.IN_LOOP)
-    assert found[NO_STEP].products == pytest.approx([6e-3] * 5 * measuring.IN_LOOP)
+    assert found["a"].products == pytest.approx([6e-3] * 5 * IN_LOOP)
+    assert found[NO_STEP].products == pytest.approx([6e-3] * 5 * IN_LOOP)
     assert found[NO_STEP].turns == [0.0] * 5
     steps = [what for what in world.done if what == "a"]
     assert len(steps) * 2 == world.done.count("product")
@@ -168,7 +169,7 @@ class Fixed(Contestant):
 
     def build(self, problem: Problem) -> Entry:
         if self.name == "broken":
-            raise LeftOut("it broke")
+            raise BuildError("it broke")
         return Entry(self.step, list, 1)
 
 

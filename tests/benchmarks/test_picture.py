@@ -10,7 +10,7 @@ import pytest
 from pictures import drawn
 
 from fusedstep.benchmarks.records import LIMIT, Results
-from fusedstep.benchmarks.show import percent
+from fusedstep.benchmarks.units import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,11 @@ import fusedstep as fs
 from fusedstep.benchmarks import json_file
 from fusedstep.benchmarks.compare import CRITERION
 from fusedstep.benchmarks.records import Results
-from fusedstep.benchmarks.show import TITLES
-from fusedstep.program.main import BESIDE, DRAWING, KEPT, main
+from fusedstep.benchmarks.tables import TITLES
+from fusedstep.program import bench, progress
+from fusedstep.program.bench import BESIDE, KEPT
+from fusedstep.program.errors import DRAWING
+from fusedstep.program.main import main
 
 if TYPE_CHECKING:
     pass
@@ -133,14 +136,12 @@ def test_the_whole_program(
 
 
 def test_says_when_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusedstep.benchmarks import report
-
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     for load, said in ((0.9, ""), (1.1, "a load of 1.1 on 4 CPUs in the last minute")):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 9.0, 9.0), raising=False)
-        assert report.busy() == said
+        assert progress.busy() == said
     monkeypatch.delattr(os, "getloadavg")
-    assert report.busy() == ""
+    assert progress.busy() == ""
 
 
 @pytest.mark.usefixtures("extra")
@@ -206,12 +207,10 @@ def test_what_cannot_be_written_costs_only_itself(
 def test_what_was_not_written_is_said_to_who_leaves_the_tables(
     found: list[Results], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fusedstep.benchmarks import report
-
     def left(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "show", left)
+    monkeypatch.setattr(bench, "show", left)
     Path("a.json").symlink_to("nowhere/a.json")
     assert main(["bench", "--json", "a.json"]) == 1
     first, last = capsys.readouterr().err.splitlines()

@@ -73,13 +73,13 @@ def test_benchmarks_record_what_was_found(found: dict[str, Any]) -> None:
 def test_who_takes_part_somewhere_is_missing_only_where_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    turns = load("turns")
+    replay = load("replay")
     none = {"DeepSpeed CPUAdam": "absent"}
     small = Group([record("MLP", "torch", 1.0)], none, {})
     large = Group([record("GPT-2 small", "fusedstep", 1.0)], {"torch": "slow", **none}, {})
-    monkeypatch.setattr(turns, "FOUND", {"MLP-adamw": small, "GPT-2-small-adamw": large})
+    monkeypatch.setattr(replay, "FOUND", {"MLP-adamw": small, "GPT-2-small-adamw": large})
     made: dict[str, Any] = {}
-    turns.pytest_benchmark_update_json(None, None, made)
+    replay.pytest_benchmark_update_json(None, None, made)
     assert made["fusedstep"]["missing"] == {"torch at GPT-2-small-adamw": "slow", **none}
 
 

@@ -36,7 +36,7 @@ def assert_same_steps(case: Case, backend: str, dtype: Any, make: Any, shapes: A
         return [np.concatenate([array.reshape(-1) for array in arrays])]
 
     params = some()
-    whole = "max_norm" in case.asked
+    whole = "max_norm" in case.request
     expected = flat(params) if whole else [p.copy() for p in params]
     arena = fs.Arena(params)
     opt = case.optimizer(arena, backend=backend, **case.options)
@@ -45,7 +45,7 @@ def assert_same_steps(case: Case, backend: str, dtype: Any, make: Any, shapes: A
         values = some()
         write(arena.grads, values)
         grads = flat(values) if whole else values
-        assert opt.step(**case.asked) == reference.step(grads, **case.asked)
+        assert opt.step(**case.request) == reference.step(grads, **case.request)
         found = [arena.buffers[np.dtype(dtype).name].g] if whole else arena.grads
         assert_same(found, grads)  # zeroed or as they were
     found, states = arena.params, opt.state_dict()["state"]
@@ -59,7 +59,7 @@ def assert_same_steps(case: Case, backend: str, dtype: Any, make: Any, shapes: A
 
 
 def values_for(case: Case) -> Any:
-    return difficult_but_finite if "max_norm" in case.asked else difficult
+    return difficult_but_finite if "max_norm" in case.request else difficult
 
 
 @for_each_dtype

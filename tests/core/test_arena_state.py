@@ -45,12 +45,12 @@ def run(params: Any, opt: Any, seed: int, asked: Any) -> None:
             opt.step(grads, **asked)
 
 
-@for_each([case for case in WHOLE_CASES if "max_norm" not in case.asked][::2])
+@for_each([case for case in WHOLE_CASES if "max_norm" not in case.request][::2])
 def test_a_state_dict_goes_there_and_back(case: Case) -> None:
     """From arrays into an arena, from there into arrays, as if all had been arrays."""
     expected, reference = start(case, arena=False)
     for seed in range(3):
-        run(expected, reference, seed, case.asked)
+        run(expected, reference, seed, case.request)
     params: Any
     params, opt = start(case, arena=False)
     for seed, arena in enumerate((False, True, False)):
@@ -59,7 +59,7 @@ def test_a_state_dict_goes_there_and_back(case: Case) -> None:
         if seed:
             write(params.params if arena else params, values)
             opt.load_state_dict(pickle.loads(pickle.dumps(state_dict)))
-        run(params, opt, seed, case.asked)
+        run(params, opt, seed, case.request)
         if arena:
             assert_same_state(
                 opt.state_dict()["param_groups"], reference.state_dict()["param_groups"]

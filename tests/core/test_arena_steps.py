@@ -115,7 +115,7 @@ def test_lookahead(backend: str) -> None:
         opt.step()
         reference.step(grads)
         assert_same(arena.params, plain)
-    assert len(opt._way.arrays) == 2  # type: ignore[union-attr]
+    assert len(opt._way.arrays) == 2  # type: ignore[union-attr]  # noqa: SLF001  one a dtype
 
 
 def test_several_optimizers_over_one_arena() -> None:

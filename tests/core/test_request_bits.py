@@ -31,7 +31,7 @@ SIZES = [0, 1, 3, 17, 33, 65, 1027, 4097]
 
 
 def values_for(case: Case) -> Any:
-    return difficult_but_finite if "max_norm" in case.asked else difficult
+    return difficult_but_finite if "max_norm" in case.request else difficult
 
 
 @for_each_dtype
@@ -68,11 +68,11 @@ def test_the_same_bits_with_threads(case: Case, backend: str, dtype: Any, thread
 def test_float64_follows_the_papers(case: Case, backend: str) -> None:
     start, gradients = problem(np.float64)
     actual = walk(case, backend, start, gradients)
-    asked = {name: value for name, value in case.asked.items() if name != "zero_grads"}
+    request = {name: value for name, value in case.request.items() if name != "zero_grads"}
     options = dict(case.options)
     options.pop("nonfinite", None)
     ema = options.pop("ema", None)
-    expected = oracle_of(case.optimizer)(start, oracle.prepared(gradients, **asked), **options)
+    expected = oracle_of(case.optimizer)(start, oracle.prepared(gradients, **request), **options)
     if ema is not None:
         expected["ema"] = oracle.averages(start, expected["p"], ema)
     assert_agree(actual, expected, start, TOLERANCE)

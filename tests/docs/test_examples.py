@@ -73,7 +73,7 @@ class TestBowl:
             (0.5, "keeps its sign, shrinks"),
             (1.0, "gone at once"),
             (1.5, "alternates, shrinks"),
-            (2.0, "alternates, stands"),
+            (2.0, "alternates, keeps its size"),
             (2.1, "alternates, grows"),
         ],
     )

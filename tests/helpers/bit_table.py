@@ -74,7 +74,7 @@ def together(case: Case, backend: str, place: Any, data: Data) -> list[dict[str,
     optimizer = case.optimizer([p.array for p in params], backend=backend, **case.options)
     for k in range(STEPS):
         placed = [place(grads[k].copy()) for _, grads in data]
-        optimizer.step([g.array for g in placed], **case.asked)
+        optimizer.step([g.array for g in placed], **case.request)
     states = optimizer.state_dict()["state"]
     return [
         {"p": p.host, **{letter: array for letter, array in state.items() if letter != "t"}}
@@ -103,7 +103,7 @@ def compare(case: Case, data: Data) -> tuple[Counter[str], Counter[str]]:
             count("numba", steps(case, "numba", p, grads), expected)
     if MISSING is None:
         # In the simulator each block of a norm takes a tenth of a second.
-        sizes = (0, 5, 33) if "max_norm" in case.asked else SIZES
+        sizes = (0, 5, 33) if "max_norm" in case.request else SIZES
         few = [entry for entry in data if not SIMULATED or entry[0].size in sizes]
         results = together(case, "cuda", Placed, few), together(case, "numpy", Here, few)
         for found, expected in zip(*results, strict=True):
@@ -129,7 +129,7 @@ def main() -> None:
     wrong = 0
     for case in track([*CASES, *WHOLE_CASES, *OWN], console=console, transient=True):
         # One element that is not finite would make the norm, and so all elements, NaN.
-        compared, differing = compare(case, finite if "max_norm" in case.asked else data)
+        compared, differing = compare(case, finite if "max_norm" in case.request else data)
         cells = [str(differing[engine]) if compared[engine] else "" for engine in engines]
         table.add_row(case.name, *cells, f"{compared.total():,}")
         everything += compared

@@ -18,7 +18,7 @@ def steps(
     p = p.copy()
     optimizer = case.optimizer(p, backend=backend, **case.options)
     for g in grads:
-        optimizer.step(g.copy(), **case.asked)
+        optimizer.step(g.copy(), **case.request)
     return {"p": p, **{letter: a for letter, a in optimizer.state.items() if letter != "t"}}
 
 

@@ -42,7 +42,7 @@ class Case(NamedTuple):
     name: str
     optimizer: Any
     options: dict[str, Any]
-    asked: Mapping[str, Any] = MappingProxyType({})
+    request: Mapping[str, Any] = MappingProxyType({})
     """Arguments of each step."""
 
     @property
@@ -143,7 +143,7 @@ def crossed(bases: list[Case], more: list[Case]) -> list[Case]:
             base.name + other.name,
             base.optimizer,
             {**base.options, **other.options},
-            {**base.asked, **other.asked},
+            {**base.request, **other.request},
         )
         for base in bases
         for other in more

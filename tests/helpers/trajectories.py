@@ -63,7 +63,7 @@ def walk(
     for index, g in enumerate(gradients):
         if schedule is not None:
             opt.lr = schedule[index] * initial_lr
-        opt.step(g.copy(), **case.asked)
+        opt.step(g.copy(), **case.request)
         state = {letter: array for letter, array in opt.state.items() if letter != "t"}
         for letter, array in {"p": p, **state}.items():
             trajectory.setdefault(letter, []).append(array.copy())

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import fusedstep as fs
-from fusedstep.program.main import EXTRA, main
+from fusedstep.program.errors import EXTRA
+from fusedstep.program.main import main
 
 
 @pytest.fixture
@@ -59,9 +60,9 @@ def test_unwritable_picture_costs_only_the_picture(
 
 @pytest.mark.usefixtures("extra")
 def test_every_optimizer_learns_with_the_bits_of_its_textbook_rule() -> None:
-    from fusedstep.program.demo import CONTESTANTS, run
+    from fusedstep.program.demo import CONTESTANTS, compare
 
-    results = run(epochs=3, seed=0)
+    results = compare(epochs=3, seed=0)
     assert [result.name for result in results] == [contestant.name for contestant in CONTESTANTS]
     for result in results:
         assert result.same_bits, result

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import fusedstep as fs
-from fusedstep.program.main import EXTRA, main
+from fusedstep.program.errors import EXTRA
+from fusedstep.program.main import main
 
 
 def exit_status(*argv: str) -> object:

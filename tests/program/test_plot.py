@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from pictures import drawn
 
-from fusedstep.program.main import DRAWING, main
+from fusedstep.program.errors import DRAWING
+from fusedstep.program.main import main
 from fusedstep.program.plot import POINTS, read, sampled
 from fusedstep.schedules import Schedule, constant, cosine, piecewise, sequence, warmup
 

@@ -184,4 +184,4 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
 
 def memory_of(arena: Arena) -> ArenaMemory:
     """The memory of an arena, for the optimizers that step it."""
-    return arena._memory
+    return arena._memory  # noqa: SLF001  the one door to it

@@ -1,4 +1,4 @@
-"""What a schedule is: a formula of the step count t, with its other arguments bound."""
+"""Schedules: formulas of the step count t, whose other arguments are bound."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fusedstep._checks.wording import describe, differences
 P = ParamSpec("P")
 
 KEY = "schedule"
-"""The key of a schedule's dict under which its function's name stands."""
+"""The key of the function's name in a schedule's dict."""
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {}
-"""Every function that `schedule` made, by name: what dicts and the command line know."""
+"""Every function that `schedule` made, by its name, as dicts and the command line use it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,8 +41,9 @@ class Schedule:
     make: Callable[..., Schedule]
     """The function of `fusedstep.schedules`."""
     formula: Callable[..., float]
-    """What that function was made of: it also takes t, as its first argument."""
+    """The formula that this function was made of; its first argument is t."""
     arguments: tuple[Any, ...]
+    """The formula's other arguments."""
 
     def __call__(self, t: int) -> float:
         if t < 1:
@@ -51,9 +52,9 @@ class Schedule:
 
     @property
     def lr(self) -> float:
-        """The base rate, by which its values are measured: AdamW's ηₜ is their ratio to it.
+        """The base rate: AdamW's ηₜ is the ratio of the schedule's values to it.
 
-        The argument `lr`; of several rates or schedules the largest.
+        It is the argument `lr`, or the largest of several rates or schedules.
         """
         named = self._named()
         rates = [part.lr for part in named["schedules"]] if "schedules" in named else None
@@ -99,10 +100,10 @@ class Schedule:
 
 
 def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Schedule]:
-    """Make of a formula the function that binds all its arguments but t.
+    """Turn a formula into a function that binds its arguments but t, and returns a `Schedule`.
 
-    Each argument's annotation holds its check, of _checks/values.py's kind:
-    `Annotated[float, non_negative]`.
+    The annotation of each argument holds its check, one of those in _checks/values.py or the
+    like: `Annotated[float, non_negative]`.
     """
     _, *rest = inspect.signature(formula).parameters.values()
     checks = {argument.name: get_args(argument.annotation)[1] for argument in rest}
@@ -129,7 +130,7 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Sched
 
 
 def _check_lengths(values: dict[str, Any]) -> None:
-    """Of two lists one has what follows one upon another, the other the steps between."""
+    """Check that a list of parts is one longer than the list of steps between the parts."""
     lists = {name: len(value) for name, value in values.items() if isinstance(value, tuple)}
     if lists:
         between, parts = sorted(lists, key=("boundaries", "steps", "rates", "schedules").index)

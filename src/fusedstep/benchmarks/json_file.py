@@ -1,4 +1,4 @@
-"""Results kept as JSON, and read back with every field checked."""
+"""Results as a JSON file: written whole or not at all, and read with every field checked."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fusedstep.benchmarks.records import Machine, Record, Results
 REMEDY = "pass a file that `fusedstep bench --json` has written"
 
 STEP = ("workload", "case", "dtype", "loop", "contestant", "threads")
-"""The fields that tell one record of a run from all others."""
+"""Fields that tell a record of a run from all others."""
 
 NAMES = {str: "text", int: "whole number", float: "finite number", type(None): "null"}
 
 LARGEST = 2.0**63
-"""No number of a record comes near it."""
+"""Bound of all numbers, which none of a record comes near."""
 
 
 def write(results: Results, path: Path) -> None:
-    """Write `results` to `path`, which at no time holds a part of them.
+    """Write `results` to `path`, which holds the old content or all of the new at any time.
 
-    What stands there is replaced once all is written beside it. An OSError leaves it as it was.
+    They are written to a file beside it, which then replaces it. An OSError leaves it as it was.
     """
     text = json.dumps(results.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     target = path.resolve()
@@ -40,7 +40,7 @@ def write(results: Results, path: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """The results in the file `path`; a ValueError says what is wrong with another one."""
+    """Read the results in the file `path`. A ValueError says what is wrong with any other file."""
     try:
         return _results(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -83,7 +83,7 @@ def _record(value: Any, name: str) -> Record:
 
 
 def _checked(kind: Any, value: Any, name: str) -> Any:
-    """`value` as the named tuple `kind`; what it has besides is left out."""
+    """`value` as the named tuple `kind`, without fields that `kind` does not have."""
     types = get_type_hints(kind)
     needed = [field for field in kind._fields if field not in kind._field_defaults]
     fields = _fields(value, name, needed)
@@ -105,7 +105,7 @@ def _fields(value: Any, name: str, needed: Any) -> dict[str, Any]:
 
 
 def _fit(value: Any, kind: Any, name: str) -> Any:
-    """`value` if it is of the type `kind`."""
+    """`value`, if it is of the type `kind`; else a ValueError."""
     if get_origin(kind) is dict:
         _, inner = get_args(kind)
         return {

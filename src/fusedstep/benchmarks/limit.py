@@ -1,4 +1,4 @@
-"""The memory's limit: a step's traffic without its arithmetic, run by the step's own runner."""
+"""The memory's limit: the traffic of a step without its arithmetic, run by the same runner."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fusedstep._engine import lib
 def limit_of(
     optimizer: Optimizer, zero: bool = False, measured: bool = False
 ) -> Callable[[], None]:
-    """What takes the time of a step of `optimizer`, which has stepped, on its own arrays.
+    """Return a function that moves the bytes of a step of `optimizer`, which has stepped once.
 
-    `zero` and `measured` say that the step zeroes its gradients and sums their squares first.
-    No value changes but, under `zero`, those of the gradients. It goes for the package's own
-    rules on the C engine, and for gradients that need no scratch.
+    `zero` and `measured` say that the step zeroes its gradients, and sums their squares first.
+    No value changes but, under `zero`, those of the gradients. It works for built-in rules on
+    the C backend, and for gradients that need no scratch.
     """
     layout = optimizer.layout
     own = c_table(optimizer)
@@ -34,9 +34,9 @@ def limit_of(
 def bare_call(
     optimizer: Optimizer, zero: bool = False, measured: bool = False
 ) -> Callable[[], None]:
-    """The C calls of a step of `optimizer`, which has stepped, and nothing around them.
+    """Return a function that makes the C calls of a step of `optimizer`, which has stepped once.
 
-    They step on with the scalars of its last step.
+    It steps on with the scalars of the last step.
     """
     return bare(c_table(optimizer), zero, measured)
 

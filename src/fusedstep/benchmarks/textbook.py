@@ -1,7 +1,7 @@
-"""The rules as textbooks write them in NumPy: what the package's steps are compared with.
+"""The rules in NumPy, as textbooks write them: the package's steps are compared with them.
 
 Each goes over the arrays one by one, and makes a new array for each operation. Parameters and
-gradients are mappings; a state is a mapping of the same keys that starts from zeros.
+gradients are mappings; a state is a mapping with the same keys, whose arrays start as zeros.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def root(v: Any, eps: float, inside: bool) -> Any:
 
 
 class Textbook:
-    """One of the rules above, with its options, as an optimizer."""
+    """An optimizer that steps by one of the rules above."""
 
     def __init__(self, params: Arrays, rule: Callable[..., None], **options: Any) -> None:
         self.params, self.rule, self.options, self.t = params, rule, options, 0
@@ -167,4 +167,4 @@ class Textbook:
 
 
 STATES = {sgd: 0, momentum: 1, adagrad: 1, rmsprop: 3, adam: 3, adamw: 3}
-"""How many state arrays a rule may have for each parameter."""
+"""Number of state mappings that each rule takes."""

@@ -1,1 +1,1 @@
-"""The command `fusedstep`: what it shows, draws and measures."""
+"""The command `fusedstep`."""

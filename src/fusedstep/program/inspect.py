@@ -1,4 +1,4 @@
-"""What `fusedstep inspect` shows: the CUDA kernel of a rule, as Python and as PTX."""
+"""The subcommand `inspect`: the CUDA kernel of a rule, as Python and as PTX."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from fusedstep._core.declaration import declaration_of
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics import scalar
 from fusedstep._numerics.coefficients import Rule
+from fusedstep.program.arguments import add_dtype
+from fusedstep.program.errors import CommandError
 
 RULES = [
     name
@@ -28,7 +31,7 @@ RULES = [
 SHIPPED = {
     name.lower(): f"fusedstep.rules:{name}" for name in ("Lion", "NAdam", "RAdam", "Adamax", "Adan")
 }
-"""Rules that the package has as a user would."""
+"""The rules of `fusedstep.rules`, which are written as custom rules."""
 
 OPTIONAL = {
     "adagrad": {"inside": ""},
@@ -38,15 +41,54 @@ OPTIONAL = {
 }
 """The options of a rule, and the state array that each switches on."""
 
+DESCRIPTION = (
+    "Print the CUDA kernel of a rule as PTX, the assembly that NVIDIA's driver takes, or the "
+    "Python that it is compiled from. No device is needed."
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "rule",
+        metavar="RULE",
+        help="sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw; lion, nadam, radam, adamax, "
+        "adan; or `module:Name` for a custom rule",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an option of the rule; of adam and adamw: amsgrad, inside; of rmsprop: centered, "
+        "momentum, inside; of adagrad: inside (ε under the root); of all of these: ema; may be "
+        "repeated",
+    )
+    add_dtype(parser)
+    parser.add_argument(
+        "--cc", default="9.0", help="the device's compute capability (default: %(default)s)"
+    )
+    parser.add_argument("--source", action="store_true", help="print the Python, not the PTX")
+
+
+def run(options: Namespace) -> int:
+    try:
+        if options.source:
+            print(source(options.rule, options.option, options.dtype))
+        else:
+            print(ptx(options.rule, options.option, options.dtype, options.cc))
+    except (RuntimeError, ValueError) as error:
+        raise CommandError(str(error)) from None
+    return 0
+
 
 def source(name: str, options: Sequence[str], dtype: str) -> str:
-    """The generated module of a rule's kernel."""
-    return kernels.text(_job(name, options, dtype))
+    """The Python module that is generated for the kernel of a rule."""
+    return kernels.text(job_of(name, options, dtype))
 
 
 def ptx(name: str, options: Sequence[str], dtype: str, cc: str) -> str:
-    """That kernel compiled for the compute capability `cc`, as "9.0"."""
-    job = _job(name, options, dtype)
+    """The kernel of a rule, compiled for the compute capability `cc`, such as "9.0"."""
+    job = job_of(name, options, dtype)
     reason = available.why_no_compiler()
     if reason is not None:
         raise RuntimeError(reason)
@@ -60,19 +102,19 @@ def ptx(name: str, options: Sequence[str], dtype: str, cc: str) -> str:
     return compile_ptx(kernels.module(job), known[cc])
 
 
-def _job(name: str, options: Sequence[str], dtype: str) -> Job:
+def job_of(name: str, options: Sequence[str], dtype: str) -> Job:
     name = SHIPPED.get(name, name)
-    rule = _own(name) if ":" in name else _packages(name, options)
+    rule = custom(name) if ":" in name else built_in(name, options)
     if ":" in name and options:
         raise ValueError(f"--option {options[0]} is not one of {name}; leave it out")
     return Job(rule, np.dtype(dtype))
 
 
-def _packages(name: str, options: Sequence[str]) -> Rule:
+def built_in(name: str, options: Sequence[str]) -> Rule:
     if name not in RULES:
         raise ValueError(
             f"RULE {name!r} is unknown; pass one of {quoted([*RULES, *SHIPPED])}, or "
-            "`module:Name` for one of your own"
+            "`module:Name` for a custom rule"
         )
     optional = OPTIONAL.get(name, {})
     for option in options:
@@ -85,9 +127,9 @@ def _packages(name: str, options: Sequence[str]) -> Rule:
     return Rule(name, present, "inside" in options, averaged="ema" in options)
 
 
-def _own(name: str) -> Rule:
+def custom(name: str) -> Rule:
     module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # as `python -m` has it
+    sys.path.insert(0, os.getcwd())  # modules of the current folder are found, as by `python -m`
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

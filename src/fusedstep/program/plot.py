@@ -1,8 +1,9 @@
-"""Schedules as text, read without running it, as a table and as one picture."""
+"""The subcommand `plot-schedule`: schedules as a table and as one picture."""
 
 from __future__ import annotations
 
 import ast
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -10,25 +11,68 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from fusedstep._checks.wording import describe
+from fusedstep.program.arguments import add_picture, whole
+from fusedstep.program.errors import DRAWING, CommandError, require, unwritten
 from fusedstep.schedules import SCHEDULES, Schedule
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+DESCRIPTION = (
+    "Print the rates of schedules at some steps, and draw them all into one picture. Schedules are "
+    "written as in Python, with numbers, lists and other schedules as arguments: "
+    '"sequence([warmup(1e-3, 100), cosine(1e-3, 900)], [100])".'
+)
+
 SHOWN = 5
-"""Steps in the table, the first and the last among them."""
+"""Number of steps in the table, the first and the last among them."""
 
 FEW = 40
-"""Steps of which the picture marks each."""
+"""Number of steps up to which the picture marks each of them."""
 
 POINTS = 2000
-"""Of a curve, at most: as many as the picture is wide."""
+"""Largest number of points of a curve: the picture is no wider."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "schedule",
+        metavar="SCHEDULE",
+        nargs="+",
+        help='a call of a schedule of fusedstep.schedules, such as "cosine(1e-3, steps=1000)"',
+    )
+    parser.add_argument(
+        "--steps",
+        type=whole(least=1),
+        default=1000,
+        help="number of steps to show (default: %(default)s)",
+    )
+    add_picture(parser, "fusedstep-schedules.png")
+
+
+def run(options: Namespace) -> int:
+    try:
+        schedules = [read(text) for text in options.schedule]
+    except ValueError as error:
+        raise CommandError(f"SCHEDULE {error}") from None
+    require(DRAWING, "plotting")
+    try:
+        show(options.schedule, schedules, options.steps)
+        draw(options.schedule, schedules, options.steps, options.picture)
+    except OverflowError:
+        message = "rates or --steps are too large for a picture; pass smaller ones"
+        raise CommandError(message) from None
+    except OSError as error:
+        raise unwritten(options.picture, error) from None
+    print(f"The schedules are drawn in {options.picture}")
+    return 0
 
 
 def read(text: str) -> Schedule:
-    """The schedule that `text` makes, as Python would write it: `cosine(1e-3, steps=100)`.
+    """The schedule that `text` calls for, in Python's notation: `cosine(1e-3, steps=100)`.
 
-    It may hold calls of schedules, lists and numbers. Whatever does not fit is a ValueError.
+    The text is read, not run. It may hold calls of schedules, lists and numbers; anything else
+    is a ValueError.
     """
     try:
         value = _value(ast.parse(text.strip(), mode="eval").body)
@@ -92,7 +136,7 @@ def tabulate(names: Sequence[str], schedules: Sequence[Schedule], steps: int) ->
 
 
 def sampled(steps: int, most: int) -> list[int]:
-    """Steps from 1 to `steps`, evenly spread, and all of them if there are so few."""
+    """At most `most` steps from 1 to `steps`, evenly spread."""
     most = min(steps, most)
     return [1 + k * (steps - 1) // max(most - 1, 1) for k in range(most)]
 
@@ -107,12 +151,12 @@ def draw(names: Sequence[str], schedules: Sequence[Schedule], steps: int, pictur
     figure = Figure(figsize=(8, 4.5 + 0.2 * lines), layout="constrained")
     axes = figure.subplots()
     points = sampled(steps, POINTS)
-    where = [float(t) for t in points]  # matplotlib takes no larger integers than C's
+    where = [float(t) for t in points]  # matplotlib takes no integers larger than C's
     marker = "o" if steps <= FEW else None
     for label, schedule, style in zip(labels, schedules, cycle(["-", "--", "-.", ":"])):
         rates = [schedule(t) for t in points]
         (line,) = axes.plot(where, rates, style, marker=marker, markersize=4, label=label)
-        line.set(linewidth=1.8, clip_on=False, zorder=3)  # in full on the axes, and before them
+        line.set(linewidth=1.8, clip_on=False, zorder=3)  # over the axes, not cut off there
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(1, float(max(steps, 2)))
     axes.set_ylim(bottom=0)

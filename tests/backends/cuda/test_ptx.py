@@ -17,7 +17,7 @@ from fusedstep._backends.cuda.ptx import compile_ptx
 from fusedstep._backends.plan import Job
 from fusedstep._core.declaration import declaration_of
 from fusedstep._numerics.coefficients import Rule
-from fusedstep.program.inspect import OPTIONAL, RULES, _packages
+from fusedstep.program.inspect import OPTIONAL, RULES, built_in
 
 pytestmark = [
     pytest.mark.skipif(
@@ -30,7 +30,7 @@ pytestmark = [
 def variants(name: str) -> list[Rule]:
     options = OPTIONAL.get(name, {})
     chosen = [each for k in range(len(options) + 1) for each in combinations(options, k)]
-    return [_packages(name, each) for each in chosen]
+    return [built_in(name, each) for each in chosen]
 
 
 KERNELS = [rule for name in RULES for rule in variants(name)]

@@ -50,7 +50,7 @@ def test_whole_steps(case: Case, dtype: Any) -> None:
     rng = np.random.default_rng(1)
     # Summing takes the simulator a second for six blocks.
     make, sizes = (
-        (difficult_but_finite, [0, 5, 33]) if "max_norm" in case.asked else (difficult, SIZES)
+        (difficult_but_finite, [0, 5, 33]) if "max_norm" in case.request else (difficult, SIZES)
     )
     params = [Placed(make(rng, n, dtype)) for n in sizes]
     expected = [p.view.copy() for p in params]
@@ -59,8 +59,8 @@ def test_whole_steps(case: Case, dtype: Any) -> None:
     for _ in range(3):
         values = [make(rng, n, dtype) for n in sizes]
         grads = [Placed(g.copy()) for g in values]
-        report = optimizer.step([g.array for g in grads], **case.asked)
-        assert report == reference.step(values, **case.asked)
+        report = optimizer.step([g.array for g in grads], **case.request)
+        assert report == reference.step(values, **case.request)
         for g, wanted in zip(grads, values, strict=True):
             assert differing_bits(g.host, wanted) == 0
     assert_same(optimizer, params, reference, expected)

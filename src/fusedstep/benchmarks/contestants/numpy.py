@@ -1,4 +1,4 @@
-"""The rules as textbooks have them, in NumPy."""
+"""The rules in NumPy, as textbooks write them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NumPy(Contestant):
 
 
 class NumPyPasses(Contestant):
-    """The whole step, one pass after the other."""
+    """The whole step with NumPy, one pass over the arrays after the other."""
 
     name = "NumPy's passes"
 
@@ -59,7 +59,7 @@ class NumPyPasses(Contestant):
 
     def build(self, problem: Problem) -> Entry:
         params, grads = problem.params(), problem.own_grads()
-        hyper, asked = problem.hyperparameters, problem.case.asked
+        hyper, request = problem.hyperparameters, problem.case.request
         averages = [p.copy() for p in params]
         optimizer = textbook.Textbook(
             dict(enumerate(params)),
@@ -70,11 +70,11 @@ class NumPyPasses(Contestant):
 
         def step() -> None:
             for g in grads:
-                g *= 1 / asked["scale"]
+                g *= 1 / request["scale"]
             norm = np.sqrt(sum(float(np.sum(g * g)) for g in grads))
-            if norm > asked["max_norm"]:
+            if norm > request["max_norm"]:
                 for g in grads:
-                    g *= asked["max_norm"] / float(norm)
+                    g *= request["max_norm"] / float(norm)
             optimizer.step(dict(enumerate(grads)))
             for g in grads:
                 g[...] = 0
@@ -86,11 +86,11 @@ class NumPyPasses(Contestant):
 
 
 def why_no_passes(problem: Problem) -> str | None:
-    """Why the passes that are written out here, and torch's, are not those of the problem."""
-    asked, options = problem.case.asked, problem.case.options
+    """Return why the passes written out for NumPy and torch do not make a problem's whole step."""
+    request, options = problem.case.request, problem.case.options
     if problem.case.optimizer is not fs.AdamW:
         return "the passes are written out for AdamW alone"
-    if asked.keys() != {"scale", "max_norm", "zero_grads"} or not asked["zero_grads"]:
+    if request.keys() != {"scale", "max_norm", "zero_grads"} or not request["zero_grads"]:
         return "the passes are unscaling, clipping by the norm, update, zeros and average"
     if options.keys() != {"weight_decay", "ema"}:
         return "the passes know `weight_decay` and `ema` alone"

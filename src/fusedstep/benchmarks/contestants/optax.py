@@ -1,4 +1,4 @@
-"""optax's updates of the whole list under one `jax.jit`, which may write over what it was given."""
+"""optax's updates of all tensors under one `jax.jit`, which may reuse the memory it is given."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import fusedstep as fs
 from fusedstep.benchmarks.contestants.contestant import Contestant, Entry, only_updates
 from fusedstep.benchmarks.problem import Problem
 
-NEVER = {
+UNLIKE = {
     fs.SGD: {"weight_decay", "dampening"},
     fs.Adagrad: {"weight_decay", "lr_decay"},
     fs.RMSprop: {"weight_decay"},
     fs.Adam: {"weight_decay", "amsgrad", "eps_uncorrected"},
     fs.AdamW: {"amsgrad", "eps_uncorrected", "decay_scale", "initial_lr"},
 }
-"""Options of ours that optax means otherwise or does not have, besides those of any optimizer."""
+"""Options of each optimizer that optax lacks or means otherwise; `COMMON` are those of all."""
+
+COMMON = {"maximize", "l1"}
 
 MOST_TENSORS = 1_000
-"""XLA compiles this many for 8 seconds, and ten times as many until memory runs out."""
+"""XLA takes 8 seconds to compile this many; at ten times as many it runs out of memory."""
 
 
 class Optax(Contestant):
@@ -32,10 +34,9 @@ class Optax(Contestant):
         case, hyper = problem.case, problem.hyperparameters
         if len(problem.shapes) > MOST_TENSORS:
             return f"XLA does not compile more than {MOST_TENSORS:,} tensors in reasonable time"
-        if case.optimizer not in NEVER:
+        if case.optimizer not in UNLIKE:
             return "it is not written out for optax"
-        lacking = NEVER[case.optimizer] | {"maximize", "l1"}
-        if unknown := sorted(lacking & case.options.keys()):
+        if unknown := sorted((UNLIKE[case.optimizer] | COMMON) & case.options.keys()):
             return f"optax's has no {', '.join(unknown)} that is the same"
         if hyper.get("bias_correction") is False:
             return "optax's always corrects for bias"
@@ -48,16 +49,16 @@ class Optax(Contestant):
         import optax
 
         chain = transformation(problem)
-        wide = problem.dtype == np.float64
+        float64 = problem.dtype == np.float64
         cpu = jax.devices("cpu")[0]
 
         def update(params: Any, state: Any, grads: Any) -> Any:
             changes, state = chain.update(grads, state, params)
             return optax.apply_updates(params, changes), state
 
-        with jax.enable_x64(wide):
+        with jax.enable_x64(float64):
             params = jax.device_put(problem.start, cpu)
-            params = jax.tree.map(jax.numpy.copy, params)  # donated ones are written to
+            params = jax.tree.map(jax.numpy.copy, params)  # the jitted function overwrites them
             grads = jax.device_put(problem.grads, cpu)
             state = chain.init(params)
         update = jax.jit(update, donate_argnums=(0, 1))
@@ -67,17 +68,17 @@ class Optax(Contestant):
             params, state = update(params, state, grads)
             jax.block_until_ready(params)
 
-        def wide_step() -> None:
+        def step_in_float64() -> None:
             with jax.enable_x64(True):
                 step()
 
-        made = wide_step if wide else step
-        # XLA's threads are as many as there are CPUs, whatever anyone asks.
-        return Entry(made, lambda: [np.asarray(p) for p in params], os.cpu_count() or 1)
+        chosen = step_in_float64 if float64 else step
+        threads = os.cpu_count() or 1  # XLA does not go by torch's setting, nor by ours
+        return Entry(chosen, lambda: [np.asarray(p) for p in params], threads)
 
 
 def transformation(problem: Problem) -> Any:
-    """The same update as our optimizer's."""
+    """Optax's form of the problem's update."""
     import optax
 
     hyper = problem.hyperparameters
@@ -86,7 +87,7 @@ def transformation(problem: Problem) -> Any:
             return optax.sgd(hyper["lr"], hyper["momentum"] or None, hyper["nesterov"])
         case fs.Adagrad:
             return optax.adagrad(hyper["lr"], hyper["initial_accumulator_value"], hyper["eps"])
-        case fs.RMSprop:  # α inside the buffer, which is the same at a constant α
+        case fs.RMSprop:  # optax has α inside the buffer: the same while α is constant
             return optax.rmsprop(
                 hyper["lr"],
                 hyper["alpha"],
@@ -103,5 +104,5 @@ def transformation(problem: Problem) -> Any:
 
 
 def epsilons(hyper: dict[str, Any]) -> dict[str, float]:
-    inside = hyper["eps_inside_sqrt"]
-    return {"eps": 0.0 if inside else hyper["eps"], "eps_root": hyper["eps"] if inside else 0.0}
+    inside, eps = hyper["eps_inside_sqrt"], hyper["eps"]
+    return {"eps": 0.0 if inside else eps, "eps_root": eps if inside else 0.0}

@@ -1,6 +1,6 @@
-"""Numba's kernels against C's on the same arrays, and a user's own rule beside them.
+"""Numba's kernels against C's on the same arrays, and a custom rule beside them.
 
-The own rule is AdamW written out by a user: the same traffic, and two more operations an element.
+The custom rule is AdamW: the same memory traffic, and two more operations an element.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from replay import Comparison, each
 from test_step import ADAMW
-from turns import Comparison, each
 
 import fusedstep as fs
 from fusedstep.benchmarks.contestants import DEFAULT, LIMIT, NUMBA
@@ -33,7 +33,7 @@ def prepare(h: Any, t: int) -> dict[str, float]:
     eps=1e-8,
     weight_decay=1e-2,
 )
-def Own(p, g, m, v, h):  # type: ignore[no-untyped-def]  # noqa: N802
+def Custom(p, g, m, v, h):  # type: ignore[no-untyped-def]  # noqa: N802
     p = p * (1 - h.lr * h.weight_decay)
     m = h.beta1 * m + (1 - h.beta1) * g
     v = h.beta2 * v + (1 - h.beta2) * g**2
@@ -41,11 +41,11 @@ def Own(p, g, m, v, h):  # type: ignore[no-untyped-def]  # noqa: N802
     return p, m, v
 
 
-CASE = ADAMW._replace(name="adamw-engines")
+CASE = ADAMW._replace(name="adamw-backends")
 
 
-class OwnRule(Contestant):
-    name = "own rule"
+class CustomRule(Contestant):
+    name = "custom rule"
 
     def why_missing(self) -> str | None:
         return fs.info().backends["numba"]
@@ -55,15 +55,15 @@ class OwnRule(Contestant):
 
     def build(self, problem: Problem) -> Entry:
         params = problem.params()
-        optimizer = Own(params, **problem.case.options, backend="numba")
+        optimizer = Custom(params, **problem.case.options, backend="numba")
         return Entry(partial(optimizer.step, problem.grads), lambda: params, problem.threads)
 
 
 @each(
     [
-        Comparison(workload, CASE, "float32", "alone", [DEFAULT, NUMBA, OwnRule(), LIMIT], 4.0)
+        Comparison(workload, CASE, "float32", "alone", [DEFAULT, NUMBA, CustomRule(), LIMIT], 4.0)
         for workload in (*(equal(1, n) for n in (1_000, 100_000, 1_000_000)), *MANY)
     ]
 )
-def test_engines(replayed: Record) -> None:
+def test_backends(replayed: Record) -> None:
     assert replayed.seconds > 0

@@ -1,4 +1,4 @@
-"""What a run found, and what changed since another one, as tables to read."""
+"""Results and changes as tables for a terminal, with the lines below them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusedstep.benchmarks.compare import CRITERION, Comparison
-from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+from fusedstep.benchmarks.records import LIMIT, OURS, Machine, Record, Results
+from fusedstep.benchmarks.units import duration, factor, percent, size_of, three
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-OURS = "fusedstep"
-"""The contestant that all others are held against, and how the names of its variants begin."""
 
 TITLES = {
     "sgd": "SGD",
@@ -24,10 +22,7 @@ TITLES = {
     "adam": "Adam",
     "adamw": "AdamW",
 }
-"""Of the cases that have one."""
-
-PRODUCTS = {"numpy": "NumPy", "torch": "torch"}
-
+"""Titles of the cases that have one."""
 
 WIDEST = 1000
 """Letters of a table's line, beyond all terminals."""
@@ -36,20 +31,8 @@ LONGEST = 19
 """Letters of a workload's name that stay on one line."""
 
 
-def label(record: Record) -> str:
-    """What a row is called."""
-    return between(record.workload, record.loop)
-
-
-def between(workload: str, loop: str) -> str:
-    """A workload's name, with what runs before its steps."""
-    if loop == "alone":
-        return workload
-    return f"{workload} between {PRODUCTS.get(loop, loop)} products"
-
-
 def grouped(records: Sequence[Record]) -> list[dict[str, Record]]:
-    """The contestants of each workload, in the order that they were measured in."""
+    """The records of each workload by contestant, in the order of their measurement."""
     groups: dict[tuple[object, ...], dict[str, Record]] = {}
     for record in records:
         key = (record.workload, record.loop, record.case, record.dtype)
@@ -58,13 +41,37 @@ def grouped(records: Sequence[Record]) -> list[dict[str, Record]]:
 
 
 def others(records: Sequence[Record]) -> list[str]:
-    """The contestants that are neither ours nor the limit."""
+    """Names of the contestants that are neither ours nor the limit."""
     names = dict.fromkeys(record.contestant for record in records)
     return [name for name in names if name != LIMIT and not name.startswith(OURS)]
 
 
+def variant(contestant: str) -> str:
+    """The word by which a contestant differs from our usual step: "arena"."""
+    return contestant.removeprefix(OURS).strip(" ,")
+
+
+# ---- results ----
+
+
+def tables(results: Results, console: Console) -> Iterator[Table]:
+    """The table of results, in two parts if it is too wide for the console."""
+    from rich.measure import Measurement
+
+    whole = tabulate(results)
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), whole)
+    if needed.minimum <= console.width:
+        yield whole
+    else:
+        yield tabulate(results, against=False)
+        yield tabulate(results, own=False)
+
+
 def tabulate(results: Results, own: bool = True, against: bool = True) -> Table:
-    """A row for each workload and each way of ours to step it: what it took, and the ratios."""
+    """A row for each variant of our step on each workload.
+
+    `own` is for columns with our times, `against` for those with the ratios to others.
+    """
     from rich.table import Table
 
     names = others(results.records) if against else []
@@ -78,9 +85,7 @@ def tabulate(results: Results, own: bool = True, against: bool = True) -> Table:
     for group in grouped(results.records):
         for name, ours in group.items():
             if name.startswith(OURS):
-                workload = ", ".join(
-                    filter(None, [label(ours), name.removeprefix(OURS).strip(" ,")])
-                )
+                workload = ", ".join(filter(None, [ours.label, variant(name)]))
                 share = "" if ours.share is None else percent(ours.share)
                 found = duration(ours.seconds), three(ours.speed), share, ours.cache
                 ratios = (times(group[name], ours) if name in group else "" for name in names)
@@ -88,21 +93,8 @@ def tabulate(results: Results, own: bool = True, against: bool = True) -> Table:
     return table
 
 
-def tables(results: Results, console: Console) -> Iterator[Table]:
-    """One table, or two where it is too wide."""
-    from rich.measure import Measurement
-
-    whole = tabulate(results)
-    needed = Measurement.get(console, console.options.update(max_width=WIDEST), whole)
-    if needed.minimum <= console.width:
-        yield whole
-    else:
-        yield tabulate(results, against=False)
-        yield tabulate(results, own=False)
-
-
 def heading(results: Results) -> str:
-    """Of tables and pictures: the step that was timed."""
+    """Heading of tables and pictures: which step was timed."""
     names = dict.fromkeys(TITLES.get(record.case, record.case) for record in results.records)
     dtypes = dict.fromkeys(record.dtype for record in results.records)
     threads = results.machine.threads
@@ -115,54 +107,35 @@ def times(other: Record, ours: Record) -> str:
     return factor(other.seconds / ours.seconds)
 
 
-def factor(ratio: float) -> str:
-    return f"{three(ratio)} ×"
-
-
-def three(value: float) -> str:
-    """In three digits, or with two places: 0.12, 1.23, 12.3, 123."""
-    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"
-
-
-def percent(share: float) -> str:
-    """In two digits at least: 123%, 12%, 1.2%, 0.012%."""
-    return f"{share:.0%}" if share >= 0.0995 else f"{100 * share:#.2g}%"
-
-
-def duration(seconds: float) -> str:
-    """In three digits: 1.23 µs, 45.6 ms."""
-    units = [("µs", 1e6), ("ms", 1e3), ("s", 1.0)]
-    fit = [(unit, seconds * scale) for unit, scale in units if seconds * scale < 999.5]
-    unit, value = fit[0] if fit else ("s", seconds)
-    return f"{three(value)} {unit}"
-
-
 def explain(results: Results) -> Iterator[str]:
-    """The lines below the table: what its figures are, where they come from, who is not there."""
+    """The lines below the table of results: its columns, the machine, what was left out."""
     moved = dict.fromkeys(record.bytes for record in results.records)
+    yield f"step: median time of one step of {OURS}"
+    yield f"GB/s: memory traffic, of {' or '.join(map(str, moved))} bytes an element"
     yield (
-        f"step: median time of {OURS}'s; GB/s: of the {' or '.join(map(str, moved))} bytes that an "
-        "element moves; of limit: the time of the same traffic without arithmetic over the step's, "
-        "past 100% where memory is the bottleneck or an arena makes many tensors one; "
-        "in: the nearest memory that holds it all; vs: how many times faster than others."
+        "of limit: the time of the same traffic without arithmetic, over the step's; about 100% "
+        "where memory is the bottleneck, and more where an arena makes one tensor of many"
     )
+    yield "in: the nearest memory that holds all arrays of a step"
+    yield f"vs: how many times faster {OURS} is"
     yield from products(results.records)
     yield from describe(results.machine)
     for reason, names in reasons(results.missing).items():
-        yield f"left out: {'; '.join(names)}: {reason}"
+        yield f"left out: {reason}"
+        yield from (f"  {name}" for name in names)
 
 
 def products(records: Sequence[Record]) -> Iterator[str]:
-    """What each contestant's steps do to the matrix products between them."""
+    """Lines that say how each contestant's steps change the time of the products between them."""
     for group in grouped(records):
-        suffered = [
+        changes = [
             f"{record.product / record.product_alone - 1:+.1%} with {name}"
             for name, record in group.items()
             if record.product and record.product_alone
         ]
-        if suffered:
+        if changes:
             first = next(iter(group.values()))
-            yield f"{label(first)}: the products' time changed by {', '.join(suffered)}"
+            yield f"{first.label}: the products' time changed by {', '.join(changes)}"
 
 
 def describe(machine: Machine) -> Iterator[str]:
@@ -170,21 +143,19 @@ def describe(machine: Machine) -> Iterator[str]:
     cpu = f"{machine.cpu}, CPUs: {machine.cpus}"
     yield f"machine: {cpu}{', caches: ' if sizes else ''}{sizes}; {machine.system}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    isa = "no C engine" if machine.isa is None else f"instruction set: {machine.isa}"
+    isa = "no C backend" if machine.isa is None else f"instruction set: {machine.isa}"
     yield f"{versions}; {isa}, threads: {machine.threads}; {machine.date}"
 
 
-def size_of(size: int) -> str:
-    """In the units that caches come in."""
-    return f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
-
-
 def reasons(missing: dict[str, str]) -> dict[str, list[str]]:
-    """What is left out for each reason."""
+    """The contestants that are missing for each reason."""
     found: dict[str, list[str]] = {}
     for name, reason in missing.items():
         found.setdefault(reason, []).append(name)
     return found
+
+
+# ---- changes ----
 
 
 def tabulate_changes(comparison: Comparison) -> Table:
@@ -200,7 +171,7 @@ def tabulate_changes(comparison: Comparison) -> Table:
     styles = {"faster": "green", "slower": "red"}
     previous = None
     for change in comparison.changes:
-        workload = label(change.new)
+        workload = change.new.label
         if previous not in (None, workload):
             table.add_section()
         old, new = (
@@ -215,7 +186,7 @@ def tabulate_changes(comparison: Comparison) -> Table:
 
 
 def explain_changes(comparison: Comparison) -> Iterator[str]:
-    """The lines below that table."""
+    """The lines below the table of changes."""
     measure = "the limit's time over the step's" if comparison.by_share else "time of a step"
     counts = dict.fromkeys(("faster", "slower", "noise"), 0)
     for change in comparison.changes:
@@ -235,7 +206,8 @@ def explain_changes(comparison: Comparison) -> Iterator[str]:
 
 
 def by_contestant(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The labels of the records of each contestant."""
     workloads: dict[str, list[str]] = {}
     for record in records:
-        workloads.setdefault(record.contestant, []).append(label(record))
+        workloads.setdefault(record.contestant, []).append(record.label)
     return workloads

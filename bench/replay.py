@@ -1,13 +1,13 @@
-"""`pytest bench`: our steps beside those of others, by pytest-benchmark.
+"""The plugin of `pytest bench`: contestants take turns, and pytest-benchmark replays their times.
 
-A test is one contestant of a comparison. pytest-benchmark by itself would time one test to its
-end and then the next, so that a machine that slows down in between favours whoever was first. So
-when the first test of a comparison runs, all its contestants that were selected take turns
-(`fusedstep.benchmarks.measuring`), and each test only hands what was found of its contestant to
-pytest-benchmark: a round is a turn, and the timer is a clock that each round moves on by what
-that turn took. Its statistics, tables, comparisons and JSON are then as of any benchmark.
-`extra_info` holds the record with its bytes, its GB/s, its share of the limit and so on, and the
-JSON has all of them once more under "fusedstep", with the machine and who was left out.
+A test stands for one contestant of a comparison. pytest-benchmark alone would time one test to
+its end and then the next, so that a machine that slows down in between favours the first. So all
+selected contestants of a comparison take turns (`fusedstep.benchmarks.turns`) when the first of
+its tests runs. Each test then replays its contestant's times to pytest-benchmark: a round is a
+turn, and the timer is a clock that a round moves on by the time of that turn. So statistics,
+tables, comparisons and JSON are those of any benchmark. `extra_info` holds the record with its
+bytes, its GB/s and its share of the limit. The JSON holds all records once more as "fusedstep",
+with the machine and the reasons why contestants were left out.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 from cases import Case
 
-from fusedstep.benchmarks.budget import said
 from fusedstep.benchmarks.contestants import LIMIT
 from fusedstep.benchmarks.contestants.contestant import Contestant
 from fusedstep.benchmarks.machine import machine
 from fusedstep.benchmarks.measuring import Group, measure
-from fusedstep.benchmarks.records import Record, Results
+from fusedstep.benchmarks.records import Absences, Record, Results
 from fusedstep.benchmarks.workloads import Workload
 
 HUGE = 20_000_000
-"""Elements from which comparisons come last, and not at all if it shall be quick."""
+"""Elements from which a comparison comes last, and not at all with --quick."""
 
 PACKAGES = ["cffi", "numba", "torch", "optax", "jax", "jaxlib", "deepspeed"]
+"""Packages whose versions the JSON names."""
 
 
 class Comparison(NamedTuple):
@@ -57,18 +57,15 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 
 def each(comparisons: Sequence[Comparison]) -> Callable[[Test], Test]:
-    """A test of each contestant, as the arguments of `replayed`."""
+    """Parametrize a test over the contestants of comparisons, for the fixture `replayed`."""
     rows = []
     for comparison in comparisons:
         assert comparison.name not in COMPARISONS
         COMPARISONS[comparison.name] = comparison
         mark = pytest.mark.benchmark(group=comparison.name, timer=TAPE.clock)
-        rows += [
-            pytest.param(
-                comparison.name, who.name, id=f"{comparison.name}-{slug(who.name)}", marks=mark
-            )
-            for who in comparison.contestants
-        ]
+        for contestant in comparison.contestants:
+            name = f"{comparison.name}-{slug(contestant.name)}"
+            rows.append(pytest.param(comparison.name, contestant.name, id=name, marks=mark))
     mark_all = pytest.mark.parametrize(("comparison", "contestant"), rows)
 
     # Named beside `replayed`, so that pytest-benchmark sees it where that one skips.
@@ -76,7 +73,7 @@ def each(comparisons: Sequence[Comparison]) -> Callable[[Test], Test]:
 
 
 class Tape:
-    """A clock that only a recording moves."""
+    """A clock that stands still, except that each step of a recording moves it on."""
 
     now = 0.0
 
@@ -84,7 +81,7 @@ class Tape:
         return self.now
 
     def play(self, durations: Sequence[float]) -> Callable[[], None]:
-        """What takes the first of them when it is called, then the second, and so on."""
+        """Return a step that takes the first of the durations, then the second, and so on."""
         self.now = 0.0
         left = iter(durations)
 
@@ -96,14 +93,16 @@ class Tape:
 
 TAPE = Tape()
 COMPARISONS: dict[str, Comparison] = {}
+"""All comparisons that tests were made of, by name."""
 FOUND: dict[str, Group] = {}
+"""The results of those that have been run, by name."""
 
 
 @pytest.fixture
 def replayed(
     request: pytest.FixtureRequest, benchmark: Any, comparison: str, contestant: str
 ) -> Record:
-    """The record of a contestant, after its turns went through pytest-benchmark."""
+    """The record of a contestant, after its turns were replayed to pytest-benchmark."""
     if comparison not in FOUND:
         FOUND[comparison] = run(comparison, request.session)
     found = FOUND[comparison]
@@ -119,24 +118,25 @@ def replayed(
 
 
 def run(name: str, session: pytest.Session) -> Group:
-    """Have those contestants take turns of which a test was selected, and the limit."""
-    comparison = COMPARISONS[name]
+    """Measure those contestants of a comparison that tests were selected of, and the limit."""
+    workload, case, dtype, loop, contestants, seconds = COMPARISONS[name]
     rows = [row_of(item) for item in session.items]
     selected = {row["contestant"] for row in rows if row.get("comparison") == name}
-    contestants = [who for who in comparison.contestants if who.name in selected or who is LIMIT]
-    seconds = comparison.seconds * (0.2 if session.config.getoption("quick") else 1)
-    workload, case, dtype, loop = comparison[:4]
-    return measure(workload, case, dtype, contestants, loop, seconds)
+    selected.add(LIMIT.name)
+    chosen = [contestant for contestant in contestants if contestant.name in selected]
+    if session.config.getoption("quick"):
+        seconds *= 0.2
+    return measure(workload, case, dtype, chosen, loop, seconds)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--quick", action="store_true", help="a fifth of the time, and nothing of millions"
+        "--quick", action="store_true", help="take a fifth of the time, and leave out huge tensors"
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """First what stands between NumPy's products, while torch has no threads; last the huge."""
+    """Put loops with NumPy's products first, before torch starts threads, and huge tensors last."""
 
     def place(item: pytest.Item) -> int:
         comparison = COMPARISONS.get(row_of(item).get("comparison", ""))
@@ -151,17 +151,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def row_of(item: pytest.Item) -> Mapping[str, Any]:
-    """The arguments of a test here; of any other none."""
+    """The arguments of a test; none if it is not parametrized."""
     row: Mapping[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
     return row
 
 
 def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict[str, Any]) -> None:
-    left_out: dict[tuple[str, str], list[str]] = {}
+    absences = Absences()
     for name, found in FOUND.items():
-        for contestant, reason in found.missing.items():
-            left_out.setdefault((contestant, reason), []).append(name)
+        absences.add(name, found.missing)
     records = [record for found in FOUND.values() for record in found.records]
-    output_json["fusedstep"] = Results(
-        machine(PACKAGES), said(left_out, records), records
-    ).to_dict()
+    results = Results(machine(PACKAGES), absences.summary(records), records)
+    output_json["fusedstep"] = results.to_dict()
