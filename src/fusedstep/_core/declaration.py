@@ -68,7 +68,7 @@ def signature_of(arguments: Iterable[Argument]) -> inspect.Signature:
     return inspect.Signature([each.parameter for each in arguments])
 
 
-def no_conflict(h: Hyperparameters) -> None:
+def no_conflict(hyper: Hyperparameters) -> None:
     """Nothing more need hold between hyperparameters that are right by themselves."""
 
 
@@ -179,11 +179,12 @@ def declare(
 def fixed_rule(name: str, letters: Mapping[str, str | None]) -> Callable[[Hyperparameters], Rule]:
     """The rule of that name, with the state arrays that hyperparameters switch on."""
 
-    def rule(h: Hyperparameters) -> Rule:
+    def rule(hyper: Hyperparameters) -> Rule:
         present = (
-            letter if option is None or h[option] else None for letter, option in letters.items()
+            letter if option is None or hyper[option] else None
+            for letter, option in letters.items()
         )
-        return Rule(name, tuple(present), h.get("eps_inside_sqrt", False))
+        return Rule(name, tuple(present), hyper.get("eps_inside_sqrt", False))
 
     return rule
 

@@ -23,7 +23,7 @@ from fusedstep._backends import threads
 from fusedstep._backends.plan import Job, Row
 from fusedstep._engine import ffi, lib
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given
+from fusedstep._numerics.coefficients import JobScalars
 
 
 class Jobs:
@@ -161,7 +161,7 @@ class Runner:
             },
         )
 
-    def prepare(self, scalars: Sequence[Given]) -> None:
+    def prepare(self, scalars: Sequence[JobScalars]) -> None:
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
@@ -188,11 +188,11 @@ class Runner:
         lib.fs_squares(self.table, threads.get_num_threads(), self.total)
         return tuple(self.total)
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         self.prepare(scalars)
         lib.fs_step(self.table, threads.get_num_threads(), zero)
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         self.prepare(scalars)
         return int(lib.fs_take_and_step(self.table, id(grads), threads.get_num_threads()))
 
