@@ -1,4 +1,4 @@
-"""The runner of Numba's kernels without the C engine, and the Python threads that help it."""
+"""The runner of Numba's kernels without the C backend, and the Python threads that help it."""
 
 from __future__ import annotations
 
