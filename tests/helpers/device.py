@@ -77,7 +77,7 @@ class Tensor(Plain):
 
 
 class Ndarray(Plain):
-    """An array of CuPy, likewise."""
+    """An array of CuPy, as far as the backend looks at one."""
 
     device = SimpleNamespace(id=0)
 

@@ -10,7 +10,9 @@ and the dtypes of arrays by NumPy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from fusedstep._backends import threads
 from fusedstep._backends.plan import Job, Row
 from fusedstep._engine import ffi, lib
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given
+from fusedstep._numerics.coefficients import JobScalars
 
 
 class Jobs:
@@ -71,23 +73,33 @@ class Rows:
 class Headers:
     """The headers in C, one for each parameter, and memory for shapes and strides."""
 
-    def __init__(self, rows: Sequence[Row | None]) -> None:
-        dimensions = [0 if row is None else len(row.walk.shape) for row in rows]
-        places = accumulate((row is not None for row in rows), initial=0)
-        begins = accumulate((2 * ndim for ndim in dimensions), initial=0)
-        self.in_c = ffi.new("fs_header[]", len(rows))
-        self.layouts = ffi.new("intptr_t[]", 2 * sum(dimensions))
-        for in_c, row, ndim, place, begin in zip(
-            self.in_c, rows, dimensions, places, begins, strict=False
-        ):
-            in_c.row = -1 if row is None else place
-            in_c.ndim = ndim
-            in_c.layout = self.layouts + begin
+    def __init__(self, rows: Sequence[Row | None], in_c: Any) -> None:
+        """Expect gradients that lie as their parameters do, in C order: C takes those itself.
 
-    def fill(self, index: int, g: Array, operand: Operand) -> int:
-        """Describe the gradient of a parameter, and return the place of its row."""
+        `in_c` has the rows in C, of those that are not None.
+        """
+        present = [(index, row) for index, row in enumerate(rows) if row is not None]
+        self.in_c = ffi.new("fs_header[]", len(rows))
+        self.layouts = ffi.new("intptr_t[]", 2 * sum(len(row.walk.shape) for _, row in present))
+        layout = self.layouts
+        for place, (index, row) in enumerate(present):
+            header, shape, dtype = self.in_c[index], row.walk.shape, row.p.flat.dtype
+            header.row = in_c + place
+            header.ndim = len(shape)
+            header.layout = layout
+            if row.walk.plain and row.p.flat.size:
+                layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize)
+                header.bytes = row.p.flat.nbytes
+                header.itemsize = dtype.itemsize
+                header.writeable = True
+                header.dtype = _dtype_object(dtype)
+            layout += 2 * len(shape)
+
+    def fill(self, index: int, g: Array, operand: Operand) -> None:
+        """Describe the gradient of a parameter, and let its row read it."""
         low, high = extent(g)
         header = self.in_c[index]
+        header.row.g = ffi.from_buffer(operand.flat)
         header.layout[0 : 2 * g.ndim] = [*g.shape, *g.strides]
         header.data = address(g)
         header.scratch = operand.scratch
@@ -95,9 +107,20 @@ class Headers:
         header.below = low - header.data
         header.bytes = high - low
         header.itemsize = g.itemsize
-        # NumPy's own dtype object; one that is equal to it might be gone tomorrow.
-        header.dtype = id(np.dtype(g.dtype.type))
-        return int(header.row)
+        header.dtype = _dtype_object(g.dtype)
+
+
+@lru_cache(maxsize=1024)
+def _c_order(shape: tuple[int, ...], itemsize: int) -> list[int]:
+    """A shape, and its strides in bytes in C order."""
+    strides = [*accumulate(shape[:0:-1], mul, initial=itemsize)]
+    return [*shape, *strides[: len(shape)][::-1]]
+
+
+@cache
+def _dtype_object(dtype: np.dtype[Any]) -> int:
+    """The address of NumPy's own dtype object; one that is equal to it may be gone tomorrow."""
+    return id(np.dtype(dtype.type))
 
 
 class Runner:
@@ -111,7 +134,7 @@ class Runner:
         self.rows = rows
         self.of_jobs = Jobs(jobs)
         self.of_rows = Rows([row for row in rows if row is not None])
-        self.headers = Headers(rows)
+        self.headers = Headers(rows, self.of_rows.in_c)
         self.lows = ffi.new("intptr_t[]", written.lows)
         self.highs = ffi.new("intptr_t[]", written.highs)
         self.sums = self.of_rows.sums
@@ -138,7 +161,7 @@ class Runner:
             },
         )
 
-    def prepare(self, scalars: Sequence[Given]) -> None:
+    def prepare(self, scalars: Sequence[JobScalars]) -> None:
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
@@ -151,8 +174,7 @@ class Runner:
         self.of_jobs.float64[index][0 : len(scalars)] = scalars
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
-        place = self.headers.fill(index, g, operand)
-        self.c_rows[place].g = ffi.from_buffer(operand.flat)
+        self.headers.fill(index, g, operand)
         self.table.moves += 1
 
     @property
@@ -166,11 +188,11 @@ class Runner:
         lib.fs_squares(self.table, threads.get_num_threads(), self.total)
         return tuple(self.total)
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         self.prepare(scalars)
         lib.fs_step(self.table, threads.get_num_threads(), zero)
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         self.prepare(scalars)
         return int(lib.fs_take_and_step(self.table, id(grads), threads.get_num_threads()))
 

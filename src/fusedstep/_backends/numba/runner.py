@@ -29,7 +29,7 @@ from fusedstep._backends.numba.crew import crew
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
 from fusedstep._backends.plan import CheckedTable, Job, Row
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given
+from fusedstep._numerics.coefficients import JobScalars
 
 N, JOB, COLUMNS = READ, READ + 1, READ + 2
 """The columns of a row behind those that kernels read, and the number of all."""
@@ -106,7 +106,7 @@ class Runner(CheckedTable):
         with np.errstate(over="ignore"):
             self.of_jobs.memory[index][:] = scalars
 
-    def prepare(self, scalars: Sequence[Given]) -> None:
+    def prepare(self, scalars: Sequence[JobScalars]) -> None:
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
@@ -121,7 +121,7 @@ class Runner(CheckedTable):
         self._share(self.of_rows.blocks, norm.BLOCK, kernels, nothing)
         return norm.total(self.sums)
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         self.prepare(scalars)
         zeroed = self.of_jobs.itemsizes * zero
         self._share(self.of_rows.elements, 1, self.of_jobs.kernels, zeroed)
