@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fusedstep._compiler import generate
-from fusedstep._compiler.formula import Formula, read
+from fusedstep._compiler.formula import Formula
+from fusedstep._compiler.parse import parse
 
 OPERATORS: generate.Operators = {ast.Add: "add", ast.Mult: "mul"}
 
@@ -57,7 +58,7 @@ def rule(p, g, real_, h):
 
 
 def formula(function: Any) -> Formula:
-    return read(function, {"lr": float, "fast": bool})
+    return parse(function, {"lr": float, "fast": bool})
 
 
 def test_lines_and_names() -> None:
