@@ -29,7 +29,7 @@ def _there(library: str) -> bool:
 
 
 LIBRARIES = (
-    ["plain", "torch", "cupy"]  # of the last two what the backend asks them for
+    ["plain", "torch", "cupy"]  # the last two as far as the backend asks
     if SIMULATED
     else ["plain", *filter(_there, ("numba", "torch", "cupy"))]
 )

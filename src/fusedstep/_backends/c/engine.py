@@ -1,4 +1,4 @@
-"""The "c" engine: the kernels of csrc/, in the instruction set in force."""
+"""The C backend: the kernels of csrc/, in the instruction set in force."""
 
 from __future__ import annotations
 
