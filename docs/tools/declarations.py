@@ -126,7 +126,8 @@ def example(optimizer: type[fs.Optimizer]) -> Iterator[str]:
     ]
     p = np.array([1.0, 2.0])
     names = {"p": p, "np": np}
-    opt = eval(f"optimizer(p, {', '.join(options)})", {**names, "optimizer": optimizer})
+    passed = ", ".join(["p", "backend='numpy'", *options])  # which is there without compiled code
+    opt = eval(f"optimizer({passed})", {**names, "optimizer": optimizer})
     opt.step(eval(stepped[1], names))
     for line in (*lines, shown[1]):
         yield f">>> {line}"

@@ -9,51 +9,39 @@ import symbols
 from marked import table
 
 import fusedstep as fs
-
-SHARED = ("params", "ema", "nonfinite", "backend")
-"""Arguments that every optimizer has; the guide describes them once."""
+from fusedstep._core.declaration import declaration_of
 
 FRAMEWORKS = ("torch", "keras", "optax", "lecture")
 
 
 def optimizers() -> list[type[fs.Optimizer]]:
-    found = [getattr(fs, name) for name in fs.__all__]
-    return [
-        each
-        for each in found
-        if inspect.isclass(each) and issubclass(each, fs.Optimizer) and each is not fs.Optimizer
-    ]
+    """The package's optimizers, from the simple to the complex."""
+    return [getattr(fs, name) for name in fs.optimizers.__all__]
 
 
-def arguments(optimizer: Any, kind: Any) -> str:
-    """The names of its own arguments of one kind."""
-    parameters = inspect.signature(optimizer).parameters.values()
-    return " ".join(f"`{p.name}`" for p in parameters if p.kind is kind and p.name not in SHARED)
+def arguments(optimizer: type[fs.Optimizer], keyword_only: bool) -> str:
+    """The names of its options, but for those of `ema` and its like, which the guide describes."""
+    return " ".join(
+        f"`{each.name}`"
+        for each in declaration_of(optimizer).arguments
+        if each.check and each.keyword_only is keyword_only and not (keyword_only and each.of_a_run)
+    )
 
 
 def classes() -> str:
     """The optimizers, and their options: those of torch, and those of this package alone."""
-    positional, keyword = (
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.KEYWORD_ONLY,
-    )
     return table(
         ["class", "what", "options, as torch", "and ours"],
         [
             [
                 f"`fs.{each.__name__}`",
                 symbols.summary(each),
-                arguments(each, positional),
-                arguments(each, keyword),
+                arguments(each, keyword_only=False),
+                arguments(each, keyword_only=True),
             ]
-            for each in sorted(optimizers(), key=lambda each: order(each))
+            for each in optimizers()
         ],
     )
-
-
-def order(optimizer: type) -> int:
-    """Where a class stands in its module: from the simple to the complex."""
-    return inspect.getsourcelines(optimizer)[1]
 
 
 def rules() -> str:
@@ -64,7 +52,7 @@ def rules() -> str:
             [
                 f"`fs.rules.{name}`",
                 symbols.summary(each),
-                arguments(each, inspect.Parameter.POSITIONAL_OR_KEYWORD),
+                arguments(each, keyword_only=False),
             ]
             for name, each in symbols.parts(fs.rules)
         ],
@@ -74,9 +62,9 @@ def rules() -> str:
 def presets() -> str:
     """For each class and option the values of the frameworks, where they differ."""
     rows = []
-    for optimizer in sorted(optimizers(), key=order):
+    for optimizer in optimizers():
         given = [
-            dict(getattr(getattr(fs.presets, name), optimizer.__name__)) for name in FRAMEWORKS
+            dict(getattr(getattr(fs.presets, name), optimizer.__name__, {})) for name in FRAMEWORKS
         ]
         for option in {name: None for each in given for name in each}:
             values = [f"`{each[option]}`" if option in each else "" for each in given]
