@@ -1,4 +1,4 @@
-"""The optimizers of `fusedstep.rules`: their papers, torch, and the bits of every engine."""
+"""The optimizers of `fusedstep.rules`: their papers, torch, and the bits of every backend."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import (
+    CUSTOM_BASES,
+    CUSTOM_CASES,
     CUSTOM_OPTIMIZERS,
-    OWN_BASES,
-    OWN_CASES,
     SIZES,
     Case,
     differing_bits,
@@ -24,7 +24,7 @@ from cases import (
     in_torch,
     ordinary,
 )
-from marks import ENGINES, for_each, for_each_dtype, on_engines_for_own_rules
+from marks import COMPILING, for_each, for_each_dtype, needs, on_backends_for_custom_rules
 from trajectories import (
     STEPS,
     TOLERANCE,
@@ -42,7 +42,7 @@ from fusedstep._core.declaration import declaration_of
 
 OF_TORCH = [optimizer for optimizer in CUSTOM_OPTIMIZERS if in_torch(optimizer)]
 
-on_compiling_engines = pytest.mark.parametrize("backend", ENGINES)
+on_compiling_backends = pytest.mark.parametrize("backend", COMPILING)
 for_each_rule = pytest.mark.parametrize("optimizer", CUSTOM_OPTIMIZERS, ids=lambda o: o.__name__)
 for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o: o.__name__)
 
@@ -50,7 +50,7 @@ for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o:
 @pytest.fixture(scope="module")
 def torch() -> Iterator[Any]:
     """Torch, with float64 for the scalars that it keeps in its default dtype."""
-    torch = pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    torch = needs("torch", "torch")
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield torch
@@ -60,20 +60,20 @@ def torch() -> Iterator[Any]:
 # ---- trajectories ----
 
 
-@on_engines_for_own_rules
-@for_each(OWN_CASES)
+@on_backends_for_custom_rules
+@for_each(CUSTOM_CASES)
 def test_float64_follows_the_papers(case: Case, backend: str) -> None:
     assert_follows(oracle_of(case.optimizer), case, backend)
 
 
-@on_engines_for_own_rules
-@for_each(OWN_BASES)
+@on_backends_for_custom_rules
+@for_each(CUSTOM_BASES)
 def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
     assert_follows_under_a_schedule(oracle_of(case.optimizer), case, backend)
 
 
-@on_engines_for_own_rules
-@for_each([case for case in OWN_CASES if case.optimizer in OF_TORCH and case.in_torch])
+@on_backends_for_custom_rules
+@for_each([case for case in CUSTOM_CASES if case.optimizer in OF_TORCH and case.in_torch])
 def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
     start, gradients = problem(np.float64)
     actual = walk(case, backend, start, gradients)
@@ -83,7 +83,7 @@ def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
 
 def test_radam_is_seen_before_and_after_it_rectifies() -> None:
     """The comparisons above mean something only if both kinds of steps are in them."""
-    for case in OWN_BASES:
+    for case in CUSTOM_BASES:
         if case.optimizer is rules.RAdam:
             h = case.optimizer(np.zeros(1), **case.options).param_groups[0].hyperparameters
             kinds = {
@@ -96,17 +96,17 @@ def test_radam_is_seen_before_and_after_it_rectifies() -> None:
 # ---- bits ----
 
 
-@on_compiling_engines
+@on_compiling_backends
 @for_each_dtype
-@for_each(OWN_CASES)
+@for_each(CUSTOM_CASES)
 def test_the_same_bits_on_difficult_values(case: Case, dtype: Any, backend: str) -> None:
     for n in [*SIZES, 1025]:
         assert_same_bits(case, backend, n, dtype, difficult)
 
 
-@on_compiling_engines
+@on_compiling_backends
 @for_each_dtype
-@for_each(OWN_BASES)
+@for_each(CUSTOM_BASES)
 def test_the_same_bits_with_threads(case: Case, dtype: Any, backend: str, threads: int) -> None:
     for n in [16385, 100_003]:
         assert_same_bits(case, backend, n, dtype, ordinary)
@@ -221,7 +221,7 @@ def test_hyperparameters_are_checked(optimizer: Any) -> None:
         optimizer(p, backend="c")
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 def test_scalars_are_prepared_once_a_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where each gradient is looked at anew."""
     optimizer = rules.NAdam(np.ones(3), backend=backend)

@@ -19,6 +19,7 @@ import pytest
 import rates as walked
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import needs
 
 from fusedstep import schedules
 from fusedstep.program import plot
@@ -205,7 +206,7 @@ TORCH: dict[str, tuple[Callable[[int], float], Callable[[Any], Callable[[Any], A
 
 @pytest.mark.parametrize("name", TORCH)
 def test_rates_are_those_of_torch(name: str) -> None:
-    torch: Any = pytest.importorskip("torch", reason="torch is not installed: nothing to compare")
+    torch: Any = needs("torch", "torch")
     rate, made, steps = TORCH[name]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = made(torch.optim.lr_scheduler)(optimizer)

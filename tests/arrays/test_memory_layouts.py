@@ -9,7 +9,7 @@ import pytest
 from cases import differing_bits, ordinary
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marks import for_each_dtype, on_each_engine
+from marks import for_each_dtype, on_each_backend
 from memory_layouts import GRADIENT_LAYOUTS, LAYOUTS, SHAPE, outside, views
 
 import fusedstep as fs
@@ -17,7 +17,7 @@ import fusedstep as fs
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
-@on_each_engine
+@on_each_backend
 @for_each_dtype
 @pytest.mark.parametrize("of_g", GRADIENT_LAYOUTS)
 @pytest.mark.parametrize("of_p", LAYOUTS)
@@ -62,7 +62,7 @@ def test_any_view(made: tuple[Array, Array], order: Any) -> None:
     assert outside(p, memory) == untouched
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (1, 1, 1), (5, 1, 3)])
 def test_odd_shapes(shape: tuple[int, ...], backend: str) -> None:
     p = np.ones(shape, np.float32)
@@ -73,7 +73,7 @@ def test_odd_shapes(shape: tuple[int, ...], backend: str) -> None:
     assert optimizer.state["b"].shape == shape
 
 
-@on_each_engine
+@on_each_backend
 def test_interleaved_parameters_and_gradients(backend: str) -> None:
     """Views that lie among each other but share no element are no overlap."""
     packed = np.zeros((4, 100), np.float32)
@@ -89,7 +89,7 @@ def test_interleaved_parameters_and_gradients(backend: str) -> None:
     assert (packed[3] == 2).all()
 
 
-@on_each_engine
+@on_each_backend
 def test_layout_changes_between_steps(backend: str) -> None:
     p = np.zeros((3, 4), np.float32)
     optimizer = fs.SGD(p, lr=1.0, backend=backend)
@@ -99,7 +99,7 @@ def test_layout_changes_between_steps(backend: str) -> None:
     assert (p == -5 * g).all()
 
 
-@on_each_engine
+@on_each_backend
 def test_gradient_changes_in_place(backend: str) -> None:
     """The same array with new contents, directly and through scratch."""
     for p in (np.zeros((3, 4), np.float32), np.zeros((3, 8), np.float32)[:, ::2]):
@@ -111,7 +111,7 @@ def test_gradient_changes_in_place(backend: str) -> None:
         assert (p == -12).all()
 
 
-@on_each_engine
+@on_each_backend
 def test_parameter_changes_between_steps(backend: str) -> None:
     p = np.zeros((3, 8), np.float32)[:, ::2]
     optimizer = fs.SGD(p, lr=1.0, backend=backend)

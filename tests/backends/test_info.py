@@ -1,4 +1,4 @@
-"""Which engine runs, what is said of those that do not, and what an import costs."""
+"""Which backend runs, what is said of the missing ones, and what an import costs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from marks import BACKENDS, MISSING, needs_c
 
 import fusedstep as fs
 from fusedstep._backends.plan import MOST_STATES, Job
+
+needs_numba_cuda = pytest.mark.skipif(
+    find_spec("numba_cuda") is None, reason="numba_cuda is not installed; `pip install '.[cuda]'`"
+)
 
 
 def python(code: str) -> str:
@@ -43,7 +47,7 @@ HIDE = "import sys; sys.modules['fusedstep._engine'] = None\n"
 HIDE_BOTH = HIDE + "sys.modules['numba'] = None\n"
 
 
-def test_missing_engine_is_said_loudly() -> None:
+def test_a_missing_backend_is_said_loudly() -> None:
     shown = python(HIDE + "import fusedstep as fs; print(fs.info())")
     assert "backend c      MISSING: it was not built" in shown
     assert "backend numba  available (auto)" in shown
@@ -60,7 +64,7 @@ def test_missing_engine_is_said_loudly() -> None:
     assert refused.count("backend='c' is not available: it was not built") == 2
 
 
-def test_missing_engine_warns_once_and_steps() -> None:
+def test_missing_backends_warn_once_and_numpy_steps() -> None:
     python(
         HIDE_BOTH
         + "import warnings, numpy as np, fusedstep as fs\n"
@@ -76,7 +80,7 @@ def test_missing_engine_warns_once_and_steps() -> None:
     )
 
 
-def test_broken_engine_says_why() -> None:
+def test_a_broken_extension_says_why() -> None:
     shown = python(
         "import sys, types, importlib.abc, importlib.machinery\n"
         "class Broken(importlib.abc.MetaPathFinder, importlib.abc.Loader):\n"
@@ -90,7 +94,7 @@ def test_broken_engine_says_why() -> None:
     assert "MISSING: it is installed but cannot be loaded: undefined symbol: x" in shown
 
 
-def test_without_numba_rules_of_ones_own_run_on_numpy() -> None:
+def test_without_numba_custom_rules_run_on_numpy() -> None:
     shown = python(
         "import sys; sys.modules['numba'] = None\n"
         "import warnings, numpy as np, fusedstep as fs\n"
@@ -147,7 +151,7 @@ def test_missing_cuda_says_why_and_loads_nothing(hide: str, reason: str) -> None
     assert shown.endswith("False")
 
 
-@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+@needs_numba_cuda
 def test_a_compiler_that_cannot_be_loaded_says_why() -> None:
     shown = python(
         "import numpy\ndel numpy.row_stack  # as NumPy 2.5 did\n"
@@ -157,7 +161,7 @@ def test_a_compiler_that_cannot_be_loaded_says_why() -> None:
     assert re.match(r"numba-cuda cannot be loaded beside NumPy .*row_stack.*`pip install", shown)
 
 
-@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+@needs_numba_cuda
 def test_a_driver_older_than_the_compiler_is_none() -> None:
     shown = python(
         "from fusedstep._backends.cuda import available\n"

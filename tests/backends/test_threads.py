@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import differing_bits, ordinary
-from marks import needs_c, on_each_compiled_engine
+from marks import needs, needs_c, on_each_compiled_backend
 
 import fusedstep as fs
 
@@ -41,7 +41,7 @@ def two_threads() -> Any:
 
 
 @needs_c
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_helpers_are_used_and_then_only_where_they_help(two_threads: None, backend: str) -> None:
     from fusedstep._backends.c import runner
 
@@ -66,13 +66,13 @@ def test_small_steps_stay_with_the_caller(two_threads: None) -> None:
     assert runner.team() == "caller"
 
 
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_many_steps_with_helpers_coming_and_going(two_threads: None, backend: str) -> None:
     """Hundreds of steps go through every phase of the search for the faster way."""
     assert differing_bits(result(1, 300, backend), result(1, 300, "numpy")) == 0
 
 
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_several_python_threads(two_threads: None, backend: str) -> None:
     expected = [result(seed, 40, "numpy") for seed in range(5)]
     found: dict[int, Any] = {}
@@ -137,7 +137,7 @@ assert os.waitpid(child, 0)[1] == 0
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @needs_c
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_children_of_a_fork(backend: str) -> None:
     done = python(FORK.format(backend=backend, before="", between="", enough="count == 20"))
     assert done.returncode == 0, done.stderr
@@ -146,10 +146,10 @@ def test_children_of_a_fork(backend: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @needs_c
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_children_of_a_fork_beside_torch(backend: str) -> None:
     """Torch's OpenMP team, borrowed by the parent, is gone in the child."""
-    pytest.importorskip("torch", reason="torch is not installed")
+    needs("torch", "torch")
     done = python(
         FORK.format(
             backend=backend,
@@ -167,7 +167,7 @@ def test_children_of_a_fork_beside_torch(backend: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_no_openmp_team_is_made_where_there_was_none() -> None:
     """Or a child of fork that is the first to use OpenMP would wait for it forever."""
-    pytest.importorskip("torch", reason="torch is not installed")
+    needs("torch", "torch")
     done = python(
         "import os, torch, numpy as np, fusedstep as fs\n"
         "fs.set_num_threads(2)\n"
@@ -202,10 +202,10 @@ def test_gradients_may_go_while_the_step_reads_them(two_threads: None) -> None:
 
 
 @needs_c
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept(backend: str) -> None:
     """Torch can set the thread to flush subnormals: the step keeps them, and the setting."""
-    torch = pytest.importorskip("torch", reason="torch is not installed")
+    torch = needs("torch", "torch")
     p, g = np.full(100, 3e-39, np.float32), np.full(100, 2e-39, np.float32)
     expected, flushed = p.copy(), p.copy()
     fs.SGD(expected, lr=0.5, backend="numpy").step(g)

@@ -18,7 +18,7 @@ from cases import differing_bits, difficult
 from formulas import ALLOWED, Allowed, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marks import ENGINES, for_each_dtype, on_engines_for_own_rules
+from marks import COMPILING, for_each_dtype, on_backends_for_custom_rules
 
 import fusedstep as fs
 
@@ -65,7 +65,7 @@ def step_of(allowed: Allowed, backend: str, p: Array, g: Array, states: list[Arr
     return [opt.param_groups[0]["params"][0], *(opt.state[name] for name in allowed.state)]
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 @for_each_dtype
 @pytest.mark.parametrize("allowed", ALLOWED, ids=lambda allowed: allowed.function.__name__)
 def test_a_rule_is_the_function_that_it_was_made_of(
@@ -149,7 +149,7 @@ def random(p, g, m, h):
 """
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", COMPILING)
 @settings(max_examples=10, deadline=None, derandomize=True, database=None)
 @given(statements=st.lists(STATEMENTS, min_size=2, max_size=4))
 def test_random_rules(
@@ -162,9 +162,9 @@ def test_random_rules(
     allowed = Allowed(function, ("m",), hyperparameters, function, False)
     p, g, m = values(3, np.float32)
     expected = plainly(allowed, p, g, [m], np.float32)
-    for engine in ("numpy", backend):
-        for ours, theirs in zip(step_of(allowed, engine, p, g, [m]), expected, strict=True):
-            assert differing_bits(ours, theirs) == 0, f"{engine}\n{text}"
+    for name in ("numpy", backend):
+        for ours, theirs in zip(step_of(allowed, name, p, g, [m]), expected, strict=True):
+            assert differing_bits(ours, theirs) == 0, f"{name}\n{text}"
 
 
 def test_a_function_may_stand_anywhere(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_what_a_decorator_adds_is_not_lost() -> None:
             fs.rule(lr=0.5)(function)
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 def test_a_function_may_be_odd(backend: str, tmp_path: Path) -> None:
     """Form feeds, a free variable, a name that is an import, and calls of members of others."""
     text = """\

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from formulas import Allowed, plain
-from marks import on_engines_for_own_rules
+from marks import on_backends_for_custom_rules
 from refused_formulas import REFUSED, Refused
 
 import fusedstep as fs
@@ -133,7 +133,7 @@ def test_bad_preparations(name: str) -> None:
         prepared(prepare)
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 def test_a_preparation_that_goes_wrong_later_writes_nothing(backend: str) -> None:
     later: dict[str, tuple[Any, Any, str]] = {
         "names": (

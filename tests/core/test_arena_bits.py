@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from arenas import assert_same, assert_same_state, write
 from cases import (
+    CUSTOM_WHOLE_CASES,
     DTYPES,
-    OWN_WHOLE_CASES,
     WHOLE_CASES,
     Case,
     difficult,
     difficult_but_finite,
     ordinary,
 )
-from marks import ENGINES, for_each, for_each_dtype, on_each_compiled_engine, on_each_engine
+from marks import COMPILING, for_each, for_each_dtype, on_each_backend, on_each_compiled_backend
 
 import fusedstep as fs
 
@@ -63,7 +63,7 @@ def values_for(case: Case) -> Any:
 
 
 @for_each_dtype
-@on_each_compiled_engine
+@on_each_compiled_backend
 @for_each(WHOLE_CASES)
 def test_the_same_bits(case: Case, backend: str, dtype: Any) -> None:
     assert_same_steps(case, backend, dtype, values_for(case), SHAPES)
@@ -76,20 +76,20 @@ def test_the_same_bits_on_the_reference(case: Case, dtype: Any) -> None:
 
 
 @for_each_dtype
-@pytest.mark.parametrize("backend", ENGINES)
-@for_each([case for case in OWN_WHOLE_CASES if case.name.endswith(("-ema", "-whole"))])
-def test_the_same_bits_for_rules_of_ones_own(case: Case, backend: str, dtype: Any) -> None:
+@pytest.mark.parametrize("backend", COMPILING)
+@for_each([case for case in CUSTOM_WHOLE_CASES if case.name.endswith(("-ema", "-whole"))])
+def test_the_same_bits_for_custom_rules(case: Case, backend: str, dtype: Any) -> None:
     assert_same_steps(case, backend, dtype, values_for(case), SHAPES)
 
 
-@on_each_compiled_engine
+@on_each_compiled_backend
 @for_each([case for case in WHOLE_CASES if case.name in ("adamw-ema", "adamw-whole")])
 def test_the_same_bits_with_threads(case: Case, backend: str, threads: int) -> None:
     shapes = [(97,)] * 1000 + [(50_003,), (3,)]
     assert_same_steps(case, backend, np.float32, ordinary, shapes)
 
 
-@on_each_engine
+@on_each_backend
 def test_dtypes_and_groups_among_each_other(backend: str) -> None:
     """Each dtype of each group is one row, whatever the order."""
     rng = np.random.default_rng(4)
@@ -117,7 +117,7 @@ def test_dtypes_and_groups_among_each_other(backend: str) -> None:
     assert len(opt.layout.cohorts) == 4
 
 
-@on_each_engine
+@on_each_backend
 def test_a_step_that_is_asked_for_more_between_those_that_are_not(backend: str) -> None:
     arena = fs.Arena([np.zeros(3), np.zeros(4)])
     opt = fs.SGD(arena, lr=1.0, backend=backend)

@@ -13,7 +13,7 @@ from arenas import address, assert_same, assert_same_state, kinds, leaves, write
 from cases import DTYPES, differing_bits, ones, ordinary
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marks import on_each_engine
+from marks import on_each_backend
 
 import fusedstep as fs
 
@@ -46,7 +46,7 @@ STRUCTURES: dict[str, tuple[Callable[[], Any], Any]] = {
 }
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_structures(name: str, backend: str) -> None:
     make, expected = STRUCTURES[name]
@@ -98,7 +98,7 @@ LAYOUTS: dict[str, tuple[Callable[[], Array], list[int]]] = {
 }
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_views_lie_as_their_parameters(name: str, backend: str) -> None:
     make, strides = LAYOUTS[name]

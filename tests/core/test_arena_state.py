@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from arenas import address, assert_same, assert_same_state, leaves, write
 from cases import BASES, DTYPES, WHOLE_CASES, Case, ones, ordinary
-from marks import for_each, on_each_engine
+from marks import for_each, on_each_backend
 
 import fusedstep as fs
 from fusedstep.schedules import cosine
@@ -96,7 +96,7 @@ def differing_t(params: Any, opt: Any, t: list[int]) -> None:
     opt.load_state_dict(state_dict)
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize(
     ("t", "rows"),
     [([3, 3, 3, 3, 3], 2), ([1, 1, 4, 4, 4], 4), ([4, 4, 1, 4, 4], 4), ([5, 4, 3, 2, 1], 5)],
@@ -219,7 +219,7 @@ WAYS = {
 }
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("way", WAYS)
 @for_each(BASES[1::4])
 def test_a_copy_of_both_stays_together(case: Case, way: str, backend: str) -> None:

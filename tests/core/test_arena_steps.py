@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from arenas import assert_same, assert_same_state, write
 from cases import DTYPES, OPTIMIZERS, ones, ordinary
-from marks import needs_c, on_each_engine
+from marks import needs_c, on_each_backend
 
 import fusedstep as fs
 from fusedstep.schedules import cosine
@@ -22,7 +22,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 # ---- what else a step does ----
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_skipped_step_names_the_parameters(bad: float, backend: str) -> None:
     """The user's own, and goes the way of one without that step."""
@@ -49,7 +49,7 @@ def test_a_skipped_step_names_the_parameters(bad: float, backend: str) -> None:
     assert_same_state(opt.state_dict(), reference.state_dict())
 
 
-@on_each_engine
+@on_each_backend
 def test_raise_names_the_parameters(backend: str) -> None:
     arena = fs.Arena([{"params": {"w": ones(2, 3)}}, {"params": [ones(3), ones(1)]}])
     opt = fs.Adam(arena, nonfinite="raise", backend=backend)
@@ -60,7 +60,7 @@ def test_raise_names_the_parameters(backend: str) -> None:
     assert pickle.dumps((arena, opt.state_dict())) == before
 
 
-@on_each_engine
+@on_each_backend
 def test_what_overflows_unscaled_is_looked_for_by_parameter(backend: str) -> None:
     """A norm over all of them may be too large although each of them fits."""
     large = np.full(1, 2.5e38, np.float32)
@@ -71,7 +71,7 @@ def test_what_overflows_unscaled_is_looked_for_by_parameter(backend: str) -> Non
         assert opt.step(scale=0.9).skipped == skipped
 
 
-@on_each_engine
+@on_each_backend
 def test_the_norm_is_that_of_the_buffer(backend: str) -> None:
     """To the bit, as if each group's part of each buffer were one parameter."""
     rng = np.random.default_rng(13)
@@ -99,7 +99,7 @@ def test_schedules() -> None:
     assert arena.params[1] == pytest.approx(1 - (1 + 1 / 2 + 1 / 3))
 
 
-@on_each_engine
+@on_each_backend
 def test_lookahead(backend: str) -> None:
     rng = np.random.default_rng(14)
     params = [ordinary(rng, n, DTYPES[n % 2]) for n in (5, 4, 9, 0)]
@@ -161,7 +161,7 @@ def calls_of_a_step(step: Callable[[], Any]) -> int:
     return calls
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize(
     "asked", [{}, {"max_norm": 1.0, "zero_grads": True}], ids=["bare", "whole"]
 )
@@ -256,6 +256,6 @@ def test_hyperparameters_of_groups_are_checked_by_the_optimizer() -> None:
 
 
 @pytest.mark.parametrize("backend", ["cuda", "none"])
-def test_engines_that_cannot_step_it(backend: str) -> None:
+def test_backends_that_cannot_step_it(backend: str) -> None:
     with pytest.raises(ValueError, match=f"backend='{backend}'"):
         fs.SGD(fs.Arena(ones(2)), backend=backend)

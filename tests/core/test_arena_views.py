@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from arenas import kinds, leaves
 from cases import ones
-from marks import on_each_engine
+from marks import on_each_backend
 
 import fusedstep as fs
 
@@ -204,7 +204,7 @@ def test_a_step_without_gradients_needs_an_arena() -> None:
     assert fs.SGD(p).arena is None
 
 
-@on_each_engine
+@on_each_backend
 def test_the_views_may_be_passed(backend: str) -> None:
     """In whatever containers, or as other arrays over the same memory."""
     arena = fs.Arena({"w": np.asfortranarray(ones(2, 3)), "b": ones(1, 4), "none": ones(0)})
@@ -234,7 +234,7 @@ FOREIGN: dict[str, tuple[Callable[[fs.Arena], Any], str]] = {
 }
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("name", FOREIGN)
 def test_other_gradients_are_refused(name: str, backend: str) -> None:
     arena = fs.Arena({"w": ones(2, 3), "b": ones(4)})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cases import differing_bits
 from formulas import plain
-from marks import on_engines_for_own_rules
+from marks import on_backends_for_custom_rules
 
 import fusedstep as fs
 
@@ -57,7 +57,7 @@ def gradient() -> Array:
     return np.array([[1.0, -2.0], [0.5, 4.0]])
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 def test_scalars_are_prepared_each_step(backend: str) -> None:
     p = np.zeros((2, 2))
     opt = Own(p, backend=backend)
@@ -69,7 +69,7 @@ def test_scalars_are_prepared_each_step(backend: str) -> None:
     np.testing.assert_array_equal(p, -(0.25 + 0.4375 / 2) * gradient())
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 def test_what_may_stand_before_any_rule(backend: str) -> None:
     start, g = np.array([1.0, -2.0]), np.array([0.25, 8.0])
     cases: list[tuple[Any, dict[str, Any], Array]] = [
@@ -91,7 +91,7 @@ def test_what_may_stand_before_any_rule(backend: str) -> None:
         np.testing.assert_array_equal(p, start - 0.5 * expected)
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 def test_what_prepare_returns_takes_the_place_of_a_hyperparameter(backend: str) -> None:
     p, g = np.array([1.0, -2.0]), np.array([0.25, 8.0])
     opt = Scheduled(p, backend=backend, weight_decay=0.5)
@@ -102,7 +102,7 @@ def test_what_prepare_returns_takes_the_place_of_a_hyperparameter(backend: str) 
     np.testing.assert_array_equal(p, after - 0.5 * (-g + 1.0 * after))
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 def test_groups_differ_and_may_change(backend: str) -> None:
     p, q, r = (np.ones(3, dtype) for dtype in (np.float64, np.float64, np.float32))
     groups = [{"params": [p]}, {"params": [q, r], "lr": 2.0, "nesterov": True, "maximize": True}]
@@ -125,7 +125,7 @@ def test_groups_differ_and_may_change(backend: str) -> None:
         Own([{"params": [p], "mu": 1}])
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 def test_going_on_from_a_copy_has_the_same_bits(backend: str) -> None:
     rng = np.random.default_rng(0)
     p, grads = rng.normal(size=50), rng.normal(size=(6, 50))
@@ -180,7 +180,7 @@ def test_arguments_are_those_of_the_signature() -> None:
         Own(np.zeros(2, np.float16))
 
 
-def test_the_c_engine_holds_the_packages_own_rules_alone() -> None:
+def test_the_c_backend_holds_no_custom_rules() -> None:
     with pytest.raises(
         ValueError,
         match=r"backend='c' holds the package's own rules alone.*'auto', 'numba', 'numpy'",

@@ -8,12 +8,12 @@ import pickle
 import numpy as np
 import pytest
 from cases import differing_bits, ones
-from marks import on_each_engine
+from marks import on_each_backend
 
 import fusedstep as fs
 
 
-@on_each_engine
+@on_each_backend
 def test_the_average_starts_from_the_initial_parameters(backend: str) -> None:
     p = np.array([8.0, 16.0])
     opt = fs.SGD(p, lr=1.0, ema=0.75, backend=backend)
@@ -23,7 +23,7 @@ def test_the_average_starts_from_the_initial_parameters(backend: str) -> None:
     np.testing.assert_array_equal(opt.state["ema"], [7.0, 14.0])
 
 
-@on_each_engine
+@on_each_backend
 def test_the_average_belongs_to_a_group(backend: str) -> None:
     params = [{"params": ones(5), "ema": 0.0}, {"params": ones(5)}, {"params": ones(5), "ema": 0.5}]
     opt = fs.SGD(params, lr=0.5, backend=backend)
@@ -34,7 +34,7 @@ def test_the_average_belongs_to_a_group(backend: str) -> None:
     np.testing.assert_array_equal(third["ema"], 0.75)
 
 
-@on_each_engine
+@on_each_backend
 def test_the_average_switched_on_and_off_later(backend: str) -> None:
     p = np.full(3, 4.0)
     opt = fs.SGD(p, lr=1.0, momentum=0.5, backend=backend)
@@ -51,7 +51,7 @@ def test_the_average_switched_on_and_off_later(backend: str) -> None:
     np.testing.assert_array_equal(opt.state["ema"], 0.25 * 2.75 + 0.75 * p)
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("order", ["C", "F", "gaps", "reversed"])
 def test_the_average_of_any_layout(order: str, backend: str) -> None:
     rng = np.random.default_rng(7)
@@ -74,7 +74,7 @@ def test_the_average_of_any_layout(order: str, backend: str) -> None:
     assert differing_bits(opt.state["ema"], plain.state["ema"]) == 0
 
 
-@on_each_engine
+@on_each_backend
 def test_the_average_is_saved_and_resumed(backend: str) -> None:
     rng = np.random.default_rng(8)
     p, grads = rng.standard_normal(100), [rng.standard_normal(100) for _ in range(6)]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from cases import differing_bits, ones
-from marks import needs_c, on_each_engine
+from marks import needs_c, on_each_backend
 
 import fusedstep as fs
 from fusedstep._core import layout as layout_module
@@ -21,7 +21,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 # ---- whatever is done to the array objects ----
 
 
-@on_each_engine
+@on_each_backend
 def test_a_parameter_whose_object_changes_is_stepped_as_it_was(backend: str) -> None:
     for change in ({"dtype": np.float64}, {"shape": (2, 2)}, {"dtype": np.int32}):
         memory = np.asfortranarray(np.ones((4, 4), np.float32))
@@ -37,7 +37,7 @@ def test_a_parameter_whose_object_changes_is_stepped_as_it_was(backend: str) -> 
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
-@on_each_engine
+@on_each_backend
 def test_subclasses_are_taken_as_the_arrays_that_they_are(backend: str) -> None:
     class Copying(np.ndarray[Any, Any]):
         def __getitem__(self, key: Any) -> Any:
@@ -156,7 +156,7 @@ def test_gradients_are_not_kept() -> None:
         assert gone() is None or optimizer.layout.plan.kind.__module__.endswith("numpy")
 
 
-@on_each_engine
+@on_each_backend
 def test_gradients_of_every_kind_one_after_the_other(backend: str) -> None:
     """What is taken over at a glance and what must be looked at, in all transitions."""
     params = [ones(4, 6), ones(4, 6), ones(6)]
@@ -188,7 +188,7 @@ def test_gradients_of_every_kind_one_after_the_other(backend: str) -> None:
         assert differing_bits(p, q) == 0
 
 
-@on_each_engine
+@on_each_backend
 def test_an_array_that_changed_its_dtype_or_shape_is_seen(backend: str) -> None:
     p = ones(2, 3)
     optimizer = fs.SGD(p, lr=1.0, backend=backend)

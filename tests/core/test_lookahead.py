@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from cases import differing_bits, difficult, ordinary
-from marks import for_each_dtype, on_each_engine
+from marks import for_each_dtype, needs, on_each_backend
 from memory_layouts import LAYOUTS, SHAPE, outside
 
 import fusedstep as fs
@@ -102,7 +102,7 @@ def assert_same_way(found: Iterator[Array], expected: Iterator[Array]) -> None:
 for_each_problem = pytest.mark.parametrize("problem", PROBLEMS)
 
 
-@on_each_engine
+@on_each_backend
 @for_each_problem
 @pytest.mark.parametrize("ahead", [points_ahead, points_of_lookahead])
 def test_both_forms_go_the_same_way(problem: str, ahead: Any, backend: str) -> None:
@@ -112,7 +112,7 @@ def test_both_forms_go_the_same_way(problem: str, ahead: Any, backend: str) -> N
     assert_same_way(ahead(make, lr, False, **options), expected)
 
 
-@on_each_engine
+@on_each_backend
 @for_each_problem
 @pytest.mark.parametrize("ahead", [points_ahead, points_of_lookahead])
 def test_with_the_rate_in_the_buffer_also_while_it_changes(
@@ -133,7 +133,7 @@ def test_with_the_rate_outside_they_part_while_it_changes(problem: str) -> None:
 
 @for_each_problem
 def test_torch_goes_that_way(problem: str) -> None:
-    torch: Any = pytest.importorskip("torch", reason="torch is not installed")
+    torch: Any = needs("torch", "torch")
     make, lr = PROBLEMS[problem]
 
     def points_of_torch() -> Iterator[Array]:
@@ -155,7 +155,7 @@ def bits(array: Array) -> bytes:
     return array.tobytes()
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("lr_in_momentum", [False, True])
 @for_each_dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -178,7 +178,7 @@ def test_there_and_back(layout: str, dtype: Any, lr_in_momentum: bool, backend: 
     assert b.all()
 
 
-@on_each_engine
+@on_each_backend
 @for_each_dtype
 def test_difficult_values_come_back(dtype: Any, backend: str) -> None:
     """NaNs with their payloads, zeros with their signs."""
@@ -194,7 +194,7 @@ def test_difficult_values_come_back(dtype: Any, backend: str) -> None:
     assert bits(p) == before
 
 
-@on_each_engine
+@on_each_backend
 def test_an_exception_brings_them_back(backend: str) -> None:
     p = np.ones(5, np.float32)
     opt = fs.SGD(p, lr=0.1, momentum=0.9, backend=backend)
@@ -217,7 +217,7 @@ def groups() -> tuple[list[Array], Any]:
     ]
 
 
-@on_each_engine
+@on_each_backend
 def test_groups_and_skipped_gradients(backend: str) -> None:
     """Each parameter by its own α, μ and b, and as long as it was never stepped, b = 0."""
     arrays, params = groups()
@@ -242,7 +242,7 @@ def test_groups_and_skipped_gradients(backend: str) -> None:
     assert [state["t"] for state in states] == [5, 2, 5, 5, 4]
 
 
-@on_each_engine
+@on_each_backend
 def test_the_step_that_comes_decides(backend: str) -> None:
     """What was assigned, loaded or copied since the last step."""
     p = np.ones(4)
@@ -266,7 +266,7 @@ def test_the_step_that_comes_decides(backend: str) -> None:
         assert (p == 0.25).all()
 
 
-@on_each_engine
+@on_each_backend
 def test_state_that_went_and_came_again(backend: str) -> None:
     """Loading what has no b drops it: the b that comes later is another array."""
     p = np.ones(4)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bits import snapshot
 from cases import ones, ordinary
-from marks import for_each_dtype, on_each_engine
+from marks import for_each_dtype, on_each_backend
 
 import fusedstep as fs
 from fusedstep._core.request import Report
@@ -19,7 +19,7 @@ from fusedstep._core.request import Report
 # ---- gradients that are not finite ----
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_skip(bad: float, backend: str) -> None:
     """A run with bad steps in it goes the way of one without them."""
@@ -45,7 +45,7 @@ def test_skip(bad: float, backend: str) -> None:
     assert snapshot(opt, params) == snapshot(reference, others)
 
 
-@on_each_engine
+@on_each_backend
 def test_raise(backend: str) -> None:
     params = {"w": ones(2, 3), "b": ones(3)}
     opt = fs.Adam(params, nonfinite="raise", backend=backend)
@@ -61,14 +61,14 @@ def test_raise(backend: str) -> None:
     assert opt.step(grads).t == 2
 
 
-@on_each_engine
+@on_each_backend
 def test_propagate_is_the_default(backend: str) -> None:
     p = ones(2)
     assert fs.SGD(p, lr=1.0, backend=backend).step(np.array([np.nan, 1], np.float32)).skipped == ()
     np.testing.assert_array_equal(p, [np.nan, 0])
 
 
-@on_each_engine
+@on_each_backend
 def test_a_skipped_step_zeroes_its_gradients_all_the_same(backend: str) -> None:
     memory = np.full(9, np.inf, np.float32)
     opt = fs.SGD([ones(4), ones(5), ones(5)], nonfinite="skip", backend=backend)
@@ -77,7 +77,7 @@ def test_a_skipped_step_zeroes_its_gradients_all_the_same(backend: str) -> None:
     np.testing.assert_array_equal(memory, 0)
 
 
-@on_each_engine
+@on_each_backend
 @for_each_dtype
 def test_gradients_that_overflow_unscaled(dtype: Any, backend: str) -> None:
     largest = float(np.finfo(dtype).max)
@@ -88,7 +88,7 @@ def test_gradients_that_overflow_unscaled(dtype: Any, backend: str) -> None:
     assert opt.step([grads[0], grads[0]], scale=1 / 64).skipped == ()
 
 
-@on_each_engine
+@on_each_backend
 def test_the_factor_that_unscales_may_round_up(backend: str) -> None:
     """To one with which a float32 overflows that does not with 1 / scale itself."""
     scale, g = 0.9497749999999999, np.array([3.2319166e38], np.float32)
@@ -99,7 +99,7 @@ def test_the_factor_that_unscales_may_round_up(backend: str) -> None:
     np.testing.assert_array_equal(p, 1)
 
 
-@on_each_engine
+@on_each_backend
 def test_a_large_norm_is_not_taken_for_infinity(backend: str) -> None:
     g = np.full(100, 3e38, np.float32)
     p = np.zeros(100, np.float32)
@@ -109,7 +109,7 @@ def test_a_large_norm_is_not_taken_for_infinity(backend: str) -> None:
     np.testing.assert_allclose(p, -0.1, rtol=1e-5)  # clip is subnormal
 
 
-@on_each_engine
+@on_each_backend
 def test_skipped_parameters_are_not_looked_at(backend: str) -> None:
     opt = fs.SGD([ones(2), ones(2)], nonfinite="skip", backend=backend)
     bad = np.full(2, np.nan, np.float32)
@@ -117,7 +117,7 @@ def test_skipped_parameters_are_not_looked_at(backend: str) -> None:
     assert opt.step([ones(2), None]).skipped == ()
 
 
-@on_each_engine
+@on_each_backend
 def test_the_policy_is_copied_and_pickled(backend: str) -> None:
     opt = copy.deepcopy(fs.SGD(ones(2), nonfinite="skip", backend=backend))
     assert pickle.loads(pickle.dumps(opt)).step(np.array([np.nan, 1], np.float32)).skipped == (
@@ -128,7 +128,7 @@ def test_the_policy_is_copied_and_pickled(backend: str) -> None:
 # ---- costs ----
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("policy", ["propagate", "skip", "raise"])
 @pytest.mark.parametrize("max_norm", [None, 1.0])
 def test_norm_and_finite_check_share_one_read(

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from marks import on_each_engine
+from marks import on_each_backend
 from numpy.lib.stride_tricks import as_strided
 
 import fusedstep as fs
@@ -104,7 +104,7 @@ def bad_gradients(p: Array, other: Array, m: Array) -> dict[str, tuple[Any, type
 
 
 @pytest.mark.parametrize("name", bad_gradients(zeros(9)[:4], zeros(4), zeros(4)))
-@on_each_engine
+@on_each_backend
 def test_bad_gradients(name: str, backend: str) -> None:
     """Also at a later step, and after good ones in the same call: nothing is written."""
     p, q = zeros(9)[:4], zeros(4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bits import snapshot
 from cases import BASES, CUSTOM_OPTIMIZERS, OPTIMIZERS, WHOLE_CASES, differing_bits, difficult, ones
-from marks import on_each_engine
+from marks import on_each_backend
 
 import fusedstep as fs
 from fusedstep._core.request import Report
@@ -16,7 +16,7 @@ from fusedstep._core.request import Report
 # ---- what is asked for, one by one ----
 
 
-@on_each_engine
+@on_each_backend
 def test_order(backend: str) -> None:
     """Unscaled, clipped by norm, then by value, then turned round, then decayed."""
     p = np.array([1.0, -2.0])
@@ -27,7 +27,7 @@ def test_order(backend: str) -> None:
     np.testing.assert_array_equal(p, [1 - (-3 + 0.5 + 0.25), -2 - (3.5 - 1 - 0.25)])
 
 
-@on_each_engine
+@on_each_backend
 def test_nothing_asked_is_nothing_done(backend: str) -> None:
     rng = np.random.default_rng(6)
     start, g = difficult(rng, 1000, np.float32), difficult(rng, 1000, np.float32)
@@ -40,7 +40,7 @@ def test_nothing_asked_is_nothing_done(backend: str) -> None:
     assert differing_bits(plain, asked) == 0
 
 
-@on_each_engine
+@on_each_backend
 def test_what_one_step_was_asked_for_is_gone_at_the_next(backend: str) -> None:
     g = np.full(3, 8.0)
     p = np.zeros(3)
@@ -52,7 +52,7 @@ def test_what_one_step_was_asked_for_is_gone_at_the_next(backend: str) -> None:
     np.testing.assert_array_equal(g, 8.0)
 
 
-@on_each_engine
+@on_each_backend
 def test_a_norm_within_bounds_clips_nothing(backend: str) -> None:
     p, g = np.zeros(2), np.array([3.0, 4.0])
     opt = fs.SGD(p, lr=1.0, backend=backend)
@@ -60,7 +60,7 @@ def test_a_norm_within_bounds_clips_nothing(backend: str) -> None:
     np.testing.assert_array_equal(p, -g)
 
 
-@on_each_engine
+@on_each_backend
 def test_bounds_of_zero(backend: str) -> None:
     p = np.ones(2)
     opt = fs.SGD(p, lr=1.0, backend=backend)
@@ -70,7 +70,7 @@ def test_bounds_of_zero(backend: str) -> None:
     np.testing.assert_array_equal(p, 1)
 
 
-@on_each_engine
+@on_each_backend
 def test_a_norm_that_is_not_finite_propagates(backend: str) -> None:
     p = np.zeros(2)
     report = fs.SGD(p, lr=1.0, backend=backend).step(np.array([np.inf, 1.0]), max_norm=1.0)
@@ -82,7 +82,7 @@ def test_a_norm_that_is_not_finite_propagates(backend: str) -> None:
     assert np.isnan(p).all()
 
 
-@on_each_engine
+@on_each_backend
 def test_an_empty_step(backend: str) -> None:
     for grads in ([None, None], [None, np.zeros(0, np.float32)]):
         opt = fs.AdamW([ones(3), ones(0)], nonfinite="raise", ema=0.5, backend=backend)
@@ -90,7 +90,7 @@ def test_an_empty_step(backend: str) -> None:
         assert report == Report(0.0, 1.0, (), int(grads[1] is not None))
 
 
-@on_each_engine
+@on_each_backend
 def test_the_report_counts_the_steps_of_those_in_it(backend: str) -> None:
     opt = fs.SGD([ones(2), ones(2)], backend=backend)
     g = ones(2)
@@ -123,7 +123,7 @@ BAD_STEPS: dict[str, Any] = {
 }
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("name", BAD_STEPS)
 def test_bad_steps_change_nothing(name: str, backend: str) -> None:
     asked, error, message = BAD_STEPS[name]
@@ -161,7 +161,7 @@ def test_a_bad_average_is_refused_when_assigned() -> None:
     assert opt.param_groups[0]["ema"] == 0.5
 
 
-def test_own_rules_cannot_use_the_names_of_what_stands_around_them() -> None:
+def test_custom_rules_cannot_use_the_names_of_what_stands_around_them() -> None:
     def plain(p: Any, g: Any, h: Any) -> Any:
         return p
 

@@ -10,8 +10,8 @@ import oracle
 import pytest
 from bits import assert_same_bits, data
 from cases import (
+    CUSTOM_WHOLE_CASES,
     DTYPES,
-    OWN_WHOLE_CASES,
     WHOLE_CASES,
     Case,
     differing_bits,
@@ -21,7 +21,7 @@ from cases import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marks import ENGINES, for_each, for_each_dtype, on_each_compiled_engine, on_each_engine
+from marks import COMPILING, for_each, for_each_dtype, on_each_backend, on_each_compiled_backend
 from trajectories import TOLERANCE, assert_agree, oracle_of, problem, walk
 
 import fusedstep as fs
@@ -49,21 +49,21 @@ def test_the_same_bits_on_numba(case: Case, dtype: Any) -> None:
 
 
 @for_each_dtype
-@pytest.mark.parametrize("backend", ENGINES)
-@for_each([case for case in OWN_WHOLE_CASES if case.name.endswith("-whole")])
-def test_the_same_bits_for_rules_of_ones_own(case: Case, backend: str, dtype: Any) -> None:
+@pytest.mark.parametrize("backend", COMPILING)
+@for_each([case for case in CUSTOM_WHOLE_CASES if case.name.endswith("-whole")])
+def test_the_same_bits_for_custom_rules(case: Case, backend: str, dtype: Any) -> None:
     for n in [1, 33, 1027]:
         assert_same_bits(case, *data(n, dtype, difficult_but_finite), backend)
 
 
 @for_each_dtype
-@on_each_compiled_engine
+@on_each_compiled_backend
 @for_each([case for case in WHOLE_CASES if case.name.endswith("-whole")])
 def test_the_same_bits_with_threads(case: Case, backend: str, dtype: Any, threads: int) -> None:
     assert_same_bits(case, *data(100_003, dtype, ordinary), backend)
 
 
-@on_each_engine
+@on_each_backend
 @for_each(WHOLE_CASES)
 def test_float64_follows_the_papers(case: Case, backend: str) -> None:
     start, gradients = problem(np.float64)
@@ -88,7 +88,7 @@ def test_the_cases_do_what_they_are_for() -> None:
         assert np.any(changed)
 
 
-@on_each_engine
+@on_each_backend
 def test_many_tensors_at_once(backend: str, threads: int) -> None:
     """Where a tensor stands, and what else is there, changes nothing but the common norm."""
     rng = np.random.default_rng(5)
@@ -96,10 +96,10 @@ def test_many_tensors_at_once(backend: str, threads: int) -> None:
     start = [ordinary(rng, n, rng.choice(DTYPES)) for n in sizes]
     grads = [None if k % 7 == 3 else ordinary(rng, p.size, p.dtype) for k, p in enumerate(start)]
     results = []
-    for engine in (backend, "numpy"):
+    for name in (backend, "numpy"):
         params = [p.copy() for p in start]
         mine = [None if g is None else g.copy() for g in grads]
-        opt = fs.AdamW(params, ema=0.9, nonfinite="raise", backend=engine)
+        opt = fs.AdamW(params, ema=0.9, nonfinite="raise", backend=name)
         for _ in range(3):
             for g, source in zip(mine, grads, strict=True):
                 if g is not None and source is not None:
@@ -123,7 +123,7 @@ def gradients_of_a_step() -> st.SearchStrategy[Any]:
     return st.tuples(one, one, one)
 
 
-@on_each_engine
+@on_each_backend
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(
@@ -138,7 +138,7 @@ def gradients_of_a_step() -> st.SearchStrategy[Any]:
     )
 )
 def test_steps_in_turn(backend: str, steps: Any) -> None:
-    """What an engine knows of the gradients before never passes for those that come."""
+    """What a backend knows of earlier gradients is never taken for what later ones hold."""
     rng = np.random.default_rng(3)
     start = [ordinary(rng, SIZE, dtype) for dtype in (np.float32, np.float64, np.float32)]
     params, wanted = ([p.copy() for p in start] for _ in range(2))

@@ -14,8 +14,8 @@ import numpy as np
 import oracle
 import pytest
 import rates as walked
-from cases import BASES, OWN_BASES, Case, differing_bits, ordinary
-from marks import ON_CPU, on_each_engine
+from cases import BASES, CUSTOM_BASES, Case, differing_bits, ordinary
+from marks import ON_CPU, on_each_backend
 from trajectories import TOLERANCE, assert_agree, problem
 
 import fusedstep as fs
@@ -28,11 +28,11 @@ Array: TypeAlias = np.ndarray[Any, Any]
 RATE = sequence([warmup(0.1, 3), restarts(0.1, 4, 1.5, end=0.01)], [3])
 STEPS = 12
 
-ON_EACH_ENGINE = [
-    pytest.param(case, *engine.values, marks=engine.marks, id=f"{case.name}-{engine.values[0]}")
-    for cases, engines in ((BASES, ON_CPU), (OWN_BASES, ON_CPU[1:]))
+ON_EACH_BACKEND = [
+    pytest.param(case, *backend.values, marks=backend.marks, id=f"{case.name}-{backend.values[0]}")
+    for cases, backends in ((BASES, ON_CPU), (CUSTOM_BASES, ON_CPU[1:]))
     for case in cases
-    for engine in engines
+    for backend in backends
 ]
 
 
@@ -53,7 +53,7 @@ def assert_same(a: Any, b: Any) -> None:
     assert all(differing_bits(a[letter], b[letter]) == 0 for letter in a if letter != "t")
 
 
-@pytest.mark.parametrize(("case", "backend"), ON_EACH_ENGINE)
+@pytest.mark.parametrize(("case", "backend"), ON_EACH_BACKEND)
 def test_a_schedule_is_lr_set_by_hand(case: Case, backend: str) -> None:
     """To the bit, as a schedule and as a function; αₜ and ηₜ are those of the step's own t."""
     given, own, by_hand = np.ones((3, 40), np.float32)
@@ -72,7 +72,7 @@ def test_a_schedule_is_lr_set_by_hand(case: Case, backend: str) -> None:
     assert scheduled.lr is RATE
 
 
-@on_each_engine
+@on_each_backend
 def test_groups_and_parameters_have_a_t_of_their_own(backend: str) -> None:
     """Each as if it were alone: skipped parameters are where they were in the schedule."""
     rates: list[Any] = [RATE, RATE, lambda t: 0.1 / t, 0.05]
@@ -130,7 +130,7 @@ def test_a_function_is_asked_once_a_step_for_each_cohort() -> None:
     assert asked == [7, 5]
 
 
-def test_a_rule_of_the_users_own_sees_the_number() -> None:
+def test_a_custom_rule_sees_the_number() -> None:
     seen: list[Any] = []
 
     def prepare(h: Any, t: int) -> dict[str, float]:
@@ -150,7 +150,7 @@ def test_a_rule_of_the_users_own_sees_the_number() -> None:
     assert p == pytest.approx(1 - 0.5 - 0.375 / 2 - 0.25 / 3)
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("own", [False, True], ids=["schedule", "function"])
 def test_adamw_is_algorithm_2_of_its_paper(backend: str, own: bool) -> None:
     """With ηₜ of a schedule, whose base rate is the paper's α, or of a function and its α."""
@@ -230,7 +230,7 @@ BAD_RATES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BAD_RATES)
-@on_each_engine
+@on_each_backend
 def test_bad_rates(name: str, backend: str) -> None:
     """Nothing is written and no t changes, at the first step, at a later one, in a new layout."""
     bad, message = BAD_RATES[name]
@@ -363,7 +363,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("way", [*WAYS, "pickle", "deepcopy"])
 @pytest.mark.parametrize(
-    "case", [BASES[1], BASES[15], BASES[-1], OWN_BASES[0]], ids=lambda case: case.name
+    "case", [BASES[1], BASES[15], BASES[-1], CUSTOM_BASES[0]], ids=lambda case: case.name
 )
 def test_goes_on_in_the_middle_of_a_schedule(case: Case, way: str) -> None:
     p, unbroken = np.ones((2, 40), np.float32)
@@ -389,7 +389,7 @@ def test_goes_on_in_the_middle_of_a_schedule(case: Case, way: str) -> None:
     assert_same(resumed.state, whole.state)
 
 
-def test_a_function_of_the_users_own_is_not_saved() -> None:
+def test_a_function_of_the_user_is_not_saved() -> None:
     p, unbroken = np.ones((2, 40), np.float32)
     optimizer, whole = fs.AdamW(p, lr=own_function), fs.AdamW(unbroken, lr=own_function)
     for g in gradients()[:5]:

@@ -132,6 +132,6 @@ def test_a_shallow_copy_is_refused() -> None:
         copy.copy(fs.SGD(ones(2)))
 
 
-def test_a_pickle_is_not_bound_to_an_engine() -> None:
+def test_a_pickle_is_not_bound_to_a_backend() -> None:
     assert b"_engine" not in pickle.dumps(fs.AdamW(ones(2)))
     assert b"backends" not in pickle.dumps(fs.AdamW(ones(2)))

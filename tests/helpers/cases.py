@@ -2,7 +2,7 @@
 
 A row of BASES is an optimizer with the options that choose its rule. CASES crosses each
 with what may stand before any rule (CROSSED), and WHOLE_CASES with what a step may be asked
-for besides (WHOLE). OWN_BASES and so on are the same for `fusedstep.rules`.
+for besides (WHOLE). CUSTOM_BASES and so on are the same for `fusedstep.rules`.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ CASES = crossed(BASES, CROSSED)
 WHOLE_CASES = crossed(BASES, WHOLE)
 
 # The optimizers that are rules as a user writes them.
-OWN_BASES = [
+CUSTOM_BASES = [
     Case("lion", rules.Lion, {}),
     Case("lion-betas", rules.Lion, {"lr": 1e-2, "betas": (0.5, 0.8), "weight_decay": 0.1}),
     Case("nadam", rules.NAdam, {}),
@@ -172,8 +172,8 @@ OWN_BASES = [
     Case("adan-betas", rules.Adan, {"betas": (0.8, 0.9, 0.7), "eps": 1e-3}),
 ]
 
-OWN_CASES = crossed(OWN_BASES, CROSSED)
-OWN_WHOLE_CASES = crossed(OWN_BASES, WHOLE)
+CUSTOM_CASES = crossed(CUSTOM_BASES, CROSSED)
+CUSTOM_WHOLE_CASES = crossed(CUSTOM_BASES, WHOLE)
 
 
 def rules_of(optimizer: Any) -> set[Rule]:

@@ -29,7 +29,7 @@ def _there(library: str) -> bool:
 
 
 LIBRARIES = (
-    ["plain", "torch", "cupy"]  # of the last two what the engine asks them for
+    ["plain", "torch", "cupy"]  # of the last two what the backend asks them for
     if SIMULATED
     else ["plain", *filter(_there, ("numba", "torch", "cupy"))]
 )
@@ -53,7 +53,7 @@ class Plain:
 
 
 class Tensor(Plain):
-    """A tensor of torch, as far as the engine looks at one."""
+    """A tensor of torch, as far as the backend looks at one."""
 
     is_cuda = True
     layout = "strided"
@@ -77,7 +77,7 @@ class Tensor(Plain):
 
 
 class Ndarray(Plain):
-    """An array of CuPy, likewise."""
+    """An array of CuPy, as far as the backend looks at one."""
 
     device = SimpleNamespace(id=0)
 

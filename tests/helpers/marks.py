@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from cases import DTYPES, Case
@@ -12,7 +13,7 @@ import fusedstep as fs
 BACKENDS = fs.info().backends
 MISSING = BACKENDS["c"]
 
-needs_c = pytest.mark.skipif(MISSING is not None, reason=f"no C engine: {MISSING}")
+needs_c = pytest.mark.skipif(MISSING is not None, reason=f"no C backend: {MISSING}")
 
 ON_CPU = [
     pytest.param(
@@ -20,19 +21,26 @@ ON_CPU = [
     )
     for name in ("c", "numba", "numpy")
 ]
-"""Every engine for host memory, as a parameter of a test."""
+"""The backends for host memory, as parameters of a test."""
 
 COMPILED = ON_CPU[:-1]
-"""Those that are held against the NumPy engine."""
+"""The compiled ones, held against the NumPy backend."""
 
-ENGINES = ON_CPU[1:-1]
-"""Those that compile rules of the user's own, to be held against the NumPy engine."""
+COMPILING = ON_CPU[1:-1]
+"""The ones that compile custom rules, held against the NumPy backend."""
 
-on_each_engine = pytest.mark.parametrize("backend", ON_CPU)
-on_each_compiled_engine = pytest.mark.parametrize("backend", COMPILED)
-on_engines_for_own_rules = pytest.mark.parametrize("backend", ON_CPU[1:])
+on_each_backend = pytest.mark.parametrize("backend", ON_CPU)
+on_each_compiled_backend = pytest.mark.parametrize("backend", COMPILED)
+on_backends_for_custom_rules = pytest.mark.parametrize("backend", ON_CPU[1:])
 for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
 def for_each(cases: Sequence[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+def needs(module: str, extra: str) -> Any:
+    """Import a module that an extra of the package brings; without it the test is skipped."""
+    return pytest.importorskip(
+        module, reason=f"{module} is not installed; `pip install '.[{extra}]'`"
+    )

@@ -18,7 +18,7 @@ from cases import (
     difficult,
     ordinary,
 )
-from marks import for_each, for_each_dtype, on_each_compiled_engine
+from marks import for_each, for_each_dtype, on_each_compiled_backend
 
 import fusedstep as fs
 
@@ -51,7 +51,7 @@ def test_numba_threads_and_large_sizes(case: Case, dtype: Any, threads: int) -> 
         assert_same_bits(case, *data(n, dtype, ordinary), "numba")
 
 
-@on_each_compiled_engine
+@on_each_compiled_backend
 @for_each_dtype
 @pytest.mark.parametrize("offset", [1, 2, 3, 5, 7, 13])
 def test_odd_offsets(offset: int, dtype: Any, backend: str) -> None:
@@ -62,9 +62,9 @@ def test_odd_offsets(offset: int, dtype: Any, backend: str) -> None:
         p = difficult(rng, n + offset, dtype)
         grads = [difficult(rng, n + 2 * offset, dtype) for _ in range(STEPS)]
         results = []
-        for engine in (backend, "numpy"):
+        for name in (backend, "numpy"):
             memory = p.copy()
-            optimizer = case.optimizer(memory[offset:], backend=engine, **case.options)
+            optimizer = case.optimizer(memory[offset:], backend=name, **case.options)
             for g in grads:
                 optimizer.step(g[2 * offset :])
             results.append([memory, *(optimizer.state[letter] for letter in "mvx")])
@@ -72,7 +72,7 @@ def test_odd_offsets(offset: int, dtype: Any, backend: str) -> None:
             assert differing_bits(found, expected) == 0
 
 
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_tensors_of_every_size_in_one_call(threads: int, backend: str) -> None:
     """Chunks span and divide tensors: where a tensor stands in the table changes nothing."""
     rng = np.random.default_rng(0)

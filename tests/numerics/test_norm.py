@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import DTYPES, difficult, difficult_but_finite, ordinary
-from marks import for_each_dtype, on_each_compiled_engine, on_each_engine
+from marks import for_each_dtype, needs, on_each_backend, on_each_compiled_backend
 
 import fusedstep as fs
 from fusedstep._arrays.overlap import WrittenMemory
@@ -88,7 +88,7 @@ def test_the_reference_does_what_it_says(make: Any, dtype: Any) -> None:
 
 
 @for_each_dtype
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("make", [difficult_but_finite, ordinary])
 def test_accuracy(make: Any, backend: str, dtype: Any) -> None:
     for n in [1, 5, 100, 5000]:
@@ -96,7 +96,7 @@ def test_accuracy(make: Any, backend: str, dtype: Any) -> None:
         assert measured(grads, backend) == pytest.approx(exact(grads), rel=1e-14, abs=0)
 
 
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -119,7 +119,7 @@ def test_squares_neither_overflow_nor_vanish(values: Any, expected: float, backe
 
 
 @for_each_dtype
-@on_each_engine
+@on_each_backend
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_one_element_that_is_not_finite_is_seen(bad: float, backend: str, dtype: Any) -> None:
     for n in [1, 33, 4097]:
@@ -141,7 +141,7 @@ def test_the_same_bits_on_each_isa(isa: str, threads: int, dtype: Any) -> None:
 
 
 @for_each_dtype
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_the_same_bits_for_many_tensors(backend: str, threads: int, dtype: Any) -> None:
     """Threads take blocks of several tensors, in any order."""
     rng = np.random.default_rng(1)
@@ -151,7 +151,7 @@ def test_the_same_bits_for_many_tensors(backend: str, threads: int, dtype: Any) 
     assert {measured(grads, backend) for _ in range(5)} == {expected}
 
 
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_dtypes_may_mix(backend: str) -> None:
     rng = np.random.default_rng(2)
     grads = [ordinary(rng, 1000 + k, DTYPES[k % 2]) for k in range(6)]
@@ -159,7 +159,7 @@ def test_dtypes_may_mix(backend: str) -> None:
     assert measured(grads, backend) == pytest.approx(exact(grads), rel=1e-14)
 
 
-@on_each_engine
+@on_each_backend
 def test_only_the_parameters_layout_decides(backend: str) -> None:
     """A gradient is summed in the order of its parameter's memory, whatever its own is."""
     rng = np.random.default_rng(3)
@@ -172,7 +172,7 @@ def test_only_the_parameters_layout_decides(backend: str) -> None:
 
 
 def test_agrees_with_torch() -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    torch = needs("torch", "torch")
     rng = np.random.default_rng(4)
     grads = [ordinary(rng, n, np.float64) for n in (10, 1000, 4321)]
     params = [torch.nn.Parameter(torch.zeros(g.shape, dtype=torch.float64)) for g in grads]
@@ -182,7 +182,7 @@ def test_agrees_with_torch() -> None:
     assert measured(grads, "numpy") == pytest.approx(theirs, rel=1e-12)
 
 
-@on_each_compiled_engine
+@on_each_compiled_backend
 def test_past_2_to_the_31(backend: str) -> None:
     """Pages that nobody wrote to are all one page of zeros, so this takes little memory."""
     n = 2**31 + 4099

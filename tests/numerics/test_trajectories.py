@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import BASES, CASES, OPTIMIZERS, Case, in_torch
-from marks import for_each, on_each_engine
+from marks import for_each, needs, on_each_backend
 from trajectories import (
     STEPS,
     TOLERANCE,
@@ -25,29 +25,29 @@ from trajectories import (
 
 import fusedstep as fs
 
-for_each_optimizer = pytest.mark.parametrize(
-    "optimizer", filter(in_torch, OPTIMIZERS), ids=lambda o: o.__name__
-)
+OF_TORCH = [optimizer for optimizer in OPTIMIZERS if in_torch(optimizer)]
+
+for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o: o.__name__)
 
 
 @pytest.fixture(scope="module")
 def torch() -> Any:
-    return pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    return needs("torch", "torch")
 
 
-@on_each_engine
+@on_each_backend
 @for_each(CASES)
 def test_float64_follows_the_papers(case: Case, backend: str) -> None:
     assert_follows(oracle_of(case.optimizer), case, backend)
 
 
-@on_each_engine
+@on_each_backend
 @for_each(BASES)
 def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
     assert_follows_under_a_schedule(oracle_of(case.optimizer), case, backend)
 
 
-@on_each_engine
+@on_each_backend
 @for_each(BASES)
 def test_float32_strays_from_the_papers_by_a_few_roundings_a_step(case: Case, backend: str) -> None:
     # BASES alone: in the crossed ones g + λ·p may cancel and sign(p) differ at any step, which
@@ -60,7 +60,7 @@ def test_float32_strays_from_the_papers_by_a_few_roundings_a_step(case: Case, ba
     assert_agree(actual, expected, start, 12 * half_ulp * np.arange(1, STEPS + 1))
 
 
-@on_each_engine
+@on_each_backend
 @for_each([case for case in CASES if case.in_torch])
 def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
     start, gradients = problem(np.float64)
@@ -69,7 +69,7 @@ def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
     assert_agree(actual, expected, start, TOLERANCE)
 
 
-@for_each_optimizer
+@for_each_of_torch
 def test_hyperparameters_have_the_order_and_defaults_of_torch(
     optimizer: type[fs.Optimizer], torch: Any
 ) -> None:

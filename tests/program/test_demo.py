@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marks import needs
 
 import fusedstep as fs
 from fusedstep.program.errors import EXTRA
@@ -17,7 +18,7 @@ from fusedstep.program.main import main
 @pytest.fixture
 def extra() -> None:
     for name in EXTRA:
-        pytest.importorskip(name, reason=f"the demo needs {name}: install fusedstep[demo]")
+        needs(name, "demo")
 
 
 @pytest.mark.usefixtures("extra")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from marks import needs
 from pictures import drawn
 
 from fusedstep.program.errors import DRAWING
@@ -19,7 +20,7 @@ from fusedstep.schedules import Schedule, constant, cosine, piecewise, sequence,
 @pytest.fixture
 def extra() -> None:
     for name in DRAWING:
-        pytest.importorskip(name, reason=f"plotting needs {name}: install fusedstep[demo]")
+        needs(name, "demo")
 
 
 READ: list[tuple[str, Schedule]] = [

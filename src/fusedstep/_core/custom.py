@@ -28,6 +28,7 @@ from fusedstep._core.arguments import L1, Backend, CoupledDecay, Ema, Maximize, 
 from fusedstep._core.declaration import (
     Argument,
     Declaration,
+    attach,
     defaults_of,
     signature_of,
 )
@@ -338,7 +339,9 @@ def _optimizer(
     }
     optimizer: type[CustomRule] = type(function.__name__, (CustomRule,), body)
     rule = Rule(function.__name__, tuple(letters), formula=formula)
-    optimizer._declaration = Declaration(
-        optimizer, arguments, dict.fromkeys(letters), lambda hyper: rule, scalars, custom=True
+    attach(
+        Declaration(
+            optimizer, arguments, dict.fromkeys(letters), lambda hyper: rule, scalars, custom=True
+        )
     )
     return optimizer

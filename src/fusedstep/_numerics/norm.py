@@ -11,7 +11,7 @@ Portable Fortran Program to Find the Euclidean Norm of a Vector". So a block has
 and they are finite exactly if all of its elements are.
 
 The backends sum the blocks: csrc/loops.inc, _backends/numba/squares.py and
-_backends/cuda/kernels.py compute what `squares` here defines.
+_backends/cuda/squares.py compute what `squares` here defines.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ NAMED_LIKE_PARTS = [
 @pytest.mark.parametrize(
     "rule", [eight, run, *NAMED_LIKE_PARTS, *(getattr(rules, name) for name in rules.__all__)]
 )
-def test_rules_of_the_users_own(rule: Any, dtype: Any) -> None:
+def test_custom_rules(rule: Any, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     values = difficult(rng, 50, dtype)
     p, q = Placed(values), values.copy()

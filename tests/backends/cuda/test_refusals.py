@@ -127,8 +127,8 @@ def test_tensors_that_require_grad_are_refused() -> None:
         fs.SGD(np.ones(3)).step(Tensor())
 
 
-@pytest.mark.skipif(MISSING is None, reason="the engine is there")
-def test_without_the_engine_device_arrays_are_refused() -> None:
+@pytest.mark.skipif(MISSING is None, reason="the backend is there")
+def test_without_the_backend_device_arrays_are_refused() -> None:
     array = Plain(None, 4096, np.ones(3, np.float32))
     for backend in ("auto", "cuda"):
         with pytest.raises(RuntimeError, match="backend='cuda' is not available: "):

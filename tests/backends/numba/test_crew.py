@@ -1,4 +1,4 @@
-"""The runner of Numba's kernels without the C engine, and the Python threads that help it."""
+"""The runner of Numba's kernels without C, and the Python threads that help it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from marks import BACKENDS
 import fusedstep as fs
 from fusedstep._backends.numba.crew import Crew
 
-without_engine = pytest.mark.skipif(
+without_c = pytest.mark.skipif(
     BACKENDS["c"] is None or BACKENDS["numba"] is not None,
-    reason="for Numba without the C engine: `PYTHONPATH=tests pytest -p without_engine`",
+    reason="for Numba without C: `PYTHONPATH=tests/helpers pytest -p without_c`",
 )
 
 
@@ -64,7 +64,7 @@ def test_a_child_of_fork_has_a_crew_of_its_own() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-@without_engine
+@without_c
 def test_tensors_of_every_size_on_several_threads(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

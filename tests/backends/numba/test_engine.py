@@ -1,4 +1,4 @@
-"""The Numba engine: what it compiles, how often, and where it keeps it."""
+"""The Numba backend: what it compiles, how often, and where it keeps it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from marks import BACKENDS, needs_c
 import fusedstep as fs
 
 pytestmark = pytest.mark.skipif(
-    BACKENDS["numba"] is not None, reason=f"no Numba engine: {BACKENDS['numba']}"
+    BACKENDS["numba"] is not None, reason=f"no Numba backend: {BACKENDS['numba']}"
 )
 
 STEP = """
@@ -86,8 +86,8 @@ def test_a_process_may_move_from_a_folder_that_its_cache_is_named_in(tmp_path: P
     assert not [*elsewhere.iterdir()]
 
 
-@pytest.mark.parametrize("engine", ["", "sys.modules['fusedstep._engine'] = None"])
-def test_nothing_needs_a_home(engine: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hidden", ["", "sys.modules['fusedstep._engine'] = None"])
+def test_nothing_needs_a_home(hidden: str, tmp_path: Path) -> None:
     """As in a container whose user is a number: neither a home nor a folder for Numba's cache."""
     code = (
         "import os, pathlib, sys\n"
@@ -97,7 +97,7 @@ def test_nothing_needs_a_home(engine: str, tmp_path: Path) -> None:
         "pathlib.Path.expanduser = homeless\n"
         "def placeless(self): raise RuntimeError('cannot cache function: no locator available')\n"
         "Dispatcher.enable_caching = placeless\n"
-        f"{engine}\n"
+        f"{hidden}\n"
         "import numpy as np, fusedstep as fs\n"
         "p = np.ones(3); fs.SGD(p, lr=0.5, backend='numba').step(np.ones(3)); print(p[0])\n"
     )

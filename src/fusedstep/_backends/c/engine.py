@@ -28,7 +28,7 @@ class Table(Runner):
         for index in range(len(jobs)):
             self.bind(index, ffi.NULL, len(Scalars._fields))
             self.write(index, Scalars())
-            self.scalars.append(ffi.cast("fs_scalars *", self.wide[index]))
+            self.scalars.append(ffi.cast("fs_scalars *", self.of_jobs.float64[index]))
         self.find_kernels()
 
     def find_kernels(self) -> None:

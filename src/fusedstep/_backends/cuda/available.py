@@ -14,11 +14,9 @@ EXTRA = "`pip install 'fusedstep[cuda]'`"
 
 def why_no_compiler() -> str | None:
     """Tell why its kernels cannot be compiled, or None if they can; that needs no device."""
-    for package, module in (("numba", "numba"), ("numba-cuda", "numba_cuda")):
-        if find_spec(module) is None:
-            return f"{package} is not installed; {EXTRA}"
-    if simulated():
-        return None
+    reason = _why_not_installed()
+    if reason is not None or simulated():
+        return reason
     try:
         from numba.cuda import cudaimpl  # noqa: F401  what the first compilation loads
         from numba.cuda.cudadrv import nvvm
@@ -33,15 +31,7 @@ def why_no_compiler() -> str | None:
 
 def why_missing() -> str | None:
     """Tell why it cannot run, or None if it can."""
-    if find_spec("numba_cuda") is None:
-        return f"numba-cuda is not installed; {EXTRA}"
-    if not simulated():
-        library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            return f"there is no CUDA driver, {library}; install NVIDIA's for your device"
-    reason = why_no_compiler()
+    reason = _why_not_installed() or _why_no_driver() or why_no_compiler()
     if reason is not None:
         return reason
     from numba import cuda
@@ -49,6 +39,26 @@ def why_missing() -> str | None:
     if not cuda.is_available():
         return " ".join(f"the CUDA driver finds no device to use: {cuda.cuda_error()}".split())
     return None if simulated() else _why_too_old()
+
+
+def _why_not_installed() -> str | None:
+    """Name the package that is not installed, or None. The simulator needs none but Numba."""
+    if find_spec("numba") is None:
+        return f"numba is not installed; {EXTRA}"
+    if find_spec("numba.cuda" if simulated() else "numba_cuda") is None:
+        return f"numba-cuda is not installed; {EXTRA}"
+    return None
+
+
+def _why_no_driver() -> str | None:
+    """Name the library of the driver that is not there, or None."""
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        if not simulated():
+            ctypes.CDLL(library)
+    except OSError:
+        return f"there is no CUDA driver, {library}; install NVIDIA's for your device"
+    return None
 
 
 def _why_too_old() -> str | None:
