@@ -93,7 +93,7 @@ def rule(
     """Make an optimizer class of a function that updates one element.
 
     The class is like the package's own: parameters, groups, `step`, `state`, `state_dict`,
-    `backend`. It runs on every engine but C's, with the same bits on each.
+    `backend`. It runs on every backend but C, with the same bits on each.
 
     The function is called as `function(p, g, *state, h)`: the element of the parameter, of
     its gradient, and of each state array; h holds the hyperparameters, as `h.lr`. It returns

@@ -175,7 +175,7 @@ class Optimizer:
         Clipping by the norm is that of Pascanu, Mikolov, Bengio (2013), "On the difficulty of
         training recurrent neural networks". torch's `clip_grad_norm_` divides by the norm +
         10⁻⁶; here a clipped norm is `max_norm` but for rounding. The norm is a sum over a fixed
-        tree in float64, so that engine and threads do not change a bit of it. On a CUDA device a
+        tree in float64, so that backend and threads do not change a bit of it. On a CUDA device a
         step waits for it.
 
         Examples
