@@ -1,4 +1,4 @@
-"""What the tests of the benchmarks need installed, and the module that plans a run."""
+"""Fixtures for tests of the benchmarks: packages that they need, and the plan of a run."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_every_optimizer_that_may_be_named_has_its_update(budget: ModuleType) ->
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the program runs, and writes to if nobody says where."""
+    """The folder that the program runs in, and writes to by default."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
@@ -96,7 +96,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch, budget: ModuleType) -> Iterator[list[Results]]:
-    """What the program is to find, from the last on, in place of measuring."""
+    """Results that the program finds in place of measuring, the last one first."""
     runs = [WHOLE]
 
     def run(*args: object) -> Results:
