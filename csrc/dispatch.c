@@ -1,8 +1,8 @@
 /*
- * Which kernels run: the table of instruction sets, what this CPU supports, and
+ * The choice of kernels: the table of instruction sets, which of them this CPU supports, and
  * the set in force. A new set is one isa_*.c and one row here.
  */
-#include "kernel.h"
+#include "common.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -23,7 +23,8 @@ static int has_avx512(void) {
 }
 #endif
 
-/* From the plainest to the widest. On arm64 NEON is the baseline, by its own name too. */
+/* From the plainest to the one with the longest vectors. On arm64 the baseline is NEON, and
+ * answers to that name too. */
 static const struct {
     const char *name;
     int (*supported)(void);
@@ -43,7 +44,7 @@ enum { SETS = sizeof sets / sizeof *sets };
 
 static _Atomic int selected;
 
-__attribute__((constructor)) static void select_widest(void) {
+__attribute__((constructor)) static void select_last_supported(void) {
 #ifdef __x86_64__
     __builtin_cpu_init();
 #endif

@@ -1,12 +1,12 @@
 /*
- * Storage types and the types they are computed in: for each dtype what lies in
- * memory, what the rule sees, and the way between the two.
+ * The dtypes: for each one the type that lies in memory (storage), the type that a rule
+ * computes in (real), and the conversions between the two.
  */
 #pragma once
 #include <float.h>
 #include <math.h>
 
-#include "kernel.h"
+#include "common.h"
 
 _Static_assert(FLT_EVAL_METHOD == 0, "each operation must round to its own type");
 

@@ -1,4 +1,4 @@
-"""The build of the C engine: which sources, which flags, and what Python sees of it."""
+"""The build of the C backend: its sources, its flags, and the declarations that Python sees."""
 
 import os
 import re
@@ -9,8 +9,8 @@ import numpy
 
 HERE = Path(__file__).parent
 
-# What the numerics contract needs (no contraction), and what it allows: square
-# roots and divisions may be vectorised because nobody reads errno or traps.
+# The numerics contract forbids contraction and fast-math. It allows the compiler to vectorise
+# square roots and divisions, because nothing reads errno or traps.
 FLAGS = [
     "-O3",
     "-std=gnu11",
@@ -20,7 +20,7 @@ FLAGS = [
     "-fno-trapping-math",
     "-fvisibility=hidden",
     "-Wno-unknown-pragmas",
-    "-g0",  # Python's own flags ask for debugging information, most of a wheel otherwise
+    "-g0",  # Python's own flags ask for debugging information, which would be most of a wheel
 ]
 
 
@@ -36,13 +36,13 @@ ffi = cffi.FFI()
 ffi.cdef(declarations())
 ffi.set_source(
     "fusedstep._engine",
-    '#include <stdint.h>\n#include "api.h"',
+    '#include "api.h"',
     sources=[f"csrc/{path.name}" for path in sorted(HERE.glob("*.c"))],
     depends=["csrc/ffi_build.py", *(f"csrc/{path.name}" for path in sorted(HERE.glob("*.[hi]*")))],
     include_dirs=["csrc", numpy.get_include()],
     libraries=["m", "dl", "pthread"],
     extra_compile_args=FLAGS,
-    # Without a compiler the package installs all the same, and fusedstep.info()
-    # says so; whoever builds wheels sets this, so that none goes out without it.
+    # Without a compiler the package installs all the same, and fusedstep.info() says so. The
+    # build of a wheel sets the variable, so that no wheel goes out without the extension.
     optional="FUSEDSTEP_REQUIRE_C" not in os.environ,
 )

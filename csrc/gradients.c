@@ -1,11 +1,12 @@
 /*
- * A step's gradients, straight from their array objects. In most loops each step
- * brings new arrays of the old layout; asking Python for address, dtype and shape
- * of each takes microseconds, reading their headers nanoseconds.
+ * The gradients of a step, read straight from their array objects.
  *
- * Nothing is decided here that Python has not decided before: a gradient passes if
- * it is laid out as the one that Python checked last, and lies clear of all that
- * the step writes. Of any other Python is told, and looks for itself.
+ * In most loops each step brings new arrays of the same layout. To ask Python for the address,
+ * dtype and shape of an array takes microseconds; to read them from the object, nanoseconds.
+ *
+ * Python alone decides which arrays are fit: a gradient passes here if it has the layout of its
+ * parameter, or of the gradient that Python checked last, and overlaps nothing that the step
+ * writes. At any other fs_take stops, and Python checks it.
  */
 #define Py_LIMITED_API 0x030a0000
 #define PY_SSIZE_T_CLEAN
@@ -17,6 +18,7 @@
 
 #include "api.h"
 
+/* Whether bytes [low, high) overlap no range that the step writes. */
 static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
     int64_t first = 0, last = table->nranges; /* ranges before `last` begin below `high` */
     while (first < last) {
@@ -36,8 +38,9 @@ static int equal(const intptr_t *known, const npy_intp *found, int n) {
     return 1;
 }
 
+/* Whether `item` is as its header says; if so, its address goes into the row. */
 static int take(fs_table *table, PyObject *item, fs_header *known) {
-    if (known->row < 0)
+    if (!known->row)
         return item == Py_None;
     if ((uintptr_t)Py_TYPE(item) != table->ndarray)
         return 0;
@@ -56,7 +59,7 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         !lies_clear(table, low, low + known->bytes))
         return 0;
     known->data = data;
-    table->rows[known->row].g = (void *)low;
+    known->row->g = (void *)low;
     table->moves++;
     return 1;
 }

@@ -1,19 +1,19 @@
 /*
- * The OpenMP team of a framework that shares the process.
+ * The OpenMP team of a framework in the same process, borrowed for a step.
  *
- * Between two steps of a torch loop the team of torch's matrix products spins,
- * ready for more: work handed to it starts at once, while threads of our own
- * find the cores taken. In a NumPy loop the opposite holds: there OpenBLAS has
- * the cores, and waiting for an OpenMP thread costs a hundred steps. So the team
- * is borrowed only after it was seen at work: its second thread must have used
- * the CPU through most of the gap between two steps that did not borrow it.
+ * Between two steps of a torch loop the team of torch's matrix products spins, ready for more.
+ * Work given to it starts at once, while the pool's helpers would find the cores taken. In a
+ * NumPy loop the opposite holds: OpenBLAS has the cores, and to wait for an OpenMP thread costs
+ * a hundred steps. So a step borrows the team only after it was seen awake: its second thread
+ * must have used the CPU for at least half of the gap between two steps that did not borrow it.
  *
- * GNU's runtime is called through dlsym, so the extension needs no OpenMP to
- * build or to load. A child of fork must not touch it: the team's threads are
- * gone, and the runtime would wait for them forever. For the same reason no team
- * is made where there was none, or children that use OpenMP would hang.
+ * GNU's runtime is called through dlsym, so the extension needs no OpenMP to build or to load. A
+ * forked child must not call it: the team's threads are gone, and the runtime would wait for
+ * them forever. For the same reason no team is made where there was none, or children that use
+ * OpenMP would hang.
  */
 #define _GNU_SOURCE
+#include "clock.h"
 #include "team.h"
 
 #ifdef __linux__
@@ -22,7 +22,7 @@
 
 enum {
     LOOK_EVERY = 64,  /* steps between two looks for the runtime */
-    LONG_NS = 200000, /* a gap in which helpers of our own would not spin to its end */
+    LONG_NS = 200000, /* a gap that the pool's helpers do not spin through */
     TRUST = 64,       /* steps that borrow the team before it is judged again */
 };
 
@@ -32,14 +32,14 @@ static int (*_Atomic omp_get_max_threads)(void);
 static int (*_Atomic omp_in_parallel)(void);
 static _Atomic int found, forked;
 
-/* What a thread knows of the OpenMP team that its parallel regions get. */
+/* What a calling thread knows of the OpenMP team that its parallel regions get. */
 typedef struct {
-    unsigned steps;
-    int trust;        /* steps that may still borrow it */
-    int acquainted;   /* `second` is known */
-    clockid_t second; /* CPU clock of its second thread */
-    int64_t wall;     /* when the last step ended that did not borrow; 0 if it did */
-    int64_t cpu;      /* what `cpu_of_team` was then */
+    unsigned steps;   /* steps so far without a runtime */
+    int trust;        /* steps that may still borrow the team */
+    int acquainted;   /* 1: `second` is known */
+    clockid_t second; /* CPU clock of the team's second thread */
+    int64_t wall;     /* when the last step ended, in ns; 0: it borrowed, or there was none */
+    int64_t cpu;      /* cpu_of_team() at that moment */
 } acquaintance;
 
 static _Thread_local acquaintance team;
@@ -50,7 +50,7 @@ __attribute__((constructor)) static void watch_forks(void) {
     pthread_atfork(NULL, NULL, mark_forked);
 }
 
-/* RTLD_NOLOAD: only a runtime that somebody else has loaded. */
+/* RTLD_NOLOAD finds only a runtime that another library has loaded. */
 static void look_for_runtime(void) {
     void *runtime = dlopen("libgomp.so.1", RTLD_LAZY | RTLD_NOLOAD);
     if (!runtime)
@@ -68,7 +68,8 @@ static int available(void) {
     return found && !forked && omp_get_max_threads() > 1 && !omp_in_parallel();
 }
 
-/* Until its second thread is known: all of the process but the caller. */
+/* Nanoseconds of CPU that the team's second thread has used. Until that thread is known, those
+ * of the whole process but the caller stand for it. */
 static int64_t cpu_of_team(void) {
     if (team.acquainted)
         return clock_read(team.second);
@@ -88,7 +89,7 @@ int openmp_is_awake(void) {
         team.trust--;
         return 1;
     }
-    int64_t gap = team_clock() - team.wall;
+    int64_t gap = clock_now() - team.wall;
     if (team.wall == 0 || 2 * (cpu_of_team() - team.cpu) < gap)
         return 0;
     team.wall = 0;
@@ -102,7 +103,7 @@ int openmp_is_awake(void) {
 void openmp_begin_gap(void) {
     if (found && !forked) {
         team.cpu = cpu_of_team();
-        team.wall = team_clock();
+        team.wall = clock_now();
     }
 }
 
@@ -118,16 +119,16 @@ static void run_share(void *arg) {
         s->task(s->arg, omp_get_thread_num());
 }
 
-/* The team keeps the size that its owner gave it: another would have it torn
- * down and built again, here and at the owner's next product. Threads past our
- * own limit find nothing to do. */
+/* The team keeps the size that its owner gave it: for any other size the runtime would tear it
+ * down and build it again, here and at the owner's next product. Its threads beyond `threads`
+ * do nothing. */
 void openmp_run(team_task task, void *arg, int threads, int soon) {
-    (void)soon; /* it is awake for as long as its owner has set */
+    (void)soon; /* the owner has set how long the team stays awake */
     share s = {task, arg, threads};
     gomp_parallel(run_share, &s, 0, 0);
 }
 #else
-/* Elsewhere there is no such runtime to find, nor a clock of another thread. */
+/* Other systems have neither this runtime nor a clock of another thread. */
 int openmp_is_awake(void) { return 0; }
 
 void openmp_begin_gap(void) {}

@@ -1,13 +1,14 @@
 /*
- * Our own helpers: threads that sleep on a futex between steps.
+ * The library's own helpers: threads that sleep on a futex between steps.
  *
- * `invited` counts the helpers that may still join the task in hand, `working`
- * those that have. A caller publishes by inviting, closes by taking back the
- * invitations that nobody used, and then waits for those at work alone: a helper
- * that wakes late finds no invitation and costs nothing. Both counts live in one
- * word, so joining and closing cannot cross.
+ * `invited` counts the helpers that may still join the present task, `working` those that have
+ * joined. A caller opens a task by inviting helpers and closes it by taking back the unused
+ * invitations. Then it waits only for the helpers at work: one that wakes late finds no
+ * invitation and costs nothing. Both counts live in one word, so joining and closing cannot
+ * cross.
  */
 #define _GNU_SOURCE
+#include "clock.h"
 #include "team.h"
 
 #include <pthread.h>
@@ -19,15 +20,15 @@ enum { WORKING = 1, INVITED = 1 << 16, MOST_HELPERS = 1023 };
 
 static _Atomic uint32_t seats;              /* invited * INVITED + working * WORKING */
 static _Atomic int sleepers;                /* helpers in the futex, or about to be */
-static _Atomic int eager;                   /* steps follow one another closely: spin a little */
-static atomic_flag busy = ATOMIC_FLAG_INIT; /* a caller has the helpers */
-static int helpers;                         /* threads started; guarded by `busy` */
+static _Atomic int eager;                   /* 1: steps follow closely, helpers spin a while */
+static atomic_flag busy = ATOMIC_FLAG_INIT; /* set while a caller has the helpers */
+static int helpers;                         /* how many have started; guarded by `busy` */
 static team_task current_task;              /* guarded by `seats` */
 static void *current_arg;
 
 enum {
-    CLOSE_NS = 50000, /* a gap between steps that a helper bridges by spinning */
-    SPIN_NS = 100000, /* and how long it spins */
+    CLOSE_NS = 50000, /* the longest gap between steps that helpers bridge by spinning */
+    SPIN_NS = 100000, /* how long they spin before they sleep */
 };
 
 static inline void relax(void) {
@@ -53,7 +54,7 @@ static void wake(_Atomic uint32_t *word, int threads) {
 
 static void reset_sleep(void) {}
 #else
-/* The same from a mutex and a condition, where there is no futex. */
+/* Where there is no futex, a mutex and a condition do the same. */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
@@ -79,8 +80,8 @@ static void reset_sleep(void) {
 
 static void await_invitation(void) {
     if (atomic_load(&eager)) {
-        int64_t until = team_clock() + SPIN_NS;
-        while (atomic_load(&seats) < INVITED && team_clock() < until)
+        int64_t until = clock_now() + SPIN_NS;
+        while (atomic_load(&seats) < INVITED && clock_now() < until)
             for (int i = 0; i < 16; i++)
                 relax();
     }
@@ -104,7 +105,7 @@ static void *helper(void *number) {
     return NULL;
 }
 
-/* A forked child has none of the helpers, and perhaps a step cut short. */
+/* A forked child has none of the helpers, and perhaps the counts of a step cut short. */
 static void reset_in_child(void) {
     atomic_store(&seats, 0);
     atomic_store(&sleepers, 0);
@@ -117,10 +118,10 @@ __attribute__((constructor)) static void watch_forks(void) {
     pthread_atfork(NULL, NULL, reset_in_child);
 }
 
-/* Python's signal handlers belong to Python's threads, so helpers block signals,
- * but for those that a fault raises in the thread itself. */
+/* Python's signal handlers belong to Python's threads, so helpers block all signals but those
+ * that a fault raises in the thread itself. */
 static void start_helpers(int wanted) {
-    static int refused; /* the system gave no more threads once: it is not asked again */
+    static int refused; /* 1: the system gave no more threads, and is not asked again */
     if (helpers >= wanted || refused)
         return;
     sigset_t blocked, before;
@@ -142,14 +143,14 @@ static void start_helpers(int wanted) {
 }
 
 void pool_run(team_task task, void *arg, int threads, int soon) {
-    static int64_t ended; /* guarded by `busy` */
+    static int64_t ended; /* when the last task ended, in ns; guarded by `busy` */
     int wanted = threads - 1 < MOST_HELPERS ? threads - 1 : MOST_HELPERS;
     if (atomic_flag_test_and_set(&busy)) {
-        task(arg, 0); /* another thread's step has the helpers */
+        task(arg, 0); /* a step of another thread has the helpers */
         return;
     }
     start_helpers(wanted);
-    atomic_store(&eager, soon || team_clock() - ended < CLOSE_NS);
+    atomic_store(&eager, soon || clock_now() - ended < CLOSE_NS);
     current_task = task;
     current_arg = arg;
     atomic_fetch_add(&seats, (uint32_t)wanted * INVITED);
@@ -164,6 +165,6 @@ void pool_run(team_task task, void *arg, int threads, int soon) {
             relax();
         else
             sched_yield();
-    ended = team_clock();
+    ended = clock_now();
     atomic_flag_clear(&busy);
 }

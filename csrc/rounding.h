@@ -1,7 +1,9 @@
 /*
- * Rounding to nearest and subnormals kept, whatever the caller has set: the contract.
- * On x86 what counts is one register, and reading it takes a tenth of the time of
- * <fenv.h>, which sees to the old floating-point unit, too.
+ * The rounding that the numerics contract asks for: to nearest, with subnormals kept, whatever
+ * the caller has set.
+ *
+ * On x86 one register decides this. Reading it takes a tenth of the time of <fenv.h>, which
+ * saves the state of the old floating-point unit as well.
  */
 #pragma once
 
@@ -11,7 +13,7 @@
 typedef unsigned rounding;
 
 static inline rounding rounding_begin(void) {
-    enum { ALL_MASKED = 0x1f80 }; /* exceptions; no other bit is set at a process's start */
+    enum { ALL_MASKED = 0x1f80 }; /* no exception traps: the register as a process starts with it */
     rounding callers = _mm_getcsr();
     _mm_setcsr(ALL_MASKED);
     return callers;

@@ -1,20 +1,20 @@
 /*
  * THE update rules in C.
  *
- * Numerics contract: a rule is a sequence of IEEE-754 operations, each rounded
- * to nearest even in the compute dtype, in the order that
- * src/fusedstep/_numerics/reference.py writes them. The two files mirror one another line
- * by line, and every bit of their results is the same.
+ * Numerics contract: a rule is a sequence of IEEE-754 operations, each rounded to nearest even
+ * in the compute dtype, in the order that src/fusedstep/_numerics/reference.py writes them. That
+ * file, src/fusedstep/_numerics/scalar.py and this one mirror one another line by line, and every
+ * bit of their results is the same.
  *
- * This file names no instruction set and no type: the includer supplies `real`,
- * `scalars`, `root` (the square root), FN, which makes a name unique, and RULE:
+ * This file names no instruction set and no type: the includer supplies `real`, `scalars`,
+ * `root` (the square root), FN, which makes a name unique, and RULE:
  *
  *     real rule(real p, real g, real state[], scalars h, int has, int inside)
  *
- * That is one element: parameter p and gradient g; the elements of its state
- * arrays, read and written; HAS(k), whether state[k] is there, asked of those that
- * are optional; `inside`, whether eps stands under the root. The last two are
- * constants wherever a rule is compiled. It returns the new p.
+ * A rule steps one element: it takes the parameter p, the gradient g and the step's scalars h,
+ * reads and writes the element's state, and returns the new p. HAS(k) tells whether an optional
+ * state[k] is there, `inside` whether eps stands under the root; wherever a rule is compiled,
+ * both are constants.
  */
 
 /* Before every rule, and only what is switched on. */
@@ -119,26 +119,29 @@ static ALWAYS_INLINE real FN(average)(real p, real ema, scalars h) {
     return ema;
 }
 
-/* Every kernel: its name, rule, state arrays (bit k for state[k]), eps under the root. */
+/* Every kernel: its name, its rule, its state arrays (bit k for state[k]), and whether eps stands
+ * under the root. Each is made for both dtypes and all instruction sets; a comment spells one of
+ * its symbols. */
 #define KERNELS(K)                                                                                 \
-    K(sgd, sgd, 0, 0)                                                                              \
-    K(momentum, momentum, 1, 0)                                                                    \
-    K(nesterov, nesterov, 1, 0)                                                                    \
-    K(adagrad, adagrad, 1, 0)                                                                      \
-    K(adagrad_inside, adagrad, 1, 1)                                                               \
-    K(rmsprop, rmsprop, 1, 0)                                                                      \
-    K(rmsprop_inside, rmsprop, 1, 1)                                                               \
-    K(rmsprop_centered, rmsprop, 3, 0)                                                             \
-    K(rmsprop_centered_inside, rmsprop, 3, 1)                                                      \
-    K(rmsprop_momentum, rmsprop, 5, 0)                                                             \
-    K(rmsprop_momentum_inside, rmsprop, 5, 1)                                                      \
-    K(rmsprop_centered_momentum, rmsprop, 7, 0)                                                    \
+    K(sgd, sgd, 0, 0)                           /* sgd_f32_avx2 */                                 \
+    K(momentum, momentum, 1, 0)                 /* momentum_f32_avx2 */                            \
+    K(nesterov, nesterov, 1, 0)                 /* nesterov_f32_avx2 */                            \
+    K(adagrad, adagrad, 1, 0)                   /* adagrad_f32_avx2 */                             \
+    K(adagrad_inside, adagrad, 1, 1)            /* adagrad_inside_f32_avx2 */                      \
+    K(rmsprop, rmsprop, 1, 0)                   /* rmsprop_f32_avx2 */                             \
+    K(rmsprop_inside, rmsprop, 1, 1)            /* rmsprop_inside_f32_avx2 */                      \
+    K(rmsprop_centered, rmsprop, 3, 0)          /* rmsprop_centered_f32_avx2 */                    \
+    K(rmsprop_centered_inside, rmsprop, 3, 1)   /* rmsprop_centered_inside_f32_avx2 */             \
+    K(rmsprop_momentum, rmsprop, 5, 0)          /* rmsprop_momentum_f32_avx2 */                    \
+    K(rmsprop_momentum_inside, rmsprop, 5, 1)   /* rmsprop_momentum_inside_f32_avx2 */             \
+    K(rmsprop_centered_momentum, rmsprop, 7, 0) /* rmsprop_centered_momentum_f32_avx2 */           \
     K(rmsprop_centered_momentum_inside, rmsprop, 7, 1)                                             \
-    K(adam, adam, 3, 0)                                                                            \
-    K(adam_inside, adam, 3, 1)                                                                     \
-    K(adam_amsgrad, adam, 7, 0)                                                                    \
-    K(adam_amsgrad_inside, adam, 7, 1)                                                             \
-    K(adamw, adamw, 3, 0)                                                                          \
-    K(adamw_inside, adamw, 3, 1)                                                                   \
-    K(adamw_amsgrad, adamw, 7, 0)                                                                  \
-    K(adamw_amsgrad_inside, adamw, 7, 1)
+    /* rmsprop_centered_momentum_inside_f32_avx2 */                                                \
+    K(adam, adam, 3, 0)                  /* adam_f32_avx2 */                                       \
+    K(adam_inside, adam, 3, 1)           /* adam_inside_f32_avx2 */                                \
+    K(adam_amsgrad, adam, 7, 0)          /* adam_amsgrad_f32_avx2 */                               \
+    K(adam_amsgrad_inside, adam, 7, 1)   /* adam_amsgrad_inside_f32_avx2 */                        \
+    K(adamw, adamw, 3, 0)                /* adamw_f32_avx2 */                                      \
+    K(adamw_inside, adamw, 3, 1)         /* adamw_inside_f32_avx2 */                               \
+    K(adamw_amsgrad, adamw, 7, 0)        /* adamw_amsgrad_f32_avx2 */                              \
+    K(adamw_amsgrad_inside, adamw, 7, 1) /* adamw_amsgrad_inside_f32_avx2 */

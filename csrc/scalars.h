@@ -1,12 +1,13 @@
 /*
- * What a rule needs besides the arrays, one member per scalar. Computed once per
- * step in float64 (src/fusedstep/_numerics/coefficients.py) and rounded once to the
- * compute dtype, so this list is read with `real` as double by Python's side of
- * the boundary and as each compute dtype by the rules.
+ * What a rule needs besides the arrays: the members of a struct, one per scalar.
+ *
+ * They are computed once per step in float64 (src/fusedstep/_numerics/coefficients.py) and
+ * rounded once to the compute dtype. So `real` is double where Python writes them (api.h), and
+ * each compute dtype where the rules read them (loops.inc).
  */
 real unscale;  /* 1 / scale */
-real clip;     /* what the gradient's norm is cut by */
-real most;     /* of a gradient's size; infinity is off */
+real clip;     /* factor that cuts the norm of the gradients to its maximum; 1 is off */
+real most;     /* largest size of an element of the gradient; infinity is off */
 real sign;     /* +1, or -1 to maximize */
 real l2;       /* lambda of coupled L2; 0 is off */
 real l1;       /* lambda_1 of L1; 0 is off */
@@ -23,5 +24,5 @@ real rest2;    /* 1 - beta_2 */
 real r;        /* 1 / sqrt(1 - beta_2^t) */
 real r2;       /* 1 / (1 - beta_2^t) */
 real eps;      /* beside the uncorrected v: eps r, under the root eps r2 */
-real ema;      /* the share of the average that is kept */
+real ema;      /* share of the moving average that stays */
 real rest_ema; /* 1 - ema */

@@ -1,9 +1,10 @@
 /*
- * One step of everything, and the sums of squares that may go before it: the table's
- * total work, cut into chunks that fit the cache and may span or divide tensors,
- * taken from atomic counters by however many threads turn up. Each thread has a part
- * of the whole, the same at each step, which its cache may hold still; only when that
- * is done it takes chunks of the others'.
+ * One step of a table, and the sums of squares that may go before it.
+ *
+ * The total work is cut into chunks that fit the cache and may span or divide tensors. Threads
+ * take them from atomic counters, however many come. Each thread has a part of the whole, the
+ * same at each step, because its cache may still hold it; when that is done it takes chunks of
+ * the other parts.
  */
 #include "rounding.h"
 #include "team.h"
@@ -13,31 +14,32 @@
 
 /* In elements, unless said otherwise. A float32 AdamW step takes some 3 us over 10,000. */
 enum {
-    WORTH_SHARING = 30000, /* a step below is done before a helper is up */
-    WORTH_SUMMING = 60000, /* and so are its sums of squares */
-    SHARES = 8,            /* chunks for each thread: none waits long for another's last */
-    LEAST = 2048,          /* a chunk: below, taking it costs as much as doing it */
-    MOST = 16384,          /* and four float32 arrays of this many fill a quarter of an L2 */
+    WORTH_SHARING = 30000, /* a smaller step is done before a helper is awake */
+    WORTH_SUMMING = 60000, /* and so are smaller sums of squares */
+    SHARES = 8,            /* chunks for each thread, so that none waits long for another's last */
+    LEAST = 2048,          /* in a chunk: to take a smaller one costs as much as to step it */
+    MOST = 16384,          /* in a chunk: four float32 arrays of this fill a quarter of an L2 */
     LONG = 1024,           /* a run from which an aligned start is worth a call of its own */
-    LINE = 64,             /* bytes of a cache line, and of the widest vector */
-    MOST_BLOCKS = 64,      /* a chunk of sums */
-    ZEROED = 4096,         /* bytes of a gradient that are zeroed at once, while in the L1 */
+    LINE = 64,             /* bytes of a cache line, and of the longest vector */
+    MOST_BLOCKS = 64,      /* blocks in a chunk of sums of squares */
+    ZEROED = 4096,         /* bytes of a gradient that are zeroed together, while in the L1 */
     MOST_PARTS = 64,       /* threads with a part of their own */
 };
 
-/* What a thread does with the units [begin, end) of a row. */
+/* What a thread does with units [begin, end) of a row: elements of a step, blocks of sums. */
 typedef void (*row_task)(const fs_table *table, const fs_row *row, int64_t begin, int64_t end);
 
 typedef struct {
     const fs_table *table;
-    const int64_t *starts; /* of each row, in units: elements or blocks */
+    const int64_t *starts; /* units before each row, and in all */
     row_task run;
-    int64_t total, chunk; /* units */
-    int parts;
+    int64_t total;                    /* units of the whole */
+    int64_t chunk;                    /* units of a chunk */
+    int parts;                        /* parts of the whole, one for each thread */
     _Atomic int64_t next[MOST_PARTS]; /* where each part's next chunk begins */
 } work;
 
-/* The row that holds unit `at` of the whole: the last that starts at or before it. */
+/* The row that holds unit `at` of the whole: the last one that starts at or before it. */
 static int64_t row_at(const work *w, int64_t at) {
     int64_t low = 0, high = w->table->nrows;
     while (high - low > 1) {
@@ -50,7 +52,7 @@ static int64_t row_at(const work *w, int64_t at) {
     return low;
 }
 
-/* Units [from, to) of the whole. */
+/* Runs units [from, to) of the whole. */
 static void run_chunk(const work *w, int64_t from, int64_t to) {
     for (int64_t row = row_at(w, from); from < to; row++) {
         int64_t start = w->starts[row], end = w->starts[row + 1];
@@ -91,16 +93,16 @@ static void share(work *w, int64_t least, int64_t most, int threads, fs_paces *p
     team_run(run_parts, w, threads, paces, soon);
 }
 
-/* How many of `threads` are worth waking for work that pays off from so many elements on. */
+/* How many of `threads` are worth their waking: all, if the table has that many `elements`. */
 static int worth(const fs_table *table, int64_t elements, int threads) {
     return table->elements[table->nrows] < elements ? 1 : threads;
 }
 
 /* ---- a step ---- */
 
-/* Where a cut before element `at` of a row really falls: where p enters a new
- * cache line, so that no vector of a long run straddles two. Any two chunks that
- * meet at `at` agree on it. */
+/* Where a cut before element `at` of a row is made: at the next element whose p begins a cache
+ * line, so that no vector of a long run straddles two. Two chunks that meet at `at` agree on
+ * it. */
 static int64_t cut(const fs_row *row, int64_t at, int64_t itemsize) {
     if (at <= 0 || at >= row->n)
         return at;
@@ -113,8 +115,8 @@ static void run_kernel(const fs_job *job, const fs_row *row, int64_t begin, int6
     job->kernel(row, begin, end, job->scalars);
 }
 
-/* The gradient is zeroed piece by piece while it is still in the cache: one pass over
- * memory, and faster there than stores among a kernel's own. */
+/* The gradient is zeroed piece by piece while it is still in the cache. So memory is passed over
+ * once, and this is faster than stores in the kernel's own loop. */
 static void run_kernel_and_zero(const fs_job *job, const fs_row *row, int64_t begin, int64_t end) {
     for (int64_t stop; begin < end; begin = stop) {
         stop = begin + ZEROED / job->itemsize < end ? begin + ZEROED / job->itemsize : end;
@@ -137,15 +139,15 @@ static void step_row(const fs_table *table, const fs_row *row, int64_t begin, in
         run(job, row, begin, end);
 }
 
-/* The scalars of all jobs, each rounded once to the dtype in which its kernels compute. */
+/* Rounds the scalars of all jobs, once, to the dtype in which their kernels compute. */
 static void round_scalars(const fs_table *table) {
     rounding callers = rounding_begin();
     for (const fs_job *job = table->jobs; job < table->jobs + table->njobs; job++)
         if (job->itemsize == sizeof(float))
             for (int64_t k = 0; k < job->nscalars; k++)
-                ((float *)job->scalars)[k] = (float)job->wide[k];
+                ((float *)job->scalars)[k] = (float)job->float64[k];
         else
-            memcpy(job->scalars, job->wide, (size_t)job->nscalars * sizeof(double));
+            memcpy(job->scalars, job->float64, (size_t)job->nscalars * sizeof(double));
     rounding_end(callers);
 }
 
@@ -171,7 +173,7 @@ static void sum_row(const fs_table *table, const fs_row *row, int64_t begin, int
     job->squares(row, begin * FS_BLOCK, end, job->scalars);
 }
 
-/* The sums of all blocks, folded in halves until one is left. */
+/* Folds the sums of all blocks in halves until one is left. */
 static void fold(const fs_table *table, double total[FS_SUMS]) {
     int64_t n = table->blocks[table->nrows];
     const double *sums = n ? table->rows->sums : NULL;

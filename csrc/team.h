@@ -1,35 +1,23 @@
 /*
- * The threads of a step. `team_run` calls `task(arg, 0)` on the caller's thread and
- * `task(arg, k)` on up to threads - 1 others, whose k from 1 on tell them apart, and
- * returns when all that began have returned.
- * A task takes work until none is left, so it is no matter how many threads
- * there are: which of them turn up decides the time, never the result.
+ * The threads of a step: one way to run a task on several of them.
+ *
+ * `team_run` calls `task(arg, 0)` on the caller's thread and `task(arg, k)`, k from 1 on, on up
+ * to threads - 1 helpers. It returns when every call that began has returned. A task takes work
+ * until none is left, so the number of helpers that come decides the time, never the result.
  */
 #pragma once
-#include <stdint.h>
-#include <time.h>
-
 #include "api.h"
 
 typedef void (*team_task)(void *arg, int thread);
 
-/* `soon` says that another task will follow at once. */
+/* `soon` says that another task follows at once. */
 void team_run(team_task task, void *arg, int threads, fs_paces *paces, int soon);
 
-/* Our own helpers, asleep between steps (pool.c). */
+/* The library's own helpers, which sleep between steps (pool.c). */
 void pool_run(team_task task, void *arg, int threads, int soon);
 
-/* The OpenMP team that a framework keeps awake (openmp.c). `begin_gap` marks the
- * end of a step that did not borrow it; `is_awake` judges the gap since then. */
+/* The OpenMP team of a framework in the same process (openmp.c). `begin_gap` marks the end of a
+ * step that did not borrow it; `is_awake` judges by the time since then. */
 int openmp_is_awake(void);
 void openmp_begin_gap(void);
 void openmp_run(team_task task, void *arg, int threads, int soon);
-
-/* Nanoseconds. */
-static inline int64_t clock_read(clockid_t clock) {
-    struct timespec now = {0, 0};
-    clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static inline int64_t team_clock(void) { return clock_read(CLOCK_MONOTONIC); }

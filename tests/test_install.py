@@ -63,7 +63,7 @@ def test_installs_without_a_compiler(source: Path, tmp_path: Path) -> None:
     run(tmp_path / "venv/bin/pip", "install", source, CC="/no/such/compiler")
     python = tmp_path / "venv/bin/python"
     information = run(python, "-c", "import fusedstep as fs; print(fs.info())")
-    assert "engine c      MISSING: it was not built" in information
+    assert "backend c      MISSING: it was not built" in information
     assert "Install gcc or clang" in information
     step = (
         "import warnings, numpy as np, fusedstep as fs\n"

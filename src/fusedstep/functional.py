@@ -9,7 +9,7 @@ nothing has been written. What an optimizer checks once is checked at every call
 over many arrays is faster with an optimizer.
 """
 
-# Written by tools/declarations.py.
+# Written by docs/tools/regions.py.
 
 from __future__ import annotations
 

@@ -68,25 +68,26 @@ LrInMomentum = Annotated[
 ]
 
 
-def sgd_rule(h: Hyperparameters) -> Rule:
-    if h["momentum"] == 0:
+def sgd_rule(hyper: Hyperparameters) -> Rule:
+    if hyper["momentum"] == 0:
         return Rule("sgd")
-    return Rule("nesterov" if h["nesterov"] else "momentum", ("b",))
+    return Rule("nesterov" if hyper["nesterov"] else "momentum", ("b",))
 
 
-def sgd_constants(h: Hyperparameters) -> Values:
-    return {**gradient_constants(h), "momentum": h["momentum"]}
+def sgd_constants(hyper: Hyperparameters) -> Values:
+    return {**gradient_constants(hyper), "momentum": hyper["momentum"]}
 
 
-def sgd_scalars(h: Hyperparameters, t: int) -> Values:
-    gain, lr = momentum_rates(h, 1 - h["dampening"] if t > 1 else 1.0)
+def sgd_scalars(hyper: Hyperparameters, t: int) -> Values:
+    gain, lr = momentum_rates(hyper, 1 - hyper["dampening"] if t > 1 else 1.0)
     return {**NOTHING_ASKED, "lr": lr, "gain": gain}
 
 
-def check_nesterov(h: Hyperparameters) -> None:
-    if h["nesterov"] and (h["momentum"] == 0 or h["dampening"] != 0):
+def check_nesterov(hyper: Hyperparameters) -> None:
+    if hyper["nesterov"] and (hyper["momentum"] == 0 or hyper["dampening"] != 0):
         raise ValueError(
-            f"nesterov=True with momentum={h['momentum']!r} and dampening={h['dampening']!r}; "
+            f"nesterov=True with momentum={hyper['momentum']!r} and "
+            f"dampening={hyper['dampening']!r}; "
             "Nesterov's step needs momentum above 0 and dampening=0"
         )
 
@@ -248,12 +249,12 @@ Eps = Annotated[float, non_negative, "ε, at least 0."]
 EpsInsideSqrt = Annotated[bool, flag, "Put ε under the root."]
 
 
-def adagrad_constants(h: Hyperparameters) -> Values:
-    return {**gradient_constants(h), "eps": h["eps"]}
+def adagrad_constants(hyper: Hyperparameters) -> Values:
+    return {**gradient_constants(hyper), "eps": hyper["eps"]}
 
 
-def adagrad_scalars(h: Hyperparameters, t: int) -> Values:
-    return {**NOTHING_ASKED, "lr": h["lr"] / (1 + (t - 1) * h["lr_decay"])}
+def adagrad_scalars(hyper: Hyperparameters, t: int) -> Values:
+    return {**NOTHING_ASKED, "lr": hyper["lr"] / (1 + (t - 1) * hyper["lr_decay"])}
 
 
 @declare(rule="adagrad", letters={"s": None}, constants=adagrad_constants, scalars=adagrad_scalars)
@@ -313,18 +314,18 @@ Centered = Annotated[
 ]
 
 
-def rmsprop_constants(h: Hyperparameters) -> Values:
+def rmsprop_constants(hyper: Hyperparameters) -> Values:
     return {
-        **gradient_constants(h),
-        "momentum": h["momentum"],
-        "rho": h["alpha"],
-        "rest": 1 - h["alpha"],
-        "eps": h["eps"],
+        **gradient_constants(hyper),
+        "momentum": hyper["momentum"],
+        "rho": hyper["alpha"],
+        "rest": 1 - hyper["alpha"],
+        "eps": hyper["eps"],
     }
 
 
-def rmsprop_scalars(h: Hyperparameters, t: int) -> Values:
-    gain, lr = momentum_rates(h)
+def rmsprop_scalars(hyper: Hyperparameters, t: int) -> Values:
+    gain, lr = momentum_rates(hyper)
     return {**NOTHING_ASKED, "lr": lr, "gain": gain}
 
 
@@ -401,10 +402,10 @@ EpsUncorrected = Annotated[
 BiasCorrection = Annotated[bool, flag, "False: r = 1 and αₜ = α."]
 
 
-def adam_constants(h: Hyperparameters) -> Values:
-    beta1, beta2 = h["betas"]
+def adam_constants(hyper: Hyperparameters) -> Values:
+    beta1, beta2 = hyper["betas"]
     return {
-        **gradient_constants(h),
+        **gradient_constants(hyper),
         "beta1": beta1,
         "rest1": 1 - beta1,
         "beta2": beta2,
@@ -412,17 +413,17 @@ def adam_constants(h: Hyperparameters) -> Values:
     }
 
 
-def adam_scalars(h: Hyperparameters, t: int) -> Values:
-    beta1, beta2 = h["betas"]
+def adam_scalars(hyper: Hyperparameters, t: int) -> Values:
+    beta1, beta2 = hyper["betas"]
     correction1 = correction2 = 1.0
-    if h["bias_correction"]:
+    if hyper["bias_correction"]:
         correction1 = 1 - beta1**t
         correction2 = 1 - beta2**t
     r, r2 = 1 / sqrt(correction2), 1 / correction2
-    eps = h["eps"]
-    if h["eps_uncorrected"]:
-        eps *= r2 if h["eps_inside_sqrt"] else r
-    return {**NOTHING_ASKED, "lr": h["lr"] / correction1, "r": r, "r2": r2, "eps": eps}
+    eps = hyper["eps"]
+    if hyper["eps_uncorrected"]:
+        eps *= r2 if hyper["eps_inside_sqrt"] else r
+    return {**NOTHING_ASKED, "lr": hyper["lr"] / correction1, "r": r, "r2": r2, "eps": eps}
 
 
 @declare(
@@ -508,21 +509,21 @@ InitialLr = Annotated[
 ]
 
 
-def adamw_constants(h: Hyperparameters) -> Values:
-    return {**adam_constants(h), "l2": 0.0}
+def adamw_constants(hyper: Hyperparameters) -> Values:
+    return {**adam_constants(hyper), "l2": 0.0}
 
 
-def adamw_scalars(h: Hyperparameters, t: int) -> Values:
-    rate = h["lr"] if h["decay_scale"] == "lr" else h["lr"] / h["initial_lr"]
-    values = adam_scalars(h, t)
-    values["decay"] = 1 - rate * h["weight_decay"]
+def adamw_scalars(hyper: Hyperparameters, t: int) -> Values:
+    rate = hyper["lr"] if hyper["decay_scale"] == "lr" else hyper["lr"] / hyper["initial_lr"]
+    values = adam_scalars(hyper, t)
+    values["decay"] = 1 - rate * hyper["weight_decay"]
     return values
 
 
-def check_decay_scale(h: Hyperparameters) -> None:
-    if h["decay_scale"] != "schedule":
+def check_decay_scale(hyper: Hyperparameters) -> None:
+    if hyper["decay_scale"] != "schedule":
         return
-    lr, initial_lr = h["lr"], h["initial_lr"]
+    lr, initial_lr = hyper["lr"], hyper["initial_lr"]
     if initial_lr is None:
         raise ValueError(
             f"decay_scale='schedule' with lr={describe(lr)} and initial_lr=None; the schedule's "

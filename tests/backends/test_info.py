@@ -31,7 +31,8 @@ def test_info() -> None:
     assert info.backends == {"c": MISSING, "numba": None, "cuda": BACKENDS["cuda"], "numpy": None}
     assert info.auto == ("numba" if MISSING else "c")
     assert info.threads == fs.get_num_threads()
-    for part in (info.version, info.python, info.numpy, "engine c", "engine numba", "engine numpy"):
+    shown = [f"backend {name}" for name in ("c", "numba", "numpy")]
+    for part in (info.version, info.python, info.numpy, *shown):
         assert part in str(info)
 
 
@@ -48,11 +49,11 @@ HIDE_BOTH = HIDE + "sys.modules['numba'] = None\n"
 
 def test_a_missing_backend_is_said_loudly() -> None:
     shown = python(HIDE + "import fusedstep as fs; print(fs.info())")
-    assert "engine c      MISSING: it was not built" in shown
-    assert "engine numba  available (auto)" in shown
+    assert "backend c      MISSING: it was not built" in shown
+    assert "backend numba  available (auto)" in shown
     shown = python(HIDE_BOTH + "import fusedstep as fs; print(fs.info())")
-    assert "engine numba  MISSING: Numba is not installed; `pip install numba`" in shown
-    assert "engine numpy  available (auto)" in shown
+    assert "backend numba  MISSING: Numba is not installed; `pip install numba`" in shown
+    assert "backend numpy  available (auto)" in shown
     refused = python(
         HIDE
         + "import numpy as np, fusedstep as fs\n"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from runs import record
 
+from fusedstep.benchmarks import budget
 from fusedstep.benchmarks.costs import Cost, shared
 from fusedstep.benchmarks.records import Absences
 
 
-def part_of(budget: ModuleType, name: str, loop: str = "alone") -> Any:
+def part_of(name: str, loop: str = "alone") -> Any:
     (part,) = (
         part
         for part in [*budget.BEFORE_TORCH, *budget.PARTS]
@@ -38,8 +38,8 @@ def everyone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("everyone")
-def test_the_slow_go_first_and_ours_last(budget: ModuleType) -> None:
-    part = part_of(budget, "1 × 1,000,000")
+def test_the_slow_go_first_and_ours_last() -> None:
+    part = part_of("1 × 1,000,000")
     names = [each.name for each in part.contestants]
     costs = {name: Cost(1.0, 2.0 * k) for k, name in enumerate(names)}
     costs["fusedstep"] = Cost(2.0, 30.0)
@@ -54,8 +54,8 @@ def test_the_slow_go_first_and_ours_last(budget: ModuleType) -> None:
 
 
 @pytest.mark.usefixtures("everyone")
-def test_memory_is_not_taken_beyond_what_is_free(budget: ModuleType) -> None:
-    part = part_of(budget, "GPT-2 small")
+def test_memory_is_not_taken_beyond_what_is_free() -> None:
+    part = part_of("GPT-2 small")
     costs = {each.name: Cost(0.0, 0.0) for each in part.contestants}
     for others in (0, 2):  # beside ours and the limit, which has our arrays
         room = (2 + (1 + others) * budget.COPIES) * part.workload.elements
@@ -68,7 +68,7 @@ def test_memory_is_not_taken_beyond_what_is_free(budget: ModuleType) -> None:
     )
 
 
-def test_free_memory(budget: ModuleType, tmp_path: Path) -> None:
+def test_free_memory(tmp_path: Path) -> None:
     described = tmp_path / "meminfo"
     described.write_text("MemTotal:  8 kB\nMemAvailable:    3 kB\n")
     assert budget.free_memory(described) == 3072

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from runs import LOOP, record, run_of
 
 from fusedstep.benchmarks.compare import CRITERION, compare
 from fusedstep.benchmarks.records import LIMIT
 from fusedstep.benchmarks.tables import explain_changes
-
-if TYPE_CHECKING:
-    pass
-from runs import LOOP, record, run_of
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from runs import WHOLE, record, run_of
 
 from fusedstep.benchmarks import json_file
-
-if TYPE_CHECKING:
-    pass
-from runs import WHOLE, record, run_of
 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pictures import drawn
+from runs import LOOP, TIMES, WHOLE, record, run_of
 
 from fusedstep.benchmarks.records import LIMIT, Results
 from fusedstep.benchmarks.units import percent
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
-from runs import LOOP, TIMES, WHOLE, record, run_of
 
 
 @pytest.mark.parametrize(

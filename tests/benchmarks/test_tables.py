@@ -1,4 +1,4 @@
-"""`pytest bench` leaves what the README's tables are made of, and they are made of it."""
+"""`pytest bench` leaves what the tables of speed are made of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marks import needs
 
 from fusedstep.benchmarks.json_file import read
 from fusedstep.benchmarks.measuring import Group
-from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+from fusedstep.benchmarks.records import Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,8 +31,8 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def tables() -> ModuleType:
-    return load("tables")
+def keep() -> ModuleType:
+    return load("keep")
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +79,12 @@ def test_who_takes_part_somewhere_is_missing_only_where_not(
 
 
 def test_what_is_kept_is_read_back(
-    tables: ModuleType, found: dict[str, Any], tmp_path: Path
+    keep: ModuleType, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "results.json"
-    path.write_text(kept := tables.keep(found), "utf-8")
+    path, given = tmp_path / "results.json", tmp_path / "all.json"
+    given.write_text(json.dumps(found), "utf-8")
+    monkeypatch.setattr(keep, "RESULTS", path)
+    assert keep.main([str(given)]) == 0
     results = read(path)
     assert results.missing == found["fusedstep"]["missing"]
     assert results.machine._asdict() == found["fusedstep"]["machine"]
@@ -92,19 +94,11 @@ def test_what_is_kept_is_read_back(
                 pytest.approx(was[name], rel=1e-3) if isinstance(value, float) else was[name]
             )
             assert value == kept_well
-    assert len(kept) < 500 * (len(results.records) + 5)
+    assert len(path.read_text("utf-8")) < 500 * (len(results.records) + 5)
 
 
-MACHINE = Machine(
-    "Some CPU",
-    2,
-    {"L1": 32 << 10, "L2": 1 << 20},
-    "Linux x86_64",
-    "avx2",
-    2,
-    {"python": "3.11", "numpy": "2.4"},
-    "2026-01-31",
-)
+def test_what_is_kept_is_small() -> None:
+    assert len((ROOT / "bench" / "results.json").read_bytes()) < 200_000
 
 
 def record(workload: str, contestant: str, seconds: float, **fields: Any) -> Record:
@@ -126,67 +120,3 @@ def record(workload: str, contestant: str, seconds: float, **fields: Any) -> Rec
         share=None,
     )
     return usual._replace(**fields)
-
-
-RESULTS = Results(
-    MACHINE,
-    {},
-    [
-        record("1 × 1,000", "fusedstep", 2.04e-6),
-        record("1 × 1,000", "torch fused", 20e-6),
-        record("1 × 1,000", "NumPy", 3e-6),
-        record("1 × 1,000", LIMIT, 1.02e-6),
-        record("10,000 × 100", "fusedstep", 1e-3),
-        record("10,000 × 100", "torch fused", 1.5),
-        record("10,000 × 100", "fusedstep arena", 1e-4),
-        record("1 × 1,000", "fusedstep", 9.0, dtype="float64"),
-        record("1 × 1,000", "fusedstep", 9.0, case="adam"),
-        record("1 × 1,000", "fusedstep", 1e-3, loop="torch", product=0.99, product_alone=1.0),
-        record("1 × 1,000", "fusedstep, one thread", 1.1e-3, loop="torch"),
-        record("1 × 1,000", "torch fused", 3e-3, loop="torch", product=1.25, product_alone=1.0),
-        record("1 × 1,000", "fusedstep", 1e-3, case="adamw-whole"),
-        record("1 × 1,000", "torch's passes", 2e-3, case="adamw-whole"),
-    ],
-)
-
-
-def test_tables_hold_ratios_first(tables: ModuleType) -> None:
-    made = tables.tables(RESULTS)
-    assert made["steps"].splitlines() == [
-        "| tensors × elements | torch fused | NumPy | of the limit's speed | µs |",
-        "| --- | --- | --- | --- | --- |",
-        "| 1 × 1,000 | 9.8× | 1.47× | 50% | 2.0 |",
-        "| 10,000 × 100 | 1,500× |  |  | 1,000 |",
-        "| 10,000 × 100, in an arena | 15,000× |  |  | 100 |",
-    ]
-    assert made["loops"].splitlines()[2:] == [
-        "| torch | 1,000 | 3.0× | 1.10× | −1.0% | 25.0% | 1,000 |",
-    ]
-    assert made["whole"].splitlines()[2:] == ["| 1,000 | nothing | 2.0× |  | 1,000 |"]
-    assert made["machine"] == (
-        "2026-01-31, Some CPU (2 CPUs, L1 32 KiB, L2 1 MiB), Linux x86_64, avx2, 2 threads; "
-        "python 3.11, numpy 2.4."
-    )
-
-
-def test_only_what_is_between_the_markers_is_written(tables: ModuleType) -> None:
-    text = "a <!-- bench/tables.py: x -->\nold\n<!-- end of x --> b"
-    new = tables.written(text, {"x": "new"})
-    assert new == "a <!-- bench/tables.py: x -->\nnew\n<!-- end of x --> b"
-    assert tables.written(new, {"x": "new"}) == new
-    with pytest.raises(ValueError, match="no place between '<!-- bench/tables"):
-        tables.written(text, {"y": "new"})
-
-
-def test_the_readmes_tables_are_those_of_the_results(
-    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert tables.main(["--check"]) == 0
-    assert len((ROOT / "bench" / "results.json").read_bytes()) < 200_000
-    other = tmp_path / "README.md"
-    text = (ROOT / "README.md").read_text("utf-8")
-    other.write_text(text.replace("× |", "x |"), "utf-8")
-    monkeypatch.setattr(tables, "README", other)
-    assert tables.main(["--check"]) == 1
-    assert tables.main([]) == 0
-    assert other.read_text("utf-8") == text

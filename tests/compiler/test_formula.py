@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.util
 import itertools
+import linecache
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,6 +194,20 @@ and go on here."""
     p = np.array([1.0, 2.0])
     own(p, backend="numpy").step(np.array([2.0, 2.0]))
     np.testing.assert_array_equal(p, [0.0, 1.0])
+
+
+def test_a_function_may_be_typed_in_and_in_use() -> None:
+    """A notebook compiles one statement at a time, and Python rewrites bytecode that it runs."""
+    cell = "import numpy as np; await no_file\ndef typed(p, g, h):\n    return p - np.sqrt(g)\n"
+    linecache.cache["<cell>"] = len(cell), None, cell.splitlines(True), "<cell>"
+    names: dict[str, Any] = {"np": np}
+    statement = ast.Module(ast.parse(cell).body[-1:], [])
+    exec(compile(statement, "<cell>", "exec", dont_inherit=True), names)
+    for _ in range(1000):
+        names["typed"](1.0, 4.0, None)
+    p = np.array([1.0])
+    fs.rule(lr=0.5)(names["typed"])(p, backend="numpy").step(np.array([4.0]))
+    np.testing.assert_array_equal(p, -1.0)
 
 
 PLAIN = """\

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args
 
 import declarations
 import numpy as np
+import options
 import pytest
 from cases import BASES, CUSTOM_OPTIMIZERS, OPTIMIZERS, RULES
 from trajectories import oracle_of
@@ -250,16 +251,19 @@ def test_without_docstrings() -> None:
 # ---- what is written from it ----
 
 
-def test_functional_is_what_the_declarations_make_of_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert declarations.main(["--check"]) == 0
-    path = tmp_path / declarations.FUNCTIONAL
-    path.parent.mkdir(parents=True)
-    path.write_text("")
-    assert declarations.main(["--check"], tmp_path) == 1
-    assert "stale: run `python tools/declarations.py`" in capsys.readouterr().out
-    assert path.read_text() == ""
-    assert declarations.main([], tmp_path) == 0
-    assert declarations.main(["--check"], tmp_path) == 0
-    assert path.read_text("utf-8") == Path(fs.functional.__file__).read_text("utf-8")
+def test_functional_is_what_the_declarations_make_of_it() -> None:
+    assert declarations.functional() == Path(fs.functional.__file__).read_text("utf-8")
+
+
+def test_the_tables_have_every_class_and_argument() -> None:
+    classes, glossary = options.classes(), declarations.glossary()
+    assert [line.split("`")[1] for line in classes.splitlines()[2:]] == [
+        f"fs.{optimizer.__name__}" for optimizer in OPTIMIZERS
+    ]
+    for optimizer in OPTIMIZERS:
+        for each in declaration_of(optimizer).arguments:
+            assert f"| `{each.name}` | " in glossary
+            shared = each.name in ("params", "ema", "nonfinite", "backend")
+            assert (f"`{each.name}`" in classes) is not shared
+    assert {line.count(" | ") for line in classes.splitlines()} == {3}
+    assert {line.count(" | ") for line in glossary.splitlines()} == {2}

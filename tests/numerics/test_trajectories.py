@@ -25,9 +25,9 @@ from trajectories import (
 
 import fusedstep as fs
 
-for_each_optimizer = pytest.mark.parametrize(
-    "optimizer", [*filter(in_torch, OPTIMIZERS)], ids=lambda o: o.__name__
-)
+OF_TORCH = [optimizer for optimizer in OPTIMIZERS if in_torch(optimizer)]
+
+for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o: o.__name__)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
     assert_agree(actual, expected, start, TOLERANCE)
 
 
-@for_each_optimizer
+@for_each_of_torch
 def test_hyperparameters_have_the_order_and_defaults_of_torch(
     optimizer: type[fs.Optimizer], torch: Any
 ) -> None:

@@ -96,5 +96,5 @@ def test_missing_extra(
 def test_a_reader_may_leave_before_the_end() -> None:
     command = f"{sys.executable} -m fusedstep inspect adamw --source | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, encoding="utf-8")
-    assert done.stdout.startswith('"""The kernel adamw_mv_float32_cuda')
+    assert done.stdout.startswith('"""The CUDA kernel adamw_mv_float32_cuda')
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""Which bytes an array covers, and what shares them with another."""
+"""The bytes that an array covers, and the search for arrays that share some."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def extent(array: Array) -> tuple[int, int]:
 
 
 def lies_as(array: Any, other: Array) -> bool:
-    """Whether `array` is the very elements of `other`, in the same places."""
+    """Whether `array` has the very elements of `other`, in the same order."""
     if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (
         other.shape,
         other.dtype,
@@ -42,8 +42,8 @@ def lies_as(array: Any, other: Array) -> bool:
 
 
 Name: TypeAlias = str | Callable[[Array], str | None]
-"""What an error calls an array; of an array that holds several, what it calls the one that
-another array shares memory with, or None if it shares with none of them."""
+"""The name of an array in errors. An array that holds several has a function instead: it gives
+the name of the one that shares memory with its argument, or None if none does."""
 
 
 class WrittenMemory:
@@ -57,10 +57,10 @@ class WrittenMemory:
         self.lows = [entry[0] for entry in self.entries]
         """Addresses at which the arrays begin, in ascending order."""
         self.highs = list(accumulate((entry[1] for entry in self.entries), max))
-        """For each array the farthest end of those up to it."""
+        """Addresses past which neither an array nor those before it reach."""
 
     def with_more(self, arrays: Iterable[tuple[Name, Array]]) -> WrittenMemory:
-        """The memory here and more; the arrays here are not looked at again."""
+        """The union of this memory and more; the arrays here are not looked at again."""
         both = object.__new__(WrittenMemory)
         both._take([*self.entries, *(_entry(name, array) for name, array in arrays if array.size)])
         return both
@@ -88,7 +88,8 @@ class WrittenMemory:
     def _first_overlap(self, array: Array, low: int, before: int) -> str | None:
         """The name of an array that shares an element with `array`, whose lowest byte is `low`.
 
-        Only the first `before` in order of address are looked at, which begin below its end.
+        Only the first `before` arrays in order of address are searched: the others begin at its
+        end or above.
         """
         while before > 0 and self.highs[before - 1] > low:
             before -= 1
@@ -109,6 +110,7 @@ def _entry(name: Name, array: Array) -> Entry:
 
 
 def has_overlapping_elements(array: Array) -> bool:
+    """Whether two elements of an array share memory, as those of a broadcast array do."""
     if array.flags.c_contiguous or array.size == 0:
         return False
     axes = sorted(

@@ -35,11 +35,11 @@ class Walk:
         self.back = sorted(range(p.ndim), key=self.axes.__getitem__)
 
     def lay(self, array: Array) -> Array:
-        """`array`, of the parameter's shape, as a view whose C order is the walk's."""
+        """A view of `array`, which has the parameter's shape, that has the walk as its C order."""
         return array if self.plain else array[self.forward].transpose(self.axes)
 
     def shaped(self, flat: Array) -> Array:
-        """Contiguous memory of the parameter's size as an array of its shape, along the walk."""
+        """An array of the parameter's shape over flat memory, laid out along the walk."""
         if self.plain:
             return flat.reshape(self.shape)
         laid = flat.reshape([self.shape[axis] for axis in self.axes])
@@ -49,7 +49,7 @@ class Walk:
 class Operand:
     """An array as a kernel sees it: `flat` is its own memory, or scratch where it has gaps.
 
-    `before` is another of the same size, whose scratch is no longer needed.
+    `before` is an operand of the same size that is given up: its scratch is used again.
     """
 
     __slots__ = ("flat", "laid", "place", "scratch")

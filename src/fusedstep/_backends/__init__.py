@@ -1,1 +1,1 @@
-"""A step that has been laid out, run: in C, by Numba, on a CUDA device or by NumPy."""
+"""The backends, which run a step that has been laid out: C, Numba, CUDA and NumPy."""

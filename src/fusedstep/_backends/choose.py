@@ -1,4 +1,4 @@
-"""Choose the backend that runs a step, and tell which there are."""
+"""The choice of the backend that runs a step, and which backends there are."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from functools import cache
 from typing import Any
 
 from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.libraries import TO_DEVICE
 from fusedstep._arrays.place import HOST, Place
 from fusedstep._backends.cuda import available
 from fusedstep._backends.plan import Table
 from fusedstep._checks.wording import quoted
 
 PREFERENCE = ("c", "numba", "numpy")
-"""The engines for arrays on the CPU, from the fastest on."""
+"""The backends for arrays on the CPU, the fastest first."""
 
 COMPILING = ("numba", "numpy")
-"""Those of them that take rules of the user's own."""
+"""The backends for arrays on the CPU that run custom rules, the fastest first."""
 
-ENGINES = ("c", "numba", "cuda", "numpy")
-"""All that there are."""
+BACKENDS = ("c", "numba", "cuda", "numpy")
+"""All backends."""
 
-BACKENDS = ("auto", *ENGINES)
+CHOICES = ("auto", *BACKENDS)
+"""The values of the argument `backend`."""
 
 NOT_BUILT = (
     "it was not built: the installation found no working C compiler. Install gcc or clang, "
@@ -33,19 +35,19 @@ REMEDIES = {
     "fusedstep._engine": NOT_BUILT,
     "numba": "Numba is not installed; `pip install numba`",
 }
-"""What to do about a module that is missing."""
+"""Advice about a module that is missing."""
 
 
 def choose(
-    backend: str, params: Sequence[tuple[str, Any]], own_rule: bool = False
+    backend: str, params: Sequence[tuple[str, Any]], custom: bool = False
 ) -> tuple[type[Table], Place]:
-    """The table of the engine that `backend` names, or of the fastest, and where it works.
+    """The table of the backend that `backend` names, or of the fastest, and the place it works in.
 
-    That is where all of `params` live, which come with their names. `own_rule` says that it
-    is for a rule of the user's own.
+    That is the place of `params`, which come with their names. `custom` says that the table is
+    for a custom rule.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown; pass one of {quoted(BACKENDS)}")
+    if backend not in CHOICES:
+        raise ValueError(f"backend={backend!r} is unknown; pass one of {quoted(CHOICES)}")
     devices = [entry for entry in params if on_device(entry[1])]
     if devices:
         if backend not in ("auto", "cuda"):
@@ -58,24 +60,23 @@ def choose(
     if backend == "cuda" and params:
         raise ValueError(
             f"backend='cuda' steps arrays on a CUDA device, and {_whereabouts(params[0])}; pass "
-            "arrays on the device (`cuda.to_device(x)` of Numba, `cupy.asarray(x)`, `x.cuda()` of "
-            "torch), or backend='auto'"
+            f"arrays on the device ({TO_DEVICE}), or backend='auto'"
         )
-    fit = COMPILING if own_rule else PREFERENCE
+    fit = COMPILING if custom else PREFERENCE
     if backend == "auto":
         backend = next(name for name in fit if why_missing(name) is None)
         if backend == "numpy":
-            _warn_of_slow_engine()
+            _warn_of_slow_backend()
     if backend not in fit:
         raise ValueError(
-            f"backend={backend!r} holds the package's own rules alone, and this one is not; "
+            f"backend={backend!r} holds the package's own rules alone, and this is a custom rule; "
             f"pass one of {quoted(['auto', *fit])}"
         )
     return table_of(backend), HOST
 
 
 def place_of(params: Sequence[tuple[str, Any]]) -> Place:
-    """Where all of `params` live, which come with their names."""
+    """The place where all of `params` live, which come with their names."""
     devices = [entry for entry in params if on_device(entry[1])]
     if not devices:
         return HOST
@@ -85,14 +86,14 @@ def place_of(params: Sequence[tuple[str, Any]]) -> Place:
                 f"{_whereabouts(devices[0])}, {_whereabouts(entry)}; pass all on one device, "
                 "or make an optimizer for each place"
             )
-    table_of("cuda")  # or the reason why there is none
+    table_of("cuda")  # raises if the backend is missing
     from fusedstep._backends.cuda.device import place
 
     return place(devices)
 
 
 def table_of(name: str) -> type[Table]:
-    """The table of the backend `name`; a RuntimeError says why it is not there."""
+    """The table of the backend `name`; a RuntimeError says why it is missing."""
     reason = why_missing(name)
     if reason is not None:
         raise RuntimeError(f"backend={name!r} is not available: {reason}")
@@ -140,12 +141,12 @@ TABLES: dict[str, Callable[[], type[Table]]] = {
     "cuda": _cuda,
     "numpy": _numpy,
 }
-"""Each backend's table, imported when it is first asked for."""
+"""A function for each backend that imports its table, when that is first asked for."""
 
 
 @cache
 def why_missing(name: str) -> str | None:
-    """Why the backend `name` cannot be used, or None if it can."""
+    """The reason why the backend `name` cannot be used, or None if it can."""
     if name == "cuda":
         return available.why_missing()
     try:
@@ -158,9 +159,9 @@ def why_missing(name: str) -> str | None:
 
 
 @cache
-def _warn_of_slow_engine() -> None:
+def _warn_of_slow_backend() -> None:
     warnings.warn(
-        "fusedstep runs on its NumPy reference, many times slower than its other engines. "
+        "fusedstep runs on its NumPy reference, many times slower than its other backends. "
         f"C: {why_missing('c')}. Numba: {why_missing('numba')}. `backend='numpy'` asks for it "
         "without this warning.",
         RuntimeWarning,

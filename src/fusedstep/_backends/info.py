@@ -1,4 +1,4 @@
-"""What `fusedstep.info()` knows of the backends and of this machine."""
+"""Information on the backends and on this machine: `fusedstep.info()`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusedstep._backends.choose import ENGINES, PREFERENCE, why_missing
+from fusedstep._backends.choose import BACKENDS, PREFERENCE, why_missing
 from fusedstep._backends.isa import get_isa, isas
 from fusedstep._backends.threads import get_num_threads
 
 
 class Info(NamedTuple):
-    """What `fusedstep.info()` knows; `print` shows it.
+    """The result of `fusedstep.info()`; `print` shows it.
 
     version, python, numpy
         The versions of this package, of Python and of NumPy.
     machine
         The system and the CPU's architecture.
     backends
-        Each engine, and why it is missing; None where it is there.
+        Each backend, and why it is missing; None if it is available.
     auto
-        The engine that `backend="auto"` takes for arrays on the CPU.
+        The backend that `backend="auto"` takes for arrays on the CPU.
     isa, isas
-        The instruction set of the C engine in force, and all that run here; None and []
-        without that engine.
+        The instruction set that the C backend uses, and all that run here; None and []
+        without that backend.
     threads
-        The most that a step uses.
+        The most threads that a step uses.
     """
 
     version: str
@@ -47,9 +47,9 @@ class Info(NamedTuple):
         for name, reason in self.backends.items():
             if reason is None:
                 chosen = " (auto)" if name == self.auto else ""
-                lines.append(f"engine {name:<6} available{chosen}")
+                lines.append(f"backend {name:<6} available{chosen}")
             else:
-                lines.append(f"engine {name:<6} MISSING: {reason}")
+                lines.append(f"backend {name:<6} MISSING: {reason}")
         if self.isa is not None:
             lines.append(f"instruction set {self.isa}, of {', '.join(self.isas)}")
         lines.append(f"threads {self.threads}")
@@ -57,7 +57,7 @@ class Info(NamedTuple):
 
 
 def info() -> Info:
-    """The engines that are there, why others are not, the instruction set and the threads.
+    """The backends that are available, why others are not, the instruction set and the threads.
 
     >>> import fusedstep as fs
     >>> fs.info().backends["numpy"] is None
@@ -65,7 +65,7 @@ def info() -> Info:
     """
     from importlib.metadata import version
 
-    backends = {name: why_missing(name) for name in ENGINES}
+    backends = {name: why_missing(name) for name in BACKENDS}
     has_c = backends["c"] is None
     return Info(
         version=version("fusedstep"),

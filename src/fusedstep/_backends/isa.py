@@ -8,12 +8,12 @@ from fusedstep._backends.choose import table_of
 
 
 def set_isa(name: str) -> None:
-    """Run the C engine's kernels in the instruction set `name` from the next step on.
+    """Run the C backend's kernels in the instruction set `name` from the next step on.
 
-    The fastest that the CPU runs is taken without this, or `FUSEDSTEP_ISA` from the
-    environment: "baseline", "avx2" or "avx512" on x86-64, "baseline" or "neon" on arm64.
-    The choice never changes a result. A ValueError lists the names if this CPU or build lacks
-    the one given; where the C engine was not built, a RuntimeError says why.
+    Without this, a step uses the one that `FUSEDSTEP_ISA` names in the environment, or else the
+    fastest that the CPU runs: "baseline", "avx2" or "avx512" on x86-64, "baseline" or "neon" on
+    arm64. The choice never changes a result. A ValueError lists the names if this CPU or build
+    lacks the one given; where the C backend was not built, a RuntimeError says why.
 
     >>> import fusedstep as fs
     >>> if fs.info().isas:
@@ -23,7 +23,7 @@ def set_isa(name: str) -> None:
 
 
 def get_isa() -> str:
-    """The instruction set of the C engine's kernels, see `set_isa`."""
+    """The instruction set of the C backend's kernels, see `set_isa`."""
     return str(_engine().isa())
 
 
@@ -33,7 +33,7 @@ def isas() -> list[str]:
 
 
 def _engine() -> Any:
-    table_of("c")  # or the reason why it is not there
+    table_of("c")  # raises if the backend is missing
     from fusedstep._backends.c import engine
 
     return engine

@@ -1,4 +1,4 @@
-"""The "numpy" engine: the reference, row by row, or a user's own rule over whole arrays."""
+"""The "numpy" backend: the reference, row by row, and custom rules evaluated over whole arrays."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.plan import CheckedTable, Job, Row
 from fusedstep._compiler.evaluate import evaluate
 from fusedstep._numerics import norm, reference
-from fusedstep._numerics.coefficients import Given
+from fusedstep._numerics.coefficients import JobScalars
 
 
 class Table(CheckedTable):
+    """A step in NumPy: the reference, or a custom rule's formula, applied to each row in turn."""
+
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
@@ -35,9 +37,9 @@ class Table(CheckedTable):
             self.sums = np.concatenate([np.zeros((0, norm.SUMS)), *sums])
             return norm.total(self.sums)
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         with np.errstate(all="ignore"):
-            narrowed = [
+            rounded = [
                 SimpleNamespace(
                     **{
                         name: job.dtype.type(value)
@@ -49,11 +51,12 @@ class Table(CheckedTable):
             ]
             for row, operand in zip(self.rows, self.operands, strict=True):
                 if row is not None:
-                    self.step(row, operand.flat, narrowed[row.job])
+                    self.step(row, operand.flat, rounded[row.job])
                     if zero:
                         operand.flat[...] = 0
 
     def step(self, row: Row, g: Array, h: Any) -> None:
+        """Step one tensor; `h` has the scalars of its job, rounded to its dtype."""
         rule, dtype = self.jobs[row.job]
         p = row.p.flat
         states = [None if state is None else state.flat for state in row.states]
@@ -61,7 +64,7 @@ class Table(CheckedTable):
         if rule.formula is None:
             results = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
         else:
-            # Copies, for a new state may be the old p itself.
+            # Copies, because a new state may be the old p itself.
             results = [*map(np.array, evaluate(rule.formula, (p, g, *states), h, dtype))]
         for array, result in zip((p, *states), results, strict=True):
             if array is not None:

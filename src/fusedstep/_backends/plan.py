@@ -1,4 +1,4 @@
-"""A step laid out: which rows there are, what they share, and what must be copied around it."""
+"""A step as it is laid out: its rows, their jobs, and the scratch that is copied around it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from fusedstep._arrays.overlap import WrittenMemory, address
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given, Rule
+from fusedstep._numerics.coefficients import JobScalars, Rule
 
 MOST_STATES = 8
-"""State arrays of one rule: as many as a row of csrc/api.h has room for."""
+"""The most state arrays of one rule: a row of csrc/api.h has room for so many."""
 
 
 class Job(NamedTuple):
-    """What rows of the same hyperparameters, step count and dtype share."""
+    """The kernel of all rows of the same hyperparameters, step count and dtype."""
 
     rule: Rule
     dtype: np.dtype[Any]
@@ -48,15 +48,15 @@ class Row:
 
 
 class Table(Protocol):
-    """An engine's own form of a step. `rows` has a place for each parameter, None if skipped."""
+    """A step in the form that its backend runs; `rows` has None for a parameter that it skips."""
 
     @property
     def moves(self) -> int:
-        """A count that rises when a gradient is another array's memory than before."""
+        """A count that rises whenever a gradient is in other memory than the one before."""
 
     @property
     def sums(self) -> Array:
-        """The sums of the gradients' blocks, row after row, as norm.py has them; see `squares`."""
+        """The sums of the gradients' blocks, row after row, as norm.py defines them."""
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
@@ -66,20 +66,19 @@ class Table(Protocol):
         """Use `g`, which has been checked, as the gradient of parameter `index`."""
 
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
-        """Use `grads`, from `start` on, as far as they can be taken without another check.
+        """Use `grads`, from `start` on, up to the first that needs a check.
 
-        Returns the index of the first that cannot, or their number. `zero` says that they
-        are to be written.
+        Returns the index of that one, or their number. `zero` says that they are to be written.
         """
 
     def squares(self) -> norm.Total:
-        """Sum the squares of all gradients, which leaves those of the blocks in `sums`."""
+        """Sum the squares of all gradients; the sums of their blocks are left in `sums`."""
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
-        """One step, with the scalars of each job. `zero` leaves zeros in the gradients' place."""
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+        """Run one step, with the scalars of each job; `zero` fills the gradients with zeros."""
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
-        """`take` from the first on, and `run` if that took all, without zeros."""
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
+        """Take the gradients from the first on, and run without zeros if none needs a check."""
 
 
 class CheckedTable:
@@ -102,18 +101,18 @@ class CheckedTable:
                 return index
         return len(grads)
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
         if taken == len(grads):
             self.run(scalars, False)
         return taken
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         raise NotImplementedError
 
 
 class Plan:
-    """A table, and the scratch around it: run as one step as often as wanted."""
+    """A table, and the scratch around it, which one step after another runs."""
 
     def __init__(
         self,
@@ -146,7 +145,7 @@ class Plan:
             self.gradient_scratch[index] = operand
         self.table.set_gradient(index, g, operand)
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         """See `Table.take_and_run`."""
         if not self.scratch and not self.gradient_scratch:
             return self.table.take_and_run(grads, scalars)
@@ -157,11 +156,12 @@ class Plan:
         return taken
 
     def fetch_gradients(self) -> None:
-        """Read those gradients that go through scratch: before `squares` and `run`."""
+        """Copy the gradients that have gaps to scratch, which `squares` and `run` read."""
         for operand in self.gradient_scratch.values():
             operand.fetch()
 
-    def run(self, scalars: Sequence[Given], zero: bool = False) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool = False) -> None:
+        """See `Table.run`."""
         for operand in self.scratch:
             operand.fetch()
         self.table.run(scalars, zero)
@@ -172,9 +172,9 @@ class Plan:
                 operand.put_back()
 
     def unfit(self, unscale: float) -> Iterator[int]:
-        """The indices of the gradients that are not finite, or not once they are unscaled.
+        """Indices of parameters whose gradient is not finite, or would not be when unscaled.
 
-        It goes by the sums of `squares`.
+        The sums that `squares` left decide.
         """
         start = 0
         for index, row in enumerate(self.rows):

@@ -1,4 +1,4 @@
-"""How many threads a step may use."""
+"""The number of threads that a step may use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from operator import index
 from pathlib import Path
 
 MOST = 1024
+"""The most threads that may be asked for."""
 
 _threads: int | None = None
 
@@ -14,9 +15,9 @@ _threads: int | None = None
 def get_num_threads() -> int:
     """The most threads that a step uses, the caller's included.
 
-    At first `FUSEDSTEP_NUM_THREADS` from the environment, or else the number of CPUs that
-    this process may use: those of its affinity mask, within its control group's quota.
-    Short steps use fewer, and the number never changes a result.
+    Before `set_num_threads` is called, it is `FUSEDSTEP_NUM_THREADS` from the environment, or
+    else the number of CPUs that this process may use: those of its affinity mask, within its
+    control group's quota. Short steps use fewer, and the number never changes a result.
     """
     global _threads
     if _threads is None:

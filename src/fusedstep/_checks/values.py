@@ -15,10 +15,10 @@ import numpy as np
 from fusedstep._checks.wording import describe, quoted
 
 Check: TypeAlias = Callable[[str, Any], Any]
-"""Of a hyperparameter's name and value: returns the value as a Python object, or raises."""
+"""A function of a hyperparameter's name and value, which returns the Python value, or raises."""
 
 Rate: TypeAlias = float | Callable[[int], float]
-"""What a learning rate may be: a number, or a function of t that gives one at each step."""
+"""A learning rate: a number, or a function of t that gives one at each step."""
 
 
 def number(name: str, value: Any) -> float:
@@ -71,7 +71,7 @@ def optional_fraction(name: str, value: Any) -> float | None:
 
 
 def several(name: str, value: Any, like: tuple[float, ...], each: Check) -> tuple[float, ...]:
-    """As many numbers as `like` has, which stands as the example in an error."""
+    """A tuple of as many numbers as `like` has, which errors show as an example."""
     try:
         values = tuple(value)
     except TypeError:
@@ -86,7 +86,7 @@ def betas(name: str, value: Any) -> tuple[float, ...]:
 
 
 def whole(name: str, value: Any, least: int) -> int:
-    """`value` as a Python int; NumPy's will do."""
+    """A whole number, of Python or NumPy, as a Python int."""
     if not isinstance(value, (bool, np.bool_)):
         with suppress(TypeError):
             checked = index(value)

@@ -1,1 +1,1 @@
-"""A Python function of one element, read as a formula and written as the text of kernels."""
+"""The way from a Python function of one element to a checked formula, and on to kernels' text."""

@@ -1,8 +1,8 @@
-"""A formula over whole arrays: what the "numpy" engine makes of a rule of the user's own.
+"""Formulas evaluated over whole arrays: how the "numpy" backend runs a custom rule.
 
-Every operation is NumPy's on arrays of the compute dtype, so a formula's results here are
-the definition of what it is to be elsewhere. Where a condition differs from element to
-element, both branches are computed and each element takes its own.
+Every operation is NumPy's on arrays of the compute dtype, so the results here define what
+every other backend must compute. Where a condition differs from element to element, both
+branches are computed and each element takes its own.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def evaluate(
 
 
 class _Evaluation:
+    """One run of a formula: `values` holds its arguments and variables as they are now."""
+
     def __init__(
         self, formula: Formula, values: dict[str, Any], h: Any, dtype: np.dtype[Any]
     ) -> None:

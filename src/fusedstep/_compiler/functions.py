@@ -1,4 +1,4 @@
-"""What a rule may call besides roots and absolute values, each written as a rule is.
+"""The functions that a rule may call besides roots and absolute values, written as rules are.
 
 `sign`, `maximum` and `minimum` are NumPy's: NaN stays NaN. `larger` and `smaller` are
 Python's `max` and `min`, which keep their first argument where the two do not compare.

@@ -28,6 +28,7 @@ from fusedstep._core.arguments import L1, Backend, CoupledDecay, Ema, Maximize, 
 from fusedstep._core.declaration import (
     Argument,
     Declaration,
+    attach,
     defaults_of,
     signature_of,
 )
@@ -161,10 +162,10 @@ def rule(
                 f"{function.__name__} has the arguments {quoted(found)}; with state={names!r} "
                 f"define it as `def {function.__name__}({', '.join(expected)})`"
             )
-        from fusedstep._compiler.formula import read  # a fifth of the import, and few define rules
+        from fusedstep._compiler.parse import parse  # a fifth of the import, and few define rules
 
         scalars = _Scalars(function.__name__, own, prepare)
-        formula = read(function, scalars.members, results=1 + len(names))
+        formula = parse(function, scalars.members, results=1 + len(names))
         scalars.read(formula)
         return _optimizer(function, arguments, names, formula, scalars)
 
@@ -263,20 +264,20 @@ class _Scalars:
         prepared = self.prepared or ()
         self.direct = [name for name in formula.scalars if name not in prepared]
 
-    def __call__(self, h: Hyperparameters, t: int) -> Values:
-        prepared = self.run_prepare(h, t)
-        values = {**NOTHING_ASKED, **gradient_constants({**h, **prepared})}
+    def __call__(self, hyper: Hyperparameters, t: int) -> Values:
+        prepared = self.run_prepare(hyper, t)
+        values = {**NOTHING_ASKED, **gradient_constants({**hyper, **prepared})}
         if self.own_decay:
             values["l2"] = 0.0
         for name in self.direct:
-            values[name] = h[name]
+            values[name] = hyper[name]
         values.update(prepared)
         return values
 
-    def run_prepare(self, h: Hyperparameters, t: int) -> Values:
+    def run_prepare(self, hyper: Hyperparameters, t: int) -> Values:
         if self.prepare is None:
             return {}
-        values = self.prepare(SimpleNamespace(**h), t)
+        values = self.prepare(SimpleNamespace(**hyper), t)
         if not isinstance(values, Mapping):
             raise TypeError(
                 f"{self.name}: prepare returned {describe(values)}; return a mapping from names "
@@ -338,7 +339,9 @@ def _optimizer(
     }
     optimizer: type[CustomRule] = type(function.__name__, (CustomRule,), body)
     rule = Rule(function.__name__, tuple(letters), formula=formula)
-    optimizer._declaration = Declaration(
-        optimizer, arguments, dict.fromkeys(letters), lambda h: rule, scalars, custom=True
+    attach(
+        Declaration(
+            optimizer, arguments, dict.fromkeys(letters), lambda hyper: rule, scalars, custom=True
+        )
     )
     return optimizer

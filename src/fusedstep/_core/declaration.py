@@ -22,6 +22,9 @@ from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, no_c
 
 Class = TypeVar("Class", bound=type)
 
+ATTRIBUTE = "_declaration"
+"""The attribute of a class, and of its optimizers, that has the declaration."""
+
 POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
@@ -65,7 +68,7 @@ def signature_of(arguments: Iterable[Argument]) -> inspect.Signature:
     return inspect.Signature([each.parameter for each in arguments])
 
 
-def no_conflict(h: Hyperparameters) -> None:
+def no_conflict(hyper: Hyperparameters) -> None:
     """Nothing more need hold between hyperparameters that are right by themselves."""
 
 
@@ -121,9 +124,14 @@ class Declaration:
         return declaration_of, (self.optimizer,)
 
 
+def attach(declaration: Declaration) -> None:
+    """Give the declaration to its class."""
+    setattr(declaration.optimizer, ATTRIBUTE, declaration)
+
+
 def declaration_of(optimizer: type) -> Declaration:
     """The declaration of an optimizer's class, or of the class that it is derived from."""
-    declaration: Declaration = optimizer._declaration  # type: ignore[attr-defined]
+    declaration: Declaration = getattr(optimizer, ATTRIBUTE)
     return declaration
 
 
@@ -158,7 +166,7 @@ def declare(
             constants,
             together,
         )
-        optimizer._declaration = declaration  # type: ignore[attr-defined]
+        attach(declaration)
         optimizer.__doc__ = documented(optimizer.__doc__, arguments)
         init.__signature__ = inspect.Signature(
             [self_argument, *declaration.signature.parameters.values()], return_annotation=None
@@ -171,11 +179,12 @@ def declare(
 def fixed_rule(name: str, letters: Mapping[str, str | None]) -> Callable[[Hyperparameters], Rule]:
     """The rule of that name, with the state arrays that hyperparameters switch on."""
 
-    def rule(h: Hyperparameters) -> Rule:
+    def rule(hyper: Hyperparameters) -> Rule:
         present = (
-            letter if option is None or h[option] else None for letter, option in letters.items()
+            letter if option is None or hyper[option] else None
+            for letter, option in letters.items()
         )
-        return Rule(name, tuple(present), h.get("eps_inside_sqrt", False))
+        return Rule(name, tuple(present), hyper.get("eps_inside_sqrt", False))
 
     return rule
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from math import inf
 from typing import Any
 
-from fusedstep._arrays.structure import Branch, Structure, is_array, is_collection, read
+from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration
@@ -116,7 +116,7 @@ def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], 
     if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
         params = list(params)
         if params and all(isinstance(item, Mapping) and "params" in item for item in params):
-            structure, leaves = read([item["params"] for item in params])
+            structure, leaves = flatten([item["params"] for item in params])
             assert isinstance(structure, Branch)
             rest = iter(leaves)
             groups: list[tuple[str, Sequence[Any], dict[str, Any]]] = []
@@ -125,5 +125,5 @@ def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], 
                 own = {name: value for name, value in item.items() if name != "params"}
                 groups.append((f"params[{index}]: ", members, own))
             return structure, groups
-    structure, leaves = read(params)
+    structure, leaves = flatten(params)
     return structure, [("", leaves, {})]

@@ -12,7 +12,7 @@ from fusedstep._core.groups import Group
 from fusedstep._core.parameters import Cohort, rule_of
 from fusedstep._core.tensors import Tensors
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given, Rule
+from fusedstep._numerics.coefficients import JobScalars, Rule
 
 Rules = Mapping[int, Rule]
 """Rules by the id of the group whose hyperparameters call for them."""
@@ -70,7 +70,7 @@ class Layout:
 
     # ---- a step ----
 
-    def scalars(self) -> list[Given] | None:
+    def scalars(self) -> list[JobScalars] | None:
         """The scalars of the step that comes, job by job; None if another rule is called for."""
         declaration, given = self.declaration, []
         for cohort in self.cohorts:
@@ -128,7 +128,7 @@ class Layout:
         self.closely.squares()
         return [*self.closely.unfit(unscale)]
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         """Step with the gradients that were taken; `zero` leaves zeros in their place."""
         self.plan.run(scalars, zero)
 

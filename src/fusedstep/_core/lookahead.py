@@ -12,7 +12,7 @@ from fusedstep._core.declaration import Declaration
 from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import Cohort
 from fusedstep._core.tensors import Tensors
-from fusedstep._numerics.coefficients import Given, Rule, Scalars
+from fusedstep._numerics.coefficients import JobScalars, Rule, Scalars
 
 PLAIN = Scalars()._asdict()
 """Scalars of a step of plain SGD, without its learning rate."""
@@ -55,7 +55,7 @@ class Lookahead:
         for p, kept in zip(self.arrays, self.kept, strict=True):
             self.place.copy(kept, p)
 
-    def scalars(self) -> list[Given]:
+    def scalars(self) -> list[JobScalars]:
         """The scalars of a move by each cohort's momentum, as of its next step."""
         given = []
         for cohort in self.cohorts:
@@ -65,7 +65,7 @@ class Lookahead:
             given.append((PLAIN, {"lr": rate}))
         return given
 
-    def go(self, scalars: Sequence[Given]) -> None:
+    def go(self, scalars: Sequence[JobScalars]) -> None:
         """Move every parameter ahead."""
         self.plan.fetch_gradients()
         self.plan.run(scalars)

@@ -17,7 +17,7 @@ from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Argument, Declaration, declaration_of
 from fusedstep._core.groups import with_initial_lr
 from fusedstep._core.optimizer import Optimizer
-from fusedstep._numerics.coefficients import Given, Rule
+from fusedstep._numerics.coefficients import JobScalars, Rule
 
 
 class Call(NamedTuple):
@@ -59,12 +59,12 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
             f"lr={describe(values['lr'])}; pass a number, what it gives for this t, as "
             "`schedule(t)`"
         )
-    h = _checked(declaration, with_initial_lr(values))
+    hyper = _checked(declaration, with_initial_lr(values))
     for name, letter in call.needed.items():
-        _check_needed(name, h[name], letter, states[letter])
-    rule = declaration.rule(h)
+        _check_needed(name, hyper[name], letter, states[letter])
+    rule = declaration.rule(hyper)
     t = whole("t", arguments["t"], least=1)
-    given = declaration.constants(h), declaration.scalars(h, t)
+    given = declaration.constants(hyper), declaration.scalars(hyper, t)
     _run(arguments["backend"], rule, given, arguments["p"], arguments["g"], states)
 
 
@@ -86,7 +86,9 @@ def _check_needed(name: str, value: Any, letter: str, state: Any) -> None:
         raise ValueError(f"{letter} is passed with {name}=0; leave it out, or pass {name}=0.9")
 
 
-def _run(backend: str, rule: Rule, given: Given, p: Any, g: Any, states: dict[str, Any]) -> None:
+def _run(
+    backend: str, rule: Rule, given: JobScalars, p: Any, g: Any, states: dict[str, Any]
+) -> None:
     table, place = choose(backend, [("p", p)])
     p = place.see(p, "p")
     check_parameter(p, "p")

@@ -8,11 +8,15 @@ from typing import Any, NoReturn
 from fusedstep._core.layout import Layout
 from fusedstep._core.request import Report, Request, check_scale, clip_factor
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given, step_scalars
+from fusedstep._numerics.coefficients import JobScalars, step_scalars
 
 
 def whole_step(
-    layout: Layout, grads: list[Any], scalars: Sequence[Given], request: Request, nonfinite: str
+    layout: Layout,
+    grads: list[Any],
+    scalars: Sequence[JobScalars],
+    request: Request,
+    nonfinite: str,
 ) -> Report:
     """Step as requested with `grads`, which the layout has taken, and with its scalars.
 

@@ -1,1 +1,1 @@
-"""What every bit of a result is: the rules, their scalars, their variants, and the norm."""
+"""The arithmetic that fixes every bit of a result: rules, scalars, variants, and the norm."""

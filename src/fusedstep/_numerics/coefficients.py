@@ -1,12 +1,13 @@
-"""Hyperparameters and step count to the scalars that the kernels read.
+"""The scalars that the kernels read, and how they come from hyperparameters and the step count t.
 
 Everything that depends on hyperparameters and t alone is computed once per step, in Python's
 float64; the backends round each scalar once to the compute dtype. No kernel calls `pow`.
 
-Each optimizer has two pure functions of its hyperparameters h, which stand beside its class in
+Each optimizer has two pure functions of its hyperparameters, which stand beside its class in
 optimizers.py. `..._constants` and `..._scalars` return, by name, the members of `Scalars` that the
-rule reads: those that neither t nor the learning rate changes, and the others, at the step t,
-counted from 1. Here is what they share, and what any rule may have before and after it.
+rule reads: the first those that neither t nor the learning rate changes, the second all others,
+at the step t, counted from 1. This file has what the optimizers share: the scalars of the prologue
+and of the moving average, and those that momentum needs.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ if TYPE_CHECKING:
     from fusedstep._compiler.formula import Formula
 
 Hyperparameters = Mapping[str, Any]
+"""Hyperparameters of one group by name, with their checked values."""
 
 
 class Rule(NamedTuple):
-    """What to compute: the choices that a kernel is compiled for."""
+    """An update rule in one variant: the choices that a kernel is compiled for."""
 
     name: str
-    """Of the function in reference.py, backends/rules.py and csrc/rules.h."""
+    """The name of its function in reference.py, scalar.py and csrc/rules.h."""
     letters: tuple[str | None, ...] = ()
-    """The state arrays in the order of that function's arguments; None: not there."""
+    """Letters of the state arrays in the order of that function's arguments; None: not there."""
     inside: bool = False
     """Whether ε stands under the root."""
     formula: Formula | None = None
-    """What a rule of the user's own computes; the package's are known by name."""
+    """The formula of a custom rule; None: the rule is the package's, which its name finds."""
     averaged: bool = False
-    """Whether a moving average of the parameter is kept, as the state "ema"."""
+    """Whether the step keeps a moving average of the parameter, as the state "ema"."""
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -42,14 +44,15 @@ class Rule(NamedTuple):
 
 
 Values: TypeAlias = dict[str, float]
+"""Some of the scalars, by name, in float64."""
 
-Given: TypeAlias = tuple[Values, Values]
-"""All scalars of a step: the constants, the same dict as long as they are the same, and the
-others."""
+JobScalars: TypeAlias = tuple[Values, Values]
+"""All scalars of one job in one step: the constants, the same dict until one of them changes, and
+the others."""
 
 
 class Scalars(NamedTuple):
-    """What a rule needs besides the arrays: the members of csrc/scalars.h, as they are unset."""
+    """The members of h, as rules call them, and of csrc/scalars.h, with their neutral values."""
 
     unscale: float = 1.0
     clip: float = 1.0
@@ -74,36 +77,36 @@ class Scalars(NamedTuple):
     rest_ema: float = 1.0
 
 
-def gradient_constants(h: Hyperparameters) -> Values:
-    """Of what h says is done to the gradient before any rule."""
+def gradient_constants(hyper: Hyperparameters) -> Values:
+    """Scalars of the prologue: sign, L2, L1."""
     return {
-        "sign": -1.0 if h["maximize"] else 1.0,
-        "l2": h["weight_decay"],
-        "l1": h["l1"],
+        "sign": -1.0 if hyper["maximize"] else 1.0,
+        "l2": hyper["weight_decay"],
+        "l1": hyper["l1"],
     }
 
 
 def average_constants(ema: float) -> Values:
-    """Of the moving average of the parameter."""
+    """Scalars of the moving average of the parameter."""
     return {"ema": ema, "rest_ema": 1 - ema}
 
 
-def no_constants(h: Hyperparameters) -> Values:
-    """Of a rule whose scalars may all change."""
+def no_constants(hyper: Hyperparameters) -> Values:
+    """No constants: every scalar may change at each step."""
     return {}
 
 
 def step_scalars(scale: float, clip: float, max_value: float) -> Values:
-    """Of what one step is asked to do to the gradient first, before what h says."""
+    """Scalars of what a single step is asked to do to the gradient, before all else."""
     return {"unscale": 1 / scale, "clip": clip, "most": max_value}
 
 
 NOTHING_ASKED = step_scalars(1.0, 1.0, inf)
-"""Those of a step that is asked for nothing."""
+"""Scalars of a step that leaves the gradient as it is."""
 
 
-def momentum_rates(h: Hyperparameters, d: float = 1.0) -> tuple[float, float]:
-    """What enters the momentum buffer is multiplied by, and what leaves it: one of them has α."""
-    if h["lr_in_momentum"] and h["momentum"] != 0:
-        return h["lr"] * d, 1.0
-    return d, h["lr"]
+def momentum_rates(hyper: Hyperparameters, d: float = 1.0) -> tuple[float, float]:
+    """Factors of what enters the momentum buffer and of what leaves it: one of them has α."""
+    if hyper["lr_in_momentum"] and hyper["momentum"] != 0:
+        return hyper["lr"] * d, 1.0
+    return d, hyper["lr"]

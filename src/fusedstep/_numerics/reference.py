@@ -1,4 +1,4 @@
-"""THE update rules in NumPy: the definition of every result, and the "numpy" engine's arithmetic.
+"""THE update rules in NumPy: the definition of every result, and the "numpy" backend's arithmetic.
 
 Numerics contract: a rule is a sequence of IEEE-754 operations (`+ - * / sqrt`, comparison,
 selection), each rounded to nearest even in the compute dtype, in the order written here.

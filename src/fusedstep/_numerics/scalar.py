@@ -4,8 +4,8 @@ Numerics contract: a rule is a sequence of IEEE-754 operations, each rounded to 
 even in the compute dtype, in the order that reference.py writes them. The two files mirror
 one another line by line, and so does csrc/rules.h; every bit of their results is the same.
 
-What may stand here formula.py says: number literals are of the compute dtype, and what
-`None` and `inside` decide is decided before compiling.
+They are written in the part of Python that _compiler/formula.py allows: number literals are of
+the compute dtype, and what `None` and `inside` decide is decided before compiling.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls

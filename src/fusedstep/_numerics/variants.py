@@ -1,4 +1,4 @@
-"""The formulas that a job's kernel is compiled from."""
+"""The formulas that a job's kernel is compiled from: a rule, its prologue and its epilogue."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ import ast
 import inspect
 from functools import cache
 
-from fusedstep._compiler.formula import Formula, read
+from fusedstep._compiler.formula import Formula
+from fusedstep._compiler.parse import parse
 from fusedstep._numerics import scalar
 from fusedstep._numerics.coefficients import Rule, Scalars
 
 MEMBERS = dict.fromkeys(Scalars._fields, float)
+"""The type of each member of h in scalar.py."""
 
 
 @cache
 def gradient() -> Formula:
-    """What is done to the gradient before any rule."""
-    return read(scalar.gradient, MEMBERS)
+    """The prologue of every rule, which computes the gradient that it takes."""
+    return parse(scalar.gradient, MEMBERS)
 
 
 @cache
 def average() -> Formula:
-    """What becomes of the moving average after any rule."""
-    return read(scalar.average, MEMBERS)
+    """The epilogue of a rule with a moving average of the parameter."""
+    return parse(scalar.average, MEMBERS)
 
 
 @cache
 def formula(rule: Rule) -> Formula:
-    """The rule alone: a custom one's formula, or that of scalar.py in the variant asked for."""
+    """The formula of a custom rule, or of a rule of scalar.py in the variant that is asked for."""
     if rule.formula is not None:
         return rule.formula
     function = getattr(scalar, rule.name)
     _, _, *states, _, _ = inspect.signature(function).parameters
     absent = [name for name, letter in zip(states, rule.letters, strict=True) if letter is None]
-    return read(function, MEMBERS, {**dict.fromkeys(absent), "inside": rule.inside})
+    return parse(function, MEMBERS, {**dict.fromkeys(absent), "inside": rule.inside})
 
 
 @cache
@@ -68,7 +70,7 @@ def step(rule: Rule) -> Formula:
 
 
 def title(rule: Rule) -> str:
-    """A name of the variant for people and files: `rmsprop_centered_inside`, say."""
+    """A rule's name with its variant, for people and files: `rmsprop_va_inside`, say."""
     present = "".join(letter for letter in rule.letters if letter)
     options = ["inside" if rule.inside else "", "ema" if rule.averaged else ""]
     return "_".join(filter(None, [rule.name, present, *options]))

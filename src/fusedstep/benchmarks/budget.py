@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-import fusedstep as fs
 from fusedstep.benchmarks.contestants import (
     ARENA,
     DEEPSPEED,
@@ -33,19 +32,9 @@ from fusedstep.benchmarks.contestants.contestant import Contestant
 from fusedstep.benchmarks.costs import Cost, expected, shared
 from fusedstep.benchmarks.machine import machine
 from fusedstep.benchmarks.measuring import measure
-from fusedstep.benchmarks.problem import ADAMW, Update
+from fusedstep.benchmarks.problem import CASES
 from fusedstep.benchmarks.records import Absences, Record, Results, between
 from fusedstep.benchmarks.workloads import NETWORKS, Workload, equal
-
-UPDATES = {
-    "sgd": Update("sgd", fs.SGD, {}),
-    "momentum": Update("momentum", fs.SGD, {"momentum": 0.9}),
-    "nesterov": Update("nesterov", fs.SGD, {"momentum": 0.9, "nesterov": True}),
-    "adagrad": Update("adagrad", fs.Adagrad, {}),
-    "rmsprop": Update("rmsprop", fs.RMSprop, {}),
-    "adam": Update("adam", fs.Adam, {}),
-    "adamw": ADAMW,
-}
 
 OWN: list[Contestant] = [DEFAULT, LIMIT]
 OTHERS: list[Contestant] = [FUSED, FOREACH, OPTAX, DEEPSPEED, NUMPY]
@@ -136,7 +125,7 @@ class Run:
             before = shared(workload) + sum(costs[each.name].before for each in chosen)
             found = measure(
                 workload,
-                UPDATES[self.case],
+                CASES[self.case],
                 self.dtype,
                 chosen,
                 loop,

@@ -26,7 +26,7 @@ def limit_of(
     for c_row, own_row in zip(table.c_rows, own.c_rows, strict=True):
         c_row.g = own_row.g
     for job, c_job in zip(table.jobs, table.c_jobs, strict=True):
-        c_job.kernel = find_kernel("limit", job.dtype, engine.present(job))
+        c_job.kernel = find_kernel("limit", job.dtype)
         c_job.squares = find_kernel("limit_squares", job.dtype)
     return bare(table, zero, measured)
 

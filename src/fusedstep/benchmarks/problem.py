@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 import fusedstep as fs
+from fusedstep import optimizers
 from fusedstep._backends.threads import get_num_threads
 from fusedstep.benchmarks.workloads import Shape
 
@@ -45,7 +46,15 @@ class Update(NamedTuple):
         return {}
 
 
-ADAMW = Update("adamw", fs.AdamW, {"weight_decay": 0.1})
+CASES = {
+    **{name.lower(): Update(name.lower(), getattr(fs, name), {}) for name in optimizers.__all__},
+    "momentum": Update("momentum", fs.SGD, {"momentum": 0.9}),
+    "nesterov": Update("nesterov", fs.SGD, {"momentum": 0.9, "nesterov": True}),
+}
+"""The steps that `fusedstep bench` can time, by name: those of every optimizer by default, and
+the other rules of SGD."""
+
+ADAMW = CASES["adamw"]
 
 
 class Problem:

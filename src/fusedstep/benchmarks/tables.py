@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from fusedstep import optimizers
 from fusedstep.benchmarks.compare import CRITERION, Comparison
 from fusedstep.benchmarks.records import LIMIT, OURS, Machine, Record, Results
 from fusedstep.benchmarks.units import duration, factor, percent, size_of, three
@@ -13,16 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-TITLES = {
-    "sgd": "SGD",
-    "momentum": "momentum",
-    "nesterov": "Nesterov",
-    "adagrad": "AdaGrad",
-    "rmsprop": "RMSprop",
-    "adam": "Adam",
-    "adamw": "AdamW",
-}
-"""Titles of the cases that have one."""
+TITLES = {name.lower(): name for name in optimizers.__all__}
+"""Titles of the cases that are an optimizer by default."""
 
 WIDEST = 1000
 """Letters of a table's line, beyond all terminals."""

@@ -6,6 +6,7 @@ gradients are mappings; a state is a mapping with the same keys, whose arrays st
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from math import sqrt
@@ -159,12 +160,9 @@ class Textbook:
 
     def __init__(self, params: Arrays, rule: Callable[..., None], **options: Any) -> None:
         self.params, self.rule, self.options, self.t = params, rule, options, 0
-        self.states = [State() for _ in range(STATES[rule])]
+        _, _, _, *states = inspect.getfullargspec(rule).args  # after params, grads and t
+        self.states = [State() for _ in states]
 
     def step(self, grads: Arrays) -> None:
         self.t += 1
         self.rule(self.params, grads, self.t, *self.states, **self.options)
-
-
-STATES = {sgd: 0, momentum: 1, adagrad: 1, rmsprop: 3, adam: 3, adamw: 3}
-"""Number of state mappings that each rule takes."""

@@ -10,8 +10,9 @@ from fusedstep._backends.threads import get_num_threads, set_num_threads
 from fusedstep.benchmarks import budget, json_file
 from fusedstep.benchmarks.compare import compare
 from fusedstep.benchmarks.picture import draw
+from fusedstep.benchmarks.problem import CASES
 from fusedstep.benchmarks.records import Results
-from fusedstep.benchmarks.tables import TITLES, explain, explain_changes, tables, tabulate_changes
+from fusedstep.benchmarks.tables import explain, explain_changes, tables, tabulate_changes
 from fusedstep.program.arguments import add_dtype, add_picture, file_ending_in, seconds, whole
 from fusedstep.program.errors import DRAWING, CommandError, report, require, unwritten
 from fusedstep.program.progress import progress
@@ -40,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_dtype(parser)
     parser.add_argument(
         "--optimizer",
-        choices=[*TITLES],
+        choices=[*CASES],
         default="adamw",
         help="the optimizer whose steps are timed (default: %(default)s)",
     )

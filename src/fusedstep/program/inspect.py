@@ -7,14 +7,16 @@ import inspect
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fusedstep import optimizers, rules
 from fusedstep._backends.cuda import available, kernels
 from fusedstep._backends.cuda.ptx import compile_ptx
 from fusedstep._backends.plan import Job
 from fusedstep._checks.wording import quoted
+from fusedstep._core.custom import CustomRule
 from fusedstep._core.declaration import declaration_of
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics import scalar
@@ -28,18 +30,22 @@ RULES = [
     if inspect.isfunction(function) and "inside" in inspect.signature(function).parameters
 ]
 
-SHIPPED = {
-    name.lower(): f"fusedstep.rules:{name}" for name in ("Lion", "NAdam", "RAdam", "Adamax", "Adan")
-}
+CUSTOM = {name.lower(): f"fusedstep.rules:{name}" for name in rules.__all__}
 """The rules of `fusedstep.rules`, which are written as custom rules."""
 
-OPTIONAL = {
-    "adagrad": {"inside": ""},
-    "rmsprop": {"inside": "", "centered": "a", "momentum": "b"},
-    "adam": {"inside": "", "amsgrad": "x"},
-    "adamw": {"inside": "", "amsgrad": "x"},
-}
-"""The options of a rule, and the state array that each switches on."""
+
+def options_of(optimizer: type[Optimizer]) -> tuple[str, dict[str, str]]:
+    """The name of an optimizer's rule, and its options with the state array of each."""
+    declaration = declaration_of(optimizer)
+    rule = declaration.rule(declaration.defaults)
+    found = {"inside": ""} if "eps_inside_sqrt" in declaration.defaults else {}
+    if len(rule.letters) == len(declaration.letters):  # else another rule has more arrays
+        found |= {option: letter for letter, option in declaration.letters.items() if option}
+    return rule.name, found
+
+
+OPTIONAL = dict(options_of(getattr(optimizers, name)) for name in optimizers.__all__)
+"""The options of a rule, and the state array that each switches on; inside: ε under the root."""
 
 DESCRIPTION = (
     "Print the CUDA kernel of a rule as PTX, the assembly that NVIDIA's driver takes, or the "
@@ -51,23 +57,33 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "rule",
         metavar="RULE",
-        help="sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw; lion, nadam, radam, adamax, "
-        "adan; or `module:Name` for a custom rule",
+        help=f"{', '.join(RULES)}; {', '.join(CUSTOM)}; or `module:Name` for a custom rule",
     )
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME",
-        help="an option of the rule; of adam and adamw: amsgrad, inside; of rmsprop: centered, "
-        "momentum, inside; of adagrad: inside (ε under the root); of all of these: ema; may be "
-        "repeated",
+        help=f"an option of the rule; {described(OPTIONAL)}; of all rules: ema (a moving "
+        "average; inside is ε under the root); may be repeated",
     )
     add_dtype(parser)
     parser.add_argument(
         "--cc", default="9.0", help="the device's compute capability (default: %(default)s)"
     )
     parser.add_argument("--source", action="store_true", help="print the Python, not the PTX")
+
+
+def described(optional: Mapping[str, Mapping[str, str]]) -> str:
+    """The options, and the rules that have them."""
+    having: dict[tuple[str, ...], list[str]] = {}
+    for rule, options in optional.items():
+        having.setdefault(tuple(options), []).append(rule)
+    return "; ".join(
+        f"of {', '.join(names)}: {', '.join(options)}"
+        for options, names in having.items()
+        if options
+    )
 
 
 def run(options: Namespace) -> int:
@@ -103,7 +119,7 @@ def ptx(name: str, options: Sequence[str], dtype: str, cc: str) -> str:
 
 
 def job_of(name: str, options: Sequence[str], dtype: str) -> Job:
-    name = SHIPPED.get(name, name)
+    name = CUSTOM.get(name, name)
     rule = custom(name) if ":" in name else built_in(name, options)
     if ":" in name and options:
         raise ValueError(f"--option {options[0]} is not one of {name}; leave it out")
@@ -113,7 +129,7 @@ def job_of(name: str, options: Sequence[str], dtype: str) -> Job:
 def built_in(name: str, options: Sequence[str]) -> Rule:
     if name not in RULES:
         raise ValueError(
-            f"RULE {name!r} is unknown; pass one of {quoted([*RULES, *SHIPPED])}, or "
+            f"RULE {name!r} is unknown; pass one of {quoted([*RULES, *CUSTOM])}, or "
             "`module:Name` for a custom rule"
         )
     optional = OPTIONAL.get(name, {})
@@ -137,11 +153,7 @@ def custom(name: str) -> Rule:
     finally:
         sys.path.remove(os.getcwd())
     found = getattr(module, attribute, None)
-    if (
-        not isinstance(found, type)
-        or not issubclass(found, Optimizer)
-        or not declaration_of(found).custom
-    ):
+    if not isinstance(found, type) or not issubclass(found, CustomRule):
         raise ValueError(
             f"RULE {name!r}: {module_name} has no rule {attribute!r}; make one with "
             "`@fusedstep.rule(...)`"

@@ -38,7 +38,7 @@ class Torch:
     def spin(self) -> None:
         import torch
 
-        torch.cuda._sleep(SPIN)
+        torch.cuda._sleep(SPIN)  # noqa: SLF001  torch has no public one
 
     def array(self, values: Any) -> Any:
         import torch

@@ -12,7 +12,7 @@ from fusedstep._backends.c.runner import Runner, find_kernel
 from fusedstep._backends.plan import Job, Row
 from fusedstep._checks.wording import quoted
 from fusedstep._engine import ffi, lib
-from fusedstep._numerics.coefficients import Given, Scalars, Values
+from fusedstep._numerics.coefficients import JobScalars, Scalars, Values
 
 _selections = 0
 """How often the instruction set was chosen anew: tables look up their kernels again."""
@@ -28,7 +28,7 @@ class Table(Runner):
         for index in range(len(jobs)):
             self.bind(index, ffi.NULL, len(Scalars._fields))
             self.write(index, Scalars())
-            self.scalars.append(ffi.cast("fs_scalars *", self.wide[index]))
+            self.scalars.append(ffi.cast("fs_scalars *", self.of_jobs.float64[index]))
         self.find_kernels()
 
     def find_kernels(self) -> None:
@@ -36,7 +36,7 @@ class Table(Runner):
         for job, c_job in zip(self.jobs, self.c_jobs, strict=True):
             c_job.kernel, c_job.squares = find_kernels(job, _selections)
 
-    def prepare(self, scalars: Sequence[Given]) -> None:
+    def prepare(self, scalars: Sequence[JobScalars]) -> None:
         if self.selections != _selections:
             self.find_kernels()
         for index, (constants, values) in enumerate(scalars):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from fusedstep._arrays import cuda_array
 from fusedstep._arrays.cuda_array import Array
+from fusedstep._arrays.libraries import INTERFACE, TO_DEVICE, Library, library
 from fusedstep._arrays.overlap import address
 from fusedstep._arrays.structure import is_array
 from fusedstep._backends.cuda import copies
@@ -30,15 +30,11 @@ THREADS = 256
 
 
 class Device:
-    """One device, with work on the current stream of one library: a `Place`.
-
-    The stream is torch's or CuPy's current one where the parameters are theirs, else the
-    default one, as Numba has it.
-    """
+    """One device, with work on the current stream of the parameters' library: a `Place`."""
 
     backwards = False
 
-    def __init__(self, ordinal: int, library: str) -> None:
+    def __init__(self, ordinal: int, library: Library) -> None:
         self.ordinal = ordinal
         self.library = library
         self.axes: dict[Any, tuple[int, int, Any]] = {}
@@ -46,11 +42,7 @@ class Device:
 
     def stream(self) -> int:
         """The stream to work on now."""
-        if self.library == "torch":
-            return int(sys.modules["torch"].cuda.current_stream(self.ordinal).cuda_stream)
-        if self.library == "cupy":
-            return int(sys.modules["cupy"].cuda.get_current_stream(self.ordinal).ptr)
-        return 0
+        return int(self.library.stream(self.ordinal))
 
     def current(self) -> Any:
         """Context in which this is the current device."""
@@ -60,8 +52,7 @@ class Device:
         if not cuda_array.on_device(array):
             raise ValueError(
                 f"{name} is {_described(array)}, the parameters are on CUDA device "
-                f"{self.ordinal}; pass it there, by `cuda.to_device(x)` of Numba, "
-                "`cupy.asarray(x)` or `x.cuda()` of torch"
+                f"{self.ordinal}; pass it there, by {TO_DEVICE}"
             )
         seen = cuda_array.see(array, name)
         found = ordinal(array) if seen.size else self.ordinal
@@ -161,7 +152,7 @@ def place(arrays: Sequence[tuple[str, Any]]) -> Device:
             f"{one} is on CUDA device {first}, {other} on CUDA device {second}; make an optimizer "
             "for each device"
         )
-    return _device(next(iter(found), 0), cuda_array.library(arrays[0][1]))
+    return _device(next(iter(found), 0), library(arrays[0][1]))
 
 
 _device = cache(Device)
@@ -169,12 +160,8 @@ _device = cache(Device)
 
 def ordinal(array: Any) -> int:
     """The number of the device that holds a user's array, which is not empty."""
-    package = cuda_array.library(array)
-    if package == "torch":
-        return int(array.get_device())
-    if package == "cupy":
-        return int(array.device.id)
-    return int(driver.ordinal(getattr(array, cuda_array.ATTRIBUTE)["data"][0]))
+    known = library(array).ordinal
+    return int(known(array) if known else driver.ordinal(getattr(array, INTERFACE)["data"][0]))
 
 
 @cache

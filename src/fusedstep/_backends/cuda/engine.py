@@ -15,21 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep._arrays.cuda_array import glance, library, owner
+from fusedstep._arrays.cuda_array import owner
+from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.overlap import WrittenMemory, address, extent
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, kernels, squares
 from fusedstep._backends.cuda.device import Device
 from fusedstep._backends.plan import Job, Row
 from fusedstep._numerics import norm, variants
-from fusedstep._numerics.coefficients import Given
+from fusedstep._numerics.coefficients import JobScalars
 
 RING = 8
 """How many steps with new gradients the host may be ahead of the device."""
-
-ORDERED = ("torch", "cupy")
-"""Libraries that hand freed memory out again in the order of the stream, so that a gradient
-which a launch reads may be freed before the launch has run."""
 
 
 class Launch:
@@ -41,7 +38,7 @@ class Launch:
         self.tiles = tiles
         self.addresses = addresses
 
-    def run(self, stream: int, given: Given, zero: bool) -> None:
+    def run(self, stream: int, given: JobScalars, zero: bool) -> None:
         constants, values = given
         arguments = (*self.addresses, zero, *self.pick({**constants, **values}))
         self.kernel.launch(self.tiles, device.THREADS, stream, arguments)
@@ -72,7 +69,7 @@ class Gradient:
         self.length = high - low
         self.scratch = operand.scratch
         self.writeable = g.flags.writeable
-        self.ordered = library(given) in ORDERED
+        self.ordered = library(given).ordered
         self.kept: Any = None if self.ordered else given
 
 
@@ -213,7 +210,7 @@ class Table:
             self.sums = self.device.read(self.sums_on_device)
         return norm.total(self.sums)
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         if not self.launches:
             return
         with self.device.current():
@@ -242,7 +239,7 @@ class Table:
         self.turn = (self.turn + 1) % RING
         self.stale = False
 
-    def take_and_run(self, grads: list[Any], scalars: Sequence[Given]) -> int:
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
         if taken == len(grads):
             self.run(scalars, False)

@@ -1,7 +1,7 @@
 """Python threads that help with a step, asleep in between.
 
 The caller always works, and waits for no helper that has not begun: one that wakes late
-finds that it is no longer invited. A child of fork starts with a crew of its own.
+finds that it is no longer invited. A child of fork starts with no helpers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from collections.abc import Callable
 
 
 class Crew:
+    """Threads that call the same task as their caller, at the same time."""
+
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin without helpers, and with locks that nobody holds.
+
+        A child of fork has none of its parent's threads, and their locks as they were.
+        """
         self.busy = threading.Lock()
         self.changed = threading.Condition()
         # All of these are guarded by `changed`.
@@ -63,4 +72,4 @@ class Crew:
 crew = Crew()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=crew.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=crew.reset)

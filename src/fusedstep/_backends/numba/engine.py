@@ -20,7 +20,7 @@ from fusedstep._backends.numba.primitives import EMA, READ, STATES, G, P
 from fusedstep._backends.plan import Job, Row
 from fusedstep._compiler import generate, modules
 from fusedstep._numerics import variants
-from fusedstep._numerics.coefficients import Given
+from fusedstep._numerics.coefficients import JobScalars
 
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("NUMBA_DISABLE_JIT is set, so Numba compiles nothing; unset it")
@@ -67,7 +67,7 @@ class Table(Runner):
             self.pick.append(itemgetter(*names))
             self.bind(index, kernel(job).address, len(names))
 
-    def prepare(self, scalars: Sequence[Given]) -> None:
+    def prepare(self, scalars: Sequence[JobScalars]) -> None:
         for index, (constants, values) in enumerate(scalars):
             self.write(index, self.pick[index]({**constants, **values}))
 

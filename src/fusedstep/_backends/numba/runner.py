@@ -1,4 +1,4 @@
-"""The runner of Numba's kernels where the C engine was not built.
+"""The runner of Numba's kernels where the C backend was not built.
 
 As there, the table's total work is cut into chunks that may span or divide tensors, taken
 from an atomic counter by however many threads turn up. Helpers are Python's threads, which
@@ -10,7 +10,7 @@ take longer to wake, so only long steps are shared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, TypeAlias
@@ -29,21 +29,59 @@ from fusedstep._backends.numba.crew import crew
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
 from fusedstep._backends.plan import CheckedTable, Job, Row
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import Given
+from fusedstep._numerics.coefficients import JobScalars
 
-# The columns of a row behind those that kernels read.
 N, JOB, COLUMNS = READ, READ + 1, READ + 2
+"""The columns of a row behind those that kernels read, and the number of all."""
 
 WORTH_SHARING = 4_000_000
 """Elements of a step; below, waking a helper gained nothing between matrix products."""
-
-Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 CHUNK = 16384
 """Elements; see csrc/step.c."""
 
 ZEROED = 4096
 """Bytes of a gradient that are zeroed at once; see there, too."""
+
+Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Jobs:
+    """The jobs, as columns for compiled code, and memory for their scalars."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.dtypes = [job.dtype for job in jobs]
+        self.itemsizes = np.array([dtype.itemsize for dtype in self.dtypes], np.int64)
+        self.kernels = np.zeros(len(jobs), np.int64)
+        """The address of each job's kernel."""
+        self.scalars = np.zeros(len(jobs), np.int64)
+        """The address of each job's scalars, which `memory` keeps in place."""
+        self.memory: list[Array] = [np.zeros(0)] * len(jobs)
+
+    def bind(self, index: int, kernel: int, scalars: int) -> None:
+        self.memory[index] = np.zeros(scalars, self.dtypes[index])
+        self.kernels[index] = kernel
+        self.scalars[index] = address(self.memory[index])
+
+
+class Rows:
+    """The rows, and where their elements, blocks and sums of squares begin."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        sizes = [row.p.flat.size for row in rows]
+        self.elements = _starts(sizes)
+        self.blocks = _starts(map(norm.blocks, sizes))
+        self.sums = np.zeros((self.blocks[-1], norm.SUMS))
+        self.table = np.zeros((len(rows), COLUMNS), np.int64)
+        """The addresses of each row's arrays, its length and its job."""
+        for columns, row, size, block in zip(self.table, rows, sizes, self.blocks, strict=False):
+            columns[[P, N, JOB]] = address(row.p.flat), size, row.job
+            columns[SUMS] = address(self.sums) + block * 8 * norm.SUMS
+            for slot, state in enumerate(row.states):
+                if state is not None:
+                    columns[STATES + slot] = address(state.flat)
+            if row.ema is not None:
+                columns[EMA] = address(row.ema.flat)
 
 
 class Runner(CheckedTable):
@@ -53,64 +91,52 @@ class Runner(CheckedTable):
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
         super().__init__(rows)
-        active = [row for row in rows if row is not None]
-        self.table = np.zeros((len(active), COLUMNS), np.int64)
-        self.kernels = np.zeros(len(jobs), np.int64)
-        self.scalars = np.zeros(len(jobs), np.int64)
-        self.sizes = np.array([job.dtype.itemsize for job in jobs], np.int64)
-        self.dtypes = [job.dtype for job in jobs]
-        self.buffers: list[Array] = [np.zeros(0)] * len(jobs)
+        self.of_jobs = Jobs(jobs)
+        self.of_rows = Rows([row for row in rows if row is not None])
+        self.sums = self.of_rows.sums
         self.places = [*accumulate((row is not None for row in rows), initial=0)]
-        self.elements = _starts([row.p.flat.size for row in active])
-        self.blocks = _starts([norm.blocks(row.p.flat.size) for row in active])
-        self.sums = np.zeros((self.blocks[-1], norm.SUMS))
-        for place, row in enumerate(active):
-            self.table[place, [P, N, JOB]] = address(row.p.flat), row.p.flat.size, row.job
-            self.table[place, SUMS] = address(self.sums) + self.blocks[place] * 8 * norm.SUMS
-            for slot, state in enumerate(row.states):
-                if state is not None:
-                    self.table[place, STATES + slot] = address(state.flat)
-            if row.ema is not None:
-                self.table[place, EMA] = address(row.ema.flat)
+        """The place of each parameter's row, if it is not skipped."""
 
     def bind(self, index: int, kernel: int, scalars: int) -> None:
         """Give a job the kernel at an address, which reads that many scalars of its dtype."""
-        self.buffers[index] = np.zeros(scalars, self.dtypes[index])
-        self.kernels[index] = kernel
-        self.scalars[index] = address(self.buffers[index])
+        self.of_jobs.bind(index, kernel, scalars)
 
     def write(self, index: int, scalars: Sequence[float]) -> None:
         """Put the scalars of such a job in their place."""
         with np.errstate(over="ignore"):
-            self.buffers[index][:] = scalars
+            self.of_jobs.memory[index][:] = scalars
 
-    def prepare(self, scalars: Sequence[Given]) -> None:
+    def prepare(self, scalars: Sequence[JobScalars]) -> None:
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         super().set_gradient(index, g, operand)
-        self.table[self.places[index], G] = address(operand.flat)
+        self.of_rows.table[self.places[index], G] = address(operand.flat)
 
     def squares(self) -> norm.Total:
-        kernels = np.array([squares.kernel(dtype).address for dtype in self.dtypes], np.int64)
-        self._share(self.blocks, norm.BLOCK, kernels, np.zeros_like(self.sizes))
+        dtypes = self.of_jobs.dtypes
+        kernels = np.array([squares.kernel(dtype).address for dtype in dtypes], np.int64)
+        nothing = np.zeros_like(self.of_jobs.itemsizes)
+        self._share(self.of_rows.blocks, norm.BLOCK, kernels, nothing)
         return norm.total(self.sums)
 
-    def run(self, scalars: Sequence[Given], zero: bool) -> None:
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
         self.prepare(scalars)
-        self._share(self.elements, 1, self.kernels, self.sizes if zero else 0 * self.sizes)
+        zeroed = self.of_jobs.itemsizes * zero
+        self._share(self.of_rows.elements, 1, self.of_jobs.kernels, zeroed)
 
     def _share(self, starts: Integers, unit: int, kernels: Integers, zeroed: Integers) -> None:
         """Run kernels on chunks of all rows, which begin in `starts`, in units of elements."""
+        table, scalars = self.of_rows.table, self.of_jobs.scalars
         taken = np.zeros(1, np.int64)
-        task = partial(_run, self.table, starts, unit, kernels, self.scalars, zeroed, taken)
-        few = self.elements[-1] < WORTH_SHARING
+        task = partial(_run, table, starts, unit, kernels, scalars, zeroed, taken)
+        few = self.of_rows.elements[-1] < WORTH_SHARING
         crew.run(task, 1 if few else threads.get_num_threads())
 
 
-def _starts(sizes: Sequence[int]) -> Integers:
-    """How much there is before each, and in all."""
+def _starts(sizes: Iterable[int]) -> Integers:
+    """The sum of the sizes before each one, and of all."""
     return np.array([*accumulate(sizes, initial=0)], np.int64)
 
 
@@ -143,7 +169,7 @@ def _zero(typing_context, at, size):
 
 @intrinsic
 def _fetch_add(typing_context, at, amount):
-    """What stands at an address, to which `amount` is added in the same moment."""
+    """Add to the integer at an address, and return what it was, in one atomic operation."""
 
     def generate(context, builder, signature, arguments):
         pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -167,7 +193,7 @@ def _compiled(function):
 
 @_compiled
 def _run(table, starts, unit, kernels, scalars, zeroed, taken):
-    """Run chunks until none is left; every thread of the step does.
+    """Run chunks until none is left; each thread of the step calls this.
 
     `zeroed` has the itemsize of each job whose gradients are zeroed on the way, else 0.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -17,33 +16,33 @@ from fusedstep.benchmarks.contestants.contestant import (
     only_updates,
     renewing,
 )
-from fusedstep.benchmarks.problem import Problem
+from fusedstep.benchmarks.problem import Case, Problem
 
-RULES: dict[Any, Callable[..., None]] = {
-    fs.SGD: textbook.momentum,
-    fs.Adagrad: textbook.adagrad,
-    fs.RMSprop: textbook.rmsprop,
-    fs.Adam: textbook.adam,
-    fs.AdamW: textbook.adamw,
-}
+
+def rule_of(case: Case) -> Callable[..., None] | None:
+    """The textbook's rule of a case, which has the optimizer's name; None if there is none."""
+    name = case.optimizer.__name__.lower()
+    if name == "sgd" and case.options.get("momentum"):
+        name = "momentum"
+    return getattr(textbook, name, None)
 
 
 class NumPy(Contestant):
     name = "NumPy"
 
     def why_unfit(self, problem: Problem) -> str | None:
-        if problem.case.optimizer not in RULES:
+        rule = rule_of(problem.case)
+        if rule is None:
             return "the textbook has no such rule"
         return only_updates("the textbook's", problem) or lacks(
-            "the textbook's rule", RULES[problem.case.optimizer], problem
+            "the textbook's rule", rule, problem
         )
 
     def build(self, problem: Problem) -> Entry:
         params = problem.params()
-        case, rule = problem.case, RULES[problem.case.optimizer]
-        if rule is textbook.momentum and not case.options.get("momentum"):
-            rule = textbook.sgd
-        options = {"lr": problem.hyperparameters["lr"], **case.options}
+        rule = rule_of(problem.case)
+        assert rule is not None
+        options = {"lr": problem.hyperparameters["lr"], **problem.case.options}
         optimizer = textbook.Textbook(dict(enumerate(params)), rule, **options)
         step = partial(optimizer.step, dict(enumerate(problem.grads)))
         return Entry(step, lambda: params, 1)

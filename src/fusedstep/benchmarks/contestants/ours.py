@@ -7,6 +7,7 @@ from itertools import cycle
 from typing import Any
 
 import fusedstep as fs
+from fusedstep._core.declaration import declaration_of
 from fusedstep.benchmarks.contestants.contestant import Contestant, Entry, renewing
 from fusedstep.benchmarks.problem import Array, Problem
 from fusedstep.benchmarks.records import LIMIT
@@ -96,7 +97,7 @@ class Part(Contestant):
         return fs.info().backends["c"]
 
     def why_unfit(self, problem: Problem) -> str | None:
-        if problem.case.optimizer.declaration.custom:
+        if declaration_of(problem.case.optimizer).custom:
             return "custom rules have no C kernels"
         return None
 

@@ -1,4 +1,4 @@
-"""`fusedstep bench`, the program: what it refuses, prints and writes."""
+"""`fusedstep bench`: what it refuses, prints and writes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 import pytest
+from cases import RULES
+from marks import needs
+from runs import WHOLE, run_of
 
 import fusedstep as fs
-from fusedstep.benchmarks import json_file
+from fusedstep._core.declaration import declaration_of
+from fusedstep.benchmarks import budget, json_file
 from fusedstep.benchmarks.compare import CRITERION
+from fusedstep.benchmarks.problem import CASES
 from fusedstep.benchmarks.records import Results
 from fusedstep.benchmarks.tables import TITLES
 from fusedstep.program import bench, progress
@@ -21,9 +24,11 @@ from fusedstep.program.bench import BESIDE, KEPT
 from fusedstep.program.errors import DRAWING
 from fusedstep.program.main import main
 
-if TYPE_CHECKING:
-    pass
-from runs import WHOLE, run_of
+
+@pytest.fixture
+def extra() -> None:
+    for name in DRAWING:
+        needs(name, "demo")
 
 
 @pytest.mark.usefixtures("extra")
@@ -35,7 +40,7 @@ from runs import WHOLE, run_of
         (["--seconds", "soon"], "'soon' is not a number of seconds above 0"),
         (["--threads", "0"], "'0' is not a whole number from 1 on"),
         (["--dtype", "float16"], "invalid choice: 'float16'"),
-        (["--optimizer", "adamax"], "invalid choice: 'adamax'"),
+        (["--optimizer", "adamx"], "invalid choice: 'adamx'"),
         (["--json", "bench.txt"], "'bench.txt' is no name of a JSON; end it in .json"),
         (["--json", "nowhere/bench.json"], "'nowhere' is no directory; create it first"),
         (["--picture", "bench.pdf"], "'bench.pdf' is no name of a PNG; end it in .png"),
@@ -79,9 +84,12 @@ def test_missing_extra(
     assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
 
 
-def test_every_optimizer_that_may_be_named_has_its_update(budget: ModuleType) -> None:
-    assert [*budget.UPDATES] == [*TITLES]
-    assert [update.name for update in budget.UPDATES.values()] == [*TITLES]
+def test_every_rule_has_a_case_that_may_be_named() -> None:
+    assert [case.name for case in CASES.values()] == [*CASES]
+    assert {rule.name for rule in RULES} == {*CASES}
+    for name, case in CASES.items():
+        declaration = declaration_of(case.optimizer)
+        assert declaration.rule({**declaration.defaults, **case.options}).name == name
 
 
 @pytest.fixture
@@ -95,7 +103,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch, budget: ModuleType) -> Iterator[list[Results]]:
+def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Results]]:
     """Results that the program finds in place of measuring, the last one first."""
     runs = [WHOLE]
 
@@ -220,7 +228,7 @@ def test_what_was_not_written_is_said_to_who_leaves_the_tables(
 
 @pytest.mark.usefixtures("extra", "folder")
 def test_an_interrupted_run_writes_nothing(
-    budget: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*args: object) -> Results:
         raise KeyboardInterrupt

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from runs import MACHINE, WHOLE, record, run_of
 
 from fusedstep.benchmarks.compare import compare
 from fusedstep.benchmarks.records import LIMIT
@@ -13,7 +14,6 @@ from fusedstep.benchmarks.units import duration, factor
 
 if TYPE_CHECKING:
     from rich.table import Table
-from runs import MACHINE, WHOLE, record, run_of
 
 
 def cells(table: Table) -> list[list[str]]:

@@ -1,28 +1,19 @@
-"""Write what is made of the declarations in optimizers.py: src/fusedstep/functional.py.
-
-python tools/declarations.py            writes it
-python tools/declarations.py --check    fails if it is stale
-"""
+"""Texts that are made of the declarations in optimizers.py: functional.py, and the glossary."""
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
+from marked import table
 
 import fusedstep as fs
 from fusedstep import optimizers
 from fusedstep._core.declaration import declaration_of
 from fusedstep._core.one_step import call_of
-
-ROOT = Path(__file__).parent.parent
-FUNCTIONAL = Path("src", "fusedstep", "functional.py")
 
 HEAD = '''\
 """The same steps without an object, on arrays that the caller owns.
@@ -36,7 +27,7 @@ nothing has been written. What an optimizer checks once is checked at every call
 over many arrays is faster with an optimizer.
 """
 
-# Written by tools/declarations.py.
+# Written by docs/tools/regions.py.
 
 from __future__ import annotations
 
@@ -74,7 +65,8 @@ def function(optimizer: type[fs.Optimizer]) -> Iterator[str]:
         plain = "float" if name == "lr" else spelled(each.type)
         yield f"    {name}: {plain} = {written(each.default)},"
     yield from ('    backend: str = "auto",', ") -> None:")
-    yield f'    """One step of `fusedstep.{optimizer.__name__}`; {", ".join(arrays(optimizer))}.'
+    meant = f"; {clauses}" if (clauses := ", ".join(arrays(optimizer))) else ""
+    yield f'    """One step of `fusedstep.{optimizer.__name__}`{meant}.'
     yield ""
     for name in call_of(declaration).passed.keys() & NOTES.keys():
         yield from (f"    {NOTES[name]}", "")
@@ -141,20 +133,14 @@ def example(optimizer: type[fs.Optimizer]) -> Iterator[str]:
     yield repr(eval(shown[1], names))
 
 
-def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail if the file is stale")
-    checking = parser.parse_args(argv).check
-    path, text = root / FUNCTIONAL, functional()
-    if path.read_text("utf-8") == text:
-        return 0
-    if checking:
-        print(f"{FUNCTIONAL} is stale: run `python tools/declarations.py`")
-        return 1
-    path.write_text(text, "utf-8")
-    print(f"{FUNCTIONAL} is written")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def glossary() -> str:
+    """The arguments of the optimizers and what they are, as Markdown."""
+    classes: dict[tuple[str, str], list[str]] = {}
+    for name in optimizers.__all__:
+        for each in declaration_of(getattr(optimizers, name)).arguments:
+            classes.setdefault((each.name, " ".join(each.text.split())), []).append(f"`{name}`")
+    rows = []
+    for (argument, text), having in classes.items():
+        everywhere = len(having) == len(optimizers.__all__)
+        rows.append([f"`{argument}`", "all" if everywhere else ", ".join(having), text])
+    return table(["argument", "of", "what"], rows)

@@ -1,33 +1,38 @@
 /*
- * What the kernels of every instruction set share: the boundary's types, a
- * table's entry, and the macros that build names.
+ * What the kernels of every instruction set share: the types of the boundary, an entry of a
+ * set's table, and macros for names and loops.
  */
 #pragma once
 #include <stddef.h>
-#include <stdint.h>
 
 #include "api.h"
 
 enum {
-    RULE_STATES = 3, /* the most state arrays that one of rules.h has */
-    BARE,
-    NO_L1,
-    WHOLE,      /* prologues: nothing, all but L1, all */
-    LANES = 32, /* of a sum */
+    MOST_WRITTEN = FS_STATES + 2, /* arrays of a row that a step writes: p, the states, ema */
+    LANES = 32,                   /* partial sums of a block, folded into one at its end */
 };
 
+/* How much of `gradient` in rules.h a loop has. */
+enum { BARE, NO_L1, WHOLE };
+
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-#ifdef __clang__
-#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define INDEPENDENT _Pragma("GCC ivdep")
-#endif
+#define UNUSED __attribute__((unused))
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 
-/* `run` over n elements from `begin` on: whole vectors, and then a half, a quarter and the
- * rest of one. Their counts the compiler knows, and makes vectors of them as well; through
- * the rest of a loop it would go one by one. */
+/* Before a loop over elements, INDEPENDENT says that no iteration reads what another writes.
+ * Before one over the arrays of a row, UNROLLED makes the array's number a constant. */
+#ifdef __clang__
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#define UNROLLED _Pragma("GCC unroll MOST_WRITTEN")
+#endif
+
+/* `run(i, n)` over n elements from `begin` on: whole vectors, then a half, a quarter and the
+ * rest of one. The compiler knows the counts of the half and the quarter and makes vectors of
+ * them too; it would take the rest of a plain loop element by element. */
 #define IN_VECTORS(run, begin, n, vector)                                                          \
     do {                                                                                           \
         const int64_t v_ = (vector), n_ = (n), whole_ = n_ & -v_;                                  \
@@ -42,13 +47,13 @@ enum {
             run(i_, v_ / 4);                                                                       \
             i_ += v_ / 4;                                                                          \
         }                                                                                          \
-        run(i_, n_ &(v_ / 4 - 1));                                                                 \
+        run(i_, (v_ / 4 - 1) & n_);                                                                \
     } while (0)
 
 typedef struct {
-    const char *rule;
-    const char *dtype;
-    int has;
-    int inside;
+    const char *rule;  /* as fs_find_kernel is asked for it */
+    const char *dtype; /* of p: "float32" or "float64" */
+    int has;           /* bit k: the kernel reads and writes state[k] */
+    int inside;        /* 1: eps stands under the root */
     fs_kernel kernel;
 } fs_entry;
