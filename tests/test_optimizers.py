@@ -142,7 +142,7 @@ def test_hyperparameters_change_between_steps() -> None:
 
 @pytest.mark.parametrize("optimizer", [fs.SGD, fs.RMSprop])
 def test_where_the_learning_rate_stands_shows_once_it_changes(optimizer: Any) -> None:
-    """And without momentum never."""
+    """Without momentum it never shows."""
     g = np.linspace(-1, 2, 9)
 
     def end(rates: list[float], **options: Any) -> Array:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import symbols
+from marks import needs
 from pages import ROOT
 
-pytest.importorskip("furo", reason="Sphinx is not installed: pip install '.[docs]'")
-pytest.importorskip("myst_parser", reason="MyST is not installed: pip install '.[docs]'")
-pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[docs]'")
+for package in ("sphinx", "furo", "myst_parser", "matplotlib", "sklearn"):
+    needs(package, "docs")
 
 
 @pytest.fixture(scope="module")
