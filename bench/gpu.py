@@ -40,7 +40,7 @@ AGAINST = [
 ]
 
 PASSES = 7
-"""Of a step over memory: p, m and v are read and written, g is read."""
+"""Bytes of an element in a step over memory: p, m and v are read and written, g is read."""
 
 
 class Times(NamedTuple):

@@ -96,7 +96,7 @@ def test_mixed_dtypes_among_parameters() -> None:
 
 
 def test_no_gradient_skips_a_parameter() -> None:
-    """Its state and its t stay, and its bias correction goes on from its own t."""
+    """State and t stay, and the bias correction goes on from that t."""
     rng = np.random.default_rng(0)
     params = [ordinary(rng, 40, np.float32) for _ in range(3)]
     alone = [p.copy() for p in params]

@@ -40,7 +40,7 @@ def test_every_public_name_has_a_page(site: Path) -> None:
 
 
 def members(name: str, thing: Any) -> list[str]:
-    """What of a name has to be described on its page: itself, and what a class adds."""
+    """The names to be described on a name's page: itself, and the parts that a class adds."""
     if not isinstance(thing, type):
         return [f"module-{name}" if not callable(thing) else name]
     own = symbols.members(thing).keys() - symbols.members(thing.__mro__[1]).keys()
