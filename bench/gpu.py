@@ -40,7 +40,7 @@ AGAINST = [
 ]
 
 PASSES = 7
-"""Of a step over memory: p, m and v are read and written, g is read."""
+"""Bytes of an element in a step over memory: p, m and v are read and written, g is read."""
 
 
 class Times(NamedTuple):
@@ -132,7 +132,7 @@ def main() -> int:
     options = parser.parse_args()
     reason = fs.info().backends["cuda"]
     if reason is not None:
-        print(f"bench/gpu.py needs the CUDA engine: {reason}", file=sys.stderr)
+        print(f"bench/gpu.py needs the CUDA backend: {reason}", file=sys.stderr)
         return 1
     turns = max(3, int(20 * options.rounds))
     print(fs.info())

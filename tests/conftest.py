@@ -1,4 +1,20 @@
-"""Fixtures for all tests: each chooses how the backends run, and puts back what was."""
+"""Fixtures for all tests, and how to run which tests.
+
+    pip install '.[test]' && pytest         all tests that need neither torch nor NVIDIA's compiler
+    pytest -n 2                             two at a time
+    pytest tests/core -k zero_grads         a folder, and tests of some name in it
+    pytest -m slow                          what takes minutes: builds of the package, all PTX
+    pytest -m cuda                          the CUDA backend on a device
+    NUMBA_ENABLE_CUDASIM=1 pytest -m cuda   the same in Numba's simulator, as `pytest` does it
+    PYTHONPATH=tests/helpers pytest -p without_c    all tests as if C had not been compiled
+
+A test that needs more skips, and names the extra that brings it: torch, others (Keras, optax),
+cuda (the compiler for PTX; no device), docs. `pytest -rs` lists why tests were skipped.
+
+The folders are those of src/fusedstep, with tests of its public modules on top; helpers/ holds
+what tests share. Start with helpers/cases.py, a row for each optimizer and set of options, and
+with helpers/marks.py, which makes a test run on each backend.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_functional_equals_the_optimizer(case: Case) -> None:
         for name, value in case.options.items()
         if name in inspect.signature(call).parameters
     }
-    # In another layout than p, as arrays of the caller's own may be.
+    # State arrays of the caller may have another layout than p.
     states = {
         letter: np.array(optimizer.state[letter], order="F")
         for letter in declaration_of(case.optimizer).letters
@@ -49,7 +49,7 @@ def test_functional_equals_the_optimizer(case: Case) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__name__)
 def test_functional_has_the_defaults_of_the_class(optimizer: Any) -> None:
-    """But for those that a state array passed or left out stands for, and those of a run."""
+    """Two kinds of options are left out: state arrays stand for some, others belong to a run."""
     of_class = inspect.signature(optimizer).parameters
     of_function = inspect.signature(function_of(optimizer)).parameters
     options = declaration_of(optimizer).letters.values()

@@ -96,7 +96,7 @@ def test_mixed_dtypes_among_parameters() -> None:
 
 
 def test_no_gradient_skips_a_parameter() -> None:
-    """Its state and its t stay, and its bias correction goes on from its own t."""
+    """State and t stay, and the bias correction goes on from that t."""
     rng = np.random.default_rng(0)
     params = [ordinary(rng, 40, np.float32) for _ in range(3)]
     alone = [p.copy() for p in params]
@@ -142,7 +142,7 @@ def test_hyperparameters_change_between_steps() -> None:
 
 @pytest.mark.parametrize("optimizer", [fs.SGD, fs.RMSprop])
 def test_where_the_learning_rate_stands_shows_once_it_changes(optimizer: Any) -> None:
-    """And without momentum never."""
+    """Without momentum it never shows."""
     g = np.linspace(-1, 2, 9)
 
     def end(rates: list[float], **options: Any) -> Array:

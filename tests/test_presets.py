@@ -73,7 +73,7 @@ THEIRS: dict[str, dict[str, str]] = {
     "keras": {"lr": "learning_rate", "alpha": "rho", "eps": "epsilon"},
     "optax": {"lr": "learning_rate", "alpha": "decay", "eps_inside_sqrt": "eps_in_sqrt"},
 }
-"""What they call our arguments, where they call them otherwise."""
+"""The frameworks' names of our arguments, where they differ."""
 
 BETAS = {"keras": ("beta_1", "beta_2"), "optax": ("b1", "b2")}
 
@@ -86,7 +86,7 @@ def translated(framework: str, options: Options) -> Options:
 
 
 class Torch:
-    """With float64 for the scalars that it keeps in its default dtype."""
+    """Torch, with float64 for the scalars that it keeps in its default dtype."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.torch: Any = import_module("torch")
@@ -110,7 +110,7 @@ class Torch:
 
 
 class Keras:
-    """Over JAX, and in float64 down to the learning rate."""
+    """Keras over JAX, in float64 down to the learning rate."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.keras: Any = import_module("keras")
@@ -174,7 +174,7 @@ def framework(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[tuple[s
 
 
 LEAST = {"SGD": 2, "RMSprop": 5, "Adam": 3, "AdamW": 4, "NAdam": 6, "RAdam": 5, "Lion": 3}
-"""So many of our arguments at least each framework has a default for; else 2."""
+"""Least number of our arguments that each framework has a default for; 2 where none is given."""
 
 
 @pytest.mark.parametrize(

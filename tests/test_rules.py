@@ -113,7 +113,7 @@ def test_the_same_bits_with_threads(case: Case, dtype: Any, backend: str, thread
 
 
 def assert_same_bits(case: Case, backend: str, n: int, dtype: Any, make: Any) -> None:
-    """Over steps enough for RAdam to rectify in some of its rows."""
+    """Compare after so many steps that RAdam rectifies in some of its rows."""
     rng = np.random.default_rng(n)
     start, gradients = make(rng, n, dtype), [make(rng, n, dtype) for _ in range(8)]
     expected = walk(case, "numpy", start, gradients)
@@ -150,7 +150,7 @@ def test_nadam_goes_on_at_a_late_step_as_if_it_had_been_there() -> None:
 
 
 def test_adan_sees_no_change_at_a_parameters_first_step() -> None:
-    """Also where that comes later than the others', after having been skipped."""
+    """A parameter that was skipped at first has its first step later than the others."""
     p, q = np.ones(2), np.ones(2)
     opt = rules.Adan([p, q])
     g = np.array([3.0, -4.0])
@@ -223,7 +223,7 @@ def test_hyperparameters_are_checked(optimizer: Any) -> None:
 
 @on_backends_for_custom_rules
 def test_scalars_are_prepared_once_a_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where each gradient is looked at anew."""
+    """Looking at each gradient anew prepares them no second time."""
     optimizer = rules.NAdam(np.ones(3), backend=backend)
     declaration = declaration_of(rules.NAdam)
     calls: list[int] = []

@@ -120,7 +120,7 @@ def test_every_schedule_is_walked() -> None:
 
 @pytest.mark.parametrize("factor", [1.0, 1.1, 1.2, 1.25, 1.3, 1.5, 1.7, 2, 2.5, 3, 10])
 def test_restarts_happen_at_the_step_where_a_period_begins(factor: float) -> None:
-    """At a whole number of steps with exactly lr, whatever the factor's own rounding."""
+    """Whole steps at which a period begins have exactly lr, however the factor rounds."""
     rate = restarts(0.1, steps=10_000, factor=factor)
     exact, begin, length = Fraction(str(factor)), Fraction(0), Fraction(10_000)
     for _ in range(5):
@@ -306,8 +306,8 @@ def test_the_ends_are_exact_and_are_kept(lr: float, steps: int, end: float, powe
 
 @settings(deadline=None)
 @given(some_rate, some_steps, some_rate, st.floats(0.1, 10), st.integers(1, 10**6))
-def test_what_falls_falls(lr: float, steps: int, end: float, power: float, t: int) -> None:
-    """Or rises, if it ends above; but for the rounding of the mean of two rates."""
+def test_rates_are_monotonic(lr: float, steps: int, end: float, power: float, t: int) -> None:
+    """Up to the rounding of the mean of two rates."""
     high, low = max(lr, end), min(lr, end)
     slack = 4e-16 * high
     for rate in (

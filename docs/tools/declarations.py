@@ -42,7 +42,7 @@ NOTES = {
     "initial_lr": 'With `decay_scale="schedule"`, ηₜ = lr / initial_lr; `initial_lr` is lr if it '
     "is None.",
 }
-"""What functions say of hyperparameters that mean something else to them than to groups."""
+"""Texts on hyperparameters that mean something else to functions than to groups."""
 
 
 def functional() -> str:
@@ -81,7 +81,7 @@ def in_order(letters: Any) -> list[tuple[str, str | None]]:
 
 
 def arrays(optimizer: type[fs.Optimizer]) -> Iterator[str]:
-    """What an array that is passed, or left out, means."""
+    """The meaning of an array that is passed, or left out."""
     declaration = declaration_of(optimizer)
     call = call_of(declaration)
     for name, letter in call.implied.items():

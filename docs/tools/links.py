@@ -22,7 +22,7 @@ from sphinx.util.osutil import relative_uri
 ROOT = Path(__file__).parent.parent.parent
 
 OBJECTS = {"fs": "fusedstep", "opt": "fusedstep.Optimizer", "fusedstep": "fusedstep"}
-"""What the first word of a literal stands for, in the code that pages show."""
+"""Modules that the first word of a literal stands for, in the code that pages show."""
 
 LEXERS = {".c": "c", ".h": "c", ".inc": "c", ".py": "python", ".toml": "toml", ".md": "markdown"}
 

@@ -1,4 +1,4 @@
-"""The parameter update of a training loop in one fused pass, the same bits on every engine."""
+"""The parameter update of a training loop in one fused pass, the same bits on every backend."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -185,7 +185,7 @@ class SGD(Optimizer):
         Notes
         -----
         The product α·μ is one scalar, taken in float64 and rounded once to the dtype of p;
-        the operations p - (α·μ)·b are then the same on every engine. Sutskever, Martens,
+        the operations p - (α·μ)·b are then the same on every backend. Sutskever, Martens,
         Dahl, Hinton (2013), "On the importance of initialization and momentum in deep
         learning", equations 3 and 4.
 

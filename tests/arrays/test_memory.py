@@ -1,4 +1,4 @@
-"""Where state arrays lie: to pages as one another, side by side, and zero when they are new."""
+"""Memory of state arrays: all at the same place of a page, side by side, and zero when new."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_state_arrays_lie_side_by_side() -> None:
     ids=["c", "reversed", "columns-reversed", "transposed", "fortran", "gaps"],
 )
 def test_whatever_their_layout(transform: Any) -> None:
-    """Same bits as the same parameters alone, each in an optimizer of its own."""
+    """The bits are those of the same parameters alone, each in an optimizer of its own."""
     rng = np.random.default_rng(1)
     grown = [ordinary(rng, n * 6, np.float32).reshape(n, 6) for n in (2, 4, 3, 8)]
     together, alone = ([transform(p.copy()) for p in grown] for _ in range(2))

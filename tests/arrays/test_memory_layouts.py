@@ -1,4 +1,4 @@
-"""Right on any array: whatever the layout, the elements that should change do, and no others."""
+"""Steps on arrays of any layout: the elements that should change do, and no others."""
 
 from __future__ import annotations
 

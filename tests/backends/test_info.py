@@ -1,4 +1,4 @@
-"""Which backend runs, what is said of the missing ones, and what an import costs."""
+"""`fs.info`: the backend that runs, reasons for the missing ones, and the cost of an import."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_children_of_a_fork_beside_torch(backend: str) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_no_openmp_team_is_made_where_there_was_none() -> None:
-    """Or a child of fork that is the first to use OpenMP would wait for it forever."""
+    """A child of fork that is the first to use OpenMP would wait for that team forever."""
     needs("torch", "torch")
     done = python(
         "import os, torch, numpy as np, fusedstep as fs\n"

@@ -1,4 +1,4 @@
-"""What fits into the seconds of `fusedstep bench`."""
+"""The plan of `fusedstep bench`: what fits into its seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def part_of(name: str, loop: str = "alone") -> Any:
 
 @pytest.fixture
 def everyone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if all that contestants need were installed."""
+    """Pretend that everything contestants need is installed."""
     from fusedstep.benchmarks.contestants.contestant import Contestant
 
     def kinds(kind: type[Contestant]) -> Iterator[type[Contestant]]:

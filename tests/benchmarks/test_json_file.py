@@ -1,4 +1,4 @@
-"""What `fusedstep bench` keeps as JSON, and reads back."""
+"""The JSON that `fusedstep bench` keeps, and reads back."""
 
 from __future__ import annotations
 

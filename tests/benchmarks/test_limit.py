@@ -58,7 +58,7 @@ class Fresh:
 
     @property
     def touched(self) -> int:
-        """How many of its pages have been read or written."""
+        """The number of its pages that have been read or written."""
         found = (ctypes.c_ubyte * self.pages)()
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         libc = ctypes.CDLL(None, use_errno=True)

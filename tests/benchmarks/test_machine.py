@@ -1,4 +1,4 @@
-"""What is said of the machine."""
+"""The machine, as results describe it."""
 
 from __future__ import annotations
 

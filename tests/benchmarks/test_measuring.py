@@ -175,7 +175,7 @@ class Fixed(Contestant):
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """What the measurement takes for the time."""
+    """A world whose clock the measurement takes for the time."""
     made = World()
 
     def turns(entries: Any, seconds: float, before: Any, progress: Any) -> Any:
@@ -218,7 +218,7 @@ def test_without_the_limit_there_is_no_share(world: World) -> None:
 
 
 def test_steps_that_drift_out_of_range_are_timed_without_warnings(world: World) -> None:
-    """As a centered RMSprop's, whose variance of gradients that stay the same comes out below 0."""
+    """A centered RMSprop drifts so: the variance of constant gradients comes out below 0."""
     edge = np.array([-1.0, np.inf])
 
     def step() -> None:

@@ -37,7 +37,7 @@ def keep() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `--benchmark-json` holds of our own step, its rivals in NumPy, and some who cannot."""
+    """The contents of `--benchmark-json`: our step, those of NumPy, and some that cannot run."""
     path = tmp_path_factory.mktemp("bench") / "all.json"
     selected = "1x100- and float32 and (fusedstep or NumPy or limit or DeepSpeed)"
     done = processes.pytest(

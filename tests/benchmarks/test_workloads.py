@@ -1,4 +1,4 @@
-"""What is stepped: workloads of the sizes of real networks."""
+"""Workloads: parameters of the sizes of real networks."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def plain(p, g, h):
 
 
 def test_a_function_is_not_mistaken_for_what_stands_there_now(tmp_path: Path) -> None:
-    """Its file may have been edited since, or never have been its file."""
+    """A function's file may have been edited since, or never have been its file."""
     stood = r"plain: it is not what stands at line 1 of .*edited.py; run that anew if it has chan"
     for old, new in [("- h", "+ h"), ("lr * g", "lr * p"), ("lr", "mu"), ("p - ", "1 - ")]:
         path = tmp_path / "edited.py"

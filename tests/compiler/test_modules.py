@@ -8,7 +8,7 @@ from fusedstep._compiler import modules
 
 
 def test_a_module_of_other_parts_is_another(tmp_path: Path) -> None:
-    """What is kept beside its file is not taken for what was compiled from the old parts."""
+    """Code kept for a module's old parts is not taken for that of its new ones."""
     before, after, same = (tmp_path / f"{name}.py" for name in ("before", "after", "same"))
     before.write_text("a = 1")
     after.write_text("a = 2")

@@ -1,4 +1,4 @@
-"""What a rule may not hold: errors that name the line and the remedy."""
+"""Functions that are refused as rules: errors name the line and the remedy."""
 
 from __future__ import annotations
 

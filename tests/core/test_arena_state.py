@@ -47,7 +47,7 @@ def run(params: Any, opt: Any, seed: int, asked: Any) -> None:
 
 @for_each([case for case in WHOLE_CASES if "max_norm" not in case.request][::2])
 def test_a_state_dict_goes_there_and_back(case: Case) -> None:
-    """From arrays into an arena, from there into arrays, as if all had been arrays."""
+    """State goes from arrays into an arena and back into arrays, as if all had been arrays."""
     expected, reference = start(case, arena=False)
     for seed in range(3):
         run(expected, reference, seed, case.request)
@@ -102,7 +102,7 @@ def differing_t(params: Any, opt: Any, t: list[int]) -> None:
     [([3, 3, 3, 3, 3], 2), ([1, 1, 4, 4, 4], 4), ([4, 4, 1, 4, 4], 4), ([5, 4, 3, 2, 1], 5)],
 )
 def test_neighbours_of_the_same_t_are_one_row(t: list[int], rows: int, backend: str) -> None:
-    """With one job for each t, whose scalars are its own."""
+    """Each t has one job, with scalars of its own."""
     rng = np.random.default_rng(9)
     params = [
         ordinary(rng, n, dtype)

@@ -73,7 +73,7 @@ def test_what_overflows_unscaled_is_looked_for_by_parameter(backend: str) -> Non
 
 @on_each_backend
 def test_the_norm_is_that_of_the_buffer(backend: str) -> None:
-    """To the bit, as if each group's part of each buffer were one parameter."""
+    """Each group's part of each buffer counts as one parameter, to the bit."""
     rng = np.random.default_rng(13)
     sizes = rng.integers(1, 300, 60)
     arena = fs.Arena([ordinary(rng, n, np.float32) for n in sizes])
@@ -144,7 +144,7 @@ def test_presets(optimizer: Any) -> None:
 
 
 def calls_of_a_step(step: Callable[[], Any]) -> int:
-    """How many functions it calls, Python's and C's, once it has been laid out."""
+    """The number of functions it calls, Python's and C's, once it has been laid out."""
     calls = 0
 
     def count(frame: Any, event: str, argument: Any) -> None:
@@ -166,7 +166,7 @@ def calls_of_a_step(step: Callable[[], Any]) -> int:
     "asked", [{}, {"max_norm": 1.0, "zero_grads": True}], ids=["bare", "whole"]
 )
 def test_a_step_costs_what_one_tensor_costs(asked: Any, backend: str) -> None:
-    """As many calls for any number of parameters, and one more than for an array."""
+    """The number of calls is that of a single array and one, for any number of parameters."""
 
     def calls(params: Any, *grads: Any) -> int:
         opt = fs.AdamW(params, nonfinite="skip", backend=backend)

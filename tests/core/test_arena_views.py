@@ -206,7 +206,7 @@ def test_a_step_without_gradients_needs_an_arena() -> None:
 
 @on_each_backend
 def test_the_views_may_be_passed(backend: str) -> None:
-    """In whatever containers, or as other arrays over the same memory."""
+    """Any containers will do, and other arrays over the same memory."""
     arena = fs.Arena({"w": np.asfortranarray(ones(2, 3)), "b": ones(1, 4), "none": ones(0)})
     opt = fs.SGD(arena, lr=1.0, backend=backend)
     views = arena.grads

@@ -1,4 +1,4 @@
-"""What is read from the signature of an optimizer's class, and what is made of it."""
+"""Declarations: read from the signature of an optimizer's class, and what is made of them."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Mine(fs.AdamW):
 
 
 class Same(fs.AdamW):
-    """As it is."""
+    """AdamW, unchanged."""
 
 
 def test_a_derived_class_may_have_arguments_of_its_own() -> None:
@@ -190,7 +190,7 @@ def test_the_parameters_section_names_every_argument_in_order(optimizer: Any) ->
 
 @for_each_optimizer
 def test_scalars_are_members_that_kernels_read(optimizer: Any) -> None:
-    """In constants and scalars together, each once."""
+    """Constants and scalars together have each member once."""
     declaration = declaration_of(optimizer)
     constants = declaration.constants(declaration.defaults)
     scalars = declaration.scalars(declaration.defaults, 1)

@@ -1,4 +1,4 @@
-"""What is laid out once, when it is laid out anew, and how few calls a step makes."""
+"""Layouts: made once, made anew when they must be, and how few calls a step makes."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_gradients_are_not_kept() -> None:
 
 @on_each_backend
 def test_gradients_of_every_kind_one_after_the_other(backend: str) -> None:
-    """What is taken over at a glance and what must be looked at, in all transitions."""
+    """Gradients that a glance accepts and ones that must be looked at, in all transitions."""
     params = [ones(4, 6), ones(4, 6), ones(6)]
     expected = [p.copy() for p in params]
     optimizer = fs.SGD(params, lr=0.25, backend=backend)

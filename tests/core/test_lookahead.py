@@ -244,7 +244,7 @@ def test_groups_and_skipped_gradients(backend: str) -> None:
 
 @on_each_backend
 def test_the_step_that_comes_decides(backend: str) -> None:
-    """What was assigned, loaded or copied since the last step."""
+    """Values that were assigned, loaded or copied since the last step count."""
     p = np.ones(4)
     opt = fs.SGD(p, lr=0.5, backend=backend)
     opt.step(np.ones(4))
@@ -281,7 +281,7 @@ def test_state_that_went_and_came_again(backend: str) -> None:
 
 
 def test_each_parameter_is_asked_for_at_its_own_next_t(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where what a step does depends on t, the look ahead does by the same t."""
+    """The look ahead depends on t as the step does, by the same t."""
     declaration = declaration_of(fs.SGD)
 
     def scalars(h: Any, t: int) -> Any:

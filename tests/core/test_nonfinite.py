@@ -90,7 +90,7 @@ def test_gradients_that_overflow_unscaled(dtype: Any, backend: str) -> None:
 
 @on_each_backend
 def test_the_factor_that_unscales_may_round_up(backend: str) -> None:
-    """To one with which a float32 overflows that does not with 1 / scale itself."""
+    """A float32 then overflows that would not with 1 / scale itself."""
     scale, g = 0.9497749999999999, np.array([3.2319166e38], np.float32)
     assert float(g[0]) / scale < float(np.finfo(np.float32).max)
     p = ones(1)

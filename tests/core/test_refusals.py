@@ -106,7 +106,7 @@ def bad_gradients(p: Array, other: Array, m: Array) -> dict[str, tuple[Any, type
 @pytest.mark.parametrize("name", bad_gradients(zeros(9)[:4], zeros(4), zeros(4)))
 @on_each_backend
 def test_bad_gradients(name: str, backend: str) -> None:
-    """Also at a later step, and after good ones in the same call: nothing is written."""
+    """Nothing is written, at the first step or a later one, nor after good ones in the call."""
     p, q = zeros(9)[:4], zeros(4)
     optimizer = fs.Adam({"q": q, "p": p}, lr=0.1, backend=backend)
     good = np.ones(4, np.float32)

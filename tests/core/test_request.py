@@ -1,4 +1,4 @@
-"""What a step is asked for besides its rule, one by one, and what it reports."""
+"""Arguments of a step, one by one, and the report that it gives."""
 
 from __future__ import annotations
 

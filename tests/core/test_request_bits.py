@@ -26,7 +26,7 @@ from trajectories import TOLERANCE, assert_agree, oracle_of, problem, walk
 
 import fusedstep as fs
 
-# Around a lane, a vector, a run that is cut at a cache line, a block of the norm.
+# Sizes around a lane, a vector, a run that is cut at a cache line, a block of the norm.
 SIZES = [0, 1, 3, 17, 33, 65, 1027, 4097]
 
 
@@ -90,7 +90,7 @@ def test_the_cases_do_what_they_are_for() -> None:
 
 @on_each_backend
 def test_many_tensors_at_once(backend: str, threads: int) -> None:
-    """Where a tensor stands, and what else is there, changes nothing but the common norm."""
+    """The place of a tensor among others changes nothing but the common norm."""
     rng = np.random.default_rng(5)
     sizes = [*rng.integers(0, 200, 100), 50_000, 0, 1, 4096, *rng.integers(0, 6000, 20)]
     start = [ordinary(rng, n, rng.choice(DTYPES)) for n in sizes]
@@ -117,7 +117,7 @@ SIZE = 9  # of the gradients below, each in a memory of its own of three times a
 
 
 def gradients_of_a_step() -> st.SearchStrategy[Any]:
-    """Of each gradient how it lies, whether in other memory than before and read-only."""
+    """Draw for each gradient its layout, whether its memory is new, and whether it is read-only."""
     slices = [slice(0, SIZE), slice(0, 3 * SIZE, 3), slice(SIZE - 1, None, -1)]
     one = st.none() | st.tuples(st.sampled_from(slices), st.booleans(), st.booleans())
     return st.tuples(one, one, one)
@@ -138,7 +138,7 @@ def gradients_of_a_step() -> st.SearchStrategy[Any]:
     )
 )
 def test_steps_in_turn(backend: str, steps: Any) -> None:
-    """What a backend knows of earlier gradients is never taken for what later ones hold."""
+    """Facts about earlier gradients are never taken for facts about later ones."""
     rng = np.random.default_rng(3)
     start = [ordinary(rng, SIZE, dtype) for dtype in (np.float32, np.float64, np.float32)]
     params, wanted = ([p.copy() for p in start] for _ in range(2))

@@ -47,7 +47,7 @@ def make(case: Case, p: Any, lr: Any, backend: str = "auto") -> fs.Optimizer:
 
 
 def assert_same(a: Any, b: Any) -> None:
-    """Of the states of two parameters."""
+    """Compare the states of two parameters."""
     assert a.keys() == b.keys()
     assert a["t"] == b["t"]
     assert all(differing_bits(a[letter], b[letter]) == 0 for letter in a if letter != "t")
@@ -55,7 +55,7 @@ def assert_same(a: Any, b: Any) -> None:
 
 @pytest.mark.parametrize(("case", "backend"), ON_EACH_BACKEND)
 def test_a_schedule_is_lr_set_by_hand(case: Case, backend: str) -> None:
-    """To the bit, as a schedule and as a function; αₜ and ηₜ are those of the step's own t."""
+    """Bits are equal, for a schedule and a function; αₜ and ηₜ are those of the step's own t."""
     given, own, by_hand = np.ones((3, 40), np.float32)
     scheduled = make(case, given, RATE, backend)
     assigned = make(case, own, RATE.lr, backend)
@@ -153,7 +153,7 @@ def test_a_custom_rule_sees_the_number() -> None:
 @on_each_backend
 @pytest.mark.parametrize("own", [False, True], ids=["schedule", "function"])
 def test_adamw_is_algorithm_2_of_its_paper(backend: str, own: bool) -> None:
-    """With ηₜ of a schedule, whose base rate is the paper's α, or of a function and its α."""
+    """ηₜ comes from a schedule, whose base rate is the paper's α, or from a function and its α."""
     rate = sequence([warmup(0.02, 10), cosine(0.02, 35, end=0.001)], [10])
     start, every = problem(np.float64)
     p = start.copy()
@@ -268,7 +268,7 @@ def test_errors_of_a_function_come_through_and_change_nothing() -> None:
 
 
 def test_zeros_are_positive() -> None:
-    """As those of a number."""
+    """A rate of -0.0 counts as 0.0, as a number does."""
     bits = []
     rate: Any
     for rate in (-0.0, lambda t: -0.0, lambda t: np.float32(-0.0)):

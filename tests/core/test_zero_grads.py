@@ -39,7 +39,7 @@ def test_gradients_of_any_layout_are_zeroed(backend: str) -> None:
 @on_each_backend
 @pytest.mark.parametrize("n", [1, 1023, 1024, 1025, 5000, 100_003])
 def test_gradients_of_any_size_are_zeroed(n: int, backend: str, threads: int) -> None:
-    """And not an element more, though they are zeroed piece by piece."""
+    """Not one element more is zeroed, though it is done piece by piece."""
     memory = np.ones(n + 2, np.float32)
     fs.SGD(ones(n), backend=backend).step(memory[1:-1], zero_grads=True)
     np.testing.assert_array_equal(memory, [1, *[0] * n, 1])
@@ -57,7 +57,7 @@ def test_without_zero_grads_no_gradient_is_written(backend: str) -> None:
 
 @on_each_backend
 def test_read_only_gradients_cannot_be_zeroed(backend: str) -> None:
-    """Also if one was taken before that could, in the same memory."""
+    """They are refused, too, where the same memory was writeable at a step before."""
     p, g = ones(3), ones(3)
     opt = fs.SGD(p, lr=1.0, backend=backend)
     opt.step(g)
@@ -76,7 +76,7 @@ def test_read_only_gradients_cannot_be_zeroed(backend: str) -> None:
 @on_each_backend
 @pytest.mark.parametrize("step", [1, 2, -1])
 def test_gradients_that_were_read_only_are_zeroed(step: int, backend: str) -> None:
-    """What a step took as read-only memory may be writeable at the next, in the same place."""
+    """Memory that was read-only at one step may be writeable at the next."""
     p, g = ones(4), ones(8)[::step][:4]
     locked = g[:]
     locked.flags.writeable = False

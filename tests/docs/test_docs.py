@@ -7,30 +7,32 @@ import importlib
 import inspect
 import pkgutil
 import re
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from marks import MISSING
+from marks import MISSING, needs
 
 import fusedstep
 
-NEEDS_C = ("._backends.c.engine", "._backends.c.runner", ".limit") if MISSING else ()
-NEEDS_CUDA = tuple(
-    f"._backends.cuda.{name}" for name in ("engine", "device", "driver", "primitives", "simulator")
-)
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(fusedstep.__path__, "fusedstep.")
-    if not module.name.endswith((".__main__", "._engine", *NEEDS_C))
-    and (find_spec("numba_cuda") or not module.name.endswith(NEEDS_CUDA))
+    if not module.name.endswith((".__main__", "._engine"))
 ]
+NEED_C = ("._backends.c.engine", "._backends.c.runner", ".limit")
+NEED_CUDA = tuple(
+    f"._backends.cuda.{name}" for name in ("engine", "device", "driver", "primitives")
+)
 
 CLASSES = fusedstep.optimizers.__all__
 
 
 @pytest.mark.parametrize("name", ["fusedstep", *MODULES])
 def test_docstrings(name: str) -> None:
+    if name.endswith(NEED_C) and MISSING is not None:
+        pytest.skip(f"no C backend: {MISSING}")
+    if name.endswith(NEED_CUDA):
+        needs("numba_cuda", "cuda")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

@@ -63,7 +63,7 @@ SLOPE = 1e-7
 class TestBowl:
     @pytest.mark.parametrize("steepest", [0.3, 0.5, 1.5, 2.0, 2.1])
     def test_descent_is_its_closed_form(self, steepest: float) -> None:
-        """To rounding: each of 40 steps rounds a few times what is of the size of p."""
+        """Each of 40 steps rounds a few times, relative to the size of p."""
         seen, said = bowl.components(steepest / bowl.EIGENVALUES[1], 40)
         largest = np.abs(said).max()
         assert np.abs(seen - said).max() < 40 * 8 * np.finfo(float).eps * largest
@@ -244,7 +244,7 @@ class TestScales:
 
 class TestDecay:
     def test_descent_finds_the_ridge(self) -> None:
-        """From zero, against the solution of the normal equations; c is left without decay."""
+        """Descent from zero ends at the solution of the normal equations; c has no decay."""
         split = decay.problem(np.full(decay.D, 0.01), 20, 0)
         (fit,) = decay.fits(split, np.zeros(decay.D), [10.0], 0.015, 3000, "weight_decay")
         x = data.with_one(split.x)
@@ -307,7 +307,7 @@ class TestAdamW:
 @needs_sklearn
 class TestSVM:
     def test_hinge(self) -> None:
-        """By its formula, example for example and class for class."""
+        """The formula, example for example and class for class, gives the same loss."""
         rng = np.random.default_rng(0)
         scores, y = rng.standard_normal((6, 4)), rng.integers(4, size=6)
         by_hand = sum(

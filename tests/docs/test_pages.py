@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ def test_the_code_does_what_the_page_says(page: Path) -> None:
     pages.run(page)
 
 
-@pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
 @pytest.mark.parametrize(
     "page", [page for page in pages.pages() if pages.runnable(page, "cuda")], ids=pages.name
 )

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import symbols
+from marks import needs
 from pages import ROOT
 
-pytest.importorskip("furo", reason="Sphinx is not installed: pip install '.[docs]'")
-pytest.importorskip("myst_parser", reason="MyST is not installed: pip install '.[docs]'")
-pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[docs]'")
+for package in ("sphinx", "furo", "myst_parser", "matplotlib", "sklearn"):
+    needs(package, "docs")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_every_public_name_has_a_page(site: Path) -> None:
 
 
 def members(name: str, thing: Any) -> list[str]:
-    """What of a name has to be described on its page: itself, and what a class adds."""
+    """The names to be described on a name's page: itself, and the parts that a class adds."""
     if not isinstance(thing, type):
         return [f"module-{name}" if not callable(thing) else name]
     own = symbols.members(thing).keys() - symbols.members(thing.__mro__[1]).keys()

@@ -32,7 +32,7 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 def assert_same_state(found: Any, expected: Any) -> None:
-    """Of state dicts and parts of them, with the same types throughout."""
+    """Compare state dicts or parts of them: same types, same bits."""
     assert type(found) is type(expected)
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()

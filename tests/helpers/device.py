@@ -29,7 +29,7 @@ def _there(library: str) -> bool:
 
 
 LIBRARIES = (
-    ["plain", "torch", "cupy"]  # of the last two what the backend asks them for
+    ["plain", "torch", "cupy"]  # the last two as far as the backend asks
     if SIMULATED
     else ["plain", *filter(_there, ("numba", "torch", "cupy"))]
 )
@@ -39,7 +39,7 @@ STREAM = 77
 
 
 class Plain:
-    """What has `__cuda_array_interface__` and nothing else, as arrays of an unknown library."""
+    """An array of an unknown library: it has `__cuda_array_interface__` and nothing else."""
 
     def __init__(self, owner: Any, address: int, like: np.ndarray[Any, Any]) -> None:
         self.owner = owner
@@ -98,7 +98,7 @@ MODULES = {
         cuda=SimpleNamespace(get_current_stream=lambda ordinal: SimpleNamespace(ptr=STREAM))
     ),
 }
-"""What stands for the libraries in the simulator."""
+"""Stand-ins for the libraries in the simulator."""
 
 
 class Placed:

@@ -25,7 +25,7 @@ FENCE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 SAID = re.compile(r"\)  # (.+)$")
-"""What a line says of its `print`."""
+"""The output that a line states for its `print`."""
 
 
 class Block(NamedTuple):
@@ -34,7 +34,7 @@ class Block(NamedTuple):
     line: int
     """The number of lines before it."""
     needs: str | None
-    """What the block needs beside the package: "cuda"."""
+    """The need of the block beside the package: "cuda"."""
 
 
 def pages() -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a function draws, as a figure to ask instead of a file to look at."""
+"""Pictures that a function draws, as figures to ask instead of files to look at."""
 
 from __future__ import annotations
 

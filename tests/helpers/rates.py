@@ -27,7 +27,7 @@ def wide(x: Fraction | float) -> np.floating[Any]:
 
 
 def bend(a: float, b: float, x: Fraction | float) -> np.floating[Any]:
-    """From a at x = 0 to b at x = 1 along half a cosine."""
+    """Go from a at x = 0 to b at x = 1 along half a cosine."""
     middle, radius = (wide(a) + wide(b)) / 2, (wide(a) - wide(b)) / 2
     return np.longdouble(middle + radius * np.cos(PI * wide(x)))
 

@@ -24,7 +24,7 @@ SIZES = [0, 1, 2, 31, 32, 33, 64, 65, 4095, 4096, 4097, 4129, 8192, 12_289]
 
 
 def block_sums(g: np.ndarray[Any, Any]) -> list[tuple[float, ...]]:
-    """What norm.py promises, one element at a time."""
+    """The sums that norm.py promises, one element at a time."""
     done = []
     for start in range(0, g.size, 4096):
         lanes = [[0.0] * 32 for _ in range(3)]
@@ -114,7 +114,7 @@ def test_accuracy(make: Any, backend: str, dtype: Any) -> None:
 def test_squares_neither_overflow_nor_vanish(values: Any, expected: float, backend: str) -> None:
     found = measured([values], backend)
     assert found == pytest.approx(exact([values]), rel=1e-14, abs=5e-324)
-    # What is written above, as far as such values have digits.
+    # The expectation above, as far as such values have digits.
     assert found == pytest.approx(expected, rel=1e-6 if values.itemsize == 4 else 1e-3)
 
 

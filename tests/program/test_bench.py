@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cases import RULES
+from marks import needs
 from runs import WHOLE, run_of
 
 import fusedstep as fs
@@ -27,7 +28,7 @@ from fusedstep.program.main import main
 @pytest.fixture
 def extra() -> None:
     for name in DRAWING:
-        pytest.importorskip(name, reason=f"the benchmark needs {name}: install fusedstep[demo]")
+        needs(name, "demo")
 
 
 @pytest.mark.usefixtures("extra")
@@ -93,7 +94,7 @@ def test_every_rule_has_a_case_that_may_be_named() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the program runs, and writes to if nobody says where."""
+    """The folder that the program runs in, and writes to by default."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
@@ -103,7 +104,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Results]]:
-    """What the program is to find, from the last on, in place of measuring."""
+    """Results that the program finds in place of measuring, the last one first."""
     runs = [WHOLE]
 
     def run(*args: object) -> Results:

@@ -18,8 +18,10 @@ from fusedstep._checks.wording import describe, differences, quoted
 class Leaf:
     """One parameter."""
 
+    __slots__ = ("paths",)
+
     def __init__(self, path: str) -> None:
-        self.paths = [path]
+        self.paths = (path,)
 
     def flatten(self, value: Any, name: str) -> list[Any]:
         return [value]

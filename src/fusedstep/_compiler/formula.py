@@ -29,7 +29,7 @@ class Formula:
 
     name: str
     variables: tuple[str, ...]
-    """Its arguments, before h, which comes last if `scalars` are read."""
+    """The arguments before h, which comes last if `scalars` are read."""
     body: tuple[ast.stmt, ...]
     callees: dict[str, Formula]
     """The formulas that it calls, by the names under which it does."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 Prepare: TypeAlias = Callable[[Any, int], Mapping[str, float]]
 
 NOTHING = inspect.Parameter.empty
-"""In place of a default or a type: rules are written without types, and so are their classes."""
+"""No default, or no type: rules are written without types, and so are their classes."""
 
 PARAMS = Argument.read("params", Params, NOTHING)._replace(type=NOTHING)
 
@@ -64,7 +64,7 @@ COMMON = [
         ("backend", Backend, "auto"),
     )
 ]
-"""What every custom rule has, unless it has a weight decay of its own."""
+"""Arguments of every custom rule, unless it has a weight decay of its own."""
 
 RANGES: dict[str, Check] = {
     "lr": rate,
@@ -75,7 +75,7 @@ RANGES: dict[str, Check] = {
     "beta2": fraction,
     "beta3": fraction,
 }
-"""What names that mean the same in every rule must be; others may be any finite number."""
+"""Checks of names that mean the same in every rule; others may be any finite number."""
 
 RESERVED = {*NOTHING_ASKED, *average_constants(0.0), "sign"}
 """Members of h that what stands around a rule reads, and `prepare` has no say in."""
@@ -93,7 +93,7 @@ def rule(
     """Make an optimizer class of a function that updates one element.
 
     The class is like the package's own: parameters, groups, `step`, `state`, `state_dict`,
-    `backend`. It runs on every engine but C's, with the same bits on each.
+    `backend`. It runs on every backend but C, with the same bits on each.
 
     The function is called as `function(p, g, *state, h)`: the element of the parameter, of
     its gradient, and of each state array; h holds the hyperparameters, as `h.lr`. It returns
@@ -316,7 +316,7 @@ class _Scalars:
 
 
 class CustomRule(Optimizer):
-    """What the classes that `rule` makes share."""
+    """The base of the classes that `rule` makes."""
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         bound = self._declaration.signature.bind(params, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""What an optimizer's class says of its arguments and its steps.
+"""The declaration of an optimizer: its arguments, its state and its scalars.
 
 `declare` reads it from the signature of the class's `__init__`, once, where the class is defined.
 From it come the hyperparameters of groups and their checks, the Parameters section of the class's
@@ -36,11 +36,11 @@ class Argument(NamedTuple):
     default: Any
     keyword_only: bool
     check: Check | None
-    """What it must be, if it is a hyperparameter; None for what groups cannot differ in."""
+    """The check of a hyperparameter; None for an argument in which groups cannot differ."""
     text: str = ""
-    """Its entry in the Parameters section."""
+    """The entry in the Parameters section."""
     of_a_run: bool = False
-    """Whether it has no meaning for one step by itself."""
+    """True if it has no meaning for one step by itself."""
 
     @classmethod
     def read(cls, name: str, alias: Any, default: Any, keyword_only: bool = False) -> Argument:
@@ -64,7 +64,7 @@ def defaults_of(arguments: Iterable[Argument]) -> dict[str, Any]:
 
 
 def signature_of(arguments: Iterable[Argument]) -> inspect.Signature:
-    """How a class with these arguments is called, with plain types."""
+    """The signature of a class with these arguments, with plain types."""
     return inspect.Signature([each.parameter for each in arguments])
 
 
@@ -79,7 +79,7 @@ class Declaration:
     optimizer: type
     """The class itself."""
     arguments: tuple[Argument, ...]
-    """Those of its `__init__`."""
+    """The arguments of its `__init__`."""
     letters: Mapping[str, str | None]
     """State arrays, in the order of the rule's arguments, each with the hyperparameter that
     switches it on; None for one that is always there."""
@@ -92,7 +92,7 @@ class Declaration:
     together: Callable[[Hyperparameters], None] = no_conflict
     """Raises ValueError for hyperparameters that do not go together."""
     custom: bool = False
-    """Whether `fusedstep.rule` made it: for backends that compile rules."""
+    """True if `fusedstep.rule` made it: for backends that compile rules."""
 
     @cached_property
     def checks(self) -> dict[str, Check]:
@@ -106,7 +106,7 @@ class Declaration:
 
     @cached_property
     def signature(self) -> inspect.Signature:
-        """How the class is called, with plain types."""
+        """The signature of the class, with plain types."""
         return signature_of(self.arguments)
 
     def check(self, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:

@@ -24,16 +24,16 @@ class Call(NamedTuple):
     """The hyperparameters of an optimizer where the caller passes the state arrays."""
 
     passed: dict[str, Argument]
-    """Those that are arguments, by name."""
+    """Hyperparameters that are arguments, by name."""
     implied: dict[str, str]
-    """Those that are True where a state array is passed, and the array's letter."""
+    """Hyperparameters that are True where a state array is passed, with the array's letter."""
     needed: dict[str, str]
-    """Those that need a state array unless they are 0, and the array's letter."""
+    """Hyperparameters that need a state array unless they are 0, with the array's letter."""
 
 
 @cache
 def call_of(declaration: Declaration) -> Call:
-    """What a function that takes one step has as arguments besides arrays, t and backend."""
+    """The arguments of a function for one step, besides arrays, t and backend."""
     letter_of = {option: letter for letter, option in declaration.letters.items() if option}
     of_a_step = {
         each.name: each for each in declaration.arguments if each.check and not each.of_a_run

@@ -1,4 +1,4 @@
-"""What all optimizers share: parameters and groups in, steps, state, and resuming."""
+"""The base of all optimizers: parameters and groups, steps, state, and resuming."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fusedstep._core.whole_step import whole_step
 
 
 class Optimizer:
-    """What all optimizers share; use one of its subclasses.
+    """The base of all optimizers; use one of its subclasses.
 
     Parameters are a NumPy array, or a sequence or mapping of arrays, nested at will, or a
     sequence of groups as torch has them: mappings with `"params"` and the hyperparameters
@@ -55,7 +55,7 @@ class Optimizer:
     _declaration: ClassVar[Declaration]
 
     _ahead = False
-    """Whether the parameters stand elsewhere for now, see `SGD.lookahead`."""
+    """True while the parameters stand ahead, see `SGD.lookahead`."""
 
     _arena: Arena | None = None
     _layout: Layout | None
@@ -175,7 +175,7 @@ class Optimizer:
         Clipping by the norm is that of Pascanu, Mikolov, Bengio (2013), "On the difficulty of
         training recurrent neural networks". torch's `clip_grad_norm_` divides by the norm +
         10⁻⁶; here a clipped norm is `max_norm` but for rounding. The norm is a sum over a fixed
-        tree in float64, so that engine and threads do not change a bit of it. On a CUDA device a
+        tree in float64, so that backend and threads do not change a bit of it. On a CUDA device a
         step waits for it.
 
         Examples

@@ -38,7 +38,7 @@ class Change(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times faster it is now."""
+        """The old time over the new: above 1 it is faster now."""
         return self.before.median / self.after.median
 
     @property

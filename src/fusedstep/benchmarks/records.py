@@ -29,7 +29,7 @@ class Record(NamedTuple):
     dtype: str
 
     loop: str
-    """What runs before each step: "alone" is nothing, "numpy" and "torch" a product of theirs."""
+    """Work before each step: "alone" none, "numpy" and "torch" a matrix product of theirs."""
 
     contestant: str
     """Name of the contestant: "fusedstep", "torch fused", "limit"."""

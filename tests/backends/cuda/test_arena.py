@@ -24,7 +24,7 @@ def fill(arena: fs.Arena, kind: str, values: list[Any]) -> None:
 
 
 def arrays_of_an_arena(rng: np.random.Generator) -> list[Any]:
-    """Of both dtypes, in several layouts, one of them empty."""
+    """Arrays of both dtypes, in several layouts, one of them empty."""
     values = [ordinary(rng, n, DTYPES[n % 2]) for n in (9, 5, 4, 12, 0, 7)]
     values[3] = np.asfortranarray(values[3].reshape(3, 4))
     return values
@@ -70,7 +70,7 @@ def test_an_arena(library: str) -> None:
 
 @cuda
 def test_an_arenas_views_as_other_arrays(library: str) -> None:
-    """What a library makes of a view is taken for it; what lies elsewhere is not."""
+    """An array that a library makes of a view is taken for it; one that lies elsewhere is not."""
     arena = fs.Arena({"w": Placed(np.zeros((2, 3)), library=library).array})
     optimizer = fs.SGD(arena, lr=1.0)
     fill(arena, "g", [np.ones((2, 3))])

@@ -1,4 +1,4 @@
-"""What a step on a device costs: launches, copies, waits."""
+"""The cost of a step on a device: launches, copies, waits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 class Counted:
-    """How often each of the calls that a step might make is made."""
+    """A counter of each call that a step may make."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from fusedstep._backends.cuda.device import driver
@@ -144,7 +144,7 @@ def test_nothing_to_do_launches_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 def test_gradients_that_only_move_are_taken_at_a_glance(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But not into memory that the step writes."""
+    """Gradients that moved into memory that the step writes are looked at and refused."""
     memory = np.zeros(20, np.float32)
     p = Placed(memory[:8], memory, library)
     optimizer = fs.SGD(p.array, lr=1.0)

@@ -87,7 +87,7 @@ def test_to_the_cpu_and_back(case: Case) -> None:
 @cuda
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 def test_lookahead(dtype: Any, library: str) -> None:
-    """Ahead with the reference's bits, and back to the very own, whatever the layout."""
+    """Parameters go ahead with the reference's bits and come back to their own, in any layout."""
     rng = np.random.default_rng(0)
     made = [LAYOUTS[name](dtype) for name in ("c_order", "f_order", "every_other_column")]
     for view, _ in made:

@@ -111,7 +111,7 @@ def test_interfaces_that_cannot_be_stepped() -> None:
 
 def test_tensors_that_require_grad_are_refused() -> None:
     class Tensor:
-        """As a tensor of torch on a device behaves."""
+        """A tensor that behaves as one of torch on a device."""
 
         __array__ = None
 

@@ -38,7 +38,7 @@ WHOLE_STEPS = [
     in ("nesterov-whole", "rmsprop-centered-momentum-whole", "adam-amsgrad-inside-whole")
 ]
 
-# From a multiple of 16 bytes: of p, and of g.
+# Elements of p, and of g, past a multiple of 16 bytes.
 OFFSETS = [(0, 0), (1, 1), (0, 1)]
 
 
@@ -46,7 +46,7 @@ OFFSETS = [(0, 0), (1, 1), (0, 1)]
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("case", WHOLE_STEPS, ids=lambda case: case.name)
 def test_whole_steps(case: Case, dtype: Any) -> None:
-    """What is done around the rule, and the norm of many blocks and tensors."""
+    """Everything around the rule, and the norm of many blocks and tensors."""
     rng = np.random.default_rng(1)
     # Summing takes the simulator a second for six blocks.
     make, sizes = (

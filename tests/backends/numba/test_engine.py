@@ -31,7 +31,7 @@ print(made.cache_hits, float(p[0]).hex(), engine.modules._folder())
 
 
 def step_elsewhere(folder: Path, code: str = STEP) -> list[str]:
-    """What a new process prints, whose caches are in `folder`."""
+    """Run a new process whose caches are in `folder`, and return what it prints."""
     own = {name: str(folder) for name in ("XDG_CACHE_HOME", "LOCALAPPDATA")}
     kept = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     command = [sys.executable, "-W", "error", "-c", code]
@@ -88,7 +88,7 @@ def test_a_process_may_move_from_a_folder_that_its_cache_is_named_in(tmp_path: P
 
 @pytest.mark.parametrize("hidden", ["", "sys.modules['fusedstep._engine'] = None"])
 def test_nothing_needs_a_home(hidden: str, tmp_path: Path) -> None:
-    """As in a container whose user is a number: neither a home nor a folder for Numba's cache."""
+    """A container whose user is a number has neither a home nor a folder for Numba's cache."""
     code = (
         "import os, pathlib, sys\n"
         "from numba.core.dispatcher import Dispatcher\n"

@@ -1,4 +1,4 @@
-"""The "c" engine: the kernels of csrc/, in the instruction set in force."""
+"""The C backend: the kernels of csrc/, in the instruction set in force."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def find_kernels(job: Job, selection: int) -> tuple[Any, Any]:
 
 
 def present(job: Job) -> int:
-    """Which state arrays a job's rows have, a bit for each."""
+    """The state arrays that a job's rows have, a bit for each."""
     return sum(letter is not None and 1 << k for k, letter in enumerate(job.rule.letters))
 
 
