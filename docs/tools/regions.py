@@ -10,6 +10,7 @@ writes the text of each.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ import marked
 import names
 import options
 import speed
+
+from fusedstep import functional
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -55,6 +58,10 @@ def pages(root: Path) -> Iterator[Path]:
 
 def stale(root: Path) -> Iterator[tuple[Path, str]]:
     """The files that are not what they would be if written now, and what they would be."""
+    for name, write in FILES.items():
+        path, new = root / name, write()
+        if not path.exists() or path.read_text("utf-8") != new:
+            yield path, new
     made: dict[str, str] = {}
     for path in pages(root):
         text = path.read_text("utf-8")
@@ -67,25 +74,23 @@ def stale(root: Path) -> Iterator[tuple[Path, str]]:
             yield path, new
     if missing := [name for name in REGIONS if name not in made]:
         raise ValueError(f"no page has the regions {missing}; mark a place for each")
-    for name, write in FILES.items():
-        path, new = root / name, write()
-        if not path.exists() or path.read_text("utf-8") != new:
-            yield path, new
 
 
 def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a file is stale")
     checking = parser.parse_args(argv).check
-    found = [*stale(root)]
-    for path, new in found:
+    status = 0
+    for path, new in stale(root):
         name = path.relative_to(root)
         if checking:
             print(f"{name} is stale: run `python docs/tools/regions.py`")
+            status = 1
         else:
             path.write_text(new, "utf-8")
             print(f"{name} is written")
-    return 1 if checking and found else 0
+            importlib.reload(functional)  # the overview of names, written later, lists it
+    return status
 
 
 if __name__ == "__main__":
