@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from cases import BASES, CUSTOM_BASES, DTYPES, Case
 from marks import for_each
 
 import fusedstep as fs
-from fusedstep.benchmarks import contestants, textbook
+from fusedstep.benchmarks import contestants
 from fusedstep.benchmarks.contestants import contestant as parts
 from fusedstep.benchmarks.contestants import deepspeed
 from fusedstep.benchmarks.contestants.contestant import Contestant
+from fusedstep.benchmarks.contestants.numpy import rule_of
 from fusedstep.benchmarks.problem import ADAMW, Problem
 
 TRAINING = Case(
@@ -71,10 +73,8 @@ def test_contestants_make_the_same_update(contestant: Contestant, dtype: Any) ->
 @for_each(BASES)
 def test_torch_and_numpy_take_part_wherever_they_can(case: Case) -> None:
     problem = Problem(case, SHAPES, np.float32)
-    ours = {"eps_uncorrected", "decay_scale"} & case.options.keys()
-    inside = case.optimizer is fs.SGD and "lr_in_momentum" in case.options
-    written = hasattr(textbook, case.optimizer.__name__.lower())
-    fits = written and not (ours or inside)
+    rule = rule_of(case)
+    fits = rule is not None and case.options.keys() <= signature(rule).parameters.keys()
     assert (contestants.NUMPY.why_not(problem) is None) is fits
     if contestants.PLAIN.why_missing() is not None:
         pytest.skip(str(contestants.PLAIN.why_missing()))

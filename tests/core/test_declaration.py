@@ -159,7 +159,7 @@ def test_a_derived_class_may_have_arguments_of_its_own() -> None:
     np.testing.assert_array_equal(p, q)
     assert [*inspect.signature(Mine).parameters] == ["params", "warmer"]
     assert inspect.signature(Same) == inspect.signature(fs.AdamW)
-    assert inspect.getdoc(Same) == "As it is."
+    assert inspect.getdoc(Same) == "AdamW, unchanged."
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])

@@ -11,16 +11,16 @@ import fusedstep as fs
 from fusedstep.benchmarks.contestants.contestant import Contestant, Entry, only_updates
 from fusedstep.benchmarks.problem import Problem
 
-UNLIKE = {
-    fs.SGD: {"weight_decay", "dampening"},
-    fs.Adagrad: {"weight_decay", "lr_decay"},
-    fs.RMSprop: {"weight_decay"},
-    fs.Adam: {"weight_decay", "amsgrad", "eps_uncorrected"},
-    fs.AdamW: {"amsgrad", "eps_uncorrected", "decay_scale", "initial_lr"},
+ALIKE = {
+    fs.SGD: {"lr", "momentum", "nesterov", "lr_in_momentum"},
+    fs.Adagrad: {"lr", "initial_accumulator_value", "eps", "eps_inside_sqrt"},
+    fs.RMSprop: {
+        *("lr", "alpha", "eps", "momentum", "centered", "eps_inside_sqrt", "lr_in_momentum"),
+    },
+    fs.Adam: {"lr", "betas", "eps", "eps_inside_sqrt", "bias_correction"},
+    fs.AdamW: {"lr", "betas", "eps", "weight_decay", "eps_inside_sqrt", "bias_correction"},
 }
-"""Options of each optimizer that optax lacks or means otherwise; `COMMON` are those of all."""
-
-COMMON = {"maximize", "l1"}
+"""Options of each optimizer that mean the same in optax."""
 
 MOST_TENSORS = 1_000
 """XLA takes 8 seconds to compile this many; at ten times as many it runs out of memory."""
@@ -34,9 +34,10 @@ class Optax(Contestant):
         case, hyper = problem.case, problem.hyperparameters
         if len(problem.shapes) > MOST_TENSORS:
             return f"XLA does not compile more than {MOST_TENSORS:,} tensors in reasonable time"
-        if case.optimizer not in UNLIKE:
+        if case.optimizer not in ALIKE:
             return "it is not written out for optax"
-        if unknown := sorted((UNLIKE[case.optimizer] | COMMON) & case.options.keys()):
+        known = {*ALIKE[case.optimizer], *problem.additions}
+        if unknown := sorted(case.options.keys() - known):
             return f"optax's has no {', '.join(unknown)} that is the same"
         if hyper.get("bias_correction") is False:
             return "optax's always corrects for bias"
