@@ -1,8 +1,9 @@
 """The calls of the CUDA driver that a step is made of, through NVIDIA's own bindings.
 
-Numba's launcher takes streams of its own alone; `cuLaunchKernel` takes the address of any, at
-8 microseconds a launch, 4 of which the bindings take to make C of 18 arguments. Numba compiles
-the kernels and allocates the memory. simulator.py has the same names over host memory.
+Numba's launcher takes 44 microseconds for 18 arguments, and streams of its own alone.
+`cuLaunchKernel` takes 8, 4 of them to make C of the arguments, and the address of any stream.
+Numba compiles the kernels and allocates the memory. simulator.py has the same names over host
+memory.
 """
 
 from __future__ import annotations
