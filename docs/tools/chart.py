@@ -96,7 +96,8 @@ def legend(curves: dict[str, Points], looks: Mapping[str, Look]) -> Iterator[str
     for name in reversed(curves):
         yield from stroke(f"M{at:.1f} 57h20", looks[name])
         yield f'<text x="{at + 26:.1f}" y="62">{escape(name)}</text>'
-        at += 26 + LETTER * len(name) + 14
+        letters = len(name) + sum(letter.isupper() for letter in name) / 4
+        at += 26 + LETTER * letters + 12
 
 
 def grid(x: Axis, y: Axis) -> Iterator[str]:
