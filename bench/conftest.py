@@ -1,6 +1,6 @@
-"""What pytest finds here; turns.py has it."""
+"""The fixture and the hooks of replay.py, where pytest finds them."""
 
-from turns import (
+from replay import (
     pytest_addoption,
     pytest_benchmark_update_json,
     pytest_collection_modifyitems,

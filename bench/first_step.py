@@ -1,8 +1,8 @@
-"""What the first step costs in a process: Numba compiles it once, and then finds it on disk.
+"""The time of the first step of a process: Numba compiles it once, and later loads it from disk.
 
     python bench/first_step.py
 
-Each row is three new processes that share a cache, which is empty for the first.
+Each row is for three new processes that share a cache, which is empty for the first.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""A step inside a training loop: a matrix product before each, and what it suffers.
+"""Steps inside a training loop: a matrix product before each, and how much slower it gets.
 
-A step's threads and those of the product share the cores, so that neither can be judged alone.
+The threads of the step and of the product share the cores, so that neither can be judged alone.
 """
 
 from __future__ import annotations
 
+from replay import Comparison, each
 from test_step import ADAMW
-from turns import Comparison, each
 
 from fusedstep.benchmarks.contestants import LOOPS
 from fusedstep.benchmarks.records import Record

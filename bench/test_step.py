@@ -1,9 +1,9 @@
-"""A step by itself: AdamW over all workloads, every rule, and float64."""
+"""Steps by themselves: AdamW over all workloads, every rule, and float64."""
 
 from __future__ import annotations
 
 from cases import BASES
-from turns import Comparison, each
+from replay import Comparison, each
 
 from fusedstep.benchmarks.contestants import CALL, CONTESTANTS
 from fusedstep.benchmarks.records import Record
@@ -13,7 +13,7 @@ from fusedstep.benchmarks.workloads import WORKLOADS, equal
 ALL = [*CONTESTANTS, CALL]
 
 SECONDS = {"10,000 × 100": 8.0, "1 × 16,000,000": 8.0, "GPT-2 small": 8.0}
-"""Where it is not 4: the slowest of them take long."""
+"""Seconds of workloads whose slowest contestants need more than 4."""
 
 STEPS = [
     Comparison(workload, ADAMW, "float32", "alone", ALL, SECONDS.get(workload.name, 4.0))
@@ -24,7 +24,7 @@ RULES = [
     for case in BASES
     if case is not ADAMW
 ]
-WIDE = [
+FLOAT64 = [
     Comparison(workload, ADAMW, "float64", "alone", CONTESTANTS, 3.0)
     for workload in WORKLOADS
     if workload.name in ("1 × 1,000", "1 × 1,000,000", "1 × 16,000,000", "MLP")
@@ -41,6 +41,6 @@ def test_rules(replayed: Record) -> None:
     assert replayed.seconds > 0
 
 
-@each(WIDE)
+@each(FLOAT64)
 def test_float64(replayed: Record) -> None:
     assert replayed.seconds > 0

@@ -1,14 +1,14 @@
 """The whole step: unscale, clip by norm, decay, update, zero the gradients, average.
 
-One fused step against separate passes with torch, its update fused, and with NumPy, and against
-the same traffic without arithmetic. Every step starts from new gradients, written to the same
-arrays outside of the times.
+One fused step against separate passes with torch, whose update is fused, and with NumPy, and
+against the same traffic without arithmetic. New gradients are written to the same arrays before
+each step, outside of its time.
 """
 
 from __future__ import annotations
 
 from cases import Case
-from turns import Comparison, each
+from replay import Comparison, each
 
 import fusedstep as fs
 from fusedstep.benchmarks.contestants import WHOLE
@@ -23,9 +23,8 @@ TRAINING = Case(
 )
 
 
-def beside(loop: str) -> list[str]:
-    """Whose passes are not timed between whose products: nobody has both's threads at work."""
-    return {"alone": [], "numpy": ["torch's passes"], "torch": ["NumPy's passes"]}[loop]
+LEFT_OUT = {"alone": None, "numpy": "torch's passes", "torch": "NumPy's passes"}
+"""torch's passes between NumPy products and vice versa: no real program runs both thread pools."""
 
 
 @each(
@@ -35,11 +34,11 @@ def beside(loop: str) -> list[str]:
             TRAINING,
             "float32",
             loop,
-            [who for who in WHOLE if who.name not in beside(loop)],
+            [contestant for contestant in WHOLE if contestant.name != LEFT_OUT[loop]],
             8.0,
         )
         for n in (1_000_000, 16_000_000)
-        for loop in ("alone", "numpy", "torch")
+        for loop in LEFT_OUT
     ]
 )
 def test_whole_step(replayed: Record) -> None:

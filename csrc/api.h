@@ -56,11 +56,11 @@ typedef struct {
     fs_pace pool, openmp; /* one for each kind of helper */
 } fs_paces;
 
-/* The layout of a parameter's gradient in the array that Python checked last. It fits into a
- * cache line. */
+/* How a parameter's gradient is laid out: at first as the parameter is, which most are, and then
+ * as the array that Python checked last. It fits into a cache line. */
 typedef struct {
-    int64_t row;      /* index of its row; -1: the parameter is skipped and its gradient is None */
-    intptr_t data;    /* address of its first element */
+    fs_row *row;      /* NULL: the parameter is skipped and its gradient is None */
+    intptr_t data;    /* address of its first element; 0: none was taken yet */
     intptr_t *layout; /* its shape, then its strides in bytes */
     intptr_t below;   /* bytes from `data` to the lowest byte; 0 or negative */
     int64_t bytes;    /* bytes from the lowest to past the highest */

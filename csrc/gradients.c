@@ -4,9 +4,9 @@
  * In most loops each step brings new arrays of the same layout. To ask Python for the address,
  * dtype and shape of an array takes microseconds; to read them from the object, nanoseconds.
  *
- * Python alone decides which arrays are fit: a gradient passes here if it has the layout of the
- * one that Python checked last and overlaps nothing that the step writes. At any other fs_take
- * stops, and Python checks it.
+ * Python alone decides which arrays are fit: a gradient passes here if it has the layout of its
+ * parameter, or of the gradient that Python checked last, and overlaps nothing that the step
+ * writes. At any other fs_take stops, and Python checks it.
  */
 #define Py_LIMITED_API 0x030a0000
 #define PY_SSIZE_T_CLEAN
@@ -40,7 +40,7 @@ static int equal(const intptr_t *known, const npy_intp *found, int n) {
 
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
 static int take(fs_table *table, PyObject *item, fs_header *known) {
-    if (known->row < 0)
+    if (!known->row)
         return item == Py_None;
     if ((uintptr_t)Py_TYPE(item) != table->ndarray)
         return 0;
@@ -59,7 +59,7 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         !lies_clear(table, low, low + known->bytes))
         return 0;
     known->data = data;
-    table->rows[known->row].g = (void *)low;
+    known->row->g = (void *)low;
     table->moves++;
     return 1;
 }

@@ -3,14 +3,16 @@
     Adam     g = g + λ·p, then Adam's step         decay passes through m and is divided by √v
     AdamW    p = p·(1 - α·λ), then Adam's step     decay beside it
 
-1. Every coordinate sees noise of its own standard deviation σ as gradients. Two runs, from p = 1
-and from p = -1, see the same; half their distance shrinks by the decay alone. Under AdamW by
-e^(-α·λ) a step, everywhere. Under Adam by some e^(-α·λ/σ): what has large gradients hardly decays.
+1. The gradients of each coordinate are noise, with a standard deviation σ of its own. Two runs,
+from p = 1 and from p = -1, get the same noise, so that half their distance shrinks by the decay
+alone: under AdamW by e^(-α·λ) a step, in every coordinate; under Adam by about e^(-α·λ/σ), so that
+coordinates with large gradients hardly decay.
 
 2. 20 examples, 200 weights, 500 steps from random weights, as in decay.py: how large must λ be
 for a test error near the best? The weights must forget where they started. Under AdamW that takes
-α·λ·t of a certain size, so λ moves with 1/α; under Adam it moves as well. In the form of AdamW's
-paper, p = p·(1 - η·λ) with the schedule's η = 1 here, α has left: `decay_scale="schedule"`.
+α·λ·t of a certain size, so that the λ needed changes with 1/α; under Adam it changes as well. In
+the form of AdamW's paper, p = p·(1 - η·λ) with the schedule's η = 1 here, it does not depend on α:
+`decay_scale="schedule"`.
 
     python examples/adamw.py
 """
@@ -48,7 +50,7 @@ DECAYS = {
 
 
 def effective_decay(method: Method, steps: int, seed: int, copies: int = 40) -> Array:
-    """The λ that AdamW would need for the decay that is seen, for each σ."""
+    """The λ with which AdamW would decay as measured, for each σ."""
     rng = np.random.default_rng(seed)
     up = np.ones((len(SIGMAS), copies))
     down = -up
@@ -62,7 +64,7 @@ def effective_decay(method: Method, steps: int, seed: int, copies: int = 40) -> 
 
 
 def sweep(method: Method, decays: Array, steps: int, seed: int) -> Array:
-    """½·mean squared error of 1,000 other examples: a row for each α, a column for each λ."""
+    """Test errors, ½·mean squared error: a row for each α, a column for each λ."""
     rng = np.random.default_rng(seed)
     n, d, size = 20, 200, 10
     x, start = rng.standard_normal((n + 1000, d)), 0.05 * rng.standard_normal(d)

@@ -1,4 +1,4 @@
-"""Batch, stochastic and mini-batch gradient descent: what a smaller batch costs and gains.
+"""Batch, mini-batch and stochastic gradient descent: the cost and the gain of small batches.
 
     J(p) = 1/N·Σᵢ Jᵢ(p) + λ/2·|p|²,  Jᵢ(p) = log(1 + e^(-yᵢ·xᵢᵀp)),  yᵢ = ±1
 
@@ -8,9 +8,9 @@ average that of all (it is unbiased), and differs from it with the variance
 
     σ²/B·(N - B)/(N - 1),  σ² = 1/N·Σᵢ |∇Jᵢ - ∇J|²
 
-An epoch, one pass over all examples, is one step of all or N steps of one. Small batches get far
-in the first epochs and then only pass their noise on. A step of one example takes nearly as long
-as a step of 32, so that in seconds it is slow.
+An epoch, one pass over all examples, is one step on all of them or N steps on one each. Small
+batches get far in the first epochs, and are then held up by their noise. A step on one example
+takes nearly as long as a step on 32, so that an epoch of such steps takes long.
 
     python examples/batches.py
 """
@@ -35,7 +35,7 @@ N = 512
 DECAY = 0.01
 """λ"""
 RATES = {512: 0.5, 32: 0.2, 1: 0.02}
-"""A rate for each batch size: the smaller, the noisier, the less it bears."""
+"""α for each batch size: smaller batches are noisier, and bear less."""
 
 
 def examples(seed: int) -> tuple[Array, Array]:
@@ -54,7 +54,7 @@ def gradients(p: Array, x: Array, y: Array) -> Array:
 
 
 def minimum(x: Array, y: Array) -> Array:
-    """Where J is least, by Newton's method."""
+    """The p with the least J, by Newton's method."""
     p = np.zeros(x.shape[1])
     opt = fs.SGD(p, lr=1.0)
     for _ in range(20):
@@ -65,7 +65,7 @@ def minimum(x: Array, y: Array) -> Array:
 
 
 def variances(g: Array, size: int, draws: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Of the mean of `size` rows of g, drawn without replacement: as seen, and as predicted."""
+    """Variance of the mean of `size` rows of g, drawn without replacement: seen and predicted."""
     n, mean = len(g), g.mean(axis=0)
     means = np.array([g[rng.permutation(n)[:size]].mean(axis=0) for _ in range(draws)])
     seen = ((means - mean) ** 2).sum(axis=1).mean()
@@ -74,7 +74,7 @@ def variances(g: Array, size: int, draws: int, rng: np.random.Generator) -> tupl
 
 
 class Run(NamedTuple):
-    """The objective after each epoch, from 0, and the seconds until then."""
+    """The objective after each epoch, from 0 on, and the seconds until then."""
 
     objective: Array
     seconds: Array
@@ -89,7 +89,7 @@ def train(
     seed: int,
     ema: float | None = None,
 ) -> Run:
-    """With `ema` the objective is that of the moving average of p."""
+    """Train by SGD; with `ema`, the objective is that of the moving average of p."""
     rng = np.random.default_rng(seed)
     p = np.zeros(x.shape[1])
     opt = fs.SGD(p, lr=lr, weight_decay=DECAY, ema=ema)
@@ -107,7 +107,7 @@ def train(
 
 
 def bias(g: Array, size: int, rng: np.random.Generator) -> float:
-    """How far the mean over an epoch's equal batches is from the gradient of all examples."""
+    """Distance of the mean over an epoch's batches from the gradient of all examples."""
     means = [g[batch].mean(axis=0) for batch in data.batches(len(g), size, rng)]
     return float(np.abs(np.mean(means, axis=0) - g.mean(axis=0)).max())
 

@@ -1,19 +1,20 @@
-"""The quadratic bowl: descent against its closed form, and every method on the same bowl.
+"""The quadratic bowl: gradient descent against its closed form, and every method beside it.
 
     f(p) = ½·pᵀAp,  g = A·p,  A symmetric with eigenvalues λ > 0
     p = p - α·g  gives  pₜ = (I - α·A)ᵗ·p₀
 
-Along each eigenvector that is one number, multiplied by 1 - α·λ at every step:
+Along each eigenvector p is one number, which each step multiplies by 1 - α·λ:
 
     0 < α·λ ≤ 1    it shrinks and keeps its sign; at 1 it is gone in one step
-    1 < α·λ ≤ 2    it changes its sign at every step, and shrinks; at 2 it only swings
+    1 < α·λ ≤ 2    it changes its sign at every step, and shrinks; at 2 it keeps its size
     2 < α·λ        it changes its sign and grows
 
-One α serves all eigenvalues, so the largest limits it and the smallest waits. Newton's step
-p = p - A⁻¹·g is done in one; it is SGD with α = 1 on A⁻¹·g.
+One α serves all eigenvalues: the largest limits it, and the component of the smallest shrinks
+slowly. Newton's method, p = p - A⁻¹·g, needs one step; it is SGD with α = 1 on A⁻¹·g.
 
-Nesterov's momentum is there in both forms: `nesterov=True`, as frameworks have it, and as papers
-do, with the gradient of the point ahead. What the first steps is the second's point ahead.
+Nesterov's momentum is there in both forms: `nesterov=True`, as in frameworks, and with the
+gradient at the point ahead, as in papers. The parameters of the first are the second's points
+ahead.
 
     python examples/bowl.py
 """
@@ -33,7 +34,7 @@ import fusedstep as fs
 EIGENVALUES = np.array([1.0, 8.0])
 START = np.array([-4.0, 1.5])
 STEEPEST = [0.5, 1.0, 1.5, 2.0, 2.1]
-"""α·λ of the largest eigenvalue, for which the closed form is held against descent."""
+"""α·λ of the largest eigenvalue, for each of which descent is compared with its closed form."""
 
 RATES = {
     "SGD": 0.2,
@@ -60,21 +61,21 @@ def closed_form(eigenvalues: Array, lr: float, start: Array, steps: int) -> Arra
 
 
 def components(lr: float, steps: int) -> tuple[Array, Array]:
-    """What SGD did in the eigenbasis, and what the closed form says."""
+    """The path of SGD in the eigenbasis, and that of the closed form."""
     a, vectors = bowl(EIGENVALUES)
     path = descend(fs.SGD, lr, START, lambda p: a @ p, steps)
     return path @ vectors, closed_form(EIGENVALUES, lr, START @ vectors, steps)
 
 
 def regime(component: Array) -> str:
-    """What a component is seen to do from step to step."""
+    """Words for what a component does from step to step."""
     size = np.abs(component)
     if size[1] < 1e-12 * size[0]:
         return "gone at once"
     sign = "keeps its sign" if (component * component[0] > 0).all() else "alternates"
     ratio = size[-1] / size[0]
-    size_word = "stands" if abs(ratio - 1) < 1e-9 else "shrinks" if ratio < 1 else "grows"
-    return f"{sign}, {size_word}"
+    growth = "keeps its size" if abs(ratio - 1) < 1e-9 else "shrinks" if ratio < 1 else "grows"
+    return f"{sign}, {growth}"
 
 
 def paths(steps: int) -> dict[str, Array]:

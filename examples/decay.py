@@ -1,11 +1,11 @@
-"""Weight decay, L2, where there are more weights than examples.
+"""Weight decay where there are more weights than examples.
 
     y = 0.05 + Σ 0.01·xᵢ + noise,  xᵢ ~ N(0, 1),  noise ~ N(0, 0.01²),  i = 1 ... 200
     J(p) = ½·mean (x·w + c - y)² + λ/2·|w|²
 
-20 examples leave 180 directions of w that none of them looks at. From w ~ N(0, 0.05²) these
-keep what they started with, unless λ makes them forget; a λ too large forgets what was learned,
-too. From w = 0 there is nothing to forget: descent never leaves the examples' span.
+20 examples say nothing about 180 directions of w. Along these, weights from N(0, 0.05²) stay
+where they started, unless λ lets them shrink; a λ too large shrinks what was learned, too. From
+w = 0 nothing needs to shrink: descent never leaves the span of the examples.
 
     python examples/decay.py
 """
@@ -57,8 +57,9 @@ class Fit(NamedTuple):
     penalty: float
     """λ, or λ₁ of L1."""
     training: float
-    """½·mean of the squared error, as is `test`."""
+    """½·mean squared error of the examples to train on."""
     test: float
+    """½·mean squared error of the examples to test."""
     w: Array
 
 
@@ -72,7 +73,7 @@ def fit(split: Split, penalty: float, w: Array, c: Array) -> Fit:
 def fits(
     split: Split, start: Array, penalties: Sequence[float], lr: float, steps: int, kind: str
 ) -> list[Fit]:
-    """What each penalty has come to after all steps."""
+    """The fit of each penalty after all steps."""
     *_, (ws, cs) = descend(split, start, penalties, lr, steps, kind)
     return [fit(split, *row) for row in zip(penalties, ws, cs, strict=True)]
 

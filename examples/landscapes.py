@@ -1,4 +1,4 @@
-"""Where descent has a hard time: a plateau, a saddle and a narrow valley.
+"""A plateau, a saddle and a narrow valley: landscapes that are hard for gradient descent.
 
     plateau    f(w, c) = ½·mean (σ(w·x + c) - y)²,  σ(z) = 1/(1 + e⁻ᶻ)
                far out σ is saturated: its slope σ·(1 - σ), a factor of g, is almost 0
@@ -7,7 +7,7 @@
     valley     f(x, y) = (1 - x)² + 10·(y - x²)²,  Rosenbrock's
                steep walls limit α, and the floor, where the way is long, is nearly flat
 
-Momentum adds up what little slope there is. AdaGrad, RMSprop and Adam divide by the size of the
+Momentum adds up small slopes. AdaGrad, RMSprop and Adam divide by the size of the
 gradient, so that a small one takes them as far as a large one.
 
     python examples/landscapes.py
@@ -76,7 +76,7 @@ class Landscape(NamedTuple):
     lowest: float
     start: Array
     frame: tuple[float, float, float, float]
-    """What the picture shows: from and to, for either coordinate."""
+    """The part that the picture shows: from and to, for either coordinate."""
     levels: Sequence[float]
 
 
@@ -124,7 +124,7 @@ def paths(landscape: Landscape, steps: int) -> dict[str, Array]:
 
 
 def progress(landscape: Landscape, path: Array) -> Array:
-    """How much of the way down is left: f above the lowest, as a share of what it was."""
+    """Share of the way down that is left: f above its lowest value, over that of the start."""
     above = landscape.f(path) - landscape.lowest
     share: Array = above / above[0]
     return share

@@ -7,7 +7,7 @@ The layers and their gradients are in parts/layers.py. All optimizers train the 
 the same start on the same batches, each with a rate that suits it. Then Adam trains it without
 dropout, without batch normalisation, and without either: batch normalisation makes training
 faster and dropout makes it harder, which shows in J. The test has 360 digits, so that one digit
-is 0.3 %: there the differences are too small to tell.
+is 0.3 %: too few to tell the optimizers apart.
 
 Data: scikit-learn's 1,797 digits of 8 by 8 pixels, 1,437 of them to train on, as float32.
 
@@ -31,7 +31,7 @@ from parts.shell import options, table
 
 WIDTHS = (64, 64, 32)
 SIZE = 32
-"""Of a batch."""
+"""Examples in a batch."""
 
 RATES = {
     "SGD": 0.1,
@@ -62,8 +62,9 @@ class Run(NamedTuple):
     losses: list[float]
     """J on all training digits after each epoch, of the network in use: nothing dropped."""
     training: float
-    """The share of the training digits that is read rightly at the end, as is `test`."""
+    """The share of the training digits that is read rightly at the end."""
     test: float
+    """The same share of the test digits."""
 
 
 def train(network: Network, split: data.Split, method: str, epochs: int, seed: int) -> Run:

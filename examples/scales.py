@@ -1,4 +1,4 @@
-"""Inputs of very different scale: one rate for all, adaptive rates, and cures by scaling.
+"""Inputs of very different scale: one rate for all, a rate for each, and scaling as the cure.
 
     J(p) = mean cross-entropy of softmax(x·w + b)
     H = 1/N·Σᵢ xᵢxᵢᵀ/3,  J's second derivative at p = 0 for each class less the classes' mean
@@ -8,7 +8,8 @@ is stable for α < 2/λ, λ the largest eigenvalue of H; the smallest then needs
 as the condition number, the largest over the smallest. AdaGrad, RMSprop and Adam give each
 parameter a rate of its own. Standardising brings H's eigenvalues together for good, and batch
 normalisation as the first layer does so without knowing the data in advance. Between the layers
-of a deep network, where nobody can, it does the same for the outputs, whatever the weights' scale.
+of a deep network, where no data are known in advance, it does the same for the layers' outputs,
+whatever the scale of the weights is.
 
     python examples/scales.py
 """
@@ -33,14 +34,14 @@ WIDTH = 16
 
 
 def hessian(x: Array) -> Array:
-    """H, for x as the layer gets it; its last column is the bias'."""
+    """H for the inputs x of a layer; the last column belongs to the bias."""
     x = data.with_one(x)
-    h: Array = x.T @ x / len(x) / CLASSES
-    return h
+    second: Array = x.T @ x / len(x) / CLASSES
+    return second
 
 
 def eigenvalues(x: Array) -> Array:
-    """Of H, from the largest."""
+    """Eigenvalues of H, from the largest."""
     values: Array = np.linalg.eigvalsh(hessian(x))[::-1]
     return values
 
@@ -49,16 +50,16 @@ class Run(NamedTuple):
     name: str
     lr: float
     condition: float
-    """Of H, for the inputs of the last layer before training."""
+    """Condition number of H, for the inputs of the last layer before training."""
     losses: list[float]
-    """On all training examples, after each epoch, from 0."""
+    """J on all training examples after each epoch, from 0 on."""
     accuracy: float
 
 
 def train(
     name: str, layers: list[Layer], split: data.Split, method: str, lr: float | None, epochs: int
 ) -> Run:
-    """Train on batches of 16; without a rate, that of 1/λ for the last layer's H."""
+    """Train on batches of 16. If lr is None, it is 1/λ, λ the largest of the last layer's H."""
     last = Network(layers[:-1]).forward(split.x, training=True)
     lr = lr or float(1 / eigenvalues(last)[0])
     network = Network(layers)
@@ -115,7 +116,7 @@ def deep(seed: int, epochs: int) -> list[Run]:
     return runs
 
 
-def draw(seed: int, wide: list[Run], tall: list[Run], picture: Path) -> None:
+def draw(seed: int, one_layer: list[Run], four_layers: list[Run], picture: Path) -> None:
     figure, axes = sheet(1, 3, 11.5, 4.2)
     spectrum, one, several = axes[0]
     looks = [
@@ -136,8 +137,8 @@ def draw(seed: int, wide: list[Run], tall: list[Run], picture: Path) -> None:
     label(one, "softmax regression", "epoch", "J on the training examples")
     label(several, "three hidden layers", "epoch", "")
     pairs = [Look(GREY, "D"), Look(SKY, "D"), Look(BLACK, "o"), Look(BLUE, "s")]
-    for ax, runs, own in [(one, wide, looks), (several, tall, pairs)]:
-        for run, look in zip(runs, own, strict=True):
+    for ax, runs, styles in [(one, one_layer, looks), (several, four_layers, pairs)]:
+        for run, look in zip(runs, styles, strict=True):
             line = look.line(len(run.losses) // 8 or 1)
             ax.semilogy(run.losses, label=run.name, **line)
     spectrum.set_xticks([1, 5, 10, 14])
@@ -150,7 +151,8 @@ def draw(seed: int, wide: list[Run], tall: list[Run], picture: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     chosen = options(__doc__, argv, "scales.png", epochs=40)
-    wide, tall = shallow(chosen.seed, chosen.epochs), deep(chosen.seed, chosen.epochs)
+    one_layer = shallow(chosen.seed, chosen.epochs)
+    four_layers = deep(chosen.seed, chosen.epochs)
     table(
         f"The wine set, {chosen.epochs} epochs",
         [
@@ -163,10 +165,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         ],
         [
             [run.name, run.lr, run.condition, run.losses[0], run.losses[-1], f"{run.accuracy:.1%}"]
-            for run in wide + tall
+            for run in one_layer + four_layers
         ],
     )
-    draw(chosen.seed, wide, tall, chosen.picture)
+    draw(chosen.seed, one_layer, four_layers, chosen.picture)
 
 
 if __name__ == "__main__":

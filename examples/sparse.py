@@ -3,10 +3,10 @@
     y = 0.05 ± 0.1·x₁ ± ... ± 0.1·x₅ + noise,  xᵢ ~ N(0, 1),  i = 1 ... 200,  60 examples
     J(p) = ½·mean (x·w + c - y)² + λ₁·Σ |wᵢ|      or + λ/2·|w|²
 
-L1 pulls at every weight by λ₁, however small it is; L2 by λ·wᵢ, the less the smaller it is. So
-L1's minimum has wᵢ = 0 for most i, where any pull from -λ₁ to λ₁ balances that of the examples.
-But `l1=` takes λ₁·sign(wᵢ), and steps cannot stop at 0: they go to and fro across it, each by at
-most 2·α·λ₁. So hardly any weight *is* 0, and what is below 2·α·λ₁ is to be read as 0.
+L1 pulls at every weight by λ₁, however small the weight is; L2 by λ·wᵢ, the less the smaller it
+is. So at L1's minimum most wᵢ are 0, where any pull from -λ₁ to λ₁ balances that of the examples.
+But `l1=` takes λ₁·sign(wᵢ), and steps do not stop at 0: they swing across it, each by at most
+2·α·λ₁. So hardly any weight *is* 0, and a weight below 2·α·λ₁ is to be read as 0.
 
     python examples/sparse.py
 """
@@ -27,7 +27,7 @@ TRUTH = np.zeros(D)
 TRUTH[:5] = [0.1, -0.1, 0.1, -0.1, 0.1]
 LR = 0.01
 DECAYS, L1S = [0.01, 0.1, 1.0], [0.003, 0.01, 0.03]
-"""λ and λ₁."""
+"""λ of L2 and λ₁ of L1."""
 
 
 def both(split: Split, steps: int) -> dict[str, list[Fit]]:
@@ -43,7 +43,7 @@ def threshold(l1: float) -> float:
 
 
 def above(fit: Fit, l1: float) -> int:
-    """How many weights are larger than the to and fro of λ₁."""
+    """Number of weights that are larger than the swings of λ₁."""
     return int((np.abs(fit.w) > threshold(l1)).sum())
 
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = both(split, chosen.steps)
     table(
         f"60 examples, 5 of 200 weights matter, {chosen.steps} steps",
-        ["penalty", "test error", "weights exactly 0", "above 2·α·λ₁, L2: of the middle λ₁"],
+        ["penalty", "test error", "weights exactly 0", "above 2·α·λ₁ (L2: the middle λ₁)"],
         [
             [f"{name}, {fit.penalty:g}", fit.test, int((fit.w == 0).sum()), above(fit, l1)]
             for name, row in found.items()

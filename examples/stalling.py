@@ -9,8 +9,8 @@ The problem is that of batches.py, with batches of 8, 64 steps an epoch. Near th
 by what descent gains, in proportion to α, and rises by what noise adds, in proportion to α²: it
 stalls where they are equal, at a height that grows with α. A small α would end low, but takes
 too long to get there. A rate that falls is fast first and exact in the end; one that falls too
-soon stops wherever it is. A moving average of p takes much of the noise away while p itself goes
-on as fast as before, once it has forgotten where it started.
+soon stops wherever it is. A moving average of p, once it has forgotten where it started, is rid of
+much of the noise, while p itself goes on as fast as before.
 
     python examples/stalling.py
 """
@@ -30,7 +30,7 @@ from fusedstep.schedules import constant, exponential, piecewise
 SIZE = 8
 
 EMA = 0.995
-"""β: p̄ looks back over some 200 steps, 3 epochs."""
+"""β, with which p̄ looks back over some 200 steps, 3 epochs."""
 
 SCHEDULES = {
     "constant 0.5": constant(0.5),
@@ -57,7 +57,7 @@ def draw(least: float, found: dict[str, Run], picture: Path) -> None:
     figure, axes = sheet(1, 2, 10.5, 4.4)
     rates, objectives = axes[0]
     label(rates, "the rate", "epoch", "α")
-    label(objectives, "what comes of it", "epoch", "J above its least")
+    label(objectives, "the objective", "epoch", "J above its least")
     looks = map(Look, [RED, ORANGE, GREY, BLUE, GREEN, BLACK], "oPsD^v")
     for (name, run), look in zip(found.items(), looks, strict=True):
         epochs = len(run.objective) - 1

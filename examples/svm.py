@@ -4,10 +4,10 @@
     Jᵢ = Σ max(0, 1 + sₖ - s_y)  over k ≠ y            Weston and Watkins's hinge
     J = mean Jᵢ + λ/2·|w|²
 
-Each class that comes within 1 of the right one's score, or above it, pulls: ∂Jᵢ/∂sₖ is 1 for it,
-and for the right class minus their number. Examples with no such class pull at nothing; those
-with one are the support vectors. J is not smooth but convex, so a rate that falls, not too soon,
-takes descent close to its minimum. w has λ in a group of its own: b is not decayed.
+A wrong class counts if its score comes within 1 of the right one's, or above it: ∂Jᵢ/∂sₖ is 1 for
+each that counts, and minus their number for the right class. Examples in which none counts have no
+gradient; the others are the support vectors. J is not smooth but convex, so a rate that falls, not
+too soon, takes descent close to its minimum. w and b are groups of their own: b is not decayed.
 
 Data: scikit-learn's 1,797 digits of 8 by 8 pixels, 1,437 of them to train on.
 
@@ -55,8 +55,9 @@ def gradients(w: Array, b: Array, x: Array, y: Any) -> tuple[float, Array, Array
 class Epoch(NamedTuple):
     objective: float
     training: float
-    """The share of the training digits that is read rightly, as is `test`."""
+    """The share of the training digits that is read rightly."""
     test: float
+    """The same share of the test digits."""
     support: float
     """The share of the training digits that are support vectors."""
 
@@ -73,7 +74,7 @@ def look(w: Array, b: Array, split: data.Split) -> Epoch:
 
 
 def train(split: data.Split, lr: Schedule, epochs: int, seed: int) -> tuple[Array, list[Epoch]]:
-    """The weights, and how things stand after each epoch, from 0."""
+    """Train, and return the weights, and the state of things after each epoch, from 0 on."""
     rng = np.random.default_rng(seed)
     w, b = np.zeros((split.x.shape[1], CLASSES)), np.zeros(CLASSES)
     opt = fs.SGD([{"params": w, "weight_decay": DECAY}, {"params": b}], lr=lr, momentum=0.9)

@@ -1,46 +1,30 @@
-"""The engines that are there, marks that go over them and over cases, and fixtures.
+"""Fixtures for all tests, and how to run which tests.
 
-A fixture chooses how the engines run, and puts back what was.
+    pip install '.[test]' && pytest         all tests that need neither torch nor NVIDIA's compiler
+    pytest -n 2                             two at a time
+    pytest tests/core -k zero_grads         a folder, and tests of some name in it
+    pytest -m slow                          what takes minutes: builds of the package, all PTX
+    pytest -m cuda                          the CUDA backend on a device
+    NUMBA_ENABLE_CUDASIM=1 pytest -m cuda   the same in Numba's simulator, as `pytest` does it
+    PYTHONPATH=tests/helpers pytest -p without_c    all tests as if C had not been compiled
+
+A test that needs more skips, and names the extra that brings it: torch, others (Keras, optax),
+cuda (the compiler for PTX; no device), docs. `pytest -rs` lists why tests were skipped.
+
+The folders are those of src/fusedstep, with tests of its public modules on top; helpers/ holds
+what tests share. Start with helpers/cases.py, a row for each optimizer and set of options, and
+with helpers/marks.py, which makes a test run on each backend.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
-from cases import DTYPES, Case
+from marks import MISSING
 
 import fusedstep as fs
-
-BACKENDS = fs.info().backends
-MISSING = BACKENDS["c"]
-
-needs_c = pytest.mark.skipif(MISSING is not None, reason=f"no C engine: {MISSING}")
-
-ON_CPU = [
-    pytest.param(
-        name, marks=pytest.mark.skipif(BACKENDS[name] is not None, reason=f"{BACKENDS[name]}")
-    )
-    for name in ("c", "numba", "numpy")
-]
-"""Every engine for host memory, as a parameter of a test."""
-
-COMPILED = ON_CPU[:-1]
-"""Those that are held against the NumPy engine."""
-
-ENGINES = ON_CPU[1:-1]
-"""Those that compile rules of the user's own, to be held against the NumPy engine."""
-
-on_each_engine = pytest.mark.parametrize("backend", ON_CPU)
-on_each_compiled_engine = pytest.mark.parametrize("backend", COMPILED)
-on_engines_for_own_rules = pytest.mark.parametrize("backend", ON_CPU[1:])
-for_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-
-
-def for_each(cases: Sequence[Case]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
-
 
 ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["baseline", "neon"]
 
@@ -48,7 +32,7 @@ ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["b
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     if MISSING is not None:
-        pytest.skip(f"no C engine: {MISSING}")
+        pytest.skip(f"no C backend: {MISSING}")
     if request.param not in fs.info().isas:
         pytest.skip(f"this CPU or build lacks {request.param}")
     before = fs.get_isa()

@@ -63,7 +63,7 @@ def test_installs_without_a_compiler(source: Path, tmp_path: Path) -> None:
     run(tmp_path / "venv/bin/pip", "install", source, CC="/no/such/compiler")
     python = tmp_path / "venv/bin/python"
     information = run(python, "-c", "import fusedstep as fs; print(fs.info())")
-    assert "engine c      MISSING: it was not built" in information
+    assert "backend c      MISSING: it was not built" in information
     assert "Install gcc or clang" in information
     step = (
         "import warnings, numpy as np, fusedstep as fs\n"
@@ -80,7 +80,7 @@ def test_installs_without_a_compiler(source: Path, tmp_path: Path) -> None:
     assert "backend='c' is not available: it was not built" in run(python, "-c", step)
 
 
-def test_a_wheel_without_the_engine_is_refused(source: Path, tmp_path: Path) -> None:
+def test_a_wheel_without_the_extension_is_refused(source: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, source],
         env={**os.environ, "CC": "/no/such/compiler", "FUSEDSTEP_REQUIRE_C": "1"},

@@ -14,27 +14,24 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
+from cases import OPTIMIZERS
+from marks import needs
 from oracle import Array, Trajectory, append, wide
-from test_trajectories import STEPS, TOLERANCE, assert_agree, problem
+from trajectories import STEPS, TOLERANCE, assert_agree, problem
 
 import fusedstep as fs
+from fusedstep._core.declaration import declaration_of
 
 Options: TypeAlias = dict[str, Any]
 
-COMMON = ("SGD", "Adagrad", "RMSprop", "Adam", "AdamW")
 NAMES = {
-    "torch": (*COMMON, "NAdam", "RAdam", "Adamax"),
-    "keras": (*COMMON, "Lion"),
-    "optax": (*COMMON, "Lion", "Adamax"),
-    "lecture": COMMON,
+    framework: [name for name in vars(getattr(fs.presets, framework)) if name[0] != "_"]
+    for framework in fs.presets.__all__
 }
 """The classes that each has arguments for."""
 
-SEMANTICS = {
-    *("lr_in_momentum", "eps_inside_sqrt", "eps_uncorrected"),
-    *("bias_correction", "decay_scale"),
-}
-"""The keyword-only arguments in which frameworks differ."""
+SHARED = set.intersection(*({*inspect.signature(each).parameters} for each in OPTIMIZERS))
+"""The arguments that every optimizer has."""
 
 
 def preset(framework: str, name: str) -> Options:
@@ -47,14 +44,13 @@ def optimizer(name: str) -> Any:
 
 @pytest.mark.parametrize("framework", NAMES)
 def test_a_preset_names_all_that_frameworks_differ_in(framework: str) -> None:
-    public = {name for name in vars(getattr(fs.presets, framework)) if not name.startswith("_")}
-    assert public == {*NAMES[framework]}
     for name in NAMES[framework]:
-        arguments = [*inspect.signature(optimizer(name)).parameters.values()][1:]
+        declaration = declaration_of(optimizer(name))
         expected = {
-            argument.name
-            for argument in arguments
-            if argument.kind is argument.POSITIONAL_OR_KEYWORD or argument.name in SEMANTICS
+            each.name
+            for each in declaration.arguments
+            if each.check
+            and not (each.keyword_only and (each.name in SHARED or each.default is None))
         }
         if framework == "optax":
             expected.remove("lr")
@@ -77,7 +73,7 @@ THEIRS: dict[str, dict[str, str]] = {
     "keras": {"lr": "learning_rate", "alpha": "rho", "eps": "epsilon"},
     "optax": {"lr": "learning_rate", "alpha": "decay", "eps_inside_sqrt": "eps_in_sqrt"},
 }
-"""What they call our arguments, where they call them otherwise."""
+"""The frameworks' names of our arguments, where they differ."""
 
 BETAS = {"keras": ("beta_1", "beta_2"), "optax": ("b1", "b2")}
 
@@ -90,7 +86,7 @@ def translated(framework: str, options: Options) -> Options:
 
 
 class Torch:
-    """With float64 for the scalars that it keeps in its default dtype."""
+    """Torch, with float64 for the scalars that it keeps in its default dtype."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.torch: Any = import_module("torch")
@@ -114,7 +110,7 @@ class Torch:
 
 
 class Keras:
-    """Over JAX, and in float64 down to the learning rate."""
+    """Keras over JAX, in float64 down to the learning rate."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.keras: Any = import_module("keras")
@@ -171,14 +167,14 @@ def framework(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[tuple[s
         patch.setenv("KERAS_BACKEND", "jax")
         patch.setenv("KERAS_HOME", str(tmp_path))
         for package in needed:
-            module = pytest.importorskip(package, reason=f"{package} is not installed")
+            module = needs(package, "torch" if name == "torch" else "others")
         if needed[-1] == "jax":
             stack.enter_context(module.enable_x64(True))
         yield name, FRAMEWORK[name](stack)
 
 
 LEAST = {"SGD": 2, "RMSprop": 5, "Adam": 3, "AdamW": 4, "NAdam": 6, "RAdam": 5, "Lion": 3}
-"""So many of our arguments at least each framework has a default for; else 2."""
+"""Least number of our arguments that each framework has a default for; 2 where none is given."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The optimizers of `fusedstep.rules`: their papers, torch, and the bits of every engine."""
+"""The optimizers of `fusedstep.rules`: their papers, torch, and the bits of every backend."""
 
 from __future__ import annotations
 
@@ -7,47 +7,50 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
-from cases import OWN_BASES, OWN_CASES, SIZES, Case, differing_bits, difficult, ordinary
-from conftest import ENGINES, for_each, for_each_dtype, on_engines_for_own_rules
-from oracle import Trajectory
-from test_trajectories import (
+from cases import (
+    CUSTOM_BASES,
+    CUSTOM_CASES,
+    CUSTOM_OPTIMIZERS,
+    SIZES,
+    Case,
+    differing_bits,
+    difficult,
+    in_torch,
+    ordinary,
+)
+from marks import COMPILING, for_each, for_each_dtype, needs, on_backends_for_custom_rules
+from trajectories import (
     STEPS,
     TOLERANCE,
     assert_agree,
     assert_follows,
     assert_follows_under_a_schedule,
+    oracle_of,
     problem,
     walk,
     walk_in_torch,
 )
 
-from fusedstep import rules
+from fusedstep import Optimizer, rules
+from fusedstep._core.declaration import declaration_of
 
-ORACLES: dict[Any, Callable[..., Trajectory]] = {
-    rules.Lion: oracle.lion,
-    rules.NAdam: oracle.nadam,
-    rules.RAdam: oracle.radam,
-    rules.Adamax: oracle.adamax,
-    rules.Adan: oracle.adan,
-}
+OF_TORCH = [optimizer for optimizer in CUSTOM_OPTIMIZERS if in_torch(optimizer)]
 
-OF_TORCH: list[Any] = [rules.NAdam, rules.RAdam, rules.Adamax]
-
-on_compiling_engines = pytest.mark.parametrize("backend", ENGINES)
-for_each_rule = pytest.mark.parametrize("optimizer", ORACLES, ids=lambda o: o.__name__)
+on_compiling_backends = pytest.mark.parametrize("backend", COMPILING)
+for_each_rule = pytest.mark.parametrize("optimizer", CUSTOM_OPTIMIZERS, ids=lambda o: o.__name__)
 for_each_of_torch = pytest.mark.parametrize("optimizer", OF_TORCH, ids=lambda o: o.__name__)
 
 
 @pytest.fixture(scope="module")
 def torch() -> Iterator[Any]:
     """Torch, with float64 for the scalars that it keeps in its default dtype."""
-    torch = pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    torch = needs("torch", "torch")
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield torch
@@ -57,20 +60,20 @@ def torch() -> Iterator[Any]:
 # ---- trajectories ----
 
 
-@on_engines_for_own_rules
-@for_each(OWN_CASES)
+@on_backends_for_custom_rules
+@for_each(CUSTOM_CASES)
 def test_float64_follows_the_papers(case: Case, backend: str) -> None:
-    assert_follows(ORACLES[case.optimizer], case, backend)
+    assert_follows(oracle_of(case.optimizer), case, backend)
 
 
-@on_engines_for_own_rules
-@for_each(OWN_BASES)
+@on_backends_for_custom_rules
+@for_each(CUSTOM_BASES)
 def test_float64_follows_the_papers_under_a_schedule(case: Case, backend: str) -> None:
-    assert_follows_under_a_schedule(ORACLES[case.optimizer], case, backend)
+    assert_follows_under_a_schedule(oracle_of(case.optimizer), case, backend)
 
 
-@on_engines_for_own_rules
-@for_each([case for case in OWN_CASES if case.optimizer in OF_TORCH and case.in_torch])
+@on_backends_for_custom_rules
+@for_each([case for case in CUSTOM_CASES if case.optimizer in OF_TORCH and case.in_torch])
 def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
     start, gradients = problem(np.float64)
     actual = walk(case, backend, start, gradients)
@@ -80,34 +83,37 @@ def test_float64_follows_torch(case: Case, backend: str, torch: Any) -> None:
 
 def test_radam_is_seen_before_and_after_it_rectifies() -> None:
     """The comparisons above mean something only if both kinds of steps are in them."""
-    for case in OWN_BASES:
+    for case in CUSTOM_BASES:
         if case.optimizer is rules.RAdam:
             h = case.optimizer(np.zeros(1), **case.options).param_groups[0].hyperparameters
-            kinds = {bool(case.optimizer._scalars(h, t)["rectified"]) for t in range(1, STEPS + 1)}
+            kinds = {
+                bool(declaration_of(case.optimizer).scalars(h, t)["rectified"])
+                for t in range(1, STEPS + 1)
+            }
             assert kinds == ({False} if case.name == "radam-never-rectified" else {False, True})
 
 
 # ---- bits ----
 
 
-@on_compiling_engines
+@on_compiling_backends
 @for_each_dtype
-@for_each(OWN_CASES)
+@for_each(CUSTOM_CASES)
 def test_the_same_bits_on_difficult_values(case: Case, dtype: Any, backend: str) -> None:
     for n in [*SIZES, 1025]:
         assert_same_bits(case, backend, n, dtype, difficult)
 
 
-@on_compiling_engines
+@on_compiling_backends
 @for_each_dtype
-@for_each(OWN_BASES)
+@for_each(CUSTOM_BASES)
 def test_the_same_bits_with_threads(case: Case, dtype: Any, backend: str, threads: int) -> None:
     for n in [16385, 100_003]:
         assert_same_bits(case, backend, n, dtype, ordinary)
 
 
 def assert_same_bits(case: Case, backend: str, n: int, dtype: Any, make: Any) -> None:
-    """Over steps enough for RAdam to rectify in some of its rows."""
+    """Compare after so many steps that RAdam rectifies in some of its rows."""
     rng = np.random.default_rng(n)
     start, gradients = make(rng, n, dtype), [make(rng, n, dtype) for _ in range(8)]
     expected = walk(case, "numpy", start, gradients)
@@ -144,7 +150,7 @@ def test_nadam_goes_on_at_a_late_step_as_if_it_had_been_there() -> None:
 
 
 def test_adan_sees_no_change_at_a_parameters_first_step() -> None:
-    """Also where that comes later than the others', after having been skipped."""
+    """A parameter that was skipped at first has its first step later than the others."""
     p, q = np.ones(2), np.ones(2)
     opt = rules.Adan([p, q])
     g = np.array([3.0, -4.0])
@@ -191,8 +197,13 @@ def test_the_package_reads_the_module_when_it_is_asked_for() -> None:
 
 
 def test_the_module_lists_its_optimizers() -> None:
-    assert sorted(o.__name__ for o in ORACLES) == sorted(rules.__all__)
-    assert all(math.isfinite(optimizer(np.zeros(1)).lr) for optimizer in ORACLES)
+    found = [name for name, thing in vars(rules).items() if is_optimizer(thing)]
+    assert sorted(found) == sorted(rules.__all__)
+    assert all(math.isfinite(optimizer(np.zeros(1)).lr) for optimizer in CUSTOM_OPTIMIZERS)
+
+
+def is_optimizer(thing: Any) -> bool:
+    return inspect.isclass(thing) and issubclass(thing, Optimizer)
 
 
 @for_each_rule
@@ -210,18 +221,18 @@ def test_hyperparameters_are_checked(optimizer: Any) -> None:
         optimizer(p, backend="c")
 
 
-@on_engines_for_own_rules
+@on_backends_for_custom_rules
 def test_scalars_are_prepared_once_a_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where each gradient is looked at anew."""
+    """Looking at each gradient anew prepares them no second time."""
     optimizer = rules.NAdam(np.ones(3), backend=backend)
-    scalars = rules.NAdam._scalars
+    declaration = declaration_of(rules.NAdam)
     calls: list[int] = []
 
     def counting(h: Any, t: int) -> Any:
         calls.append(t)
-        return scalars(h, t)
+        return declaration.scalars(h, t)
 
-    monkeypatch.setattr(rules.NAdam, "_scalars", staticmethod(counting))
+    monkeypatch.setattr(rules.NAdam, "_declaration", replace(declaration, scalars=counting))
     for _ in range(3):
         optimizer.step(np.ones(3))
     assert calls == [1, 2, 3]

@@ -1,1 +1,1 @@
-"""What the examples share, and no part of fusedstep: methods, data, layers, tables, pictures."""
+"""Parts that the examples share: methods, data, layers, tables, pictures. No part of fusedstep."""

@@ -11,7 +11,7 @@ from parts.methods import Array
 
 
 class Split(NamedTuple):
-    """Examples as rows of x, a label or target each in y."""
+    """Examples, to train on and to test: rows of x, with their labels or targets in y."""
 
     x: Array
     y: Any
@@ -20,7 +20,7 @@ class Split(NamedTuple):
 
 
 def read(name: str, train: int, seed: int) -> Split:
-    """Shuffle a data set of `sklearn.datasets`: the first to train on, the rest to test."""
+    """Shuffle a data set of `sklearn.datasets`: the first `train` to train on, others to test."""
     from sklearn import datasets
 
     raw = {"scaled": False} if name == "diabetes" else {}
@@ -31,18 +31,18 @@ def read(name: str, train: int, seed: int) -> Split:
 
 
 def standardised(split: Split) -> Split:
-    """Each input less its mean, over its standard deviation: those of the training examples."""
+    """Subtract from each input its mean, and divide by its deviation, of training examples."""
     mean, deviation = split.x.mean(axis=0), split.x.std(axis=0)
     return split._replace(x=(split.x - mean) / deviation, test_x=(split.test_x - mean) / deviation)
 
 
 def with_one(x: Array) -> Array:
-    """A last column of ones, whose weight is the bias."""
+    """Append a column of ones, whose weight is the bias."""
     return np.column_stack([x, np.ones(len(x))])
 
 
 def batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Any]:
-    """One epoch: each of n indices once, in a random order, by `size`; the last may be less."""
+    """One epoch: n indices in a random order, `size` at a time; the last batch may be smaller."""
     order = rng.permutation(n)
     for start in range(0, n, size):
         yield order[start : start + size]

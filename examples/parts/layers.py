@@ -1,6 +1,6 @@
 """Layers of a network, each with its gradient written out.
 
-`forward` keeps what `backward` needs. `backward` takes dJ/dy, fills `grads`, and returns dJ/dx.
+`forward` stores what `backward` needs. `backward` takes dJ/dy, fills `grads`, and returns dJ/dx.
 Rows are examples; J is a mean over them.
 """
 
@@ -16,7 +16,7 @@ from parts.methods import Array
 
 
 class Layer:
-    """One without parameters, as it stands; the others fill both mappings, by the same keys."""
+    """A layer without parameters; others fill both mappings, with the same keys."""
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}
@@ -30,7 +30,7 @@ class Layer:
 
 
 class Dense(Layer):
-    """y = x·w + b, with w ~ N(0, 2/n) at the start: He's, which keeps the size behind a ReLU."""
+    """y = x·w + b; w starts from He's N(0, 2/n), which keeps the size of numbers behind a ReLU."""
 
     def __init__(self, n: int, m: int, rng: np.random.Generator, dtype: DTypeLike) -> None:
         w = rng.standard_normal((n, m)) * np.sqrt(2 / n)
@@ -58,7 +58,7 @@ class ReLU(Layer):
 
 
 class Dropout(Layer):
-    """In training, each number is 0 with probability q, else over 1 - q: the mean stays."""
+    """In training, y = 0 with probability q, else x/(1 - q), which keeps the mean; else y = x."""
 
     def __init__(self, q: float, rng: np.random.Generator) -> None:
         super().__init__()
@@ -78,8 +78,8 @@ class Dropout(Layer):
 class BatchNorm(Layer):
     """y = γ·z + β, z = (x - mean)/√(variance + ε), both over the batch.
 
-    When the network is used, in place of the batch's mean and variance stand their running
-    means m = μ·m + (1 - μ)·(the batch's) from training.
+    After training, running means m = μ·m + (1 - μ)·(the batch's) take the place of the batch's
+    mean and variance.
     """
 
     def __init__(self, n: int, dtype: DTypeLike, mu: float = 0.9, eps: float = 1e-5) -> None:
@@ -101,7 +101,7 @@ class BatchNorm(Layer):
         return y
 
     def backward(self, dy: Array) -> Array:
-        # mean and variance depend on each x, too: this takes dz's share along both away.
+        # Mean and variance depend on each x, too: dz loses its components along both.
         self.grads = {"gamma": (dy * self.z).sum(axis=0), "beta": dy.sum(axis=0)}
         dz = dy * self.params["gamma"]
         along = self.z * (dz * self.z).mean(axis=0)

@@ -27,7 +27,7 @@ METHODS: dict[str, Method] = {
 
 
 def descend(method: Method, lr: float, start: Array, gradient: Gradient, steps: int) -> Array:
-    """All points on the way: row t is p after t steps, row 0 the start."""
+    """The path of p: row t is p after t steps, row 0 the start."""
     p = start.copy()
     opt = method(p, lr=lr)
     path = [p.copy()]
@@ -38,7 +38,7 @@ def descend(method: Method, lr: float, start: Array, gradient: Gradient, steps: 
 
 
 def steps_until(values: Array, bound: float) -> int | None:
-    """The first t from which on all values are below the bound, None if there is none."""
+    """The first t from which on all values are below the bound; None if there is none."""
     above = np.flatnonzero(~(values < bound))
     t = int(above[-1]) + 1 if len(above) else 0
     return t if t < len(values) else None

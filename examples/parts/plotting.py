@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The palette of Okabe and Ito, told apart by colour-blind readers, too; its yellow is too
-# pale for lines on white.
+# The palette of Okabe and Ito, for colour-blind readers, too; its yellow is too pale for lines
+# on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, RED, PINK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#808080"
 COLOURS = [BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK, GREY]
@@ -22,7 +22,7 @@ class Look(NamedTuple):
     marker: str
 
     def line(self, every: int | list[int] = 1, **further: Any) -> dict[str, Any]:
-        """What `Axes.plot` takes, with markers as its `markevery` has it."""
+        """Keyword arguments of `Axes.plot`; `every` is its `markevery`."""
         look = {"color": self.color, "marker": self.marker, "markevery": every}
         return {**look, "markersize": 4.5, "linewidth": 1.4, **further}
 
@@ -64,7 +64,7 @@ def contours(axes: Axes, x: Any, y: Any, values: Any, levels: Any) -> None:
 
 
 def save(figure: Figure, picture: Path) -> None:
-    """As a PNG of 256 colours, a third of the size of one of millions."""
+    """Save a PNG of 256 colours, a third of the size of one with millions."""
     from PIL import Image
 
     buffer = BytesIO()

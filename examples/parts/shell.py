@@ -8,13 +8,17 @@ from pathlib import Path
 
 
 def options(text: str | None, argv: Sequence[str] | None, picture: str, **counts: int) -> Namespace:
-    """`--picture`, `--seed` and one option for each count, with its default."""
+    """Read `--picture`, `--seed` and an option for each count, which has its default."""
     parser = ArgumentParser(description=text, formatter_class=RawDescriptionHelpFormatter)
-    default = "by default %(default)s"
-    parser.add_argument("--picture", type=Path, default=Path(picture), help=f"a PNG, {default}")
-    parser.add_argument("--seed", type=int, default=0, help=f"of random numbers, {default}")
+    default = "(default: %(default)s)"
+    parser.add_argument(
+        "--picture", type=Path, default=Path(picture), help=f"where to save the PNG {default}"
+    )
+    parser.add_argument("--seed", type=int, default=0, help=f"seed of random numbers {default}")
     for name, count in counts.items():
-        parser.add_argument(f"--{name}", type=int, default=count, help=f"how many, {default}")
+        parser.add_argument(
+            f"--{name}", type=int, default=count, help=f"number of {name} {default}"
+        )
     return parser.parse_args(argv)
 
 

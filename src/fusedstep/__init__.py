@@ -1,27 +1,23 @@
-"""The parameter update of a training loop in one fused pass, the same bits on every engine."""
+"""The parameter update of a training loop in one fused pass, the same bits on every backend."""
 
 from typing import TYPE_CHECKING, Any
 
-from fusedstep import functional
-from fusedstep.arena import Arena
-from fusedstep.dispatch import get_isa, info, set_isa
-from fusedstep.optimizer import Optimizer
-from fusedstep.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
-from fusedstep.pipeline import Report
-from fusedstep.rule import rule
-from fusedstep.threads import get_num_threads, set_num_threads
+from fusedstep import functional, optimizers, schedules
+from fusedstep._backends.info import info
+from fusedstep._backends.isa import get_isa, set_isa
+from fusedstep._backends.threads import get_num_threads, set_num_threads
+from fusedstep._core.arena import Arena
+from fusedstep._core.custom import rule
+from fusedstep._core.optimizer import Optimizer
+from fusedstep._core.request import Report
+from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
-    from fusedstep import presets, rules, schedules
+    from fusedstep import presets, rules
 
 __all__ = [
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
     "Arena",
     "Optimizer",
-    "RMSprop",
     "Report",
     "functional",
     "get_isa",
@@ -33,19 +29,24 @@ __all__ = [
     "schedules",
     "set_isa",
     "set_num_threads",
+    *optimizers.__all__,
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # What few ask for and would slow the import: the version is looked up by a library that
-    # costs as much as the rest, `rules` reads its own source, presets are few people's, and a
-    # number will often do in place of `schedules`.
+    # Imported when they are asked for, because they would slow the import: the version is looked
+    # up by a library that costs as much as the rest, `rules` reads its own source, and few use
+    # presets.
     if name == "__version__":
         from importlib.metadata import version
 
         return version("fusedstep")
-    if name in ("presets", "rules", "schedules"):
-        from importlib import import_module
+    if name == "presets":
+        import fusedstep.presets as presets
 
-        return import_module(f"fusedstep.{name}")
+        return presets
+    if name == "rules":
+        import fusedstep.rules as rules
+
+        return rules
     raise AttributeError(f"module 'fusedstep' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 import sys
 
-from fusedstep.cli import main
+from fusedstep.program.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,22 +9,15 @@ nothing has been written. What an optimizer checks once is checked at every call
 over many arrays is faster with an optimizer.
 """
 
+# Written by docs/tools/regions.py.
+
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
-from fusedstep import coefficients
-from fusedstep._arrays.checks import check_like, check_parameter, check_state
-from fusedstep._arrays.overlap import Written
+from fusedstep import optimizers
 from fusedstep._arrays.walk import Array
-from fusedstep._checks.values import non_negative, whole
-from fusedstep._checks.wording import describe
-from fusedstep._core.declaration import EACH, Checks, check
-from fusedstep.coefficients import Given, Rule
-from fusedstep.dispatch import choose
-from fusedstep.plan import Job, Plan, Row
+from fusedstep._core.one_step import one_step
 
 
 def sgd(
@@ -33,7 +26,7 @@ def sgd(
     b: Array | None = None,
     *,
     t: int,
-    lr: float = 1e-3,
+    lr: float = 0.001,
     momentum: float = 0.0,
     dampening: float = 0.0,
     weight_decay: float = 0.0,
@@ -51,22 +44,7 @@ def sgd(
     >>> p
     array([0.9, 2.1])
     """
-    h = _check(
-        {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "lr_in_momentum": lr_in_momentum,
-            "maximize": maximize,
-            "l1": l1,
-        }
-    )
-    _check_momentum(h["momentum"], b)
-    rule = coefficients.sgd_rule(h)
-    given = coefficients.sgd_constants(h), coefficients.sgd_scalars(h, _check_t(t))
-    _step(backend, rule, given, p, g, {"b": b})
+    one_step(optimizers.SGD, locals())
 
 
 def adagrad(
@@ -75,7 +53,7 @@ def adagrad(
     s: Array,
     *,
     t: int,
-    lr: float = 1e-2,
+    lr: float = 0.01,
     lr_decay: float = 0.0,
     weight_decay: float = 0.0,
     eps: float = 1e-10,
@@ -92,20 +70,7 @@ def adagrad(
     >>> p
     array([0.5, 2.5])
     """
-    h = _check(
-        {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "weight_decay": weight_decay,
-            "eps": eps,
-            "eps_inside_sqrt": eps_inside_sqrt,
-            "maximize": maximize,
-            "l1": l1,
-        }
-    )
-    rule = coefficients.adagrad_rule(h)
-    given = coefficients.adagrad_constants(h), coefficients.adagrad_scalars(h, _check_t(t))
-    _step(backend, rule, given, p, g, {"s": s})
+    one_step(optimizers.Adagrad, locals())
 
 
 def rmsprop(
@@ -116,9 +81,9 @@ def rmsprop(
     b: Array | None = None,
     *,
     t: int,
-    lr: float = 1e-2,
+    lr: float = 0.01,
     alpha: float = 0.99,
-    eps: float = 1e-8,
+    eps: float = 1e-08,
     weight_decay: float = 0.0,
     momentum: float = 0.0,
     eps_inside_sqrt: bool = False,
@@ -135,24 +100,7 @@ def rmsprop(
     >>> p.round(6)
     array([0.8, 2.2])
     """
-    h = _check(
-        {
-            "lr": lr,
-            "alpha": alpha,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "centered": a is not None,
-            "eps_inside_sqrt": eps_inside_sqrt,
-            "lr_in_momentum": lr_in_momentum,
-            "maximize": maximize,
-            "l1": l1,
-        }
-    )
-    _check_momentum(h["momentum"], b)
-    rule = coefficients.rmsprop_rule(h)
-    given = coefficients.rmsprop_constants(h), coefficients.rmsprop_scalars(h, _check_t(t))
-    _step(backend, rule, given, p, g, {"v": v, "a": a, "b": b})
+    one_step(optimizers.RMSprop, locals())
 
 
 def adam(
@@ -163,9 +111,9 @@ def adam(
     x: Array | None = None,
     *,
     t: int,
-    lr: float = 1e-3,
+    lr: float = 0.001,
     betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
+    eps: float = 1e-08,
     weight_decay: float = 0.0,
     eps_inside_sqrt: bool = False,
     eps_uncorrected: bool = False,
@@ -182,23 +130,7 @@ def adam(
     >>> p.round(6)
     array([0.9, 2.1])
     """
-    h = _check(
-        {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": x is not None,
-            "eps_inside_sqrt": eps_inside_sqrt,
-            "eps_uncorrected": eps_uncorrected,
-            "bias_correction": bias_correction,
-            "maximize": maximize,
-            "l1": l1,
-        }
-    )
-    rule = coefficients.adam_rule(h)
-    given = coefficients.adam_constants(h), coefficients.adam_scalars(h, _check_t(t))
-    _step(backend, rule, given, p, g, {"m": m, "v": v, "x": x})
+    one_step(optimizers.Adam, locals())
 
 
 def adamw(
@@ -209,10 +141,10 @@ def adamw(
     x: Array | None = None,
     *,
     t: int,
-    lr: float = 1e-3,
+    lr: float = 0.001,
     betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 1e-2,
+    eps: float = 1e-08,
+    weight_decay: float = 0.01,
     eps_inside_sqrt: bool = False,
     eps_uncorrected: bool = False,
     bias_correction: bool = True,
@@ -232,78 +164,4 @@ def adamw(
     >>> p.round(6)
     array([0.85, 2.  ])
     """
-    h = _check(
-        {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": x is not None,
-            "eps_inside_sqrt": eps_inside_sqrt,
-            "eps_uncorrected": eps_uncorrected,
-            "bias_correction": bias_correction,
-            "decay_scale": decay_scale,
-            "initial_lr": lr if initial_lr is None else initial_lr,
-            "maximize": maximize,
-            "l1": l1,
-        }
-    )
-    rule = coefficients.adamw_rule(h)
-    given = coefficients.adamw_constants(h), coefficients.adamw_scalars(h, _check_t(t))
-    _step(backend, rule, given, p, g, {"m": m, "v": v, "x": x})
-
-
-def _check(values: dict[str, Any]) -> dict[str, Any]:
-    with suppress(TypeError):  # of a value that cannot be hashed, or is about to be refused
-        return _checked(**values)
-    return check(values, checks=CHECKS)
-
-
-@lru_cache(maxsize=64, typed=True)
-def _checked(**values: Any) -> dict[str, Any]:
-    return check(values, checks=CHECKS)
-
-
-def _rate_now(name: str, value: Any) -> float:
-    if callable(value):
-        raise TypeError(
-            f"{name}={describe(value)}; pass a number, what it gives for this t, as `schedule(t)`"
-        )
-    return non_negative(name, value)
-
-
-CHECKS = Checks({**EACH, "lr": _rate_now})
-"""As an optimizer's, but for the learning rate of one step."""
-
-
-def _step(backend: str, rule: Rule, given: Given, p: Any, g: Any, states: dict[str, Any]) -> None:
-    table, place = choose(backend, [("p", p)])
-    p = place.see(p, "p")
-    check_parameter(p, "p")
-    present = {
-        letter: place.see(state, letter)
-        for letter, state in states.items()
-        if letter in rule.letters
-    }
-    for letter, state in present.items():
-        check_state(state, p, letter)
-    g = place.see(g, "g")
-    check_like(g, p, "g")
-    written = Written([("p", p), *present.items()])
-    written.refuse_overlaps()
-    written.refuse(g, "g")
-    plan = Plan(table, [Job(rule, p.dtype)], [Row(p, rule, present, place)], written)
-    plan.set_gradient(0, g)
-    plan.fetch_gradients()
-    plan.run([given])
-
-
-def _check_t(t: Any) -> int:
-    return whole("t", t, least=1)
-
-
-def _check_momentum(momentum: float, b: Any) -> None:
-    if momentum != 0 and b is None:
-        raise TypeError(f"momentum={momentum!r} needs b; pass `np.zeros_like(p)` at t = 1")
-    if momentum == 0 and b is not None:
-        raise ValueError("b is passed with momentum=0; leave it out, or pass momentum=0.9")
+    one_step(optimizers.AdamW, locals())

@@ -6,18 +6,99 @@ s sum of squares, x running maximum of v, ema moving average of p, μ momentum, 
 smoothing, β₁ β₂, ε, λ weight decay, λ₁ of L1, ηₜ what a schedule has made of α, as a factor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from functools import partial
+from math import isfinite, sqrt
+from typing import Annotated, Literal, get_args
 
-from fusedstep import coefficients
-from fusedstep._checks.values import Rate
-from fusedstep.lookahead import Lookahead
-from fusedstep.optimizer import Optimizer
+from fusedstep._checks.values import (
+    betas,
+    flag,
+    fraction,
+    non_negative,
+    non_negative_or_none,
+    one_of,
+)
+from fusedstep._checks.wording import describe
+from fusedstep._core.arguments import (
+    L1,
+    OF_A_RUN,
+    Backend,
+    CoupledDecay,
+    Ema,
+    Lr,
+    Maximize,
+    Nonfinite,
+    Params,
+)
+from fusedstep._core.declaration import declare
+from fusedstep._core.lookahead import Lookahead
+from fusedstep._core.optimizer import Optimizer
+from fusedstep._numerics.coefficients import (
+    NOTHING_ASKED,
+    Hyperparameters,
+    Rule,
+    Values,
+    gradient_constants,
+    momentum_rates,
+)
+
+__all__ = ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"]  # noqa: RUF022  as they build up
+
+# ---- SGD ----
+
+Momentum = Annotated[float, non_negative, 'μ, at least 0. State `"b"` exists if it is above 0.']
+Dampening = Annotated[float, non_negative, "1 - d, at least 0."]
+Nesterov = Annotated[
+    bool,
+    flag,
+    """
+    Take the step from where the momentum leads, as frameworks do; gradients that are
+    taken there themselves, as in papers, are `lookahead`'s.
+    """,
+]
+LrInMomentum = Annotated[
+    bool,
+    flag,
+    """
+    Let α multiply what enters the buffer and not what leaves it: steps that were taken
+    at another learning rate keep theirs. With momentum=0 there is no difference.
+    """,
+]
 
 
+def sgd_rule(hyper: Hyperparameters) -> Rule:
+    if hyper["momentum"] == 0:
+        return Rule("sgd")
+    return Rule("nesterov" if hyper["nesterov"] else "momentum", ("b",))
+
+
+def sgd_constants(hyper: Hyperparameters) -> Values:
+    return {**gradient_constants(hyper), "momentum": hyper["momentum"]}
+
+
+def sgd_scalars(hyper: Hyperparameters, t: int) -> Values:
+    gain, lr = momentum_rates(hyper, 1 - hyper["dampening"] if t > 1 else 1.0)
+    return {**NOTHING_ASKED, "lr": lr, "gain": gain}
+
+
+def check_nesterov(hyper: Hyperparameters) -> None:
+    if hyper["nesterov"] and (hyper["momentum"] == 0 or hyper["dampening"] != 0):
+        raise ValueError(
+            f"nesterov=True with momentum={hyper['momentum']!r} and "
+            f"dampening={hyper['dampening']!r}; "
+            "Nesterov's step needs momentum above 0 and dampening=0"
+        )
+
+
+@declare(
+    rule=sgd_rule,
+    letters={"b": "momentum"},
+    constants=sgd_constants,
+    scalars=sgd_scalars,
+    together=check_nesterov,
+)
 class SGD(Optimizer):
     r"""Stochastic gradient descent, with momentum or Nesterov's momentum.
 
@@ -32,37 +113,6 @@ class SGD(Optimizer):
 
         b = μ·b + α·d·g
         p = p - b                          nesterov: p = p - (α·g + μ·b)
-
-    Parameters
-    ----------
-    params
-        What to update, see `Optimizer`.
-    lr
-        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
-        `fusedstep.schedules`.
-    momentum
-        μ, at least 0. State `"b"` exists if it is above 0.
-    dampening
-        1 - d, at least 0.
-    weight_decay
-        λ of coupled L2, at least 0.
-    nesterov
-        Take the step from where the momentum leads, as frameworks do; gradients that are
-        taken there themselves, as in papers, are `lookahead`'s.
-    lr_in_momentum
-        Let α multiply what enters the buffer and not what leaves it: steps that were taken
-        at another learning rate keep theirs. With momentum=0 there is no difference.
-    maximize
-        Ascend: -g in g's place.
-    l1
-        λ₁ of L1, at least 0.
-    ema
-        What a moving average of the parameters keeps at each step, in [0, 1); None for no
-        average. State `"ema"`, see `Optimizer`.
-    nonfinite
-        What to do about gradients with NaN or infinity, see `Optimizer`.
-    backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
     Notes
     -----
@@ -84,41 +134,25 @@ class SGD(Optimizer):
     {'b': array([ 1.9, -1.9]), 't': 2}
     """
 
-    _rule = staticmethod(coefficients.sgd_rule)
-    _constants = staticmethod(coefficients.sgd_constants)
-    _scalars = staticmethod(coefficients.sgd_scalars)
-    _letters = "b"
-
     _way: Lookahead | None = None
 
     def __init__(
         self,
-        params: Any,
-        lr: Rate = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
+        params: Params,
+        lr: Lr = 1e-3,
+        momentum: Momentum = 0.0,
+        dampening: Dampening = 0.0,
+        weight_decay: CoupledDecay = 0.0,
+        nesterov: Nesterov = False,
         *,
-        lr_in_momentum: bool = False,
-        maximize: bool = False,
-        l1: float = 0.0,
-        ema: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
-        backend: str = "auto",
+        lr_in_momentum: LrInMomentum = False,
+        maximize: Maximize = False,
+        l1: L1 = 0.0,
+        ema: Ema = None,
+        nonfinite: Nonfinite = "propagate",
+        backend: Backend = "auto",
     ) -> None:
-        hyperparameters = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "lr_in_momentum": lr_in_momentum,
-            "maximize": maximize,
-            "l1": l1,
-            "ema": ema,
-        }
-        super().__init__(params, backend, nonfinite, hyperparameters)
+        self._start(locals())
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
@@ -151,7 +185,7 @@ class SGD(Optimizer):
         Notes
         -----
         The product α·μ is one scalar, taken in float64 and rounded once to the dtype of p;
-        the operations p - (α·μ)·b are then the same on every engine. Sutskever, Martens,
+        the operations p - (α·μ)·b are then the same on every backend. Sutskever, Martens,
         Dahl, Hinton (2013), "On the importance of initialization and momentum in deep
         learning", equations 3 and 4.
 
@@ -183,12 +217,8 @@ class SGD(Optimizer):
                     "stand ahead already; pass nesterov=False, or take the gradients without "
                     "lookahead()"
                 )
-        if self._way is None or self._way.laid_out is not self._cohorts:
-            self._allocate(self._rules_now())
-            self._way = Lookahead(self._table, self._tensors, self._place, self._cohorts)
-        way = self._way
-        self._settle(way.cohorts)
-        scalars = self._scalars_of(way.cohorts)
+        way = self._look_ahead()
+        scalars = way.scalars()
         way.keep()
         self._ahead = True
         try:
@@ -198,7 +228,36 @@ class SGD(Optimizer):
             way.back()
             self._ahead = False
 
+    def _look_ahead(self) -> Lookahead:
+        """The way ahead, made anew where steps were laid out anew."""
+        self._allocate(self._rules())
+        if self._way is None or self._layout is None or self._way.layout is not self._layout:
+            self._way = Lookahead(self._declaration, self._table, self._tensors, self._layout)
+        return self._way
 
+
+# ---- AdaGrad ----
+
+LrDecay = Annotated[float, non_negative, "How fast αₜ falls, at least 0."]
+InitialAccumulator = Annotated[
+    float,
+    non_negative,
+    'What every element of state `"s"` starts from, at least 0.',
+    OF_A_RUN,
+]
+Eps = Annotated[float, non_negative, "ε, at least 0."]
+EpsInsideSqrt = Annotated[bool, flag, "Put ε under the root."]
+
+
+def adagrad_constants(hyper: Hyperparameters) -> Values:
+    return {**gradient_constants(hyper), "eps": hyper["eps"]}
+
+
+def adagrad_scalars(hyper: Hyperparameters, t: int) -> Values:
+    return {**NOTHING_ASKED, "lr": hyper["lr"] / (1 + (t - 1) * hyper["lr_decay"])}
+
+
+@declare(rule="adagrad", letters={"s": None}, constants=adagrad_constants, scalars=adagrad_scalars)
 class Adagrad(Optimizer):
     r"""AdaGrad: each element's rate falls with the sum of its squared gradients.
 
@@ -208,35 +267,6 @@ class Adagrad(Optimizer):
         s = s + g²
         p = p - αₜ·g / (√s + ε)            αₜ = α / (1 + (t - 1)·lr_decay)
                                            eps_inside_sqrt: √(s + ε)
-
-    Parameters
-    ----------
-    params
-        What to update, see `Optimizer`.
-    lr
-        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
-        `fusedstep.schedules`.
-    lr_decay
-        How fast αₜ falls, at least 0.
-    weight_decay
-        λ of coupled L2, at least 0.
-    initial_accumulator_value
-        What every element of state `"s"` starts from, at least 0.
-    eps
-        ε, at least 0.
-    eps_inside_sqrt
-        Put ε under the root.
-    maximize
-        Ascend: -g in g's place.
-    l1
-        λ₁ of L1, at least 0.
-    ema
-        What a moving average of the parameters keeps at each step, in [0, 1); None for no
-        average. State `"ema"`, see `Optimizer`.
-    nonfinite
-        What to do about gradients with NaN or infinity, see `Optimizer`.
-    backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
     Notes
     -----
@@ -252,41 +282,59 @@ class Adagrad(Optimizer):
     array([0.5, 2.5])
     """
 
-    _rule = staticmethod(coefficients.adagrad_rule)
-    _constants = staticmethod(coefficients.adagrad_constants)
-    _scalars = staticmethod(coefficients.adagrad_scalars)
-    _letters = "s"
-
     def __init__(
         self,
-        params: Any,
-        lr: Rate = 1e-2,
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: float = 1e-10,
+        params: Params,
+        lr: Lr = 1e-2,
+        lr_decay: LrDecay = 0.0,
+        weight_decay: CoupledDecay = 0.0,
+        initial_accumulator_value: InitialAccumulator = 0.0,
+        eps: Eps = 1e-10,
         *,
-        eps_inside_sqrt: bool = False,
-        maximize: bool = False,
-        l1: float = 0.0,
-        ema: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
-        backend: str = "auto",
+        eps_inside_sqrt: EpsInsideSqrt = False,
+        maximize: Maximize = False,
+        l1: L1 = 0.0,
+        ema: Ema = None,
+        nonfinite: Nonfinite = "propagate",
+        backend: Backend = "auto",
     ) -> None:
-        hyperparameters = {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "eps": eps,
-            "eps_inside_sqrt": eps_inside_sqrt,
-            "maximize": maximize,
-            "l1": l1,
-            "ema": ema,
-        }
-        super().__init__(params, backend, nonfinite, hyperparameters)
+        self._start(locals())
 
 
+# ---- RMSprop ----
+
+Alpha = Annotated[float, fraction, "ρ, the smoothing, in [0, 1). The name is torch's."]
+Centered = Annotated[
+    bool,
+    flag,
+    """
+    Divide by the deviation from the running mean; state `"a"` holds the mean. Where a²
+    comes out above v by rounding, the root is NaN, as in torch.
+    """,
+]
+
+
+def rmsprop_constants(hyper: Hyperparameters) -> Values:
+    return {
+        **gradient_constants(hyper),
+        "momentum": hyper["momentum"],
+        "rho": hyper["alpha"],
+        "rest": 1 - hyper["alpha"],
+        "eps": hyper["eps"],
+    }
+
+
+def rmsprop_scalars(hyper: Hyperparameters, t: int) -> Values:
+    gain, lr = momentum_rates(hyper)
+    return {**NOTHING_ASKED, "lr": lr, "gain": gain}
+
+
+@declare(
+    rule="rmsprop",
+    letters={"v": None, "a": "centered", "b": "momentum"},
+    constants=rmsprop_constants,
+    scalars=rmsprop_scalars,
+)
 class RMSprop(Optimizer):
     r"""RMSprop: gradients over a running mean of their size.
 
@@ -298,41 +346,6 @@ class RMSprop(Optimizer):
         d = √v + ε                         eps_inside_sqrt: √(v + ε)
         b = μ·b + g/d;  p = p - α·b        momentum = 0: p = p - α·g/d
                                            lr_in_momentum: b = μ·b + α·g/d;  p = p - b
-
-    Parameters
-    ----------
-    params
-        What to update, see `Optimizer`.
-    lr
-        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
-        `fusedstep.schedules`.
-    alpha
-        ρ, the smoothing, in [0, 1). The name is torch's.
-    eps
-        ε, at least 0.
-    weight_decay
-        λ of coupled L2, at least 0.
-    momentum
-        μ, at least 0. State `"b"` exists if it is above 0.
-    centered
-        Divide by the deviation from the running mean; state `"a"` holds the mean. Where a²
-        comes out above v by rounding, the root is NaN, as in torch.
-    eps_inside_sqrt
-        Put ε under the root.
-    lr_in_momentum
-        Let α multiply what enters the buffer and not what leaves it: steps that were taken
-        at another learning rate keep theirs. With momentum=0 there is no difference.
-    maximize
-        Ascend: -g in g's place.
-    l1
-        λ₁ of L1, at least 0.
-    ema
-        What a moving average of the parameters keeps at each step, in [0, 1); None for no
-        average. State `"ema"`, see `Optimizer`.
-    nonfinite
-        What to do about gradients with NaN or infinity, see `Optimizer`.
-    backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
     Notes
     -----
@@ -350,45 +363,75 @@ class RMSprop(Optimizer):
     array([0.8, 2.2])
     """
 
-    _rule = staticmethod(coefficients.rmsprop_rule)
-    _constants = staticmethod(coefficients.rmsprop_constants)
-    _scalars = staticmethod(coefficients.rmsprop_scalars)
-    _letters = "vab"
-
     def __init__(
         self,
-        params: Any,
-        lr: Rate = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
+        params: Params,
+        lr: Lr = 1e-2,
+        alpha: Alpha = 0.99,
+        eps: Eps = 1e-8,
+        weight_decay: CoupledDecay = 0.0,
+        momentum: Momentum = 0.0,
+        centered: Centered = False,
         *,
-        eps_inside_sqrt: bool = False,
-        lr_in_momentum: bool = False,
-        maximize: bool = False,
-        l1: float = 0.0,
-        ema: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
-        backend: str = "auto",
+        eps_inside_sqrt: EpsInsideSqrt = False,
+        lr_in_momentum: LrInMomentum = False,
+        maximize: Maximize = False,
+        l1: L1 = 0.0,
+        ema: Ema = None,
+        nonfinite: Nonfinite = "propagate",
+        backend: Backend = "auto",
     ) -> None:
-        hyperparameters = {
-            "lr": lr,
-            "alpha": alpha,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "centered": centered,
-            "eps_inside_sqrt": eps_inside_sqrt,
-            "lr_in_momentum": lr_in_momentum,
-            "maximize": maximize,
-            "l1": l1,
-            "ema": ema,
-        }
-        super().__init__(params, backend, nonfinite, hyperparameters)
+        self._start(locals())
 
 
+# ---- Adam ----
+
+Betas = Annotated[tuple[float, float], betas, "(β₁, β₂), each in [0, 1)."]
+DecayThroughMoments = Annotated[
+    float, non_negative, "λ of coupled L2, at least 0: it goes through the moments. See `AdamW`."
+]
+Amsgrad = Annotated[bool, flag, 'Divide by the largest v so far, state `"x"`.']
+EpsUncorrected = Annotated[
+    bool,
+    flag,
+    """
+    Add ε to the v that is not yet corrected for bias: it counts r times as much, so
+    that the first steps are shorter where gradients are about as small as ε.
+    """,
+]
+BiasCorrection = Annotated[bool, flag, "False: r = 1 and αₜ = α."]
+
+
+def adam_constants(hyper: Hyperparameters) -> Values:
+    beta1, beta2 = hyper["betas"]
+    return {
+        **gradient_constants(hyper),
+        "beta1": beta1,
+        "rest1": 1 - beta1,
+        "beta2": beta2,
+        "rest2": 1 - beta2,
+    }
+
+
+def adam_scalars(hyper: Hyperparameters, t: int) -> Values:
+    beta1, beta2 = hyper["betas"]
+    correction1 = correction2 = 1.0
+    if hyper["bias_correction"]:
+        correction1 = 1 - beta1**t
+        correction2 = 1 - beta2**t
+    r, r2 = 1 / sqrt(correction2), 1 / correction2
+    eps = hyper["eps"]
+    if hyper["eps_uncorrected"]:
+        eps *= r2 if hyper["eps_inside_sqrt"] else r
+    return {**NOTHING_ASKED, "lr": hyper["lr"] / correction1, "r": r, "r2": r2, "eps": eps}
+
+
+@declare(
+    rule="adam",
+    letters={"m": None, "v": None, "x": "amsgrad"},
+    constants=adam_constants,
+    scalars=adam_scalars,
+)
 class Adam(Optimizer):
     r"""Adam, with weight decay as coupled L2.
 
@@ -402,40 +445,6 @@ class Adam(Optimizer):
                                            eps_inside_sqrt: √(v·r² + ε)
                                            eps_uncorrected: (√v + ε)·r, or √(v + ε)·r
         p = p - αₜ·m/d                     αₜ = α/(1 - β₁ᵗ)
-
-    Parameters
-    ----------
-    params
-        What to update, see `Optimizer`.
-    lr
-        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
-        `fusedstep.schedules`.
-    betas
-        (β₁, β₂), each in [0, 1).
-    eps
-        ε, at least 0.
-    weight_decay
-        λ of coupled L2, at least 0: it goes through the moments. See `AdamW`.
-    amsgrad
-        Divide by the largest v so far, state `"x"`.
-    eps_inside_sqrt
-        Put ε under the root.
-    eps_uncorrected
-        Add ε to the v that is not yet corrected for bias: it counts r times as much, so
-        that the first steps are shorter where gradients are about as small as ε.
-    bias_correction
-        False: r = 1 and αₜ = α.
-    maximize
-        Ascend: -g in g's place.
-    l1
-        λ₁ of L1, at least 0.
-    ema
-        What a moving average of the parameters keeps at each step, in [0, 1); None for no
-        average. State `"ema"`, see `Optimizer`.
-    nonfinite
-        What to do about gradients with NaN or infinity, see `Optimizer`.
-    backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
     Notes
     -----
@@ -453,45 +462,87 @@ class Adam(Optimizer):
     array([0.9, 2.1])
     """
 
-    _rule = staticmethod(coefficients.adam_rule)
-    _constants = staticmethod(coefficients.adam_constants)
-    _scalars = staticmethod(coefficients.adam_scalars)
-    _letters = "mvx"
-
     def __init__(
         self,
-        params: Any,
-        lr: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
+        params: Params,
+        lr: Lr = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Eps = 1e-8,
+        weight_decay: DecayThroughMoments = 0.0,
+        amsgrad: Amsgrad = False,
         *,
-        eps_inside_sqrt: bool = False,
-        eps_uncorrected: bool = False,
-        bias_correction: bool = True,
-        maximize: bool = False,
-        l1: float = 0.0,
-        ema: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
-        backend: str = "auto",
+        eps_inside_sqrt: EpsInsideSqrt = False,
+        eps_uncorrected: EpsUncorrected = False,
+        bias_correction: BiasCorrection = True,
+        maximize: Maximize = False,
+        l1: L1 = 0.0,
+        ema: Ema = None,
+        nonfinite: Nonfinite = "propagate",
+        backend: Backend = "auto",
     ) -> None:
-        hyperparameters = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "eps_inside_sqrt": eps_inside_sqrt,
-            "eps_uncorrected": eps_uncorrected,
-            "bias_correction": bias_correction,
-            "maximize": maximize,
-            "l1": l1,
-            "ema": ema,
-        }
-        super().__init__(params, backend, nonfinite, hyperparameters)
+        self._start(locals())
 
 
+# ---- AdamW ----
+
+DecoupledDecay = Annotated[
+    float, non_negative, "λ, at least 0: it acts on p alone and never enters the moments."
+]
+Scales = Literal["lr", "schedule"]
+DecayScale = Annotated[
+    Scales,
+    partial(one_of, choices=get_args(Scales)),
+    """
+    `"lr"`: decay by α·λ, so that it follows the learning rate in full. `"schedule"`:
+    decay by ηₜ·λ, where ηₜ is what a schedule has made of the learning rate: the `lr`
+    of now over the `initial_lr` of the group.
+    """,
+]
+InitialLr = Annotated[
+    float | None,
+    non_negative_or_none,
+    """
+    Where ηₜ is 1, above 0; for `decay_scale="schedule"` alone. None: the `lr` given here,
+    of a schedule its base rate, `schedule.lr`. With a function of your own it must be
+    given. An `lr` that is assigned later leaves it as it is.
+    """,
+]
+
+
+def adamw_constants(hyper: Hyperparameters) -> Values:
+    return {**adam_constants(hyper), "l2": 0.0}
+
+
+def adamw_scalars(hyper: Hyperparameters, t: int) -> Values:
+    rate = hyper["lr"] if hyper["decay_scale"] == "lr" else hyper["lr"] / hyper["initial_lr"]
+    values = adam_scalars(hyper, t)
+    values["decay"] = 1 - rate * hyper["weight_decay"]
+    return values
+
+
+def check_decay_scale(hyper: Hyperparameters) -> None:
+    if hyper["decay_scale"] != "schedule":
+        return
+    lr, initial_lr = hyper["lr"], hyper["initial_lr"]
+    if initial_lr is None:
+        raise ValueError(
+            f"decay_scale='schedule' with lr={describe(lr)} and initial_lr=None; the schedule's "
+            "multiplier is lr / initial_lr, so pass as initial_lr the rate where it is 1"
+        )
+    if initial_lr == 0 or not (callable(lr) or isfinite(lr / initial_lr)):
+        raise ValueError(
+            f"decay_scale='schedule' with lr={lr!r} and initial_lr={initial_lr!r}; the schedule's "
+            "multiplier is lr / initial_lr, so start from an lr above 0"
+        )
+
+
+@declare(
+    rule="adamw",
+    letters={"m": None, "v": None, "x": "amsgrad"},
+    constants=adamw_constants,
+    scalars=adamw_scalars,
+    together=check_decay_scale,
+)
 class AdamW(Optimizer):
     r"""Adam with decoupled weight decay.
 
@@ -506,48 +557,6 @@ class AdamW(Optimizer):
                                            eps_inside_sqrt: √(v·r² + ε)
                                            eps_uncorrected: (√v + ε)·r, or √(v + ε)·r
         p = p - αₜ·m/d                     αₜ = α/(1 - β₁ᵗ)
-
-    Parameters
-    ----------
-    params
-        What to update, see `Optimizer`.
-    lr
-        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
-        `fusedstep.schedules`.
-    betas
-        (β₁, β₂), each in [0, 1).
-    eps
-        ε, at least 0.
-    weight_decay
-        λ, at least 0: it acts on p alone and never enters the moments.
-    amsgrad
-        Divide by the largest v so far, state `"x"`.
-    eps_inside_sqrt
-        Put ε under the root.
-    eps_uncorrected
-        Add ε to the v that is not yet corrected for bias: it counts r times as much, so
-        that the first steps are shorter where gradients are about as small as ε.
-    bias_correction
-        False: r = 1 and αₜ = α.
-    decay_scale
-        `"lr"`: decay by α·λ, so that it follows the learning rate in full. `"schedule"`:
-        decay by ηₜ·λ, where ηₜ is what a schedule has made of the learning rate: the `lr`
-        of now over the `initial_lr` of the group.
-    initial_lr
-        Where ηₜ is 1, above 0; for `decay_scale="schedule"` alone. None: the `lr` given here,
-        of a schedule its base rate, `schedule.lr`. With a function of your own it must be
-        given. An `lr` that is assigned later leaves it as it is.
-    maximize
-        Ascend: -g in g's place.
-    l1
-        λ₁ of L1, at least 0.
-    ema
-        What a moving average of the parameters keeps at each step, in [0, 1); None for no
-        average. State `"ema"`, see `Optimizer`.
-    nonfinite
-        What to do about gradients with NaN or infinity, see `Optimizer`.
-    backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
 
     Notes
     -----
@@ -564,44 +573,24 @@ class AdamW(Optimizer):
     array([0.85, 2.  ])
     """
 
-    _rule = staticmethod(coefficients.adamw_rule)
-    _constants = staticmethod(coefficients.adamw_constants)
-    _scalars = staticmethod(coefficients.adamw_scalars)
-    _letters = "mvx"
-
     def __init__(
         self,
-        params: Any,
-        lr: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
+        params: Params,
+        lr: Lr = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Eps = 1e-8,
+        weight_decay: DecoupledDecay = 1e-2,
+        amsgrad: Amsgrad = False,
         *,
-        eps_inside_sqrt: bool = False,
-        eps_uncorrected: bool = False,
-        bias_correction: bool = True,
-        decay_scale: Literal["lr", "schedule"] = "lr",
-        initial_lr: float | None = None,
-        maximize: bool = False,
-        l1: float = 0.0,
-        ema: float | None = None,
-        nonfinite: Literal["propagate", "skip", "raise"] = "propagate",
-        backend: str = "auto",
+        eps_inside_sqrt: EpsInsideSqrt = False,
+        eps_uncorrected: EpsUncorrected = False,
+        bias_correction: BiasCorrection = True,
+        decay_scale: DecayScale = "lr",
+        initial_lr: InitialLr = None,
+        maximize: Maximize = False,
+        l1: L1 = 0.0,
+        ema: Ema = None,
+        nonfinite: Nonfinite = "propagate",
+        backend: Backend = "auto",
     ) -> None:
-        hyperparameters = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "eps_inside_sqrt": eps_inside_sqrt,
-            "eps_uncorrected": eps_uncorrected,
-            "bias_correction": bias_correction,
-            "decay_scale": decay_scale,
-            "initial_lr": initial_lr,
-            "maximize": maximize,
-            "l1": l1,
-            "ema": ema,
-        }
-        super().__init__(params, backend, nonfinite, hyperparameters)
+        self._start(locals())

@@ -1,10 +1,10 @@
-"""What other frameworks call by the same names: their semantics and defaults, as arguments.
+"""Semantics and defaults of other frameworks, as arguments of our optimizers.
 
 `torch`, `keras`, `optax` and `lecture` each have `SGD`, `Adagrad`, `RMSprop`, `Adam` and
 `AdamW`, and some have optimizers of `fusedstep.rules`: a read-only mapping of keyword
-arguments for the class of that name, which then takes the parameters the framework's way.
-Each names all that the framework's step depends on, and leaves no default of ours in its
-place. To change one, lay it over the others:
+arguments for the class of that name, which then steps in the framework's way. Each names all
+that the framework's step depends on, so that none of our defaults takes part. To change an
+argument, lay it over the others:
 
 >>> import numpy as np, fusedstep as fs
 >>> p = np.array([1.0, 2.0])
@@ -32,10 +32,10 @@ def _arguments(**values: Any) -> Arguments:
 
 
 class torch:
-    """torch 2.13, whose semantics and defaults those classes have by themselves.
+    """torch 2.13, whose semantics and defaults our classes have without a preset, too.
 
-    To write down that they are meant, whatever the defaults of a later release. Adan and
-    Lion are not in torch.
+    A preset writes down that they are meant, whatever the defaults of a later release are. Adan
+    and Lion are not in torch.
     """
 
     SGD: Final[Arguments] = _arguments(
@@ -117,10 +117,10 @@ class keras:
     `beta_1` and `beta_2` are `betas`.
 
     Keras's `weight_decay` is decoupled from the gradient in every optimizer, as in our Lion.
-    Its Adam with one is our `AdamW` with these arguments; its SGD, Adagrad and RMSprop with
-    one have no counterpart, as our `weight_decay` is coupled there. Its Adamax, which adds ε
-    to the maximum afterwards, and its Nadam, whose schedule of momentum is another, have none
-    either.
+    Its Adam with weight decay is our `AdamW` with these arguments. Its SGD, Adagrad and RMSprop
+    with weight decay have no counterpart, as our `weight_decay` is coupled there; nor has its
+    Adamax, which adds ε to the maximum afterwards, nor its Nadam, whose momentum has another
+    schedule.
     """
 
     SGD: Final[Arguments] = _arguments(
@@ -180,15 +180,15 @@ class keras:
 class optax:
     """optax 0.2: its `sgd`, `adagrad`, `rmsprop`, `adam`, `adamw`, `lion` and `adamax`.
 
-    optax gives the learning rate no default and so these have none: pass `lr`. It stands
-    inside RMSprop's momentum buffer and outside of SGD's. ε is under the root in AdaGrad,
-    whose sum starts at 0.1, and in RMSprop. `decay` of RMSprop is our `alpha`, `b1` and `b2`
-    are `betas`, no momentum is `None` there and 0 here.
+    optax gives the learning rate no default, so these have none: pass `lr`. It is inside
+    RMSprop's momentum buffer and outside of SGD's. ε is under the root in AdaGrad, whose sum
+    starts at 0.1, and in RMSprop. `decay` of RMSprop is our `alpha`, `b1` and `b2` are `betas`,
+    and no momentum is `None` there and 0 here.
 
-    Of `eps` and `eps_root` Adam has one here: the second alone is `eps` with
-    `eps_inside_sqrt=True`. Left out are `optax.amsgrad`, whose maximum is of the corrected
-    second moment, RMSprop with `nesterov`, `bias_correction` or `initial_scale`, and nadam,
-    radam and adan, which step otherwise than ours.
+    Adam has one ε here: `eps_root` without `eps` is our `eps` with `eps_inside_sqrt=True`. Left
+    out are `optax.amsgrad`, whose maximum is that of the corrected second moment, RMSprop with
+    `nesterov`, `bias_correction` or `initial_scale`, and nadam, radam and adan, whose steps
+    differ from ours.
     """
 
     SGD: Final[Arguments] = _arguments(
@@ -259,9 +259,9 @@ class lecture:
     b, s, m and v start at 0; ε is under the root; nothing is corrected for bias. AdamW decays
     by ηₜ·λ, where ηₜ·α is the learning rate of the step, as Loshchilov and Hutter's Algorithm 2.
 
-    Notes agree on these forms more than on numbers. Taken here are μ = ρ = 0.9, β₁ = 0.9,
-    β₂ = 0.999, ε = 1e-8, and α = 0.01 for SGD and AdaGrad, 0.001 for the others. λ is 0, as
-    the formula gives it no value; one that was chosen to decay by α·λ is 1/α times too large.
+    Notes agree on these forms more than on numbers. The numbers here are μ = ρ = 0.9, β₁ = 0.9,
+    β₂ = 0.999, ε = 1e-8, and α = 0.01 for SGD and AdaGrad, 0.001 for the others. λ is 0, as the
+    formula gives it no value; a λ that was chosen for a decay by α·λ is 1/α times too large here.
     """
 
     SGD: Final[Arguments] = _arguments(

@@ -1,9 +1,9 @@
-r"""Further optimizers, each written as a rule of one's own: with `fusedstep.rule`.
+r"""Further optimizers, each a custom rule: written with `fusedstep.rule`.
 
-They are complete optimizers as they stand, and examples of what a rule may look like. Letters
-are those of `fusedstep.optimizers`; o is the gradient of the step before. Powers, corrections
-for bias and all else that depends on hyperparameters and t alone is left to a function before
-each rule, so that the rule itself reads as its paper does.
+They are complete optimizers, and examples of what a custom rule may look like. Letters are those
+of `fusedstep.optimizers`; o is the gradient of the step before. A function before each rule
+computes powers, corrections for bias and all else that depends on hyperparameters and t alone,
+so that the rule itself reads as its paper does.
 
 >>> import numpy as np, fusedstep as fs
 >>> p = np.array([1.0, 2.0])
@@ -20,20 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep.coefficients import Values
-from fusedstep.rule import rule
+from fusedstep._core.custom import rule
+from fusedstep._numerics.coefficients import Values
 
 __all__ = ["Adamax", "Adan", "Lion", "NAdam", "RAdam"]
 
 
 def averages(h: Any) -> Values:
-    """β₁, β₂, and how much of the new each leaves room for."""
+    """β₁ and β₂, the shares of the old averages, and the rests, those of the new gradient."""
     beta1, beta2 = h.betas
     return {"beta1": beta1, "rest1": 1 - beta1, "beta2": beta2, "rest2": 1 - beta2}
 
 
 def decay(h: Any) -> Values:
-    """Weight decay as p·(1 - α·λ) if it is decoupled, else as coupled L2."""
+    """Scalars of weight decay: p·(1 - α·λ) if it is decoupled, else coupled L2."""
     if h.decoupled_weight_decay:
         return {"decay": 1 - h.lr * h.weight_decay, "l2": 0.0}
     return {"decay": 1.0, "l2": h.weight_decay}
@@ -75,7 +75,7 @@ def Lion(p, g, m, h):
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
+        `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
     Notes
     -----
@@ -113,8 +113,7 @@ def momentum_product(beta1: float, momentum_decay: float, t: int) -> float:
     """μ₁·μ₂···μₜ of NAdam, μₖ = β₁·(1 - qᵏ/2), in a time that does not grow with t.
 
     The logarithm of 1 - qᵏ/2 is minus the sum of qʲᵏ/(j·2ʲ) over all j from 1; summed over k
-    first, each j has a geometric series. What has become too small to change 1 - μ₁···μₜ
-    counts as 0.
+    first, each j has a geometric series. A product too small to change 1 - μ₁···μₜ counts as 0.
     """
     if beta1 == 0:
         return 0.0
@@ -178,14 +177,14 @@ def NAdam(p, g, m, v, h):
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
+        `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
     Notes
     -----
     Dozat (2016), "Incorporating Nesterov Momentum into Adam", with torch's schedule of μₜ,
-    which is the paper's where ψ = 0.004. The product of all μₜ so far is of the present
-    hyperparameters, while torch keeps that of the steps taken, in float32 by default: the two
-    agree to float32's precision until `betas` or `momentum_decay` change.
+    which is the paper's where ψ = 0.004. The product of all μₜ so far is computed from the
+    present hyperparameters, while torch multiplies it up step by step, in float32 by default: the
+    two agree to float32's precision until `betas` or `momentum_decay` change.
 
     Examples
     --------
@@ -263,7 +262,7 @@ def RAdam(p, g, m, v, h):
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
+        `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
     Notes
     -----
@@ -326,7 +325,7 @@ def Adamax(p, g, m, x, h):
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
+        `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
     Notes
     -----
@@ -416,7 +415,7 @@ def Adan(p, g, m, a, v, o, h):
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
-        `"auto"`, or the name of an engine; `fusedstep.info()` lists them.
+        `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
     Notes
     -----

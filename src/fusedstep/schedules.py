@@ -32,9 +32,10 @@ from typing import Annotated, Any
 from fusedstep._arrays.structure import is_collection
 from fusedstep._checks.values import Check, non_negative, number, whole
 from fusedstep._checks.wording import describe
-from fusedstep.schedule import Schedule, schedule
+from fusedstep._core.schedule import SCHEDULES, Schedule, schedule
 
 __all__ = [
+    "SCHEDULES",
     "Schedule",
     "constant",
     "cosine",
@@ -48,7 +49,7 @@ __all__ = [
     "warmup",
 ]
 
-# What arguments must be: types that hold their checks.
+# Types of arguments, which hold their checks.
 
 
 def within(name: str, value: Any, least: float, most: float) -> float:
@@ -105,7 +106,7 @@ Power = Annotated[float, positive]
 def constant(t: int, lr: Rate) -> float:
     """lr, at every step.
 
-    It is for `sequence`; elsewhere the number itself will do.
+    It is meant for `sequence`; elsewhere the number itself will do.
 
     >>> from fusedstep.schedules import constant
     >>> rate = constant(0.1)
@@ -119,8 +120,8 @@ def constant(t: int, lr: Rate) -> float:
 def piecewise(t: int, boundaries: Boundaries, rates: Rates) -> float:
     """rates[k], where k is the number of boundaries before t.
 
-    So rates[k] holds up to and including step boundaries[k], and the last, of which
-    `boundaries` has none, for ever. Boundaries increase; the base rate is the largest.
+    So rates[k] holds up to and including step boundaries[k], and the last rate, which has no
+    boundary, for ever. Boundaries increase; the base rate is the largest.
 
     >>> from fusedstep.schedules import piecewise
     >>> rate = piecewise([2, 4], [0.1, 0.01, 0.001])
@@ -180,8 +181,8 @@ def polynomial(t: int, lr: Rate, steps: Steps, power: Power = 1.0, end: Rate = 0
 def warmup(t: int, lr: Rate, steps: Steps, start: Rate = 0.0) -> float:
     """(1 - x)·start + x·lr, x = t/steps: a straight line to lr, which step t = steps has.
 
-    After it stays at lr. The first step has start + (lr - start)/steps, so that none is lost
-    to a rate of 0. Goyal et al. (2017), "Accurate, Large Minibatch SGD", warm up so, from a
+    After that it stays at lr. The first step has start + (lr - start)/steps, so that no step is
+    lost to a rate of 0. Goyal et al. (2017), "Accurate, Large Minibatch SGD", warm up so, from a
     start above 0; torch's LinearLR counts t - 1 and reaches lr one step later.
 
     >>> from fusedstep.schedules import warmup
@@ -219,8 +220,9 @@ def restarts(t: int, lr: Rate, steps: Steps, factor: Growth = 1.0, end: Rate = 0
 
     Loshchilov, Hutter (2017), "SGDR: Stochastic Gradient Descent with Warm Restarts", Tᵢ =
     T₀·T_multⁱ. Each period begins with lr and stops one step short of `end`, where the next
-    begins; as torch's CosineAnnealingWarmRestarts, which has whole factors alone. With others
-    a period may begin between two steps, and its first step is then already on its way down.
+    begins; as torch's CosineAnnealingWarmRestarts, whose factors are whole numbers. With other
+    factors a period may begin between two steps, and its first step is then already on the way
+    down.
 
     >>> from fusedstep.schedules import restarts
     >>> rate = restarts(0.1, steps=2, factor=2)
@@ -269,8 +271,8 @@ def one_cycle(
 def sequence(t: int, schedules: Schedules, steps: StepsOfEach) -> float:
     """schedules[k](t - s), s = steps[0] + ··· + steps[k-1]: one schedule after the other.
 
-    The k-th lasts for steps[k] steps and has a t of its own from 1; the last, of which `steps`
-    has none, goes on for ever. Sequences may be parts of sequences. The base rate is the
+    The k-th lasts for steps[k] steps, counted from t = 1 for itself; the last, which has no
+    number of steps, goes on for ever. Sequences may be parts of sequences. The base rate is the
     largest of the parts'.
 
     >>> from fusedstep.schedules import cosine, sequence, warmup
@@ -285,27 +287,17 @@ def sequence(t: int, schedules: Schedules, steps: StepsOfEach) -> float:
     return schedules[-1](t)
 
 
-SCHEDULES = {
-    make.__name__: make
-    for make in (
-        *(constant, piecewise, exponential, step, polynomial),
-        *(warmup, cosine, restarts, one_cycle, sequence),
-    )
-}
-"""By name, as dicts and the command line have them."""
-
-
 def half_cosine(x: float) -> float:
-    """1 at x = 0, 0 at x = 1, both exactly."""
+    """Half a cosine from 1, at x = 0, to 0, at x = 1; both ends are exact."""
     return (1 + cos(pi * x)) / 2
 
 
 def period(n: int, steps: int, factor: float) -> tuple[float, float]:
-    """Where the period that holds n began, and its length, in a time that does not grow with n.
+    """Beginning and length of the period that holds n, in a time that does not grow with n.
 
-    The k-th begins at steps·(factorᵏ - 1)/(factor - 1). Solved for k this rounds, so it may be
-    one off where n is at a boundary. A beginning that is a whole number but for its rounding,
-    or for that of a factor like 1.1, counts as that number.
+    The k-th begins at steps·(factorᵏ - 1)/(factor - 1). Solving this for k rounds, so that k may
+    be off by one where n is at a boundary. A beginning that differs from a whole number only by
+    its rounding, or by that of a factor like 1.1, counts as that number.
     """
     growth = factor - 1
     if growth == 0:

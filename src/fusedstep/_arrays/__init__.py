@@ -1,1 +1,1 @@
-"""Arrays, the structure they come in, and the memory where they lie."""
+"""Arrays: the structure they come in, the memory they lie in, and the libraries they are from."""

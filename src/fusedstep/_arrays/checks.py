@@ -1,4 +1,4 @@
-"""Checks on the arrays that a step reads and writes."""
+"""Checks on the arrays that a step reads and writes: each returns nothing, or raises."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def check_parameter(p: Any, name: str) -> None:
-    """Refuse what cannot be updated in place."""
+    """Refuse an array that cannot be updated in place."""
     check_values(p, name)
     check_written(p, name)
 
 
 def check_values(p: Any, name: str) -> None:
-    """Refuse what a parameter's values cannot be read from."""
+    """Refuse an array that a parameter's values cannot be read from."""
     check_array(p, name)
     if p.dtype not in DTYPES:
         raise TypeError(
@@ -51,6 +51,7 @@ def check_like(array: Any, p: Array, name: str) -> None:
 
 
 def check_array(array: Any, name: str) -> None:
+    """Refuse whatever is no plain NumPy array."""
     if not isinstance(array, np.ndarray):
         raise TypeError(
             f"{name} is {describe(array)}; pass a NumPy array, for instance `np.asarray(x)`, or "
@@ -63,6 +64,7 @@ def check_array(array: Any, name: str) -> None:
 
 
 def check_written(array: Array, name: str) -> None:
+    """Refuse an array that cannot be written, or has elements in the same memory."""
     if not array.flags.writeable:
         raise ValueError(
             f"{name} is read-only, and a step writes to it; pass a copy, or set "

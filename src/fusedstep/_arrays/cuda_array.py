@@ -1,28 +1,22 @@
-"""Arrays on a CUDA device as NumPy arrays over their addresses: for their geometry, never read.
+"""Shadows: NumPy arrays over device addresses, for shape and overlap; never dereferenced.
 
-Whatever holds `__cuda_array_interface__` will do: arrays of Numba and CuPy, tensors of torch.
-A shadow is a NumPy array at the device's address. Its shape, strides, flags, views and
-overlaps are right, so every check on arrays holds for it; reading an element, or printing
-it, would fault. It keeps the owner of the memory alive.
+A shadow's shape, strides, flags, views and overlaps are right, so every check on arrays holds
+for it; reading an element, or printing it, would fault. It keeps the owner of the memory alive.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Layout: TypeAlias = tuple[Any, ...]
+from fusedstep._arrays.libraries import INTERFACE, library, strides
 
-ATTRIBUTE = "__cuda_array_interface__"
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 class Holder:
-    """What a shadow stands on."""
+    """The object that NumPy makes a shadow from, and that the shadow keeps as its base."""
 
     __slots__ = ("__array_interface__", "owner")
 
@@ -53,7 +47,7 @@ def shadow(
 
 
 def owner(array: Array) -> Any:
-    """Of the memory under a shadow or any view of one."""
+    """The owner of the memory under a shadow, or under any view of one."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -61,28 +55,19 @@ def owner(array: Array) -> Any:
 
 
 def on_device(array: Any) -> bool:
+    """Whether a user's array is on a CUDA device."""
     if isinstance(array, np.ndarray):
         return False
     try:
-        return hasattr(array, ATTRIBUTE)
-    except RuntimeError:  # torch's, of a tensor on a device that requires grad
+        return hasattr(array, INTERFACE)
+    except RuntimeError:  # from a tensor of torch on a device that requires grad
         return True
 
 
-def library(array: Any) -> str:
-    """The package that an array is from."""
-    return _package(array.__class__)
-
-
-@cache
-def _package(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
-
-
 def see(array: Any, name: str) -> Array:
-    """The shadow of a user's array."""
+    """The shadow of a user's array, which errors call `name`."""
     try:
-        described = getattr(array, ATTRIBUTE)
+        described = getattr(array, INTERFACE)
     except RuntimeError as error:
         raise TypeError(
             f"{name} is a tensor that requires grad; pass `tensor.detach()` of a parameter and "
@@ -91,57 +76,17 @@ def see(array: Any, name: str) -> Array:
     if described.get("mask") is not None:
         raise TypeError(f"{name} has a mask, which a step would ignore; pass its plain data")
     address, readonly = described["data"]
-    # Numba leaves the strides of an array out where all that are not 0 are contiguous, and a
-    # broadcast array would seem to have memory that it has not.
-    numbas = getattr(array, "__cuda_ndarray__", False)
-    strides = array.strides if numbas else described.get("strides")
-    # A tensor's memory may be exchanged under it; this keeps what is seen now.
-    kept = array.detach() if library(array) == "torch" else array
-    seen = shadow(kept, address, described["shape"], strides, described["typestr"], readonly)
+    seen = shadow(
+        library(array).hold(array),
+        address,
+        described["shape"],
+        strides(array, described),
+        described["typestr"],
+        readonly,
+    )
     if not seen.flags.aligned:
         raise ValueError(
             f"{name} has elements at addresses that are not multiples of {seen.itemsize}, which a "
             "CUDA device cannot read; pass a copy"
         )
     return seen
-
-
-def glance(array: Any) -> tuple[int, Layout]:
-    """An array's address, and what else must be as before for it to do without another check.
-
-    It is what `see` looks at, without the cost of the interface where its library is known.
-    An array that has no memory on a device has no layout.
-    """
-    return _glance_at(array.__class__)(array)
-
-
-@cache
-def _glance_at(kind: type) -> Callable[[Any], tuple[int, Layout]]:
-    package = _package(kind)
-    if package == "numba" and not hasattr(kind, "device_ctypes_pointer"):
-        package = ""  # what stands for an array in the simulator
-    return {"torch": _torchs, "cupy": _cupys, "numba": _numbas}.get(package, _anyones)
-
-
-def _torchs(array: Any) -> tuple[int, Layout]:
-    if not array.is_cuda or array.layout is not sys.modules["torch"].strided:
-        return 0, ()
-    return array.data_ptr(), (array.shape, array.stride(), array.dtype, array.get_device())
-
-
-def _cupys(array: Any) -> tuple[int, Layout]:
-    return array.data.ptr, (array.shape, array.strides, array.dtype, array.device.id)
-
-
-def _numbas(array: Any) -> tuple[int, Layout]:
-    return array.device_ctypes_pointer.value or 0, (array.shape, array.strides, array.dtype)
-
-
-def _anyones(array: Any) -> tuple[int, Layout]:
-    described = getattr(array, ATTRIBUTE, None)
-    if described is None or described.get("mask") is not None:
-        return 0, ()
-    numbas = getattr(array, "__cuda_ndarray__", False)
-    strides = array.strides if numbas else described.get("strides")
-    address, readonly = described["data"]
-    return address, (described["shape"], strides, described["typestr"], readonly)

@@ -1,10 +1,10 @@
-"""Where new memory begins, and state arrays that lie side by side.
+"""New memory at addresses that suit a step, and state arrays side by side.
 
-A step goes through p, g and each state array at the same pace. A load waits for a store
-before it whose address has the same last twelve bits, even if it is of another array: of
+A step goes through p, g and each state array at the same pace. A load waits for an earlier
+store whose address has the same last twelve bits, even if that is in another array: with
 tensors of 1,000 elements, whose state arrays a general allocator puts 4,016 bytes apart, a
-step took half as long again. So a parameter's state arrays lie to pages as one another, and
-those of all parameters follow one another, as in one large tensor.
+step took half as long again. So all state arrays of a parameter begin at the same place
+within a page, and those of all parameters follow one another, as in one large tensor.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array
 
 PAGE = 4096
-"""Bytes after which addresses look alike to a processor's loads and stores."""
+"""Bytes after which a processor takes addresses for the same when it orders loads and stores."""
 
 LINE = 64
-"""Bytes of a cache line, and of the widest vector."""
+"""Bytes of a cache line, and of the longest vector."""
 
 SMALL = 1024
-"""Bytes below which memory is not worth a page."""
+"""Bytes below which memory is aligned to lines only: a page would be mostly waste."""
 
 
 def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array:
-    """New flat memory, whose address lies to pages as `like` does, or to lines if it is small."""
+    """New flat memory, at the place within a page where the address `like` is.
+
+    Small memory is placed so within a line.
+    """
     alignment = PAGE if size * dtype.itemsize >= SMALL else LINE
     flat = place.zeros((size + alignment // dtype.itemsize,), dtype)
     skip = (like - address(flat)) % alignment // dtype.itemsize
@@ -37,9 +40,9 @@ def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array
 
 
 class Shelf:
-    """State arrays of parameters of one dtype: for each letter one array, of which each has a part.
+    """State memory of all parameters of one dtype: one array a letter, one part a parameter.
 
-    What no parameter has taken of it is zero.
+    Parts that no parameter has taken are zero.
     """
 
     def __init__(self, place: Place, dtype: np.dtype[Any], size: int, like: int) -> None:
@@ -50,10 +53,11 @@ class Shelf:
         self.states: dict[str, Array] = {}
 
     def state(self, letter: str) -> Array:
+        """The array of a letter, made when it is first asked for."""
         if letter not in self.states:
             self.states[letter] = zeros(self.place, self.size, self.dtype, self.like)
         return self.states[letter]
 
     def keep(self, letters: Iterable[str]) -> None:
-        """Give up the memory of other letters."""
+        """Free the memory of all other letters."""
         self.states = {letter: self.states[letter] for letter in letters}

@@ -1,11 +1,12 @@
-"""Which bytes an array covers, and what shares them with another."""
+"""The bytes that an array covers, and the search for arrays that share some."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -14,7 +15,7 @@ from fusedstep._arrays.walk import Array
 
 
 def address(array: Array) -> int:
-    """Of an array's first element."""
+    """The address of an array's first element."""
     return int(array.__array_interface__["data"][0])
 
 
@@ -27,7 +28,7 @@ def extent(array: Array) -> tuple[int, int]:
 
 
 def lies_as(array: Any, other: Array) -> bool:
-    """Whether `array` is the very elements of `other`, in the same places."""
+    """Whether `array` has the very elements of `other`, in the same order."""
     if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (
         other.shape,
         other.dtype,
@@ -40,18 +41,32 @@ def lies_as(array: Any, other: Array) -> bool:
     )
 
 
-class Written:
+Name: TypeAlias = str | Callable[[Array], str | None]
+"""The name of an array in errors. An array that holds several has a function instead: it gives
+the name of the one that shares memory with its argument, or None if none does."""
+
+
+class WrittenMemory:
     """The memory that a step writes, to refuse whatever else overlaps it."""
 
-    def __init__(self, arrays: Iterable[tuple[str, Array]]) -> None:
-        bounded = [(*extent(array), name, array) for name, array in arrays if array.size]
-        bounded.sort(key=lambda entry: entry[:2])
-        self.arrays = bounded
-        self.lows = [low for low, *_ in bounded]
-        self.highs = list(accumulate((high for _, high, *_ in bounded), max))
+    def __init__(self, arrays: Iterable[tuple[Name, Array]]) -> None:
+        self._take([_entry(name, array) for name, array in arrays if array.size])
+
+    def _take(self, entries: list[Entry]) -> None:
+        self.entries = sorted(entries, key=itemgetter(0, 1))
+        self.lows = [entry[0] for entry in self.entries]
+        """Addresses at which the arrays begin, in ascending order."""
+        self.highs = list(accumulate((entry[1] for entry in self.entries), max))
+        """Addresses past which neither an array nor those before it reach."""
+
+    def with_more(self, arrays: Iterable[tuple[Name, Array]]) -> WrittenMemory:
+        """The union of this memory and more; the arrays here are not looked at again."""
+        both = object.__new__(WrittenMemory)
+        both._take([*self.entries, *(_entry(name, array) for name, array in arrays if array.size)])
+        return both
 
     def refuse(self, g: Array, name: str) -> None:
-        """No gradient in memory that the step writes: it would be read half changed."""
+        """Refuse a gradient in memory that the step writes: it would be read half changed."""
         low, high = extent(g)
         other = self._first_overlap(g, low, bisect_left(self.lows, high))
         if other is not None:
@@ -60,11 +75,11 @@ class Written:
             )
 
     def refuse_overlaps(self) -> None:
-        """No memory twice among parameters and state: the second step would undo the first."""
-        for at, (low, _, name, array) in enumerate(self.arrays):
+        """Refuse memory that is there twice: the second step would undo the first."""
+        for at, (low, _, array, name) in enumerate(self.entries):
             other = self._first_overlap(array, low, at)
             if other is not None:
-                first, second = sorted((name, other))
+                first, second = sorted((str(name), other))
                 raise ValueError(
                     f"{first} and {second} share memory, and both would be written; pass each "
                     "array once, or copies"
@@ -73,17 +88,29 @@ class Written:
     def _first_overlap(self, array: Array, low: int, before: int) -> str | None:
         """The name of an array that shares an element with `array`, whose lowest byte is `low`.
 
-        Only the first `before` in order of address are looked at, which begin below its end.
+        Only the first `before` arrays in order of address are searched: the others begin at its
+        end or above.
         """
         while before > 0 and self.highs[before - 1] > low:
             before -= 1
-            *_, name, other = self.arrays[before]
+            _, _, other, name = self.entries[before]
             if np.shares_memory(array, other):
-                return name
+                named = name if isinstance(name, str) else name(array)
+                if named is not None:
+                    return named
         return None
 
 
+Entry: TypeAlias = tuple[int, int, Array, Name]
+"""An array's lowest byte, the byte past its highest, the array, and its name."""
+
+
+def _entry(name: Name, array: Array) -> Entry:
+    return (*extent(array), array, name)
+
+
 def has_overlapping_elements(array: Array) -> bool:
+    """Whether two elements of an array share memory, as those of a broadcast array do."""
     if array.flags.c_contiguous or array.size == 0:
         return False
     axes = sorted(

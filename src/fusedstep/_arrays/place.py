@@ -1,4 +1,4 @@
-"""Where an optimizer's arrays live, and what is done to them there."""
+"""Places: the memory where an optimizer's arrays live, and what is done to them there."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.libraries import TO_HOST
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 class Place(Protocol):
-    """Of arrays that NumPy can describe; all but `see`'s argument are so described."""
+    """The memory of the CPU or of a device. Arrays in it are described by NumPy arrays.
+
+    Only the argument of `see` and the result of `show` are arrays of a user's library.
+    """
 
     backwards: bool
     """Whether new arrays here may have negative strides."""
 
     def see(self, array: Any, name: str) -> Any:
-        """A user's array, called `name`, described. It is refused if it lives elsewhere."""
+        """The description of a user's array, which errors call `name`; one elsewhere is refused."""
 
     def show(self, array: Array) -> Any:
-        """An array that was made here, as a user gets it, over the same memory."""
+        """The array that a user gets for one that was made here, over the same memory."""
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
-        """A new C-contiguous array of any content."""
+        """A new C-contiguous array, its content undefined."""
 
     def zeros(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """A new C-contiguous array of zeros."""
 
     def copy(self, to: Array, source: Array) -> None:
-        """Copy between two arrays that live here, of the same shape."""
+        """Copy `source` to another array that lives here, of the same shape."""
 
     def clear(self, array: Array) -> None:
         """Fill an array that lives here with zeros."""
@@ -44,7 +48,7 @@ class Place(Protocol):
 
 
 class Host:
-    """The memory of the CPU: every array is what it is."""
+    """The memory of the CPU: an array describes itself."""
 
     backwards = True
 
@@ -52,8 +56,7 @@ class Host:
         if on_device(array):
             raise ValueError(
                 f"{name} is on a CUDA device, the parameters are on the CPU; pass a copy on the "
-                "CPU: `x.copy_to_host()` of Numba's, `x.get()` of CuPy's, `x.numpy(force=True)` "
-                "of torch's"
+                f"CPU: {TO_HOST}"
             )
         return array
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from fusedstep._checks.wording import describe, differences, quoted
 
 
 class Leaf:
     """One parameter."""
 
+    __slots__ = ("paths",)
+
     def __init__(self, path: str) -> None:
-        self.paths = [path]
+        self.paths = (path,)
 
     def flatten(self, value: Any, name: str) -> list[Any]:
         return [value]
@@ -37,7 +41,7 @@ class Branch:
         self.shallow = all(isinstance(child, Leaf) for child in children.values())
 
     def flatten(self, value: Any, name: str) -> list[Any]:
-        """`value` taken apart into one item a parameter; `name` is what errors call it."""
+        """One item for each parameter out of `value`, which errors call `name`."""
         items = self.items(value, name)
         if self.shallow:
             return items
@@ -48,9 +52,11 @@ class Branch:
         ]
 
     def items(self, value: Any, name: str) -> list[Any]:
+        """The children's items in `value`, which is refused if it has others."""
         raise NotImplementedError
 
     def rebuild(self, leaves: Iterable[Any]) -> Any:
+        """A collection of this structure, with one of `leaves` for each parameter."""
         raise NotImplementedError
 
 
@@ -63,7 +69,7 @@ class List(Branch):
                 f"{name}{self.path} is {describe(value)}; pass a sequence of "
                 f"{len(self.keys)}, in the order of the parameters"
             )
-        items = list(value)  # ours to keep: others may change theirs while a step reads
+        items = list(value)  # a copy: the caller's may change while a step reads it
         if len(items) != len(self.keys):
             raise ValueError(
                 f"{name}{self.path} has {len(items)} items for {len(self.keys)} parameters; "
@@ -98,7 +104,7 @@ class Dict(Branch):
 Structure = Leaf | Branch
 
 
-def read(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
+def flatten(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
     """The structure of the parameters `value`, and its leaves in order."""
     if is_array(value):
         return Leaf(path), [value]
@@ -111,18 +117,20 @@ def read(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
     children: dict[Any, Structure] = {}
     leaves: list[Any] = []
     for key, item in value.items() if mapping else enumerate(value):
-        children[key], below = read(item, f"{path}[{key!r}]")
+        children[key], below = flatten(item, f"{path}[{key!r}]")
         leaves += below
     return (Dict if mapping else List)(path, children), leaves
 
 
 def named(structure: Structure, leaves: Iterable[Any]) -> list[tuple[str, Any]]:
-    """The parameters, in order, each with what errors call it."""
+    """The parameters in order, each after the name that errors have for it."""
     return [(f"params{path}", leaf) for path, leaf in zip(structure.paths, leaves, strict=True)]
 
 
 def is_array(value: Any) -> bool:
-    """Whether `value` stands for one parameter; arrays.py says which arrays will do."""
+    """Whether `value` stands for one parameter; checks.py says which arrays will do."""
+    if isinstance(value, np.ndarray):
+        return True
     names = ("__array_interface__", "__array__", "__dlpack__", "__cuda_array_interface__")
     return any(hasattr(value, name) for name in names)
 

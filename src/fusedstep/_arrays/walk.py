@@ -26,6 +26,8 @@ class Walk:
         self.size = p.size
         # Strides mean nothing along axes of length 0 or 1, so plain goes by the flag alone.
         self.plain = p.flags.c_contiguous
+        if self.plain:
+            return
         self.forward = tuple(
             slice(None, None, -1 if step < 0 and place.backwards else 1) for step in p.strides
         )
@@ -33,11 +35,11 @@ class Walk:
         self.back = sorted(range(p.ndim), key=self.axes.__getitem__)
 
     def lay(self, array: Array) -> Array:
-        """`array`, of the parameter's shape, as a view whose C order is the walk's."""
+        """A view of `array`, which has the parameter's shape, that has the walk as its C order."""
         return array if self.plain else array[self.forward].transpose(self.axes)
 
     def shaped(self, flat: Array) -> Array:
-        """Contiguous memory of the parameter's size as an array of its shape, along the walk."""
+        """An array of the parameter's shape over flat memory, laid out along the walk."""
         if self.plain:
             return flat.reshape(self.shape)
         laid = flat.reshape([self.shape[axis] for axis in self.axes])
@@ -47,7 +49,7 @@ class Walk:
 class Operand:
     """An array as a kernel sees it: `flat` is its own memory, or scratch where it has gaps.
 
-    `before` is another of the same size, whose scratch is no longer needed.
+    `before` is an operand of the same size that is given up: its scratch is used again.
     """
 
     __slots__ = ("flat", "laid", "place", "scratch")
@@ -63,8 +65,17 @@ class Operand:
         else:
             self.flat = walk.place.empty((array.size,), array.dtype)
 
+    @classmethod
+    def of_flat(cls, flat: Array, place: Place) -> Operand:
+        """An array that already is as a kernel sees it: flat, contiguous and aligned."""
+        operand = object.__new__(cls)
+        operand.place, operand.laid, operand.flat, operand.scratch = place, flat, flat, False
+        return operand
+
     def fetch(self) -> None:
+        """Copy the array into its scratch."""
         self.place.copy(self.flat.reshape(self.laid.shape), self.laid)
 
     def put_back(self) -> None:
+        """Copy the scratch into the array."""
         self.place.copy(self.laid, self.flat.reshape(self.laid.shape))

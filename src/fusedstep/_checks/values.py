@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from inspect import signature
 from math import inf, isfinite
@@ -15,12 +15,10 @@ import numpy as np
 from fusedstep._checks.wording import describe, quoted
 
 Check: TypeAlias = Callable[[str, Any], Any]
-"""Of a hyperparameter's name and value: returns the value as a Python object, or raises."""
+"""A function of a hyperparameter's name and value, which returns the Python value, or raises."""
 
 Rate: TypeAlias = float | Callable[[int], float]
-"""What a learning rate may be: a number, or a function of t that gives one at each step."""
-
-DECAY_SCALES = ("lr", "schedule")
+"""A learning rate: a number, or a function of t that gives one at each step."""
 
 
 def number(name: str, value: Any) -> float:
@@ -73,7 +71,7 @@ def optional_fraction(name: str, value: Any) -> float | None:
 
 
 def several(name: str, value: Any, like: tuple[float, ...], each: Check) -> tuple[float, ...]:
-    """As many numbers as `like` has, which stands as the example in an error."""
+    """A tuple of as many numbers as `like` has, which errors show as an example."""
     try:
         values = tuple(value)
     except TypeError:
@@ -88,7 +86,7 @@ def betas(name: str, value: Any) -> tuple[float, ...]:
 
 
 def whole(name: str, value: Any, least: int) -> int:
-    """`value` as a Python int; NumPy's will do."""
+    """A whole number, of Python or NumPy, as a Python int."""
     if not isinstance(value, (bool, np.bool_)):
         with suppress(TypeError):
             checked = index(value)
@@ -103,7 +101,7 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def decay_scale(name: str, value: Any) -> str:
-    if not isinstance(value, str) or value not in DECAY_SCALES:
-        raise ValueError(f"{name}={value!r}; pass one of {quoted(DECAY_SCALES)}")
+def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={value!r}; pass one of {quoted(choices)}")
     return value

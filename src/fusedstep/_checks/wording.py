@@ -9,7 +9,7 @@ import numpy as np
 
 
 def describe(value: Any) -> str:
-    """What an error says of a value that is not what it should be."""
+    """A value that is not what it should be, as an error shows it."""
     if value is None:
         return "None"
     if isinstance(value, np.ndarray):
@@ -19,7 +19,7 @@ def describe(value: Any) -> str:
 
 
 def differences(given: Mapping[Any, Any], expected: Mapping[Any, Any]) -> str:
-    """What an error says of keys that are not those expected."""
+    """The keys that are missing and those that are surplus, as an error tells them."""
     missing = [key for key in expected if key not in given]
     surplus = [key for key in given if key not in expected]
     named = (("lacks", missing), ("has the surplus", surplus))
@@ -27,6 +27,6 @@ def differences(given: Mapping[Any, Any], expected: Mapping[Any, Any]) -> str:
 
 
 def quoted(keys: Sequence[Any]) -> str:
-    """Keys as an error lists them: all of a few, the first of many."""
+    """Keys as an error lists them: all of a few, the first eight of many."""
     listed = ", ".join(repr(key) for key in keys[:8])
     return listed if len(keys) <= 8 else f"{listed} and {len(keys) - 8} more"

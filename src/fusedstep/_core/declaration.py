@@ -1,87 +1,201 @@
-"""What hyperparameters an optimizer has, and what each must be."""
+"""The declaration of an optimizer: its arguments, its state and its scalars.
+
+`declare` reads it from the signature of the class's `__init__`, once, where the class is defined.
+From it come the hyperparameters of groups and their checks, the Parameters section of the class's
+docstring, the functions of `fusedstep.functional`, help texts and tables. For a custom rule
+custom.py makes the same of the keywords of `fusedstep.rule`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import isfinite
-from typing import Any, NamedTuple
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from textwrap import indent
+from typing import Any, NamedTuple, TypeVar, get_args
 
-from fusedstep._checks.values import (
-    Check,
-    betas,
-    decay_scale,
-    flag,
-    fraction,
-    non_negative,
-    non_negative_or_none,
-    optional_fraction,
-    rate,
-)
-from fusedstep._checks.wording import describe
+from fusedstep._checks.values import Check
+from fusedstep._core.arguments import OF_A_RUN
+from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, no_constants
 
-EACH: dict[str, Check] = {
-    "lr": rate,
-    "initial_lr": non_negative_or_none,
-    "momentum": non_negative,
-    "dampening": non_negative,
-    "weight_decay": non_negative,
-    "l1": non_negative,
-    "lr_decay": non_negative,
-    "initial_accumulator_value": non_negative,
-    "eps": non_negative,
-    "alpha": fraction,
-    "betas": betas,
-    "ema": optional_fraction,
-    "nesterov": flag,
-    "centered": flag,
-    "amsgrad": flag,
-    "maximize": flag,
-    "lr_in_momentum": flag,
-    "eps_inside_sqrt": flag,
-    "eps_uncorrected": flag,
-    "bias_correction": flag,
-    "decay_scale": decay_scale,
-}
+Class = TypeVar("Class", bound=type)
+
+ATTRIBUTE = "_declaration"
+"""The attribute of a class, and of its optimizers, that has the declaration."""
+
+POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-def check_together(values: dict[str, Any]) -> None:
-    if values.get("nesterov") and (values["momentum"] == 0 or values["dampening"] != 0):
-        raise ValueError(
-            f"nesterov=True with momentum={values['momentum']!r} and "
-            f"dampening={values['dampening']!r}; Nesterov's step needs momentum above 0 and "
-            "dampening=0"
+class Argument(NamedTuple):
+    """An argument of an optimizer's class."""
+
+    name: str
+    type: Any
+    default: Any
+    keyword_only: bool
+    check: Check | None
+    """The check of a hyperparameter; None for an argument in which groups cannot differ."""
+    text: str = ""
+    """The entry in the Parameters section."""
+    of_a_run: bool = False
+    """True if it has no meaning for one step by itself."""
+
+    @classmethod
+    def read(cls, name: str, alias: Any, default: Any, keyword_only: bool = False) -> Argument:
+        """The argument whose annotation is an alias such as those of arguments.py."""
+        plain, *notes = get_args(alias)
+        check = notes.pop(0) if callable(notes[0]) else None
+        return cls(
+            name, plain, default, keyword_only, check, inspect.cleandoc(notes[0]), OF_A_RUN in notes
         )
-    if values.get("decay_scale") == "schedule":
-        lr, initial_lr = values["lr"], values["initial_lr"]
-        if initial_lr is None:
-            raise ValueError(
-                f"decay_scale='schedule' with lr={describe(lr)} and initial_lr=None; the "
-                "schedule's multiplier is lr / initial_lr, so pass as initial_lr the rate where "
-                "it is 1"
-            )
-        if initial_lr == 0 or not (callable(lr) or isfinite(lr / initial_lr)):
-            raise ValueError(
-                f"decay_scale='schedule' with lr={lr!r} and initial_lr={initial_lr!r}; the "
-                "schedule's multiplier is lr / initial_lr, so start from an lr above 0"
-            )
+
+    @property
+    def parameter(self) -> inspect.Parameter:
+        """The argument in a signature, with its plain type."""
+        kind = inspect.Parameter.KEYWORD_ONLY if self.keyword_only else POSITIONAL
+        return inspect.Parameter(self.name, kind, default=self.default, annotation=self.type)
 
 
-class Checks(NamedTuple):
-    """What an optimizer's hyperparameters must be, each and together."""
-
-    each: Mapping[str, Check] = EACH
-    together: Callable[[dict[str, Any]], None] = check_together
+def defaults_of(arguments: Iterable[Argument]) -> dict[str, Any]:
+    """The hyperparameters among the arguments, and what each is by default."""
+    return {each.name: each.default for each in arguments if each.check is not None}
 
 
-CHECKS = Checks()
-"""Of the package's own optimizers."""
+def signature_of(arguments: Iterable[Argument]) -> inspect.Signature:
+    """The signature of a class with these arguments, with plain types."""
+    return inspect.Signature([each.parameter for each in arguments])
 
 
-def check(values: dict[str, Any], where: str = "", checks: Checks = CHECKS) -> dict[str, Any]:
-    """`values` as Python numbers, each checked, and together; `where` begins an error."""
-    try:
-        checked = {name: checks.each[name](name, value) for name, value in values.items()}
-        checks.together(checked)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{where}{error}") from None
-    return checked
+def no_conflict(hyper: Hyperparameters) -> None:
+    """Nothing more need hold between hyperparameters that are right by themselves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Declaration:
+    """All that an optimizer's class says of its arguments and its steps."""
+
+    optimizer: type
+    """The class itself."""
+    arguments: tuple[Argument, ...]
+    """The arguments of its `__init__`."""
+    letters: Mapping[str, str | None]
+    """State arrays, in the order of the rule's arguments, each with the hyperparameter that
+    switches it on; None for one that is always there."""
+    rule: Callable[[Hyperparameters], Rule]
+    """The rule that hyperparameters call for."""
+    scalars: Callable[[Hyperparameters, int], Values]
+    """The scalars of step t that may change from step to step."""
+    constants: Callable[[Hyperparameters], Values] = no_constants
+    """The scalars that neither t nor the learning rate changes."""
+    together: Callable[[Hyperparameters], None] = no_conflict
+    """Raises ValueError for hyperparameters that do not go together."""
+    custom: bool = False
+    """True if `fusedstep.rule` made it: for backends that compile rules."""
+
+    @cached_property
+    def checks(self) -> dict[str, Check]:
+        """The hyperparameters, and what each must be."""
+        return {each.name: each.check for each in self.arguments if each.check is not None}
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The hyperparameters, and what each is by default."""
+        return defaults_of(self.arguments)
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The signature of the class, with plain types."""
+        return signature_of(self.arguments)
+
+    def check(self, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """`values` as Python numbers, each checked, and together; `where` begins an error."""
+        checks = self.checks
+        try:
+            checked = {name: checks[name](name, value) for name, value in values.items()}
+            self.together(checked)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{where}{error}") from None
+        return checked
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy or pickle of a group refers to the class, which is found by its name.
+        return declaration_of, (self.optimizer,)
+
+
+def attach(declaration: Declaration) -> None:
+    """Give the declaration to its class."""
+    setattr(declaration.optimizer, ATTRIBUTE, declaration)
+
+
+def declaration_of(optimizer: type) -> Declaration:
+    """The declaration of an optimizer's class, or of the class that it is derived from."""
+    declaration: Declaration = getattr(optimizer, ATTRIBUTE)
+    return declaration
+
+
+def declare(
+    *,
+    rule: str | Callable[[Hyperparameters], Rule],
+    letters: Mapping[str, str | None],
+    scalars: Callable[[Hyperparameters, int], Values],
+    constants: Callable[[Hyperparameters], Values],
+    together: Callable[[Hyperparameters], None] = no_conflict,
+) -> Callable[[Class], Class]:
+    """Read the declaration of an optimizer's class from its signature.
+
+    `rule` is the name of its rule in reference.py, or the function that chooses one. The
+    annotations of `__init__` are aliases such as those of arguments.py. Its docstring gets a
+    Parameters section, and its signature the plain types.
+    """
+
+    def read(optimizer: Class) -> Class:
+        init = vars(optimizer)["__init__"]
+        self_argument, *rest = inspect.signature(init, eval_str=True).parameters.values()
+        arguments = tuple(
+            Argument.read(each.name, each.annotation, each.default, each.kind is not POSITIONAL)
+            for each in rest
+        )
+        declaration = Declaration(
+            optimizer,
+            arguments,
+            letters,
+            fixed_rule(rule, letters) if isinstance(rule, str) else rule,
+            scalars,
+            constants,
+            together,
+        )
+        attach(declaration)
+        optimizer.__doc__ = documented(optimizer.__doc__, arguments)
+        init.__signature__ = inspect.Signature(
+            [self_argument, *declaration.signature.parameters.values()], return_annotation=None
+        )
+        return optimizer
+
+    return read
+
+
+def fixed_rule(name: str, letters: Mapping[str, str | None]) -> Callable[[Hyperparameters], Rule]:
+    """The rule of that name, with the state arrays that hyperparameters switch on."""
+
+    def rule(hyper: Hyperparameters) -> Rule:
+        present = (
+            letter if option is None or hyper[option] else None
+            for letter, option in letters.items()
+        )
+        return Rule(name, tuple(present), hyper.get("eps_inside_sqrt", False))
+
+    return rule
+
+
+def documented(text: str | None, arguments: Iterable[Argument]) -> str | None:
+    """A docstring with a Parameters section before its notes and examples."""
+    if text is None:  # under `python -OO`
+        return None
+    entries = "".join(f"{each.name}\n{indent(each.text, '    ')}\n" for each in arguments)
+    section = f"Parameters\n----------\n{entries}\n"
+    text = inspect.cleandoc(text)
+    found = re.search(r"^(Notes|Examples)\n-+$", text, re.MULTILINE)
+    place = found.start() if found else len(text)
+    return f"{text[:place]}{section}{text[place:]}"

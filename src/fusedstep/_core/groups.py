@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from math import inf
 from typing import Any
 
+from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
-from fusedstep._core.declaration import Checks, check
+from fusedstep._core.declaration import Declaration
+from fusedstep._core.schedule import Schedule
 
 
 def base_rate(lr: Any) -> Any:
-    """What a learning rate's multiplier is taken over, None where a function does not tell."""
+    """The rate that AdamW's ηₜ is measured by; None where a function does not tell."""
     if not callable(lr):
         return lr
-    from fusedstep.schedule import Schedule  # which few need
-
     return lr.lr if isinstance(lr, Schedule) else None
 
 
-class Assignments:
-    """How many there were to the hyperparameters of an optimizer's groups."""
-
-    count = 0
+def with_initial_lr(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """The hyperparameters with the rate that an `initial_lr` of None stands for."""
+    if hyperparameters.get("initial_lr", 0) is not None:
+        return hyperparameters
+    return {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
 
 
 class Group(MutableMapping[str, Any]):
@@ -35,44 +36,40 @@ class Group(MutableMapping[str, Any]):
 
     hyperparameters: dict[str, Any]
     scheduled: bool
-    """Whether the learning rate is a function of t, so that a step needs them `at` its t."""
+    """True if the learning rate is a function of t: a step then needs the values `at` its t."""
 
     def __init__(
         self,
         params: Sequence[Any],
         hyperparameters: dict[str, Any],
         where: str,
-        checks: Checks,
-        assignments: Assignments,
+        declaration: Declaration,
     ) -> None:
         self._params = params
         self.where = where
-        self.checks = checks
-        if "initial_lr" in hyperparameters and hyperparameters["initial_lr"] is None:
-            hyperparameters = {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
-        self.take(check(hyperparameters, where, checks))
-        self.assignments = assignments
+        self.declaration = declaration
+        self.take(declaration.check(with_initial_lr(hyperparameters), where))
 
     def take(self, checked: dict[str, Any]) -> None:
-        """Hold these from now on."""
+        """Take over hyperparameters that have been checked."""
         self.hyperparameters = checked
         self.scheduled = callable(checked["lr"])
 
     def at(self, t: int) -> dict[str, Any]:
-        """The hyperparameters of step t, with the learning rate as the number that it then is."""
+        """The hyperparameters of step t, in which the learning rate is a number."""
         schedule = self.hyperparameters["lr"]
         lr = schedule(t)
         if type(lr) is not float or not 0 <= lr < inf:  # it is, as a rule, and that at every step
             lr = self._converted(lr, t)
         values = {**self.hyperparameters, "lr": lr + 0.0}
         try:
-            self.checks.together(values)
+            self.declaration.together(values)
         except ValueError as error:
             raise ValueError(f"{self.where}at t={t}: {error}") from None
         return values
 
     def _converted(self, lr: Any, t: int) -> float:
-        """What a function returned as the learning rate of step t."""
+        """The learning rate of step t, checked, as a function returned it."""
         try:
             return non_negative("lr", lr)
         except (TypeError, ValueError) as error:
@@ -97,8 +94,7 @@ class Group(MutableMapping[str, Any]):
                     f"a group has no hyperparameter {name!r} to set; it has "
                     f"{quoted(list(self.hyperparameters))}"
                 )
-        self.take(check({**self.hyperparameters, **values}, checks=self.checks))
-        self.assignments.count += 1
+        self.take(self.declaration.check({**self.hyperparameters, **values}))
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"a group cannot lose {name!r}; assign another value instead")
@@ -113,3 +109,21 @@ class Group(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
         return f"<group of {len(self._params)} parameters: {values}>"
+
+
+def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
+    """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
+    if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
+        params = list(params)
+        if params and all(isinstance(item, Mapping) and "params" in item for item in params):
+            structure, leaves = flatten([item["params"] for item in params])
+            assert isinstance(structure, Branch)
+            rest = iter(leaves)
+            groups: list[tuple[str, Sequence[Any], dict[str, Any]]] = []
+            for index, item in enumerate(params):
+                members = [next(rest) for _ in structure.children[index].paths]
+                own = {name: value for name, value in item.items() if name != "params"}
+                groups.append((f"params[{index}]: ", members, own))
+            return structure, groups
+    structure, leaves = flatten(params)
+    return structure, [("", leaves, {})]

@@ -1,1 +1,1 @@
-"""Steps timed against those of other packages, and against the memory's limit."""
+"""Benchmarks: this package's steps against those of others and against the memory's limit."""

@@ -1,4 +1,4 @@
-"""What changed from one run of the benchmark to another."""
+"""The changes from one run of the benchmark to another."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
 
 MARGIN = 1.05
-"""Two processes differ by as much where nothing changed: in what lies where in memory."""
+"""Ratio by which two runs of the same code may differ, as their arrays lie elsewhere in memory."""
 
 CRITERION = "the quartiles of the two runs do not overlap and their medians are 5 % apart"
-"""When a change is more than noise."""
+"""The condition under which a change is more than noise."""
 
 
 class Range(NamedTuple):
@@ -32,12 +32,13 @@ class Change(NamedTuple):
     old: Record
     new: Record
     before: Range
+    """Seconds of the old step, or multiples of its limit's time."""
     after: Range
-    """Seconds, or multiples of the limit's time."""
+    """Seconds of the new step, or multiples of its limit's time."""
 
     @property
     def ratio(self) -> float:
-        """How many times faster it is now."""
+        """The old time over the new: above 1 it is faster now."""
         return self.before.median / self.after.median
 
     @property
@@ -50,7 +51,7 @@ class Change(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Records that both runs have, and what only one has."""
+    """The changes between records of the same work, and the records that have no counterpart."""
 
     changes: list[Change]
 
@@ -58,17 +59,21 @@ class Comparison(NamedTuple):
     """Whether multiples of the limit's time were compared, and not seconds."""
 
     notes: list[str]
-    """In what the runs differ."""
+    """Differences between the runs: their work, their machines, their versions."""
 
     gone: list[Record]
+    """Records that the old run alone has."""
+
     come: list[Record]
+    """Records that the new run alone has."""
+
     unlimited: list[Record]
-    """The new ones that both have, but not both with the limit to compare by."""
+    """New records that cannot be compared, as one of the two runs has no limit."""
 
 
 def compare(old: Results, new: Results) -> Comparison:
-    """Compare seconds, or where those of different work or machines, multiples of the limit's."""
-    fields = ("workload", "loop", "contestant", *_telling(old), *_telling(new))
+    """Compare seconds, or multiples of the limit's time if the work or the machine differs."""
+    fields = ("workload", "loop", "contestant", *_varying(old), *_varying(new))
     then, now = _by(fields, old.records), _by(fields, new.records)
     pairs = [(then[key], now[key]) for key in now if key in then]
     notes = [*_differing_work(pairs), *_differing_machine(old.machine, new.machine)]
@@ -89,8 +94,8 @@ def compare(old: Results, new: Results) -> Comparison:
     return Comparison(changes, by_share, notes, gone, come, unlimited)
 
 
-def _telling(results: Results) -> list[str]:
-    """The fields that a run needs besides to tell its records apart."""
+def _varying(results: Results) -> list[str]:
+    """Further fields that tell the records of a run apart."""
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in results.records:
         groups.setdefault((record.workload, record.loop, record.contestant), []).append(record)
@@ -144,7 +149,7 @@ def _differing_machine(old: Machine, new: Machine) -> list[str]:
 
 
 def _differing_versions(old: Machine, new: Machine) -> list[str]:
-    """Of what runs, which times of one machine may well be compared across."""
+    """Differences in software, across which times of one machine may well be compared."""
     was = {"system": old.system, "instruction set": old.isa, **old.versions}
     now = {"system": new.system, "instruction set": new.isa, **new.versions}
     return [

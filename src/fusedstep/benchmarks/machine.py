@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: its CPU, its caches, and what is installed."""
+"""The machine that a benchmark runs on: its CPU, its caches, and the installed packages."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fusedstep._backends.info import info
+from fusedstep._backends.threads import get_num_threads
 from fusedstep.benchmarks.records import Machine
-from fusedstep.dispatch import info
-from fusedstep.threads import get_num_threads
 
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+"""Bytes of the units in which Linux states the size of a cache."""
+
+FIELDS = ("level", "type", "size")
+"""Names of the files in which Linux describes a cache."""
 
 
 def machine(packages: Iterable[str] = ()) -> Machine:
-    """The one at hand, with the versions of those packages that are installed, and our own."""
+    """Describe this machine, with the versions of those of `packages` that are installed."""
     return Machine(
         cpu=cpu(),
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpu_count(),
@@ -45,10 +49,10 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def cpu(described: Path = Path("/proc/cpuinfo")) -> str:
+def cpu(path: Path = Path("/proc/cpuinfo")) -> str:
     """The CPU's name, or its architecture."""
     try:
-        lines = described.read_text().splitlines()
+        lines = path.read_text().splitlines()
     except OSError:
         lines = []
     for line in lines:
@@ -60,7 +64,7 @@ def cpu(described: Path = Path("/proc/cpuinfo")) -> str:
 
 @cache
 def caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, int]:
-    """Bytes of the first CPU's data caches by name; none where the system does not tell."""
+    """Bytes of the first CPU's data caches, by name; empty where the system does not tell."""
     found = {}
     for index in sorted(folder.glob("index*")):
         try:
@@ -72,13 +76,10 @@ def caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[st
     return found
 
 
-FIELDS = ("level", "type", "size")
-
-
 def nearest(footprint: int, threads: int, sizes: Mapping[str, int]) -> str:
-    """The nearest memory that holds so many bytes: "L1", "L2", "L3" or "memory".
+    """The nearest memory that holds `footprint` bytes: "L1", "L2", "L3" or "memory".
 
-    L1 and L2 are a core's own, so that each thread brings one, for its share of the bytes.
+    L1 and L2 belong to a core, so that each thread brings one, for its share of the bytes.
     """
     for name, size in sorted(sizes.items()):
         if footprint <= size * (threads if name in ("L1", "L2") else 1):

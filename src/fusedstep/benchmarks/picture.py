@@ -1,4 +1,4 @@
-"""What a run found, as one picture: throughput over size, and bars for the workloads."""
+"""Results as one picture: throughput over the size of a tensor, and bars for other workloads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
-from fusedstep.benchmarks.show import OURS, describe, duration, factor, grouped, heading, label
+from fusedstep.benchmarks.records import LIMIT, OURS, Machine, Record, Results
+from fusedstep.benchmarks.tables import describe, grouped, heading, variant
+from fusedstep.benchmarks.units import duration, factor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,34 +31,35 @@ COLOURS = {
     "DeepSpeed CPUAdam": "#CC79A7",
     "NumPy": "#888888",
 }
-"""Those of Okabe and Ito, which colour-blind readers tell apart; ours in shades of one of them."""
+"""The palette of Okabe and Ito, for colour-blind readers, too; ours are shades of one colour."""
 
 SPARE = ["#E69F00", "#F0E442"]
-"""For all others."""
+"""Colours of all other contestants."""
 
 MARKERS = "sD^vPX"
+"""Markers of all curves but ours and the limit's."""
 
 MOST = 8
-"""In a row of the legend."""
+"""Entries in a row of the legend."""
 
 WIDTH = 13.5
-"""Of the picture, in inches."""
+"""Width of the picture, in inches."""
 
 BAR = 0.19
-"""Of its height, for each bar."""
+"""Height of a bar, in inches."""
 
 FOOT = 0.55
-"""For what stands below all."""
+"""Height of the notes at the foot, in inches."""
 
 FEW_DECADES = 30.0
-"""Up to such a ratio of its ends an axis has numbers between the powers of ten, too."""
+"""Ratio of an axis' ends up to which it has numbers between the powers of ten, too."""
 
 GAP = 0.9
-"""Between the bars of two workloads, in bars."""
+"""Gap between the bars of two workloads, in bars."""
 
 
 def draw(results: Results, picture: Path) -> None:
-    """Save it as a PNG."""
+    """Save the picture as a PNG."""
     from matplotlib.figure import Figure
 
     groups = grouped(results.records)
@@ -81,13 +83,13 @@ def draw(results: Results, picture: Path) -> None:
 
 
 def is_point(group: dict[str, Record]) -> bool:
-    """Whether it is one of the curves over size."""
+    """Whether the records are points of the curves over size."""
     record = next(iter(group.values()))
     return record.tensors == 1 and record.loop == "alone"
 
 
 def palette(records: Sequence[Record]) -> dict[str, str]:
-    """The colours of those who took part: what the package has knows its own in every picture."""
+    """The colour of each contestant that took part; known ones have the same in every picture."""
     there = dict.fromkeys(record.contestant for record in records)
     known = {name: colour for name, colour in COLOURS.items() if name in there}
     return known | dict(zip([name for name in there if name not in known], cycle(SPARE)))
@@ -96,7 +98,7 @@ def palette(records: Sequence[Record]) -> dict[str, str]:
 def curves(
     axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str], machine: Machine
 ) -> None:
-    """Throughput over size, with the limit and where the caches end."""
+    """Draw the throughput over the size of a tensor, with the limit and the ends of the caches."""
     axes.set_title("Throughput of one tensor: higher is better", loc="left", pad=22)
     axes.set(xscale="log", yscale="log", xlabel="elements", ylabel="GB/s")
     markers = iter(MARKERS * len(colours))
@@ -120,7 +122,7 @@ def curves(
 
 
 def plain(axis: Axis, digits: str = "g") -> None:
-    """Numbers without exponents along a logarithmic axis, and some also within one decade."""
+    """Number a logarithmic axis without exponents, and within a decade if it has few of them."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     first, last = axis.get_view_interval()
@@ -131,7 +133,7 @@ def plain(axis: Axis, digits: str = "g") -> None:
 
 
 def caches(axes: Axes, record: Record, machine: Machine) -> None:
-    """Up to how many elements a step's arrays fit into each cache of the threads'."""
+    """Mark up to how many elements the arrays of a step fit into each cache."""
     held = (record.bytes + np.dtype(record.dtype).itemsize) / 2  # all but the gradient move twice
     first, last = axes.get_xlim()
     ends = {
@@ -150,7 +152,7 @@ def caches(axes: Axes, record: Record, machine: Machine) -> None:
 
 
 def above(axes: Axes, x: float, text: str, color: str) -> None:
-    """Write at `x` over the panel."""
+    """Write a text above the panel, at `x`."""
     axes.text(
         x,
         1.01,
@@ -164,27 +166,27 @@ def above(axes: Axes, x: float, text: str, color: str) -> None:
 
 
 def against(group: dict[str, Record]) -> list[str]:
-    """Whose bars there are, in the order of the legend."""
+    """Names of the contestants that have bars, in the order of the legend."""
     return [name for name in palette([*group.values()]) if name != OURS]
 
 
-def own(name: str) -> list[str]:
-    """The word of ours and of the limit beside a bar, whose colour may be hard to see there."""
-    return [name.removeprefix(OURS).strip(" ,")] if name.startswith((OURS, LIMIT)) else []
+def beside(name: str) -> list[str]:
+    """The word beside a bar of ours or of the limit, which may be too short to show its colour."""
+    return [variant(name)] if name.startswith((OURS, LIMIT)) else []
 
 
 def title(group: dict[str, Record]) -> list[str]:
     """The lines beside a workload's bars."""
-    return [*wrap(label(group[OURS]), 18), duration(group[OURS].seconds)]
+    return [*wrap(group[OURS].label, 18), duration(group[OURS].seconds)]
 
 
 def rows(group: dict[str, Record]) -> int:
-    """Bars that have room beside them."""
+    """Height of a workload's bars and lines, in bars."""
     return max(len(against(group)), len(title(group)))
 
 
 def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -> None:
-    """The time of others over ours, on either side of 1."""
+    """Draw the time of other contestants over ours, on either side of 1."""
     axes.set_title(f"Time of a step over {OURS}'s: lower is better", loc="left", pad=22)
     axes.set(xscale="log", xlabel=f"times as long as {OURS}")
     y = 0.0
@@ -198,7 +200,7 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
             ratio = group[name].seconds / group[OURS].seconds
             axes.barh(at, ratio - 1, left=1, height=0.86, color=colours[name], label=name)
             axes.annotate(
-                " ".join([*own(name), factor(ratio)]),
+                " ".join([*beside(name), factor(ratio)]),
                 (ratio, at),
                 xytext=(4 if ratio >= 1 else -4, 0),
                 textcoords="offset points",
@@ -221,7 +223,7 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
 
 
 def legend(figure: SubFigure, panels: Iterable[Axes]) -> None:
-    """Below both panels, each contestant once."""
+    """Name each contestant once, below both panels."""
     handles: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -1,4 +1,4 @@
-"""What one comparison is about: a rule with its options, over a list of arrays of one dtype."""
+"""The work of one comparison: an update rule with its options, over arrays of one dtype."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 import fusedstep as fs
+from fusedstep import optimizers
+from fusedstep._backends.threads import get_num_threads
 from fusedstep.benchmarks.workloads import Shape
-from fusedstep.plan import Job
-from fusedstep.threads import get_num_threads
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -21,7 +21,7 @@ LARGE = 20_000_000
 
 
 class Case(Protocol):
-    """An optimizer and its options, as a row of tests/cases.py has them."""
+    """An optimizer and its options, as a row of tests/helpers/cases.py has them."""
 
     @property
     def name(self) -> str: ...
@@ -30,23 +30,31 @@ class Case(Protocol):
     @property
     def options(self) -> Mapping[str, Any]: ...
     @property
-    def asked(self) -> Mapping[str, Any]:
+    def request(self) -> Mapping[str, Any]:
         """Arguments of each step."""
 
 
 class Update(NamedTuple):
-    """A case of which nothing is asked but the update."""
+    """A case whose steps make the update and nothing else."""
 
     name: str
     optimizer: Any
     options: Mapping[str, Any]
 
     @property
-    def asked(self) -> Mapping[str, Any]:
+    def request(self) -> Mapping[str, Any]:
         return {}
 
 
-ADAMW = Update("adamw", fs.AdamW, {"weight_decay": 0.1})
+CASES = {
+    **{name.lower(): Update(name.lower(), getattr(fs, name), {}) for name in optimizers.__all__},
+    "momentum": Update("momentum", fs.SGD, {"momentum": 0.9}),
+    "nesterov": Update("nesterov", fs.SGD, {"momentum": 0.9, "nesterov": True}),
+}
+"""The steps that `fusedstep bench` can time, by name: those of every optimizer by default, and
+the other rules of SGD."""
+
+ADAMW = CASES["adamw"]
 
 
 class Problem:
@@ -59,8 +67,9 @@ class Problem:
         self.threads = get_num_threads()
         self.rng = np.random.default_rng(seed)
         self.start = self.normal()
+        """The parameters that contestants start from."""
         self.grads = self.normal()
-        """Only read, unless the case asks for zeros in their place."""
+        """The gradients, which no contestant writes to."""
 
     def normal(self) -> list[Array]:
         return [self.rng.standard_normal(shape, self.dtype) for shape in self.shapes]
@@ -71,61 +80,65 @@ class Problem:
 
     @property
     def shared(self) -> bool:
-        """Whether all step the same parameters."""
+        """Whether all contestants step the same parameters."""
         return self.elements > LARGE
 
     def params(self) -> list[Array]:
-        """A contestant's own, or those of all if they are large."""
+        """Parameters for one contestant: a copy, or the shared ones if they are large."""
         return self.start if self.shared else [p.copy() for p in self.start]
 
     def own_grads(self) -> list[Array]:
-        """Those of a contestant that writes to them if the case says so."""
-        return [g.copy() for g in self.grads] if self.case.asked.get("zero_grads") else self.grads
+        """Gradients for one contestant: a copy if the steps of the case zero them."""
+        return [g.copy() for g in self.grads] if self.zeroed else self.grads
 
     def optimizer(self, params: Any, backend: str = "auto") -> fs.Optimizer:
-        """Ours, over these."""
+        """Our optimizer over `params`."""
         made: fs.Optimizer = self.case.optimizer(params, backend=backend, **self.case.options)
         return made
 
     @cached_property
     def ours(self) -> tuple[fs.Optimizer, list[Array], list[Array]]:
-        """Our optimizer, its parameters and its gradients: for its step, and for parts of it."""
+        """Our optimizer, its parameters and its gradients, for steps and for parts of them."""
         params = self.params()
         return self.optimizer(params), params, self.own_grads()
 
     @property
-    def whole(self) -> list[str]:
-        """What the case asks for besides the update."""
+    def additions(self) -> list[str]:
+        """Names of what a step of the case does besides the update."""
         kept = [name for name in ("ema", "nonfinite") if name in self.case.options]
-        return [*self.case.asked, *kept]
+        return [*self.case.request, *kept]
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """Those of the case, and the defaults of its optimizer for the others."""
+        """The options of the case, and for all others the defaults of its optimizer."""
         parameters = signature(self.case.optimizer).parameters.values()
         defaults = {each.name: each.default for each in parameters if each.name != "params"}
         return {**defaults, **self.case.options}
 
-    @cached_property
-    def job(self) -> Job:
-        """What our optimizer does with one of the arrays."""
-        optimizer = self.optimizer(np.ones(1, self.dtype), "numpy")
-        return Job(optimizer._rule_of(optimizer.param_groups[0].hyperparameters), self.dtype)
+    @property
+    def zeroed(self) -> bool:
+        """Whether a step leaves zeros in the gradients."""
+        return bool(self.case.request.get("zero_grads"))
 
     @property
     def measured(self) -> bool:
-        """Whether the gradients are read once more, for their norm or for NaN."""
+        """Whether a step reads the gradients once more, for their norm or for NaN."""
         policy = self.case.options.get("nonfinite", "propagate")
-        return self.case.asked.get("max_norm") is not None or policy != "propagate"
+        return self.case.request.get("max_norm") is not None or policy != "propagate"
+
+    @cached_property
+    def states(self) -> int:
+        """Number of arrays beside each parameter: its state, and its moving average."""
+        state = self.optimizer(np.ones(1, self.dtype), "numpy").state
+        return len(state.keys() - {"t"})
 
     @property
     def bytes(self) -> int:
-        """That a step has to move for each element, read and written."""
-        written = 1 + len(self.job.rule.states)
-        gradient = 1 + bool(self.case.asked.get("zero_grads")) + self.measured
-        return int(self.dtype.itemsize * (2 * written + gradient))
+        """Bytes that a step moves for each element, reads and writes together."""
+        gradient = 1 + self.zeroed + self.measured
+        return int(self.dtype.itemsize * (2 * (1 + self.states) + gradient))
 
     @property
     def footprint(self) -> int:
         """Bytes of all arrays that a step touches."""
-        return int(self.dtype.itemsize * self.elements * (2 + len(self.job.rule.states)))
+        return int(self.dtype.itemsize * self.elements * (2 + self.states))

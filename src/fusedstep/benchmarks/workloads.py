@@ -1,4 +1,4 @@
-"""What is stepped: single tensors of all sizes, thousands of small ones, and real networks."""
+"""The parameters that are stepped: one tensor of any size, thousands of small ones, networks."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Workload(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """Of all tensors together."""
+        """Number of elements, of all tensors together."""
         return sum(prod(shape) for shape in self.shapes)
 
 
 def equal(count: int, n: int) -> Workload:
-    """So many tensors of n elements each."""
+    """`count` tensors of n elements each."""
     return Workload(f"{count:,} × {n:,}", ((n,),) * count)
 
 
 def perceptron(*layers: int) -> Iterator[Shape]:
-    """A multi-layer perceptron's weights and biases, from its layers' widths."""
+    """Weights and biases of a multi-layer perceptron, from the widths of its layers."""
     for n, m in pairwise(layers):
         yield from [(n, m), (m,)]
 

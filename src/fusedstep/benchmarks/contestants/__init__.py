@@ -1,6 +1,6 @@
-"""Who takes part: our own steps, those of others, and the limit.
+"""The contestants: our own steps, those of other packages, and the limit.
 
-A contestant makes the same update of the same arrays as all others, or says why it cannot.
+Each makes the same update of the same arrays as all others, or says why it cannot.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from fusedstep.benchmarks.contestants.numpy import NumPy, NumPyPasses
 from fusedstep.benchmarks.contestants.optax import Optax
 from fusedstep.benchmarks.contestants.ours import Call, Default, InArena, Limit, NewArrays, Ours
 from fusedstep.benchmarks.contestants.torch import Torch, TorchPasses
+from fusedstep.benchmarks.records import OURS
 
-DEFAULT = Default("fusedstep")
-NUMBA = Ours("fusedstep numba", backend="numba")
-ONE_THREAD = Ours("fusedstep, one thread", threads=1)
-NEW_ARRAYS = NewArrays("fusedstep, new arrays")
-ARENA = InArena("fusedstep arena")
+DEFAULT = Default(OURS)
+NUMBA = Ours(f"{OURS} numba", backend="numba")
+ONE_THREAD = Ours(f"{OURS}, one thread", threads=1)
+NEW_ARRAYS = NewArrays(f"{OURS}, new arrays")
+ARENA = InArena(f"{OURS} arena")
 CALL = Call()
 LIMIT = Limit()
 
@@ -32,16 +33,19 @@ CONTESTANTS: list[Contestant] = [
     *(FUSED, FOREACH, PLAIN, OPTAX, DEEPSPEED, NUMPY),
     LIMIT,
 ]
-"""Of a step by itself."""
+"""Contestants of a step by itself."""
 
 LOOPS: dict[str, list[Contestant]] = {
     "numpy": [DEFAULT, ONE_THREAD, NUMBA, LIMIT],
     "torch": [DEFAULT, ONE_THREAD, NUMBA, FUSED, LIMIT],
 }
-"""Of one between products. Beside NumPy's nobody has torch's threads at work, too."""
+"""Contestants of a step between matrix products, by the library of the products.
+
+torch's stay out between NumPy's products: no real program runs both thread pools.
+"""
 
 WHOLE: list[Contestant] = [TorchPasses(), DEFAULT, CALL, NumPyPasses(), LIMIT]
-"""Of one that does the whole step."""
+"""Contestants of a whole step: unscaling, clipping, update, zeroed gradients, average."""
 
 EVERYONE = list(dict.fromkeys([*CONTESTANTS, ONE_THREAD, *WHOLE]))
 

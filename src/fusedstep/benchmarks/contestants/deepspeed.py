@@ -1,4 +1,4 @@
-"""DeepSpeed's CPUAdam, which it compiles for this machine when it is first made."""
+"""DeepSpeed's CPUAdam, which is compiled on this machine when it is first made."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 import fusedstep as fs
 from fusedstep._checks.wording import quoted
 from fusedstep.benchmarks.contestants.contestant import (
+    BuildError,
     Contestant,
     Entry,
-    LeftOut,
     only_updates,
 )
 from fusedstep.benchmarks.contestants.torch import leaves
 from fusedstep.benchmarks.problem import Problem
 
 KNOWN = {"lr", "betas", "eps", "weight_decay", "bias_correction"}
+"""Options that CPUAdam has, too."""
 
 
 class DeepSpeed(Contestant):
@@ -40,7 +41,7 @@ class DeepSpeed(Contestant):
             return "CPUAdam is Adam and AdamW alone"
         if problem.dtype != np.float32:
             return "CPUAdam has no float64"
-        if unknown := sorted(problem.case.options.keys() - KNOWN - {*problem.whole}):
+        if unknown := sorted(problem.case.options.keys() - KNOWN - {*problem.additions}):
             return f"CPUAdam has no {quoted(unknown)}"
         return only_updates("CPUAdam's", problem)
 
@@ -57,12 +58,13 @@ class DeepSpeed(Contestant):
             tensors = leaves(params, problem.grads)
             optimizer = DeepSpeedCPUAdam(tensors, **known, adamw_mode=decoupled)
         except (ImportError, RuntimeError) as error:
-            raise LeftOut(f"CPUAdam did not compile or load: {error.__cause__ or error}") from error
+            reason = f"CPUAdam did not compile or load: {error.__cause__ or error}"
+            raise BuildError(reason) from error
         return Entry(optimizer.step, lambda: params, problem.threads)
 
 
 def why_uncompilable() -> str | None:
-    """Why it cannot be compiled here, unless it has been already."""
+    """Return why CPUAdam cannot be compiled here, or None if it can or has been."""
     if built() is not None:
         return None
     if shutil.which("ninja") is None:
@@ -77,7 +79,7 @@ def why_uncompilable() -> str | None:
 
 
 def built() -> Path | None:
-    """The compiled CPUAdam, where torch keeps such extensions."""
+    """Return the path of the compiled CPUAdam in torch's folder of extensions, if it is there."""
     named = os.environ.get("TORCH_EXTENSIONS_DIR")
     root = Path(named) if named else Path.home() / ".cache/torch_extensions"
     return next(root.glob("**/cpu_adam/cpu_adam.so"), None)

@@ -1,4 +1,4 @@
-"""optax's updates of the whole list under one `jax.jit`, which may write over what it was given."""
+"""optax's updates of all tensors under one `jax.jit`, which may reuse the memory it is given."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import fusedstep as fs
 from fusedstep.benchmarks.contestants.contestant import Contestant, Entry, only_updates
 from fusedstep.benchmarks.problem import Problem
 
-NEVER = {
-    fs.SGD: {"weight_decay", "dampening"},
-    fs.Adagrad: {"weight_decay", "lr_decay"},
-    fs.RMSprop: {"weight_decay"},
-    fs.Adam: {"weight_decay", "amsgrad", "eps_uncorrected"},
-    fs.AdamW: {"amsgrad", "eps_uncorrected", "decay_scale", "initial_lr"},
+ALIKE = {
+    fs.SGD: {"lr", "momentum", "nesterov", "lr_in_momentum"},
+    fs.Adagrad: {"lr", "initial_accumulator_value", "eps", "eps_inside_sqrt"},
+    fs.RMSprop: {
+        *("lr", "alpha", "eps", "momentum", "centered", "eps_inside_sqrt", "lr_in_momentum"),
+    },
+    fs.Adam: {"lr", "betas", "eps", "eps_inside_sqrt", "bias_correction"},
+    fs.AdamW: {"lr", "betas", "eps", "weight_decay", "eps_inside_sqrt", "bias_correction"},
 }
-"""Options of ours that optax means otherwise or does not have, besides those of any optimizer."""
+"""Options of each optimizer that mean the same in optax."""
 
 MOST_TENSORS = 1_000
-"""XLA compiles this many for 8 seconds, and ten times as many until memory runs out."""
+"""XLA takes 8 seconds to compile this many; at ten times as many it runs out of memory."""
 
 
 class Optax(Contestant):
@@ -29,17 +31,17 @@ class Optax(Contestant):
     packages = ("optax", "jax")
 
     def why_unfit(self, problem: Problem) -> str | None:
-        case, h = problem.case, problem.hyperparameters
+        case, hyper = problem.case, problem.hyperparameters
         if len(problem.shapes) > MOST_TENSORS:
             return f"XLA does not compile more than {MOST_TENSORS:,} tensors in reasonable time"
-        if case.optimizer not in NEVER:
+        if case.optimizer not in ALIKE:
             return "it is not written out for optax"
-        lacking = NEVER[case.optimizer] | {"maximize", "l1"}
-        if unknown := sorted(lacking & case.options.keys()):
+        known = {*ALIKE[case.optimizer], *problem.additions}
+        if unknown := sorted(case.options.keys() - known):
             return f"optax's has no {', '.join(unknown)} that is the same"
-        if h.get("bias_correction") is False:
+        if hyper.get("bias_correction") is False:
             return "optax's always corrects for bias"
-        if case.optimizer is fs.Adagrad and not h["eps_inside_sqrt"]:
+        if case.optimizer is fs.Adagrad and not hyper["eps_inside_sqrt"]:
             return "optax's has ε under the root alone"
         return only_updates("optax's", problem)
 
@@ -48,16 +50,16 @@ class Optax(Contestant):
         import optax
 
         chain = transformation(problem)
-        wide = problem.dtype == np.float64
+        float64 = problem.dtype == np.float64
         cpu = jax.devices("cpu")[0]
 
         def update(params: Any, state: Any, grads: Any) -> Any:
             changes, state = chain.update(grads, state, params)
             return optax.apply_updates(params, changes), state
 
-        with jax.enable_x64(wide):
+        with jax.enable_x64(float64):
             params = jax.device_put(problem.start, cpu)
-            params = jax.tree.map(jax.numpy.copy, params)  # donated ones are written to
+            params = jax.tree.map(jax.numpy.copy, params)  # the jitted function overwrites them
             grads = jax.device_put(problem.grads, cpu)
             state = chain.init(params)
         update = jax.jit(update, donate_argnums=(0, 1))
@@ -67,41 +69,41 @@ class Optax(Contestant):
             params, state = update(params, state, grads)
             jax.block_until_ready(params)
 
-        def wide_step() -> None:
+        def step_in_float64() -> None:
             with jax.enable_x64(True):
                 step()
 
-        made = wide_step if wide else step
-        # XLA's threads are as many as there are CPUs, whatever anyone asks.
-        return Entry(made, lambda: [np.asarray(p) for p in params], os.cpu_count() or 1)
+        chosen = step_in_float64 if float64 else step
+        threads = os.cpu_count() or 1  # XLA does not go by torch's setting, nor by ours
+        return Entry(chosen, lambda: [np.asarray(p) for p in params], threads)
 
 
 def transformation(problem: Problem) -> Any:
-    """The same update as our optimizer's."""
+    """Optax's form of the problem's update."""
     import optax
 
-    h = problem.hyperparameters
+    hyper = problem.hyperparameters
     match problem.case.optimizer:
         case fs.SGD:
-            return optax.sgd(h["lr"], h["momentum"] or None, h["nesterov"])
+            return optax.sgd(hyper["lr"], hyper["momentum"] or None, hyper["nesterov"])
         case fs.Adagrad:
-            return optax.adagrad(h["lr"], h["initial_accumulator_value"], h["eps"])
-        case fs.RMSprop:  # α inside the buffer, which is the same at a constant α
+            return optax.adagrad(hyper["lr"], hyper["initial_accumulator_value"], hyper["eps"])
+        case fs.RMSprop:  # optax has α inside the buffer: the same while α is constant
             return optax.rmsprop(
-                h["lr"],
-                h["alpha"],
-                h["eps"],
-                eps_in_sqrt=h["eps_inside_sqrt"],
-                centered=h["centered"],
-                momentum=h["momentum"] or None,
+                hyper["lr"],
+                hyper["alpha"],
+                hyper["eps"],
+                eps_in_sqrt=hyper["eps_inside_sqrt"],
+                centered=hyper["centered"],
+                momentum=hyper["momentum"] or None,
             )
         case fs.Adam:
-            return optax.adam(h["lr"], *h["betas"], **epsilons(h))
+            return optax.adam(hyper["lr"], *hyper["betas"], **epsilons(hyper))
         case _:
-            decay = h["weight_decay"]
-            return optax.adamw(h["lr"], *h["betas"], **epsilons(h), weight_decay=decay)
+            decay = hyper["weight_decay"]
+            return optax.adamw(hyper["lr"], *hyper["betas"], **epsilons(hyper), weight_decay=decay)
 
 
-def epsilons(h: dict[str, Any]) -> dict[str, float]:
-    inside = h["eps_inside_sqrt"]
-    return {"eps": 0.0 if inside else h["eps"], "eps_root": h["eps"] if inside else 0.0}
+def epsilons(hyper: dict[str, Any]) -> dict[str, float]:
+    inside, eps = hyper["eps_inside_sqrt"], hyper["eps"]
+    return {"eps": 0.0 if inside else eps, "eps_root": eps if inside else 0.0}

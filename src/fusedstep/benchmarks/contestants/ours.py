@@ -1,4 +1,4 @@
-"""The steps of this package, their C call alone, and their limit."""
+"""The steps of this package, their C call alone, and the memory's limit."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from itertools import cycle
 from typing import Any
 
 import fusedstep as fs
+from fusedstep._core.declaration import declaration_of
 from fusedstep.benchmarks.contestants.contestant import Contestant, Entry, renewing
-from fusedstep.benchmarks.problem import Problem
+from fusedstep.benchmarks.problem import Array, Problem
 from fusedstep.benchmarks.records import LIMIT
 
 
 class Ours(Contestant):
-    """An optimizer of this package, as it is or on an engine that is named."""
+    """An optimizer of this package, on the default backend or on a named one."""
 
     def __init__(self, name: str, backend: str = "auto", threads: int | None = None) -> None:
         self.name, self.backend, self.threads = name, backend, threads
@@ -24,11 +25,15 @@ class Ours(Contestant):
     def why_unfit(self, problem: Problem) -> str | None:
         return None
 
-    def build(self, problem: Problem) -> Entry:
+    def arrays(self, problem: Problem) -> tuple[fs.Optimizer, list[Array], list[Array]]:
+        """Return the optimizer, its parameters and its gradients."""
         params, grads = problem.params(), problem.own_grads()
-        optimizer = problem.optimizer(params, self.backend)
+        return problem.optimizer(params, self.backend), params, grads
+
+    def build(self, problem: Problem) -> Entry:
+        optimizer, params, grads = self.arrays(problem)
         return Entry(
-            partial(optimizer.step, grads, **problem.case.asked),
+            partial(optimizer.step, grads, **problem.case.request),
             lambda: params,
             self.threads or problem.threads,
             renewing(grads, problem),
@@ -36,27 +41,22 @@ class Ours(Contestant):
 
 
 class Default(Ours):
-    """The same, on arrays that what is part of its step shares."""
+    """The usual step, on the arrays that the parts of it are timed on, too."""
 
-    def build(self, problem: Problem) -> Entry:
-        optimizer, params, grads = problem.ours
-        return Entry(
-            partial(optimizer.step, grads, **problem.case.asked),
-            lambda: params,
-            problem.threads,
-            renewing(grads, problem),
-        )
+    def arrays(self, problem: Problem) -> tuple[fs.Optimizer, list[Array], list[Array]]:
+        return problem.ours
 
 
 class NewArrays(Ours):
-    """With gradients in other arrays at each step, as most loops have them."""
+    """Steps that get their gradients in other arrays each time, as in most training loops."""
 
     SETS = 3
+    """Sets of gradients that take turns."""
 
     def why_unfit(self, problem: Problem) -> str | None:
         if problem.shared:
             return f"{self.SETS} sets of gradients are too large"
-        if problem.case.asked.get("zero_grads"):
+        if problem.zeroed:
             return "zeroed gradients stay where they are"
         return None
 
@@ -64,16 +64,16 @@ class NewArrays(Ours):
         params = problem.params()
         optimizer = problem.optimizer(params)
         sets = cycle([[g.copy() for g in problem.grads] for _ in range(self.SETS)])
-        asked = problem.case.asked
+        request = problem.case.request
 
         def step() -> None:
-            optimizer.step(next(sets), **asked)
+            optimizer.step(next(sets), **request)
 
         return Entry(step, lambda: params, problem.threads)
 
 
 class InArena(Ours):
-    """With all parameters and gradients in one buffer."""
+    """Steps of an arena: all parameters and gradients lie in one buffer."""
 
     def build(self, problem: Problem) -> Entry:
         arena = fs.Arena(problem.start)
@@ -81,15 +81,15 @@ class InArena(Ours):
             g[...] = value
         optimizer = problem.optimizer(arena)
         return Entry(
-            partial(optimizer.step, **problem.case.asked),
+            partial(optimizer.step, **problem.case.request),
             lambda: list(arena.params),
             problem.threads,
-            renewing(arena.grads, problem) if problem.case.asked.get("zero_grads") else None,
+            renewing(arena.grads, problem) if problem.zeroed else None,
         )
 
 
 class Part(Contestant):
-    """What takes the time of a part of our step, on its very arrays."""
+    """A part of our step, timed on the same arrays as the whole."""
 
     steps = False
 
@@ -97,20 +97,19 @@ class Part(Contestant):
         return fs.info().backends["c"]
 
     def why_unfit(self, problem: Problem) -> str | None:
-        if problem.job.rule.formula is not None:
-            return "there are C kernels for the package's own rules alone"
+        if declaration_of(problem.case.optimizer).custom:
+            return "custom rules have no C kernels"
         return None
 
     def entry(self, problem: Problem, make: Any) -> Entry:
         optimizer, params, grads = problem.ours
-        optimizer.step(grads, **problem.case.asked)
-        zero = bool(problem.case.asked.get("zero_grads"))
-        step = make(optimizer, zero, problem.measured)
+        optimizer.step(grads, **problem.case.request)
+        step = make(optimizer, problem.zeroed, problem.measured)
         return Entry(step, lambda: params, problem.threads, renewing(grads, problem))
 
 
 class Call(Part):
-    """Our step's C call alone: what is missing from it to the step is Python."""
+    """The C call of our step; the rest of the step's time is spent in Python."""
 
     name = "C call"
 
@@ -121,7 +120,7 @@ class Call(Part):
 
 
 class Limit(Part):
-    """Its traffic alone."""
+    """The memory traffic of our step, without its arithmetic."""
 
     name = LIMIT
 

@@ -1,4 +1,4 @@
-"""torch's optimizers: its plain loop, its multi-tensor one, and its fused kernels."""
+"""torch's optimizers: the plain loop, the multi-tensor loop, and the fused kernels."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Torch(Contestant):
         torch.set_num_threads(problem.threads)
         params, grads = problem.params(), problem.grads
         if self.kind.get("foreach") and problem.case.options.get("nesterov"):
-            grads = [g.copy() for g in grads]  # this one leaves g + μ·b in the gradients' place
+            grads = [g.copy() for g in grads]  # foreach writes g + μ·b into them
         tensors = leaves(params, grads)
         optimizer = optimizer_like(problem)(tensors, **problem.case.options, **self.kind)
         ready = renewing(grads, problem)
@@ -45,7 +45,7 @@ class Torch(Contestant):
 
 
 class TorchPasses(Contestant):
-    """The whole step with torch, one pass after the other, the update itself fused."""
+    """The whole step with torch, one pass over the tensors after the other, the update fused."""
 
     name = "torch's passes"
     packages = ("torch",)
@@ -61,29 +61,31 @@ class TorchPasses(Contestant):
         tensors = leaves(params, grads)
         gradients = [p.grad for p in tensors]
         averages = [p.detach().clone() for p in tensors]
-        h, asked = problem.hyperparameters, problem.case.asked
-        optimizer = torch.optim.AdamW(tensors, h["lr"], weight_decay=h["weight_decay"], fused=True)
+        hyper, request = problem.hyperparameters, problem.case.request
+        optimizer = torch.optim.AdamW(
+            tensors, hyper["lr"], weight_decay=hyper["weight_decay"], fused=True
+        )
 
         def step() -> None:
             with torch.no_grad():
-                torch._foreach_mul_(gradients, 1 / asked["scale"])
-                torch.nn.utils.clip_grad_norm_(tensors, asked["max_norm"])
+                torch._foreach_mul_(gradients, 1 / request["scale"])
+                torch.nn.utils.clip_grad_norm_(tensors, request["max_norm"])
                 optimizer.step()
                 torch._foreach_zero_(gradients)
-                torch._foreach_lerp_(averages, tensors, 1 - h["ema"])
+                torch._foreach_lerp_(averages, tensors, 1 - hyper["ema"])
 
         return Entry(step, lambda: params, problem.threads, renewing(grads, problem))
 
 
 def optimizer_like(problem: Problem) -> Any:
-    """The optimizer of that name in torch, or None."""
+    """The torch optimizer of the same name, or None."""
     import torch
 
     return getattr(torch.optim, problem.case.optimizer.__name__, None)
 
 
 def leaves(params: list[Array], grads: list[Array]) -> list[Any]:
-    """Tensors over these arrays, with their gradients."""
+    """Tensors that share the memory of the parameters, with their gradients."""
     import torch
 
     tensors = [torch.from_numpy(p).requires_grad_() for p in params]

@@ -1,0 +1,112 @@
+"""Steps of two source trees, timed in turns: `python bench/two_trees.py OLD/src NEW/src`.
+
+Each tree has its C extension built in place (`python setup.py build_ext --inplace`) and runs in a
+process of its own. The two take turns of some steps each, so that a machine that drifts favours
+neither. The ratio that is printed is that of the medians over the turns, old over new: above 1 the
+new tree is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+CASES = {
+    "1 x 1,000": (1, 1_000),
+    "1,000 x 1,000": (1_000, 1_000),
+    "10,000 x 100": (10_000, 100),
+}
+
+
+def work(optimizer: str) -> None:
+    """Read lines of a case and a number of steps, and answer each with the seconds of a step."""
+    import numpy as np
+
+    import fusedstep as fs
+
+    steps: dict[str, Callable[[int], float]] = {}
+    for name, (count, size) in CASES.items():
+        params = [np.ones(size, np.float32) for _ in range(count)]
+        step = getattr(fs, optimizer)(params).step
+        kept = [np.full(size, 1e-3, np.float32) for _ in range(count)]
+
+        def with_kept(
+            rounds: int, step: Callable[..., object] = step, kept: object = kept
+        ) -> float:
+            began = perf_counter()
+            for _ in range(rounds):
+                step(kept)
+            return (perf_counter() - began) / rounds
+
+        def with_new(
+            rounds: int, step: Callable[..., object] = step, count: int = count, size: int = size
+        ) -> float:
+            total = 0.0
+            for _ in range(rounds):
+                new = [np.full(size, 1e-3, np.float32) for _ in range(count)]
+                began = perf_counter()
+                step(new)
+                total += perf_counter() - began
+            return total / rounds
+
+        steps[f"{name}, kept gradients"] = with_kept
+        steps[f"{name}, new gradients"] = with_new
+    for line in sys.stdin:
+        name, rounds = line.rstrip().rsplit(":", 1)
+        print(steps[name](int(rounds)), flush=True)
+
+
+def worker(source: Path, optimizer: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, __file__, "--work", optimizer],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ask(process: subprocess.Popen[str], name: str, rounds: int) -> float:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(f"{name}:{rounds}", file=process.stdin, flush=True)
+    return float(process.stdout.readline())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trees", nargs="*", type=Path, metavar="SRC")
+    parser.add_argument("--optimizer", default="AdamW")
+    parser.add_argument("--turns", type=int, default=200, help="turns of each tree and case")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(options.work)
+        return
+    old, new = (worker(tree.resolve(), options.optimizer) for tree in options.trees)
+    for case, (count, _) in CASES.items():
+        for kind in ("kept", "new"):
+            name, rounds = f"{case}, {kind} gradients", max(1, 1000 // count)
+            times: dict[int, list[float]] = {0: [], 1: []}
+            for turn in range(options.turns + 5):
+                pair = [(0, old), (1, new)][:: 1 if turn % 2 else -1]
+                for index, process in pair:
+                    times[index].append(ask(process, name, rounds))
+            before, after = (median(seconds[5:]) for seconds in times.values())
+            print(
+                f"{name:32} old {1e6 * before:8.1f} us   new {1e6 * after:8.1f} us   "
+                f"old/new {before / after:.3f}",
+                flush=True,
+            )
+    for process in (old, new):
+        process.kill()
+
+
+if __name__ == "__main__":
+    main()

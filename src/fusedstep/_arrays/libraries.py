@@ -1,0 +1,128 @@
+"""The array libraries that are known on a CUDA device: one row each.
+
+Every array with `__cuda_array_interface__` will do. A row says what is known besides: how to
+read that interface's content for less, which stream the library works on, what errors advise.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias
+
+INTERFACE = "__cuda_array_interface__"
+
+Layout: TypeAlias = tuple[Any, ...]
+"""All but the address that must be as before for an array to pass without another check."""
+
+
+def strides(array: Any, described: dict[str, Any]) -> tuple[int, ...] | None:
+    """The strides of an array, in bytes; None if it is C-contiguous.
+
+    Numba leaves them out of the interface where all that are not 0 are contiguous, and a
+    broadcast array would seem to have memory that it has not.
+    """
+    numbas = getattr(array, "__cuda_ndarray__", False)
+    found: tuple[int, ...] | None = array.strides if numbas else described.get("strides")
+    return found
+
+
+def _glance_by_interface(array: Any) -> tuple[int, Layout]:
+    described = getattr(array, INTERFACE, None)
+    if described is None or described.get("mask") is not None:
+        return 0, ()
+    address, readonly = described["data"]
+    layout = described["shape"], strides(array, described), described["typestr"], readonly
+    return address, layout
+
+
+def _glance_numba(array: Any) -> tuple[int, Layout]:
+    return array.device_ctypes_pointer.value or 0, (array.shape, array.strides, array.dtype)
+
+
+def _glance_cupy(array: Any) -> tuple[int, Layout]:
+    return array.data.ptr, (array.shape, array.strides, array.dtype, array.device.id)
+
+
+def _glance_torch(array: Any) -> tuple[int, Layout]:
+    if not array.is_cuda or array.layout is not sys.modules["torch"].strided:
+        return 0, ()
+    return array.data_ptr(), (array.shape, array.stride(), array.dtype, array.get_device())
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """Facts on a library's arrays besides the interface; the defaults hold for any library."""
+
+    package: str
+    """The name under which it is imported."""
+    to_device: str
+    """How to copy an array to the device, as errors advise it."""
+    to_host: str
+    """How to copy an array to the CPU, as errors advise it."""
+    glance: Callable[[Any], tuple[int, Layout]] = _glance_by_interface
+    """An array's address and layout; no layout, an empty one, if it is not on a device."""
+    ordinal: Callable[[Any], int] | None = None
+    """The number of the device that an array is on; None: the driver has to be asked."""
+    stream: Callable[[int], int] = lambda ordinal: 0
+    """The handle of the current stream of the device of that number; 0 is the default stream."""
+    ordered: bool = False
+    """Whether freed memory is handed out again in the order of the stream, so that a gradient
+    which a launch reads may be freed before the launch has run."""
+    hold: Callable[[Any], Any] = lambda array: array
+    """An object that keeps an array's memory as it is now."""
+
+
+LIBRARIES = (
+    Library(
+        "numba",
+        to_device="`cuda.to_device(x)` of Numba",
+        to_host="`x.copy_to_host()` of Numba's",
+        glance=_glance_numba,
+    ),
+    Library(
+        "cupy",
+        to_device="`cupy.asarray(x)`",
+        to_host="`x.get()` of CuPy's",
+        glance=_glance_cupy,
+        ordinal=lambda array: array.device.id,
+        stream=lambda ordinal: sys.modules["cupy"].cuda.get_current_stream(ordinal).ptr,
+        ordered=True,
+    ),
+    Library(
+        "torch",
+        to_device="`x.cuda()` of torch",
+        to_host="`x.numpy(force=True)` of torch's",
+        glance=_glance_torch,
+        ordinal=lambda array: array.get_device(),
+        stream=lambda ordinal: sys.modules["torch"].cuda.current_stream(ordinal).cuda_stream,
+        ordered=True,
+        hold=lambda array: array.detach(),  # a tensor's memory may be exchanged under it
+    ),
+)
+
+UNKNOWN = Library("", to_device="", to_host="")
+"""Any other library, and what stands for Numba's arrays in its simulator."""
+
+TO_DEVICE = ", ".join(each.to_device for each in LIBRARIES)
+TO_HOST = ", ".join(each.to_host for each in LIBRARIES)
+
+
+@cache
+def _library(kind: type) -> Library:
+    package = kind.__module__.partition(".")[0]
+    if package == "numba" and not hasattr(kind, "device_ctypes_pointer"):
+        return UNKNOWN
+    return next((each for each in LIBRARIES if each.package == package), UNKNOWN)
+
+
+def library(array: Any) -> Library:
+    """The library that an array is from."""
+    return _library(array.__class__)
+
+
+def glance(array: Any) -> tuple[int, Layout]:
+    """An array's address and layout, for the least that its library lets them cost."""
+    return _library(array.__class__).glance(array)

@@ -1,0 +1,1 @@
+"""The "c" backend: the kernels of csrc/."""

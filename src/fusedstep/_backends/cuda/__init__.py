@@ -1,0 +1,1 @@
+"""The "cuda" backend: kernels that Numba compiles for a CUDA device."""

@@ -1,0 +1,179 @@
+"""A CUDA device as a place for arrays, and the stream on which it works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fusedstep._arrays import cuda_array
+from fusedstep._arrays.cuda_array import Array
+from fusedstep._arrays.libraries import INTERFACE, TO_DEVICE, Library, library
+from fusedstep._arrays.overlap import address
+from fusedstep._arrays.structure import is_array
+from fusedstep._backends.cuda import copies
+from fusedstep._backends.cuda.available import simulated
+from fusedstep._checks.wording import describe
+
+if simulated():
+    from fusedstep._backends.cuda import simulator as chosen
+else:
+    from fusedstep._backends.cuda import driver as chosen  # type: ignore[no-redef]
+
+driver: Any = chosen
+"""The calls of the CUDA driver, or the same names over host memory."""
+
+THREADS = 256
+"""Threads of a block. The tile that they step is 4 KiB of each array."""
+
+
+class Device:
+    """One device, with work on the current stream of the parameters' library: a `Place`."""
+
+    backwards = False
+
+    def __init__(self, ordinal: int, library: Library) -> None:
+        self.ordinal = ordinal
+        self.library = library
+        self.axes: dict[Any, tuple[int, int, Any]] = {}
+        """Tables of axes that are on the device already, for copies between such layouts."""
+
+    def stream(self) -> int:
+        """The stream to work on now."""
+        return int(self.library.stream(self.ordinal))
+
+    def current(self) -> Any:
+        """Context in which this is the current device."""
+        return driver.current(self.ordinal)
+
+    def see(self, array: Any, name: str) -> Array:
+        if not cuda_array.on_device(array):
+            raise ValueError(
+                f"{name} is {_described(array)}, the parameters are on CUDA device "
+                f"{self.ordinal}; pass it there, by {TO_DEVICE}"
+            )
+        seen = cuda_array.see(array, name)
+        found = ordinal(array) if seen.size else self.ordinal
+        if found != self.ordinal:
+            raise ValueError(
+                f"{name} is on CUDA device {found}, the parameters are on CUDA device "
+                f"{self.ordinal}; pass a copy there"
+            )
+        return seen
+
+    def show(self, array: Array) -> Any:
+        described = {
+            "version": 3,
+            "shape": array.shape,
+            "strides": array.strides,
+            "typestr": array.dtype.str,
+            "data": (address(array), False),
+        }
+        with self.current():
+            return driver.view(described, cuda_array.owner(array))
+
+    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        with self.current():
+            made = driver.allocate(shape, dtype)
+        described = made.__cuda_array_interface__
+        return cuda_array.shadow(made, described["data"][0], tuple(shape), None, dtype.str)
+
+    def zeros(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        made = self.empty(shape, dtype)
+        if made.size:
+            with self.current():
+                stream = self.stream()
+                driver.zero(address(made), made.nbytes, stream)
+                driver.synchronize(stream)  # the first step may be on another stream
+        return made
+
+    def copy(self, to: Array, source: Array) -> None:
+        if not to.size:
+            return
+        with self.current():
+            stream = self.stream()
+            count, axes = self._axes(to, source)
+            kernel(copies.module(to.dtype), self.ordinal).launch(
+                -(-to.size // THREADS),
+                THREADS,
+                stream,
+                (axes, count, address(to), address(source), to.size),
+            )
+
+    def clear(self, array: Array) -> None:
+        self.copy(array, self.zeros(array.shape, array.dtype))
+
+    def _axes(self, to: Array, source: Array) -> tuple[int, int]:
+        """The number of axes of a copy, and the address of their table, which is made once."""
+        key = to.shape, to.strides, source.strides
+        if key not in self.axes:
+            table = self.load(np.array([*zip(*key, strict=True)][::-1], np.int64))
+            self.axes[key] = len(table), address(table), table
+        return self.axes[key][:2]
+
+    def load(self, source: Array) -> Array:
+        """Copy a NumPy array to the device, where any stream may read it."""
+        made = self.empty(source.shape, source.dtype)
+        self.write(made, source)
+        return made
+
+    def read(self, array: Array) -> Array:
+        order = _order(array)
+        laid = np.empty([array.shape[axis] for axis in order], array.dtype)
+        if array.size:
+            with self.current():
+                stream = self.stream()
+                driver.download(laid, address(array), stream)
+                driver.synchronize(stream)
+        return laid.transpose(np.argsort(order)).copy(order="C")
+
+    def write(self, array: Array, source: Array | float) -> None:
+        with np.errstate(over="ignore"):
+            whole = np.broadcast_to(np.asarray(source, array.dtype), array.shape)
+        laid = np.ascontiguousarray(whole.transpose(_order(array)))
+        if array.size:
+            with self.current():
+                stream = self.stream()
+                driver.upload(address(array), laid, stream)
+                driver.synchronize(stream)
+
+
+def place(arrays: Sequence[tuple[str, Any]]) -> Device:
+    """The device that all of these arrays live on."""
+    found: dict[int, str] = {}
+    for name, array in arrays:
+        if cuda_array.see(array, name).size:
+            found.setdefault(ordinal(array), name)
+    if len(found) > 1:
+        (first, one), (second, other), *_ = found.items()
+        raise ValueError(
+            f"{one} is on CUDA device {first}, {other} on CUDA device {second}; make an optimizer "
+            "for each device"
+        )
+    return _device(next(iter(found), 0), library(arrays[0][1]))
+
+
+_device = cache(Device)
+
+
+def ordinal(array: Any) -> int:
+    """The number of the device that holds a user's array, which is not empty."""
+    known = library(array).ordinal
+    return int(known(array) if known else driver.ordinal(getattr(array, INTERFACE)["data"][0]))
+
+
+@cache
+def kernel(module: Any, ordinal: int) -> Any:
+    """The kernel of a module, ready to launch."""
+    return driver.Kernel(module, ordinal)
+
+
+def _order(array: Array) -> list[int]:
+    """The axes in which an array made here is contiguous."""
+    return sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+
+
+def _described(array: Any) -> str:
+    return "on the CPU" if is_array(array) else describe(array)

@@ -1,0 +1,185 @@
+"""The calls of the CUDA driver that a step is made of, through NVIDIA's own bindings.
+
+Numba's launcher takes 44 microseconds for 18 arguments, and streams of its own alone.
+`cuLaunchKernel` takes 8, 4 of them to make C of the arguments, and the address of any stream.
+Numba compiles the kernels and allocates the memory. simulator.py has the same names over host
+memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from cuda.bindings import __version__ as bindings_version
+from cuda.bindings import driver
+from cuda.core import Linker, LinkerOptions, ObjectCode
+from numba import __version__ as numba_version
+from numba import cuda
+from numba_cuda import __version__ as numba_cuda_version
+
+from fusedstep._arrays.cuda_array import Array
+from fusedstep._backends.cuda.ptx import compile_ptx, parameters
+from fusedstep._compiler import modules
+
+C_TYPES = {
+    "int64": ctypes.c_longlong,
+    "float32": ctypes.c_float,
+    "float64": ctypes.c_double,
+}
+
+
+def _done(answer: tuple[Any, ...]) -> Any:
+    error, *values = answer
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"the CUDA driver refuses a call with {error.name}")
+    return values[0] if values else None
+
+
+# ---- devices ----
+
+
+@cache
+def several() -> bool:
+    """Tell whether there is more than one device."""
+    return len(cuda.gpus) > 1
+
+
+def ordinal(address: int) -> int:
+    """The number of the device whose memory is at an address."""
+    attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    return int(_done(driver.cuPointerGetAttribute(attribute, address)))
+
+
+@cache
+def _context(ordinal: int) -> Any:
+    """The primary context of a device, which torch, CuPy and Numba use as well."""
+    return _done(driver.cuDevicePrimaryCtxRetain(_done(driver.cuDeviceGet(ordinal))))
+
+
+@contextmanager
+def current(ordinal: int) -> Iterator[None]:
+    """Make a device the current one, if it is another."""
+    context = _context(ordinal)
+    if int(_done(driver.cuCtxGetCurrent())) == int(context):
+        yield
+        return
+    _done(driver.cuCtxPushCurrent(context))
+    try:
+        yield
+    finally:
+        _done(driver.cuCtxPopCurrent())
+
+
+# ---- memory ----
+
+
+def allocate(shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
+    """A new array of Numba on the current device."""
+    return cuda.device_array(tuple(shape), dtype)
+
+
+def view(described: dict[str, Any], owner: Any) -> Any:
+    """An array of Numba over memory that `owner` keeps in place."""
+    return cuda.from_cuda_array_interface(described, owner=owner, sync=False)
+
+
+def pinned(shape: tuple[int, ...]) -> Array:
+    """A new array of int64 on the host, from which the device copies by itself."""
+    array: Array = cuda.pinned_array(shape, np.int64)
+    return array
+
+
+def zero(address: int, size: int, stream: int) -> None:
+    _done(driver.cuMemsetD8Async(address, 0, size, stream))
+
+
+def upload(address: int, source: Array, stream: int) -> None:
+    """Copy contiguous host memory to the device, in the order of the stream.
+
+    The memory must stay as it is until then: a device that reads any host memory by itself
+    need not have read it when this returns, whether it is pinned or not.
+    """
+    _done(driver.cuMemcpyHtoDAsync(address, source.ctypes.data, source.nbytes, stream))
+
+
+def download(to: Array, address: int, stream: int) -> None:
+    """Copy to contiguous host memory; `synchronize` before it is read."""
+    _done(driver.cuMemcpyDtoHAsync(to.ctypes.data, address, to.nbytes, stream))
+
+
+def synchronize(stream: int) -> None:
+    _done(driver.cuStreamSynchronize(stream))
+
+
+def recorded(stream: int) -> bool:
+    """Tell whether work on the stream is not run but recorded, for a CUDA graph."""
+    runs = driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
+    return bool(_done(driver.cuStreamIsCapturing(stream)) != runs)
+
+
+class Event:
+    """A point in a stream's work that the host can wait for."""
+
+    def __init__(self) -> None:
+        self.event = cuda.event(timing=False)
+        self.handle = int(self.event.handle)
+
+    def record(self, stream: int) -> None:
+        _done(driver.cuEventRecord(self.handle, stream))
+
+    def wait(self) -> None:
+        _done(driver.cuEventSynchronize(self.handle))
+
+
+# ---- kernels ----
+
+
+class Kernel:
+    """The kernel of a module, compiled and loaded on one device."""
+
+    def __init__(self, module: ModuleType, ordinal: int) -> None:
+        with current(ordinal):
+            cubin = _compiled(module, ordinal)
+            # It stays loaded to the end of the process: there are few.
+            image = np.frombuffer(cubin, np.uint8)
+            loaded = _done(driver.cuModuleLoadData(image.ctypes.data))
+            self.function = _done(driver.cuModuleGetFunction(loaded, module.__name__.encode()))
+        self.types = tuple(C_TYPES[name] for name in parameters(module))
+
+    def launch(
+        self, blocks: int, threads: int, stream: int, arguments: tuple[int | float, ...]
+    ) -> None:
+        """Run it, in the order of the stream; floats are rounded to nearest even of their type."""
+        _done(
+            driver.cuLaunchKernel(
+                *(self.function, blocks, 1, 1, threads, 1, 1, 0, stream),
+                *((arguments, self.types), 0),
+            )
+        )
+
+
+def _compiled(module: ModuleType, ordinal: int) -> bytes:
+    """The machine code of a module's kernel for a device, kept in a file beside its text.
+
+    It is linked here and not by the driver, which cannot read PTX newer than itself, and
+    without optimisation at link time, so it is what the PTX says. Neither can a driver load
+    code that was linked for a later CUDA than its own, so the version of the bindings, which
+    begins with CUDA's, is in the file's name, too.
+    """
+    cc = tuple(cuda.gpus[ordinal].compute_capability)
+    arch = f"sm_{cc[0]}{cc[1]}"
+    assert module.__file__ is not None
+    made_by = f"{numba_version}-{numba_cuda_version}-{bindings_version}"
+    path = Path(module.__file__).with_suffix(f".{made_by}.{arch}")
+    if not path.exists():
+        code = ObjectCode.from_ptx(compile_ptx(module, cc).encode())
+        linker = Linker(code, options=LinkerOptions(arch=arch))
+        modules.write(path, linker.link("cubin").code)
+    return path.read_bytes()

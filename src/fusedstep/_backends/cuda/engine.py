@@ -1,0 +1,259 @@
+"""The CUDA backend: for each job one launch over a table of addresses, on the caller's stream.
+
+Once laid out, a step neither allocates nor waits for the device, unless it is asked for the
+gradients' norm or whether they are finite. What changes from step to step goes by value in
+the launch. The gradients' addresses, if they are not those of the step before, go through a
+ring of pinned buffers: the host waits only when it is a whole ring ahead of the device.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from fusedstep._arrays.cuda_array import owner
+from fusedstep._arrays.libraries import glance, library
+from fusedstep._arrays.overlap import WrittenMemory, address, extent
+from fusedstep._arrays.walk import Array, Operand
+from fusedstep._backends.cuda import device, kernels, squares
+from fusedstep._backends.cuda.device import Device
+from fusedstep._backends.plan import Job, Row
+from fusedstep._numerics import norm, variants
+from fusedstep._numerics.coefficients import JobScalars
+
+RING = 8
+"""How many steps with new gradients the host may be ahead of the device."""
+
+
+class Launch:
+    """The rows of one job: the kernel, its addresses, and the number of tiles."""
+
+    def __init__(self, job: Job, ordinal: int, tiles: int, addresses: tuple[int, ...]) -> None:
+        self.kernel = device.kernel(kernels.module(job), ordinal)
+        self.pick = itemgetter(*variants.step(job.rule).scalars)
+        self.tiles = tiles
+        self.addresses = addresses
+
+    def run(self, stream: int, given: JobScalars, zero: bool) -> None:
+        constants, values = given
+        arguments = (*self.addresses, zero, *self.pick({**constants, **values}))
+        self.kernel.launch(self.tiles, device.THREADS, stream, arguments)
+
+
+class Squares:
+    """The sums of squares of the gradients of one job: the kernel, and the number of blocks."""
+
+    def __init__(self, job: Job, ordinal: int, blocks: int, addresses: tuple[int, ...]) -> None:
+        self.kernel = device.kernel(squares.module(job.dtype), ordinal)
+        self.blocks = blocks
+        self.addresses = addresses
+
+    def run(self, stream: int) -> None:
+        self.kernel.launch(self.blocks, norm.LANES, stream, self.addresses)
+
+
+class Gradient:
+    """A gradient as it was checked last, and where its bytes begin and end."""
+
+    __slots__ = ("address", "below", "kept", "layout", "length", "ordered", "scratch", "writeable")
+
+    def __init__(self, g: Array, operand: Operand) -> None:
+        given = owner(g)
+        self.address, self.layout = glance(given)
+        low, high = extent(g)
+        self.below = low - self.address
+        self.length = high - low
+        self.scratch = operand.scratch
+        self.writeable = g.flags.writeable
+        self.ordered = library(given).ordered
+        self.kept: Any = None if self.ordered else given
+
+
+class Pieces:
+    """Rows cut into tiles or blocks, `counts` of each; rows of one job follow one another."""
+
+    def __init__(self, counts: Any, jobs: Any) -> None:
+        starts = np.cumsum(counts) - counts
+        edges = np.searchsorted(jobs, np.arange(jobs[-1] + 2))
+        self.bounds = np.append(starts, counts.sum())[edges]
+        self.rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        """The row of each piece."""
+        self.first = starts - self.bounds[jobs]
+        """The first piece of each row, counted from its job's first."""
+
+    def of_job(self, index: int) -> tuple[int, int]:
+        """Where a job's pieces begin, and how many they are."""
+        start, end = self.bounds[index : index + 2].tolist()
+        return start, end - start
+
+
+class Table:
+    """A `plan.Table` in the memory of a device."""
+
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
+    ) -> None:
+        self.written = written
+        self.moves = 0
+        self.places: list[int | None] = [None] * len(rows)
+        """The place of each parameter in the table on the device; None if it is skipped."""
+        self.known: list[Gradient | None] = [None] * len(rows)
+        self.launches: list[tuple[int, Launch]] = []
+        """Launches, with the indices of their jobs."""
+        self.measures: list[Squares] = []
+        self.sums = np.zeros((0, norm.SUMS))
+        self.stale = False
+        """Whether the device has other addresses of gradients than `addresses`."""
+        active = [(index, row) for index, row in enumerate(rows) if row is not None]
+        if active:
+            where = active[0][1].walk.place
+            assert isinstance(where, Device)
+            self.device = where
+            self._lay_out(jobs, active)
+
+    def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
+        blocks = np.array([norm.blocks(row.p.flat.size) for _, row in rows])
+        self.sums_on_device = self.device.empty((int(blocks.sum()), norm.SUMS), np.dtype("f8"))
+        sums = address(self.sums_on_device) + 8 * norm.SUMS * (np.cumsum(blocks) - blocks)
+        # Sums stay in the order of the parameters; the table is in the order of the jobs.
+        order = sorted(range(len(rows)), key=lambda k: rows[k][1].job)
+        for place, k in enumerate(order):
+            self.places[rows[k][0]] = place
+        sorted_rows = [rows[k][1] for k in order]
+        of_job = np.array([row.job for row in sorted_rows])
+        table = _columns(sorted_rows)
+        table[:, kernels.SUMS] = sums[order]
+        lanes = np.array([kernels.LANES[jobs[job].dtype.itemsize] for job in of_job])
+        tiles = Pieces(-(-table[:, kernels.N] // (device.THREADS * lanes)), of_job)
+        summed = Pieces(blocks[order], of_job)
+        table[:, kernels.FIRST] = tiles.first
+        table[:, kernels.FIRST_BLOCK] = summed.first
+
+        with self.device.current():
+            self.ring = device.driver.pinned((RING, len(rows)))
+            self.events = [device.driver.Event() for _ in range(RING)]
+        self.turn = 0
+        self.addresses = [0] * len(rows)
+        self.stale = True
+        self.on_device = [
+            self.device.load(table),
+            self.device.empty(self.ring[0].shape, self.ring.dtype),
+            self.device.load(tiles.rows),
+            self.device.load(summed.rows),
+        ]
+        at, gradients, at_tiles, at_blocks = map(address, self.on_device)
+        ordinal = self.device.ordinal
+        for index, job in enumerate(jobs):
+            start, count = tiles.of_job(index)
+            if count:
+                addresses = (at, gradients, at_tiles + 4 * start)
+                self.launches.append((index, Launch(job, ordinal, count, addresses)))
+                start, count = summed.of_job(index)
+                addresses = (at, gradients, at_blocks + 4 * start)
+                self.measures.append(Squares(job, ordinal, count, addresses))
+
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        self.known[index] = Gradient(g, operand)
+        self.moves += 1
+        self._point(index, address(operand.flat))
+
+    def _point(self, index: int, to: int) -> None:
+        place = self.places[index]
+        assert place is not None
+        if self.addresses[place] != to:
+            self.addresses[place] = to
+            self.stale = True
+
+    def take(self, grads: list[Any], start: int, zero: bool) -> int:
+        for index in range(start, len(grads)):
+            known, g = self.known[index], grads[index]
+            if known is None and g is None:
+                continue
+            if known is None or g is None or (zero and not known.writeable):
+                return index
+            to, layout = glance(g)
+            if layout != known.layout:
+                return index
+            if to != known.address and not self._moves(index, known, g, to):
+                return index
+        return len(grads)
+
+    def _moves(self, index: int, known: Gradient, g: Any, to: int) -> bool:
+        """Take `g`, which lies as the gradient before, at its new address; False: check it."""
+        if known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
+            return False
+        if not known.ordered:  # layouts of other libraries do not say which device it is on
+            if device.driver.several() and device.driver.ordinal(to) != self.device.ordinal:
+                return False
+            known.kept = g
+        known.address = to
+        self.moves += 1
+        self._point(index, to)
+        return True
+
+    def _overlaps(self, to: int, known: Gradient) -> bool:
+        low = to + known.below
+        before = bisect_left(self.written.lows, low + known.length)
+        return before > 0 and self.written.highs[before - 1] > low
+
+    def squares(self) -> norm.Total:
+        """Sum the squares, the only part of a step that waits for the device."""
+        if self.launches:
+            with self.device.current():
+                stream = self._stream()
+                for measure in self.measures:
+                    measure.run(stream)
+            self.sums = self.device.read(self.sums_on_device)
+        return norm.total(self.sums)
+
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+        if not self.launches:
+            return
+        with self.device.current():
+            stream = self._stream()
+            for index, launch in self.launches:
+                launch.run(stream, scalars[index], zero)
+
+    def _stream(self) -> int:
+        """The stream to work on, once the gradients' addresses are on their way there."""
+        stream = self.device.stream()
+        if device.driver.recorded(stream):
+            raise RuntimeError(
+                "a step cannot be part of a CUDA graph, which would repeat it with the same "
+                "t and learning rate; step outside of the graph"
+            )
+        if self.stale:
+            self._send_addresses(stream)
+        return stream
+
+    def _send_addresses(self, stream: int) -> None:
+        event, slot = self.events[self.turn], self.ring[self.turn]
+        event.wait()
+        slot[...] = self.addresses
+        device.driver.upload(address(self.on_device[1]), slot, stream)
+        event.record(stream)
+        self.turn = (self.turn + 1) % RING
+        self.stale = False
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
+        taken = self.take(grads, 0, False)
+        if taken == len(grads):
+            self.run(scalars, False)
+        return taken
+
+
+def _columns(rows: Sequence[Row]) -> Any:
+    """The table of kernels.py, with the columns filled that one row alone decides."""
+    table = np.zeros((len(rows), kernels.ROW), np.int64)
+    for columns, row in zip(table, rows, strict=True):
+        columns[[kernels.P, kernels.N]] = address(row.p.flat), row.p.flat.size
+        for slot, state in enumerate(row.states):
+            if state is not None:
+                columns[kernels.STATES + slot] = address(state.flat)
+        if row.ema is not None:
+            columns[kernels.EMA] = address(row.ema.flat)
+    return table

@@ -1,0 +1,1 @@
+"""The "numba" backend: kernels that Numba compiles for the CPU."""

@@ -1,0 +1,73 @@
+"""The "numpy" backend: the reference, row by row, and custom rules evaluated over whole arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.walk import Array, Operand
+from fusedstep._backends.plan import CheckedTable, Job, Row
+from fusedstep._compiler.evaluate import evaluate
+from fusedstep._numerics import norm, reference
+from fusedstep._numerics.coefficients import JobScalars
+
+
+class Table(CheckedTable):
+    """A step in NumPy: the reference, or a custom rule's formula, applied to each row in turn."""
+
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
+    ) -> None:
+        super().__init__(rows)
+        self.jobs = jobs
+        self.operands: list[Any] = [None] * len(rows)
+        self.sums = np.zeros((0, norm.SUMS))
+
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        super().set_gradient(index, g, operand)
+        self.operands[index] = operand
+
+    def squares(self) -> norm.Total:
+        with np.errstate(all="ignore"):
+            sums = [norm.squares(each.flat) for each in self.operands if each is not None]
+            self.sums = np.concatenate([np.zeros((0, norm.SUMS)), *sums])
+            return norm.total(self.sums)
+
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+        with np.errstate(all="ignore"):
+            rounded = [
+                SimpleNamespace(
+                    **{
+                        name: job.dtype.type(value)
+                        for each in given
+                        for name, value in each.items()
+                    }
+                )
+                for job, given in zip(self.jobs, scalars, strict=True)
+            ]
+            for row, operand in zip(self.rows, self.operands, strict=True):
+                if row is not None:
+                    self.step(row, operand.flat, rounded[row.job])
+                    if zero:
+                        operand.flat[...] = 0
+
+    def step(self, row: Row, g: Array, h: Any) -> None:
+        """Step one tensor; `h` has the scalars of its job, rounded to its dtype."""
+        rule, dtype = self.jobs[row.job]
+        p = row.p.flat
+        states = [None if state is None else state.flat for state in row.states]
+        g = reference.gradient(p, g, h)
+        if rule.formula is None:
+            results = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
+        else:
+            # Copies, because a new state may be the old p itself.
+            results = [*map(np.array, evaluate(rule.formula, (p, g, *states), h, dtype))]
+        for array, result in zip((p, *states), results, strict=True):
+            if array is not None:
+                array[...] = result
+        if row.ema is not None:
+            row.ema.flat[...] = reference.average(p, row.ema.flat, h)

@@ -1,0 +1,185 @@
+"""A step as it is laid out: its rows, their jobs, and the scratch that is copied around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fusedstep._arrays.overlap import WrittenMemory, address
+from fusedstep._arrays.walk import Array, Operand, Walk
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import JobScalars, Rule
+
+MOST_STATES = 8
+"""The most state arrays of one rule: a row of csrc/api.h has room for so many."""
+
+
+class Job(NamedTuple):
+    """The kernel of all rows of the same hyperparameters, step count and dtype."""
+
+    rule: Rule
+    dtype: np.dtype[Any]
+
+
+class Row:
+    """One tensor: a parameter, its state in the order of the rule's letters, its average.
+
+    `operand` gives the operand of a state array by its letter.
+    """
+
+    __slots__ = ("ema", "job", "p", "rule", "states", "walk")
+
+    def __init__(
+        self, p: Operand, walk: Walk, rule: Rule, operand: Callable[[str], Operand], job: int = 0
+    ) -> None:
+        self.job = job
+        self.rule = rule
+        self.walk = walk
+        self.p = p
+        self.states = [None if letter is None else operand(letter) for letter in rule.letters]
+        self.ema = operand("ema") if rule.averaged else None
+
+    @property
+    def written(self) -> list[Operand]:
+        """The operands that a step writes."""
+        return [self.p, *(each for each in (*self.states, self.ema) if each is not None)]
+
+
+class Table(Protocol):
+    """A step in the form that its backend runs; `rows` has None for a parameter that it skips."""
+
+    @property
+    def moves(self) -> int:
+        """A count that rises whenever a gradient is in other memory than the one before."""
+
+    @property
+    def sums(self) -> Array:
+        """The sums of the gradients' blocks, row after row, as norm.py defines them."""
+
+    def __init__(
+        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
+    ) -> None: ...
+
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        """Use `g`, which has been checked, as the gradient of parameter `index`."""
+
+    def take(self, grads: list[Any], start: int, zero: bool) -> int:
+        """Use `grads`, from `start` on, up to the first that needs a check.
+
+        Returns the index of that one, or their number. `zero` says that they are to be written.
+        """
+
+    def squares(self) -> norm.Total:
+        """Sum the squares of all gradients; the sums of their blocks are left in `sums`."""
+
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+        """Run one step, with the scalars of each job; `zero` fills the gradients with zeros."""
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
+        """Take the gradients from the first on, and run without zeros if none needs a check."""
+
+
+class CheckedTable:
+    """Base of tables that check every gradient at every step."""
+
+    def __init__(self, rows: Sequence[Row | None]) -> None:
+        self.rows = rows
+        self.moves = 0
+        self.known: list[Any] = [None] * len(rows)
+
+    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+        where = address(g), g.strides
+        if self.known[index] != where:
+            self.known[index] = where
+            self.moves += 1
+
+    def take(self, grads: list[Any], start: int, zero: bool) -> int:
+        for index in range(start, len(grads)):
+            if grads[index] is not None or self.rows[index] is not None:
+                return index
+        return len(grads)
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
+        taken = self.take(grads, 0, False)
+        if taken == len(grads):
+            self.run(scalars, False)
+        return taken
+
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+        raise NotImplementedError
+
+
+class Plan:
+    """A table, and the scratch around it, which one step after another runs."""
+
+    def __init__(
+        self,
+        table: type[Table],
+        jobs: Sequence[Job],
+        rows: Sequence[Row | None],
+        written: WrittenMemory,
+    ) -> None:
+        self.rows = rows
+        self.kind = table
+        self.table = table(jobs, rows, written)
+        self.take = self.table.take
+        self.squares = self.table.squares
+        self.scratch = [
+            operand for row in rows if row for operand in row.written if operand.scratch
+        ]
+        self.gradient_scratch: dict[int, Operand] = {}
+
+    @property
+    def moves(self) -> int:
+        """See `Table.moves`."""
+        return self.table.moves
+
+    def set_gradient(self, index: int, g: Array) -> None:
+        """Use `g`, which has been checked, as the gradient of parameter `index`."""
+        row = self.rows[index]
+        assert row is not None
+        operand = Operand(g, row.walk, self.gradient_scratch.pop(index, None))
+        if operand.scratch:
+            self.gradient_scratch[index] = operand
+        self.table.set_gradient(index, g, operand)
+
+    def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
+        """See `Table.take_and_run`."""
+        if not self.scratch and not self.gradient_scratch:
+            return self.table.take_and_run(grads, scalars)
+        taken = self.table.take(grads, 0, False)
+        if taken == len(grads):
+            self.fetch_gradients()
+            self.run(scalars)
+        return taken
+
+    def fetch_gradients(self) -> None:
+        """Copy the gradients that have gaps to scratch, which `squares` and `run` read."""
+        for operand in self.gradient_scratch.values():
+            operand.fetch()
+
+    def run(self, scalars: Sequence[JobScalars], zero: bool = False) -> None:
+        """See `Table.run`."""
+        for operand in self.scratch:
+            operand.fetch()
+        self.table.run(scalars, zero)
+        for operand in self.scratch:
+            operand.put_back()
+        if zero:
+            for operand in self.gradient_scratch.values():
+                operand.put_back()
+
+    def unfit(self, unscale: float) -> Iterator[int]:
+        """Indices of parameters whose gradient is not finite, or would not be when unscaled.
+
+        The sums that `squares` left decide.
+        """
+        start = 0
+        for index, row in enumerate(self.rows):
+            if row is not None:
+                end = start + norm.blocks(row.p.flat.size)
+                if not norm.fits(norm.total(self.table.sums[start:end]), unscale, row.p.flat.dtype):
+                    yield index
+                start = end

@@ -1,0 +1,7 @@
+"""The way from a Python function of one element to a checked formula, and on to kernels' text.
+
+source.py finds a function's text. parse.py makes a formula of it, with the help of scope.py
+(names), expressions.py, callees.py, vocabulary.py and logic.py; formula.py says what that is.
+evaluate.py runs a formula on NumPy's arrays, generate.py writes it as text for Numba, and
+modules.py keeps that text in files.
+"""

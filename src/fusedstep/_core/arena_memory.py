@@ -1,0 +1,121 @@
+"""The memory of an arena: a buffer for each dtype, and where in it each parameter lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusedstep._arrays.memory import zeros
+from fusedstep._arrays.overlap import lies_as
+from fusedstep._arrays.place import Host, Place
+from fusedstep._arrays.structure import Structure, is_array
+from fusedstep._arrays.walk import Array, Walk
+from fusedstep._checks.wording import describe
+
+
+class Flat(NamedTuple):
+    """All parameters of one dtype, and their gradients in the same order."""
+
+    p: Array
+    g: Array
+
+
+class Slot(NamedTuple):
+    """Where a parameter lies: from element `start` to `stop` of its dtype's buffer."""
+
+    walk: Walk
+    dtype: np.dtype[Any]
+    start: int
+    stop: int
+
+    def view(self, flat: Array) -> Array:
+        """The part of a buffer that it names, as an array of the parameter's shape."""
+        return self.walk.shaped(flat[self.start : self.stop])
+
+
+class GroupViews(Sequence[Any]):
+    """The parameters of one group. A copy made along with the arena has those of its copy."""
+
+    def __init__(self, memory: ArenaMemory, start: int, stop: int) -> None:
+        self.memory, self.start, self.stop = memory, start, stop
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.memory.views[self.start : self.stop][index]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class ArenaMemory:
+    """The buffers, and the parameters and gradients in them.
+
+    `groups` has for each group its name, the number of its parameters and its own
+    hyperparameters, `walks` for each parameter its walk and its dtype.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        structure: Structure,
+        groups: Sequence[tuple[str, int, dict[str, Any]]],
+        walks: Iterable[tuple[Walk, np.dtype[Any]]],
+    ) -> None:
+        self.place = place
+        self.structure = structure
+        self.groups = groups
+        self.slots: list[Slot] = []
+        sizes: dict[np.dtype[Any], int] = {}
+        for walk, dtype in walks:
+            start = sizes.get(dtype, 0)
+            sizes[dtype] = start + walk.size
+            self.slots.append(Slot(walk, dtype, start, sizes[dtype]))
+        self.flats = {
+            dtype: Flat(zeros(place, size, dtype), zeros(place, size, dtype))
+            for dtype, size in sizes.items()
+        }
+        self.p = [slot.view(self.flats[slot.dtype].p) for slot in self.slots]
+        self.g = [slot.view(self.flats[slot.dtype].g) for slot in self.slots]
+        self.views = [place.show(p) for p in self.p]
+
+    def read(self) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
+        """The structure and the groups, as `read_groups` gives them for other parameters."""
+        starts = accumulate((count for _, count, _ in self.groups), initial=0)
+        return self.structure, [
+            (name, GroupViews(self, start, start + count), own)
+            for start, (name, count, own) in zip(starts, self.groups, strict=False)
+        ]
+
+    def refuse_others(self, grads: Any) -> None:
+        """Refuse gradients other than the arena's own, in whatever containers they come."""
+        flat = self.structure.flatten(grads, "grads")
+        for path, g, own in zip(self.structure.paths, flat, self.g, strict=True):
+            name = f"grads{path}"
+            if g is not own and not (is_array(g) and lies_as(self.place.see(g, name), own)):
+                raise ValueError(
+                    f"{name} is {describe(g)} and not the arena's view; its optimizer steps all of "
+                    f"`arena.grads`, so write into that: `arena.{name}[...] = value`"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not isinstance(self.place, Host):
+            raise TypeError(
+                "this arena is on a CUDA device, and cannot be copied or pickled; make another "
+                "from its `params`"
+            )
+        return {
+            "structure": self.structure,
+            "groups": self.groups,
+            "walks": [(slot.walk, slot.dtype) for slot in self.slots],
+            "place": self.place,
+            "flats": self.flats,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        flats = state.pop("flats")
+        self.__init__(**state)  # type: ignore[misc]
+        for dtype, flat in flats.items():
+            self.flats[dtype].p[...] = flat.p
+            self.flats[dtype].g[...] = flat.g

@@ -1,0 +1,169 @@
+"""The layout of steps: everything of an optimizer that depends on where arrays lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._backends.plan import Job, Plan, Row, Table
+from fusedstep._core.declaration import Declaration
+from fusedstep._core.groups import Group
+from fusedstep._core.parameters import Cohort, rule_of
+from fusedstep._core.tensors import Tensors
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import JobScalars, Rule
+
+Rules = Mapping[int, Rule]
+"""Rules by the id of the group whose hyperparameters call for them."""
+
+
+def rules_of(declaration: Declaration, groups: Iterable[Group]) -> Rules:
+    """The rule of each group, with the moving average if it has one."""
+    return {id(group): rule_of(declaration, group.hyperparameters) for group in groups}
+
+
+class Layout:
+    """Rows, jobs and gradients of an optimizer's steps: built whole, and replaced whole.
+
+    It has a row for each tensor that `grads` has a gradient for, and a job for each cohort of
+    them. It serves until a gradient comes or goes, another rule is called for, or state is
+    loaded. Gradients may be other arrays at each step: `take` looks at what has changed.
+    """
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        table: type[Table],
+        tensors: Tensors,
+        rules: Rules,
+        grads: Sequence[Any],
+    ) -> None:
+        self.declaration = declaration
+        self.tensors = tensors
+        self.rules = rules
+        self.rows: list[Row | None] = [None] * len(grads)
+        jobs: dict[Cohort, int] = {}
+        fresh: dict[Any, Cohort] = {}
+        for index, tensor in enumerate(tensors.each):
+            if grads[index] is not None:
+                # A new cohort for those that step: those that do not keep theirs, and its t.
+                old = tensor.cohort
+                key = id(old.group), old.dtype, old.t
+                cohort = fresh.get(key)
+                if cohort is None:
+                    cohort = fresh[key] = Cohort(old.group, old.dtype, old.t)
+                    cohort.settle(declaration)
+                    jobs[cohort] = len(jobs)
+                tensor.cohort = cohort
+                self.rows[index] = row = tensor.row_of(cohort.rule)
+                row.job = jobs[cohort]
+        self.cohorts = [*jobs]
+        """The cohorts of the tensors that step, in the order of the jobs."""
+        self.jobs = [Job(cohort.rule, cohort.dtype) for cohort in jobs]
+        self.plan = Plan(table, self.jobs, self.rows, tensors.written())
+        self.unshared_at = -1
+        """Count of the plan's `moves` when its gradients were last found to share no memory."""
+        self.closely: Plan | None = None
+        """Arena only: a plan with one row per parameter, made when a non-finite gradient must
+        be located."""
+
+    # ---- a step ----
+
+    def scalars(self) -> list[JobScalars] | None:
+        """The scalars of the step that comes, job by job; None if another rule is called for."""
+        declaration, given = self.declaration, []
+        for cohort in self.cohorts:
+            group, t = cohort.group, cohort.t + 1
+            values = group.hyperparameters
+            if values is not cohort.settled and not cohort.settle(declaration):
+                return None
+            if group.scheduled:
+                values = group.at(t)
+            given.append((cohort.constants, declaration.scalars(values, t)))
+        return given
+
+    def step(self, grads: list[Any]) -> bool:
+        """Step with `grads`; False, and nothing done, if it takes another layout."""
+        scalars = self.scalars()
+        if scalars is None:
+            return False
+        taken = self.plan.take_and_run(grads, scalars)
+        if taken < len(grads):
+            if not self._look(grads, taken, False):
+                return False
+            self.plan.fetch_gradients()
+            self.plan.run(scalars)
+        return True
+
+    def take(self, grads: list[Any], zero: bool) -> bool:
+        """Use `grads` for what follows; False if a gradient came or went since the layout.
+
+        `zero` says that they are to be written; they must share no memory then.
+        """
+        taken = self.plan.take(grads, 0, zero)
+        if taken < len(grads) and not self._look(grads, taken, zero):
+            return False
+        if zero and self.unshared_at != self.plan.moves:
+            # One of two that share memory would be read after the other was zeroed.
+            WrittenMemory(self.tensors.seen(grads)).refuse_overlaps()
+            self.unshared_at = self.plan.moves
+        self.plan.fetch_gradients()
+        return True
+
+    def squares(self) -> norm.Total:
+        """Sum the squares of the gradients that were taken."""
+        return self.plan.squares()
+
+    def unfit(self, unscale: float) -> list[int]:
+        """Indices of parameters whose gradient is not finite, or not once it is unscaled.
+
+        They are judged by the sums of `squares`.
+        """
+        unfit = [*self.plan.unfit(unscale)]
+        if self.tensors.by_parameter is None or not unfit:
+            return unfit
+        if self.closely is None:
+            self.closely = self._look_closely(self.tensors.by_parameter)
+        self.closely.squares()
+        return [*self.closely.unfit(unscale)]
+
+    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+        """Step with the gradients that were taken; `zero` leaves zeros in their place."""
+        self.plan.run(scalars, zero)
+
+    def clear(self, grads: list[Any]) -> None:
+        """Leave zeros in the gradients, without a step."""
+        for _, g in self.tensors.seen(grads):
+            self.tensors.place.clear(g)
+
+    def count(self, steps: int = 1) -> int:
+        """Count steps that were taken, and return those of the cohort with most."""
+        t = 0
+        for cohort in self.cohorts:
+            cohort.t += steps
+            if cohort.t > t:  # a call of max() takes longer
+                t = cohort.t
+        return t
+
+    def _look(self, grads: list[Any], at: int, zero: bool) -> bool:
+        """Check the gradient at `at`, and each further one that differs from what was before."""
+        while at < len(grads):
+            if (grads[at] is None) != (self.rows[at] is None):
+                return False
+            self.plan.set_gradient(at, self.tensors.check_gradient(at, grads[at], zero))
+            at = self.plan.take(grads, at + 1, zero)
+        return True
+
+    def _look_closely(self, gradients: Sequence[Any]) -> Plan:
+        """The plan that an arena's parameters would have without the arena."""
+        at = {cohort: index for index, cohort in enumerate(self.cohorts)}
+        rows = []
+        for parameter in self.tensors.parameters:
+            row = parameter.row_of(parameter.cohort.rule)
+            row.job = at[parameter.cohort]
+            rows.append(row)
+        plan = Plan(self.plan.kind, self.jobs, rows, self.tensors.written())
+        for index, g in enumerate(gradients):
+            plan.set_gradient(index, g)
+        return plan

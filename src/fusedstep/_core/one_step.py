@@ -1,0 +1,112 @@
+"""One step without an optimizer, on arrays that the caller owns: what `functional` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+from fusedstep._arrays.checks import check_like, check_parameter, check_state
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.walk import Operand, Walk
+from fusedstep._backends.choose import choose
+from fusedstep._backends.plan import Job, Plan, Row
+from fusedstep._checks.values import whole
+from fusedstep._checks.wording import describe
+from fusedstep._core.declaration import Argument, Declaration, declaration_of
+from fusedstep._core.groups import with_initial_lr
+from fusedstep._core.optimizer import Optimizer
+from fusedstep._numerics.coefficients import JobScalars, Rule
+
+
+class Call(NamedTuple):
+    """The hyperparameters of an optimizer where the caller passes the state arrays."""
+
+    passed: dict[str, Argument]
+    """Hyperparameters that are arguments, by name."""
+    implied: dict[str, str]
+    """Hyperparameters that are True where a state array is passed, with the array's letter."""
+    needed: dict[str, str]
+    """Hyperparameters that need a state array unless they are 0, with the array's letter."""
+
+
+@cache
+def call_of(declaration: Declaration) -> Call:
+    """The arguments of a function for one step, besides arrays, t and backend."""
+    letter_of = {option: letter for letter, option in declaration.letters.items() if option}
+    of_a_step = {
+        each.name: each for each in declaration.arguments if each.check and not each.of_a_run
+    }
+    implied = {name for name in letter_of if of_a_step[name].type is bool}
+    return Call(
+        {name: each for name, each in of_a_step.items() if name not in implied},
+        {name: letter for name, letter in letter_of.items() if name in implied},
+        {name: letter for name, letter in letter_of.items() if name not in implied},
+    )
+
+
+def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
+    """Step p by g with the rule of `optimizer`; `arguments` are those of its function, by name."""
+    declaration = declaration_of(optimizer)
+    call = call_of(declaration)
+    states = {letter: arguments[letter] for letter in declaration.letters}
+    values = {name: arguments[name] for name in call.passed}
+    for name, letter in call.implied.items():
+        values[name] = states[letter] is not None
+    if callable(values["lr"]):
+        raise TypeError(
+            f"lr={describe(values['lr'])}; pass a number, what it gives for this t, as "
+            "`schedule(t)`"
+        )
+    hyper = _checked(declaration, with_initial_lr(values))
+    for name, letter in call.needed.items():
+        _check_needed(name, hyper[name], letter, states[letter])
+    rule = declaration.rule(hyper)
+    t = whole("t", arguments["t"], least=1)
+    given = declaration.constants(hyper), declaration.scalars(hyper, t)
+    _run(arguments["backend"], rule, given, arguments["p"], arguments["g"], states)
+
+
+def _checked(declaration: Declaration, values: dict[str, Any]) -> dict[str, Any]:
+    with suppress(TypeError):  # from a value that has no hash, or that is refused below as well
+        return _checked_before(declaration, **values)
+    return declaration.check(values)
+
+
+@lru_cache(maxsize=64, typed=True)
+def _checked_before(declaration: Declaration, **values: Any) -> dict[str, Any]:
+    return declaration.check(values)
+
+
+def _check_needed(name: str, value: Any, letter: str, state: Any) -> None:
+    if value != 0 and state is None:
+        raise TypeError(f"{name}={value!r} needs {letter}; pass `np.zeros_like(p)` at t = 1")
+    if value == 0 and state is not None:
+        raise ValueError(f"{letter} is passed with {name}=0; leave it out, or pass {name}=0.9")
+
+
+def _run(
+    backend: str, rule: Rule, given: JobScalars, p: Any, g: Any, states: dict[str, Any]
+) -> None:
+    table, place = choose(backend, [("p", p)])
+    p = place.see(p, "p")
+    check_parameter(p, "p")
+    present = {
+        letter: place.see(state, letter)
+        for letter, state in states.items()
+        if letter in rule.letters
+    }
+    for letter, state in present.items():
+        check_state(state, p, letter)
+    g = place.see(g, "g")
+    check_like(g, p, "g")
+    written = WrittenMemory([("p", p), *present.items()])
+    written.refuse_overlaps()
+    written.refuse(g, "g")
+    walk = Walk(p, place)
+    row = Row(Operand(p, walk), walk, rule, lambda letter: Operand(present[letter], walk))
+    plan = Plan(table, [Job(rule, p.dtype)], [row], written)
+    plan.set_gradient(0, g)
+    plan.fetch_gradients()
+    plan.run([given])

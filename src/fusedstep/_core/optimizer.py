@@ -1,0 +1,380 @@
+"""The base of all optimizers: parameters and groups, steps, state, and resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
+
+from fusedstep._arrays.place import Host
+from fusedstep._arrays.structure import named
+from fusedstep._backends.choose import choose
+from fusedstep._checks.values import Rate
+from fusedstep._checks.wording import quoted
+from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
+from fusedstep._core.declaration import Declaration
+from fusedstep._core.groups import Group, read_groups
+from fusedstep._core.layout import Layout, Rules, rules_of
+from fusedstep._core.parameters import State, rule_of, tidy
+from fusedstep._core.repr import show
+from fusedstep._core.request import PLAIN, Report, check_policy, check_request
+from fusedstep._core.state_dict import check_group, check_state, check_top, save
+from fusedstep._core.tensors import Tensors, parameters_of
+from fusedstep._core.whole_step import whole_step
+
+
+class Optimizer:
+    """The base of all optimizers; use one of its subclasses.
+
+    Parameters are a NumPy array, or a sequence or mapping of arrays, nested at will, or a
+    sequence of groups as torch has them: mappings with `"params"` and the hyperparameters
+    in which that group differs. They are float32 or float64 of any layout, and change in
+    place. State is of a parameter's dtype and shape and starts at t = 0. Many small ones are
+    best put in a `fusedstep.Arena`, which then stands for them and for their gradients.
+
+    Parameters may also live on a CUDA device, all on the same: arrays of Numba or CuPy,
+    tensors of torch (`p.detach()`), whatever has `__cuda_array_interface__`. Gradients and
+    state live there, too. A step is put on the current stream of torch or CuPy, if the
+    first parameter is theirs, else on the default stream, and does not wait for it; a CUDA
+    graph cannot hold one, as t would stand still. State arrays are Numba's, which
+    `cupy.asarray(a)` and `torch.as_tensor(a, device="cuda")` take without a copy.
+    `state_dict()` holds NumPy arrays, so a run goes on anywhere.
+
+    Two arguments, by keyword, every optimizer has. `ema`, β in [0, 1), keeps a moving
+    average of the parameters, as state `"ema"`, which starts from the parameters that were
+    given. It is written in the same pass, after the rule::
+
+        ema = β·ema + (1 - β)·p
+
+    `nonfinite` says what becomes of a step for which a gradient holds NaN or infinity, or
+    would divided by `scale`. `"propagate"` takes it as any other. `"skip"` leaves the step
+    out: parameters, state and t of all tensors stay as they are, and the report names the
+    parameters. `"raise"` does the same with a FloatingPointError. Both read the gradients
+    once more, together with `max_norm`.
+    """
+
+    _declaration: ClassVar[Declaration]
+
+    _ahead = False
+    """True while the parameters stand ahead, see `SGD.lookahead`."""
+
+    _arena: Arena | None = None
+    _layout: Layout | None
+    """The steps as they are laid out; None before the first, and after a load."""
+
+    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(
+            f"{type(self).__name__} has no rule of its own; use one of the optimizers that have, "
+            "as `fusedstep.AdamW(params)`"
+        )
+
+    def _start(self, arguments: Mapping[str, Any]) -> None:
+        """Do what `__init__` does in every subclass. `arguments` are its `locals()`."""
+        params, self._backend = arguments["params"], arguments["backend"]
+        self._nonfinite = check_policy(arguments["nonfinite"])
+        hyperparameters = {name: arguments[name] for name in self._declaration.checks}
+        if isinstance(params, Arena):
+            self._arena = params
+            self._structure, divided = memory_of(params).read()
+        else:
+            self._structure, divided = read_groups(params)
+        leaves = [array for _, arrays, _ in divided for array in arrays]
+        custom = self._declaration.custom
+        self._table, self._place = choose(self._backend, named(self._structure, leaves), custom)
+        for name, _, own in divided:
+            surplus = [key for key in own if key not in hyperparameters]
+            if surplus:
+                raise KeyError(
+                    f"{name}the unknown hyperparameter {quoted(surplus)}; "
+                    f"{type(self).__name__} has {quoted([*hyperparameters])}"
+                )
+        self._enroll(
+            [
+                Group(arrays, {**hyperparameters, **own}, name, self._declaration)
+                for name, arrays, own in divided
+            ]
+        )
+        if not self._parameters:
+            raise ValueError("params is empty; pass at least one array")
+        self._tensors.refuse_overlaps()
+        self._allocate(self._rules())
+
+    def _enroll(self, groups: list[Group]) -> None:
+        """Take up the groups, and make what is known of each parameter."""
+        arena = None if self._arena is None else memory_of(self._arena)
+        if arena is not None:
+            self._place = arena.place  # which knows the stream of the arrays that were given
+        self._groups = groups
+        self._parameters = parameters_of(groups, self._structure.paths, self._place, arena)
+        self._gather()
+
+    def _gather(self) -> None:
+        """Gather the tensors that steps go over, which are still to be laid out."""
+        tidy(self._parameters)
+        arena = None if self._arena is None else memory_of(self._arena)
+        self._tensors = Tensors(self._parameters, self._place, arena)
+        self._layout = None
+
+    # ---- the step ----
+
+    def step(
+        self,
+        grads: Any = ARENA_GRADIENTS,
+        *,
+        scale: float = PLAIN.scale,
+        max_norm: float | None = None,
+        max_value: float | None = None,
+        zero_grads: bool = False,
+    ) -> Report:
+        """Update the parameters in place.
+
+        ::
+
+            g = g·(1/scale)
+            g = g·clip                     clip = min(1, max_norm / norm of all g together)
+            g = max(-max_value, min(g, max_value))
+
+        come first, where they are asked for, and then what the optimizer's formula says.
+
+        Parameters
+        ----------
+        grads
+            Gradients in the parameters' own structure: an array for an array, a sequence for
+            a sequence, a mapping with the same keys for a mapping; for groups a sequence
+            with one such structure a group. Each has its parameter's shape and dtype, in any
+            layout, and is only read, but for `zero_grads`. None in a gradient's place skips
+            that parameter: its state and its t stay as they are. An optimizer over an arena
+            steps all of `arena.grads`, which need not be passed, see `fusedstep.Arena`.
+        scale
+            What the loss was multiplied by, above 0: gradients are divided by it.
+        max_norm
+            The largest norm, at least 0, that the gradients have together, after `scale`;
+            larger ones are scaled down to it. The gradients are read once more for it, in
+            float64, and no square overflows. Infinity only measures the norm. One NaN or
+            infinity makes all that it clips NaN or 0, unless `nonfinite` keeps it out.
+        max_value
+            The largest size, at least 0, of each element, after `max_norm`. NaN stays NaN.
+        zero_grads
+            Leave zeros in the gradients, as the next accumulation wants them, also if the
+            step is skipped. They must be writeable and share no memory.
+
+        Returns
+        -------
+        Report
+            `grad_norm`, `clip`, `skipped` and `t`, see `fusedstep.Report`.
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError
+            If a gradient does not fit, or overlaps what the step writes, or another argument
+            is out of its range. The message names it, and nothing has been written.
+        FloatingPointError
+            If a gradient is not finite, under `nonfinite="raise"`. Nothing has been written.
+
+        Notes
+        -----
+        Clipping by the norm is that of Pascanu, Mikolov, Bengio (2013), "On the difficulty of
+        training recurrent neural networks". torch's `clip_grad_norm_` divides by the norm +
+        10⁻⁶; here a clipped norm is `max_norm` but for rounding. The norm is a sum over a fixed
+        tree in float64, so that backend and threads do not change a bit of it. On a CUDA device a
+        step waits for it.
+
+        Examples
+        --------
+        >>> import numpy as np, fusedstep as fs
+        >>> p, g = np.zeros(2), np.array([6.0, 8.0])
+        >>> fs.SGD(p, lr=1.0).step(g, scale=2.0, max_norm=1.0, zero_grads=True)
+        Report(grad_norm=5.0, clip=0.2, skipped=(), t=1)
+        >>> p
+        array([-0.6, -0.8])
+        >>> g
+        array([0., 0.])
+        """
+        if self._ahead:
+            self._refuse_ahead("step")
+        request = PLAIN
+        # The default itself is known to be fine; any other value, also another 1.0, is checked.
+        scaled = scale is not PLAIN.scale
+        if scaled or max_norm is not None or max_value is not None or zero_grads is not False:
+            request = check_request(scale, max_norm, max_value, zero_grads)
+        if grads is ARENA_GRADIENTS or self._arena is not None:
+            flat = self._arena_gradients(grads)
+        else:
+            flat = self._structure.flatten(grads, "grads")
+        layout = self._layout
+        if request is PLAIN and self._nonfinite == "propagate":
+            while layout is None or not layout.step(flat):
+                layout = self._lay_out(flat)
+            return Report(None, 1.0, (), layout.count())
+        while (
+            layout is None
+            or (scalars := layout.scalars()) is None
+            or not layout.take(flat, request.zero_grads)
+        ):
+            layout = self._lay_out(flat)
+        return whole_step(layout, flat, scalars, request, self._nonfinite)
+
+    def _arena_gradients(self, grads: Any) -> list[Any]:
+        """The gradients of the arena, which is what `grads` has to be if it is there."""
+        if self._arena is None or self._tensors.gradients is None:
+            raise TypeError(
+                "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
+                "gradients, in the structure of the parameters"
+            )
+        if grads is not ARENA_GRADIENTS and grads is not self._arena.grads:
+            memory_of(self._arena).refuse_others(grads)
+        return self._tensors.gradients
+
+    def _lay_out(self, grads: list[Any]) -> Layout:
+        """Lay out steps with a gradient wherever `grads` has one."""
+        before, self._layout = self._layout, None
+        rules = self._rules()
+        if before is None or before.rules != rules:
+            self._allocate(rules)
+        self._layout = Layout(self._declaration, self._table, self._tensors, rules, grads)
+        return self._layout
+
+    def _rules(self) -> Rules:
+        return rules_of(self._declaration, self._groups)
+
+    def _allocate(self, rules: Rules) -> None:
+        """Add the state arrays that the rules call for."""
+        for parameter in self._parameters:
+            parameter.allocate(rules[id(parameter.cohort.group)].states)
+
+    @property
+    def layout(self) -> Layout:
+        """The steps as they are laid out, for tools that look inside."""
+        if self._layout is None:
+            raise RuntimeError("steps are laid out by the first of them, or after a load; step")
+        return self._layout
+
+    # ---- copies ----
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._ahead:
+            self._refuse_ahead("a copy")
+        if not isinstance(self._place, Host):
+            raise TypeError(
+                "this optimizer's state is on a CUDA device, and cannot be copied or pickled with "
+                "it; load its state_dict() into another optimizer"
+            )
+        kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
+        state = {name: getattr(self, name) for name in kept}
+        return {**state, "states": [{**State(parameter)} for parameter in self._parameters]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        states = state.pop("states")
+        self.__dict__.update(state)
+        leaves = [array for group in self._groups for array in group["params"]]
+        params = named(self._structure, leaves)
+        self._table, self._place = choose(self._backend, params, self._declaration.custom)
+        self._enroll(self._groups)
+        for parameter, kept in zip(self._parameters, states, strict=True):
+            parameter.restore(kept)
+        self._gather()
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError(
+            "a shallow copy would step the same state; take copy.deepcopy of the optimizer and "
+            "its parameters together, or load its state_dict() into another"
+        )
+
+    # ---- hyperparameters and state ----
+
+    @property
+    def arena(self) -> Arena | None:
+        """The arena of the parameters and gradients, None where they are not in one."""
+        return self._arena
+
+    @property
+    def param_groups(self) -> tuple[Group, ...]:
+        """The groups: `"params"`, and hyperparameters that may change between steps."""
+        return tuple(self._groups)
+
+    @property
+    def lr(self) -> Any:
+        """The learning rate α of all groups; set it to change the next step's.
+
+        A number, or a function of t, from 1 at a parameter's first step: a schedule of
+        `fusedstep.schedules` or one of your own. It is called at each step, and should give
+        the same for the same t.
+        """
+        rates = [group["lr"] for group in self._groups]
+        if any(rate != rates[0] for rate in rates):
+            raise ValueError(
+                f"lr differs between the groups: [{quoted(rates)}]; read param_groups[i]['lr']"
+            )
+        return rates[0]
+
+    @lr.setter
+    def lr(self, value: Rate) -> None:
+        for group in self._groups:
+            group["lr"] = value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "lr" and not name.startswith("_"):
+            raise AttributeError(
+                f"an optimizer has no {name!r} to set; set `lr`, or a hyperparameter of a group, "
+                f"as `param_groups[0][{name!r}] = {value!r}`"
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def state(self) -> Any:
+        """Each parameter's arrays by letter, and its t, in the structure of the parameters.
+
+        A mapping for a mapping, a list for any sequence.
+        """
+        return self._structure.rebuild(map(State, self._parameters))
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all that the next steps depend on, but for the parameters themselves.
+
+        Plain dicts, lists, numbers and arrays, fit for pickle. An optimizer of the same class
+        over parameters of the same structure goes on from it with the same bits as this one.
+        A schedule is there as its dict; in place of a function of your own as `lr` stands None.
+        """
+        if self._ahead:
+            self._refuse_ahead("state_dict")
+        # Hyperparameters that were assigned since the last step may call for more.
+        self._allocate(self._rules())
+        return save(type(self).__name__, self._groups, self._structure, self._parameters)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over hyperparameters and state from what `state_dict` returned.
+
+        Arrays are copied, into the ones that are there. Nothing is written unless all fits.
+        Where a function of your own was the `lr`, this optimizer needs one and keeps it.
+        """
+        if self._ahead:
+            self._refuse_ahead("load_state_dict")
+        check_top(state_dict, type(self).__name__, len(self._groups))
+        hyperparameters = {
+            id(group): check_group(values, group, index)
+            for index, (group, values) in enumerate(
+                zip(self._groups, state_dict["param_groups"], strict=True)
+            )
+        }
+        states = []
+        flat = self._structure.flatten(state_dict["state"], "state_dict['state']")
+        for parameter, state in zip(self._parameters, flat, strict=True):
+            rule = rule_of(self._declaration, hyperparameters[id(parameter.cohort.group)])
+            known = (*filter(None, self._declaration.letters), "ema")
+            states.append(check_state(state, parameter, rule.states, known))
+        for group in self._groups:
+            group.take(hyperparameters[id(group)])
+        for parameter, state in zip(self._parameters, states, strict=True):
+            parameter.restore(state)
+        self._gather()
+
+    def _refuse_ahead(self, what: str) -> NoReturn:
+        raise RuntimeError(
+            f"{what} inside of lookahead(), where the parameters stand ahead of themselves; take "
+            f"the gradients there, and leave the `with` block before {what}"
+        )
+
+    def __repr__(self) -> str:
+        arrays = [parameter.p for parameter in self._parameters]
+        options = {"nonfinite": self._nonfinite, "backend": self._backend}
+        return show(type(self), self._structure, arrays, self._groups, options)

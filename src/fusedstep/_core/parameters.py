@@ -1,0 +1,199 @@
+"""The parameters of an optimizer, each with its state, and how many steps they have taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fusedstep._arrays.checks import check_parameter
+from fusedstep._arrays.memory import LINE, Shelf
+from fusedstep._arrays.overlap import extent
+from fusedstep._arrays.place import Place
+from fusedstep._arrays.walk import Array, Operand, Walk
+from fusedstep._backends.plan import Row
+from fusedstep._core.declaration import Declaration
+from fusedstep._core.groups import Group
+from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, average_constants
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Cohort:
+    """Parameters of one group and dtype that have taken the same number of steps, t."""
+
+    __slots__ = ("constants", "dtype", "group", "rule", "settled", "t")
+
+    rule: Rule
+    constants: Values
+    """Scalars that neither t nor the learning rate changes."""
+
+    def __init__(self, group: Group, dtype: np.dtype[Any], t: int = 0) -> None:
+        self.group = group
+        self.dtype = dtype
+        self.t = t
+        self.settled: Hyperparameters | None = None
+        """The hyperparameters that rule and constants were made from; None before `settle`."""
+
+    def settle(self, declaration: Declaration) -> bool:
+        """Bring the constants up to the group's hyperparameters.
+
+        False, and nothing done, if they call for another rule than at first.
+        """
+        values = self.group.hyperparameters
+        rule = rule_of(declaration, values)
+        if self.settled is not None and rule != self.rule:
+            return False
+        self.rule = rule
+        average = {} if values["ema"] is None else average_constants(values["ema"])
+        self.constants = {**declaration.constants(values), **average}
+        self.settled = values
+        return True
+
+
+def rule_of(declaration: Declaration, hyperparameters: Hyperparameters) -> Rule:
+    """The rule that hyperparameters call for, with the moving average if they have one."""
+    rule = declaration.rule(hyperparameters)
+    return rule if hyperparameters["ema"] is None else rule._replace(averaged=True)
+
+
+class Parameter:
+    """One parameter and its state.
+
+    `array` is the user's, `p` a view of its memory that stays as it was found: whatever is
+    done to the array object later, its shape and dtype here are those that were checked.
+    """
+
+    shelf: Shelf
+    """Memory of state arrays, of which this parameter has the part from element `start` on."""
+    start: int
+
+    def __init__(
+        self, path: str, array: Any, cohort: Callable[[Any], Cohort], place: Place
+    ) -> None:
+        seen = place.see(array, f"params{path}")
+        check_parameter(seen, f"params{path}")
+        self.path = path
+        self.array = array
+        self.place = place
+        self.p: Array = seen.view(np.ndarray)
+        self.walk = Walk(self.p, place)
+        self.cohort = cohort(self.p.dtype)
+        self.letters: tuple[str, ...] = ()
+        """Letters of the state arrays that it has, in the order in which they came."""
+        self.views: dict[str, Array] = {}
+        """State arrays in the parameter's shape, made when they are first asked for."""
+        self.row: Row | None = None
+
+    def flat(self, letter: str) -> Array:
+        """A state array as its part of the shelf: flat, in the order of the walk."""
+        return self.shelf.state(letter)[self.start : self.start + self.p.size]
+
+    def state(self, letter: str) -> Array:
+        """A state array in the parameter's shape: the same object each time."""
+        if letter not in self.views:
+            self.views[letter] = self.walk.shaped(self.flat(letter))
+        return self.views[letter]
+
+    def allocate(self, states: tuple[str, ...]) -> None:
+        """Add those of the state arrays `states` that are not there yet."""
+        if self.letters != states:
+            for letter in states:
+                if letter not in self.letters:
+                    self.add(letter)
+
+    def add(self, letter: str) -> None:
+        """Add a state array, with the values that it starts from."""
+        initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
+        self.shelf.state(letter)
+        self.letters += (letter,)
+        if letter == "ema":
+            self.place.copy(self.state(letter), self.p)
+        elif initial != 0:
+            self.place.write(self.state(letter), initial)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over t and exactly the arrays of `state`, into the ones that are there."""
+        self.cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
+        for letter in self.letters:
+            if letter not in state:
+                self.place.clear(self.flat(letter))  # zeroed: the shelf hands this memory out again
+                self.views.pop(letter, None)
+        self.letters = tuple(letter for letter in self.letters if letter in state)
+        for letter in state:
+            if letter != "t" and letter not in self.letters:
+                self.add(letter)
+        for letter in self.letters:
+            self.place.write(self.state(letter), state[letter])
+        self.row = None
+
+    def row_of(self, rule: Rule) -> Row:
+        """The parameter's row in a plan, made once for as long as the rule has the same state."""
+        if self.row is None or self.row.rule.states != rule.states:
+            self.row = Row(Operand(self.p, self.walk), self.walk, rule, self._operand)
+        return self.row
+
+    def _operand(self, letter: str) -> Operand:
+        return Operand.of_flat(self.flat(letter), self.place)
+
+
+def shelve(parameters: Sequence[Parameter]) -> None:
+    """Lay the state of a group's parameters side by side, each as far past a line as its p is."""
+    for dtype, own in _divided(parameters, lambda parameter: parameter.p.dtype).items():
+        like = extent(own[0].p)[0]
+        end = 0
+        for parameter in own:
+            low = extent(parameter.p)[0] - like
+            parameter.start = end + (low - end * dtype.itemsize) % LINE // dtype.itemsize
+            end = parameter.start + parameter.p.size
+        shelf = Shelf(own[0].place, dtype, end, like)
+        for parameter in own:
+            parameter.shelf = shelf
+
+
+def by_shelf(parameters: Iterable[Parameter]) -> dict[Shelf, list[Parameter]]:
+    """The parameters in the order of their shelves."""
+    return _divided(parameters, lambda parameter: parameter.shelf)
+
+
+def tidy(parameters: Sequence[Parameter]) -> None:
+    """Free the memory of state that no parameter has any more."""
+    for shelf, own in by_shelf(parameters).items():
+        shelf.keep({letter for parameter in own for letter in parameter.letters})
+
+
+def _divided(
+    parameters: Iterable[Parameter], key: Callable[[Parameter], Key]
+) -> dict[Key, list[Parameter]]:
+    divided: dict[Key, list[Parameter]] = {}
+    for parameter in parameters:
+        divided.setdefault(key(parameter), []).append(parameter)
+    return divided
+
+
+class State(Mapping[str, Any]):
+    """One parameter's state: its arrays by letter, live, and `t`, the steps it has taken.
+
+    Arrays may be written to in place. What is read-only here changes by `load_state_dict`.
+    """
+
+    def __init__(self, parameter: Parameter) -> None:
+        self._parameter = parameter
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "t":
+            return self._parameter.cohort.t
+        if key not in self._parameter.letters:
+            raise KeyError(key)
+        return self._parameter.place.show(self._parameter.state(key))
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._parameter.letters
+        yield "t"
+
+    def __len__(self) -> int:
+        return len(self._parameter.letters) + 1
+
+    def __repr__(self) -> str:
+        return repr(dict(self))

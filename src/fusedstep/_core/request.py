@@ -1,0 +1,119 @@
+"""The arguments of a step, checked, and its report."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import inf, isnan
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusedstep._checks.values import flag, non_negative, number
+from fusedstep._checks.wording import describe, quoted
+
+NONFINITE = ("propagate", "skip", "raise")
+"""Policies for a gradient that holds NaN or infinity."""
+
+
+class Report(NamedTuple):
+    """The report of a step.
+
+    grad_norm
+        The norm of all gradients together, over `scale`, before clipping. It is measured for
+        `max_norm`; None if that was not asked for.
+    clip
+        What the gradients were multiplied by, to bring their norm down to `max_norm`; 1 if
+        they were not.
+    skipped
+        The parameters whose gradients were not finite, if the step was skipped for them, as
+        `"params['w']"`.
+    t
+        The steps taken so far: of the parameter that has taken most, of those in this step.
+
+    >>> import numpy as np, fusedstep as fs
+    >>> opt = fs.SGD({"w": np.zeros(2), "b": np.zeros(1)}, nonfinite="skip")
+    >>> report = opt.step({"w": np.ones(2), "b": np.array([np.nan])})
+    >>> report.skipped, report.t
+    (("params['b']",), 0)
+    """
+
+    grad_norm: float | None
+    clip: float
+    skipped: tuple[str, ...]
+    t: int
+
+
+class Request(NamedTuple):
+    """The arguments of a step, checked."""
+
+    scale: float = 1.0
+    max_norm: float | None = None
+    max_value: float = inf
+    zero_grads: bool = False
+
+
+PLAIN = Request()
+"""The request for the rule alone."""
+
+
+def check_request(*arguments: Any) -> Request:
+    """The arguments of a step, checked: scale, max_norm, max_value, zero_grads."""
+    try:
+        return _cached(*arguments)
+    except TypeError:  # a value cannot be hashed, or is about to be refused
+        return _check(*arguments)
+
+
+def _check(scale: Any, max_norm: Any, max_value: Any, zero_grads: Any) -> Request:
+    return Request(
+        _scale(scale),
+        None if max_norm is None else _bound("max_norm", max_norm),
+        inf if max_value is None else _bound("max_value", max_value),
+        flag("zero_grads", zero_grads),
+    )
+
+
+# Most steps have the arguments of the one before.
+_cached = lru_cache(maxsize=64, typed=True)(_check)
+
+
+def _scale(value: Any) -> float:
+    scale = number("scale", value)
+    if not scale > 0:
+        raise ValueError(
+            f"scale={value!r}; gradients are divided by it, so pass what the loss was multiplied "
+            "by, above 0"
+        )
+    return scale
+
+
+def _bound(name: str, value: Any) -> float:
+    """A bound on sizes, at least 0; infinity bounds nothing."""
+    if isinstance(value, (float, np.floating)) and not np.isfinite(value):
+        if isnan(value) or value < 0:
+            raise ValueError(f"{name}={value!r}; pass 0 or more, or None for no bound")
+        return inf
+    return non_negative(name, value)
+
+
+@lru_cache(maxsize=64)
+def check_scale(scale: float, dtype: np.dtype[Any]) -> None:
+    """Refuse a scale whose inverse does not fit the dtype of the gradients."""
+    with np.errstate(all="ignore"):
+        inverse = dtype.type(1 / scale)
+    if not 0 < inverse < inf:
+        raise ValueError(
+            f"scale={scale!r} is out of the range of {dtype.name}; pass one nearer to 1"
+        )
+
+
+def check_policy(value: Any) -> str:
+    """The policy `nonfinite`, checked."""
+    if not isinstance(value, str) or value not in NONFINITE:
+        raise ValueError(f"nonfinite={describe(value)}; pass one of {quoted(NONFINITE)}")
+    return value
+
+
+def clip_factor(norm: float, max_norm: float) -> float:
+    """The factor that brings `norm` down to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
+    return 1.0 if norm <= max_norm or max_norm == inf else max_norm / norm

@@ -1,0 +1,117 @@
+"""State dicts: the copy that an optimizer saves, and the checks on one that it loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusedstep._arrays.checks import check_like
+from fusedstep._arrays.structure import Structure
+from fusedstep._checks.values import whole
+from fusedstep._checks.wording import describe, differences, quoted
+from fusedstep._core.groups import Group
+from fusedstep._core.parameters import Parameter
+from fusedstep._core.schedule import Schedule
+
+FORMAT = 1
+"""Version of the format, which rises when state dicts of older releases cannot be read."""
+
+REMEDY = "pass what state_dict() returned"
+
+
+def save(
+    optimizer: str, groups: Sequence[Group], structure: Structure, parameters: Sequence[Parameter]
+) -> dict[str, Any]:
+    """Copies of hyperparameters and state, in plain dicts, lists, numbers and arrays."""
+    return {
+        "format": FORMAT,
+        "optimizer": optimizer,
+        "param_groups": [
+            {**group.hyperparameters, "lr": _saved_rate(group["lr"])} for group in groups
+        ],
+        "state": structure.rebuild(map(_saved, parameters)),
+    }
+
+
+def _saved_rate(lr: Any) -> Any:
+    """A learning rate as it is saved: a number, a schedule's dict, or None for a function."""
+    if not callable(lr):
+        return lr
+    return lr.to_dict() if isinstance(lr, Schedule) else None
+
+
+def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
+    """The learning rate that was saved; in place of None the function that the optimizer has."""
+    if saved is None:
+        if group.scheduled:
+            return group["lr"]
+        raise ValueError(
+            f"{name} is None: it was a function of t, which a state dict cannot hold; assign that "
+            f"function as lr, in place of {group['lr']!r}, and load again"
+        )
+    if not isinstance(saved, Mapping):
+        return saved
+    try:
+        return Schedule.from_dict(saved)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
+def _saved(parameter: Parameter) -> dict[str, Any]:
+    copies: dict[str, Any] = {
+        letter: parameter.place.read(parameter.state(letter)) for letter in parameter.letters
+    }
+    return {**copies, "t": parameter.cohort.t}
+
+
+def check_top(given: Any, optimizer: str, groups: int) -> None:
+    """Check that `given` is a state dict of this optimizer, with as many groups."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"state_dict is {describe(given)}; {REMEDY}")
+    for key in ("format", "optimizer", "param_groups", "state"):
+        if key not in given:
+            raise KeyError(f"state_dict lacks {key!r}; {REMEDY}")
+    for key, expected in (("format", FORMAT), ("optimizer", optimizer)):
+        if given[key] != expected:
+            raise ValueError(
+                f"state_dict[{key!r}] is {given[key]!r}; this optimizer reads {expected!r}"
+            )
+    if not isinstance(given["param_groups"], (list, tuple)):
+        name = "state_dict['param_groups']"
+        raise TypeError(f"{name} is {describe(given['param_groups'])}; {REMEDY}")
+    if len(given["param_groups"]) != groups:
+        raise ValueError(
+            f"state_dict has {len(given['param_groups'])} param_groups, this optimizer {groups}; "
+            "make it with the same groups"
+        )
+
+
+def check_group(values: Any, group: Group, index: int) -> dict[str, Any]:
+    """The hyperparameters of one group, checked."""
+    name = f"state_dict['param_groups'][{index}]"
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name} is {describe(values)}; {REMEDY}")
+    if values.keys() != group.hyperparameters.keys():
+        raise KeyError(f"{name} {differences(values, group.hyperparameters)}; {REMEDY}")
+    given = {**values, "lr": _loaded_rate(values["lr"], group, f"{name}['lr']")}
+    return group.declaration.check(given, f"{name}: ")
+
+
+def check_state(
+    state: Any, parameter: Parameter, needed: Sequence[str | None], known: Sequence[str]
+) -> dict[str, Any]:
+    """A copy of one parameter's state: all letters in `needed`, and none that is not in `known`."""
+    name = f"state_dict['state']{parameter.path}"
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{name} is {describe(state)}; {REMEDY}")
+    for letter in ("t", *filter(None, needed)):
+        if letter not in state:
+            raise KeyError(f"{name} lacks {letter!r}; {REMEDY}")
+    surplus = [letter for letter in state if letter not in {"t", *known}]
+    if surplus:
+        raise KeyError(f"{name} has the surplus {quoted(surplus)}; {REMEDY}")
+    copies: dict[str, Any] = {"t": whole(f"{name}['t']", state["t"], least=0)}
+    for letter in state.keys() - {"t"}:
+        check_like(state[letter], parameter.p, f"{name}[{letter!r}]")
+        copies[letter] = state[letter].copy()
+    return copies

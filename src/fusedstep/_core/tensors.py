@@ -1,0 +1,201 @@
+"""The tensors that a step goes over: parameters, or an arena's parameters in few stretches.
+
+State, checkpoints and reports are by parameter. A step sees tensors: it treats neighbours in
+an arena alike that have taken the same number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from itertools import groupby
+from typing import Any, Protocol
+
+import numpy as np
+
+from fusedstep._arrays.checks import check_like
+from fusedstep._arrays.memory import Shelf
+from fusedstep._arrays.overlap import WrittenMemory, address
+from fusedstep._arrays.place import Place
+from fusedstep._arrays.walk import Array, Operand, Walk
+from fusedstep._backends.plan import Row
+from fusedstep._core.arena_memory import ArenaMemory, Slot
+from fusedstep._core.groups import Group
+from fusedstep._core.parameters import Cohort, Parameter, by_shelf, shelve
+from fusedstep._numerics.coefficients import Rule
+
+
+class Tensor(Protocol):
+    """A parameter, or a stretch of an arena."""
+
+    path: str
+    p: Array
+
+    @property
+    def cohort(self) -> Cohort:
+        """The group, dtype and step count."""
+
+    @cohort.setter
+    def cohort(self, cohort: Cohort) -> None: ...
+
+    def state(self, letter: str) -> Array:
+        """A state array in the tensor's shape."""
+
+    def row_of(self, rule: Rule) -> Row:
+        """The tensor's row in a plan of steps by `rule`."""
+
+
+class Tensors:
+    """The tensors of an optimizer, and the memory that its steps write."""
+
+    def __init__(
+        self, parameters: Sequence[Parameter], place: Place, arena: ArenaMemory | None
+    ) -> None:
+        self.parameters = parameters
+        self.place = place
+        self.each: Sequence[Tensor] = parameters
+        self.gradients: list[Any] | None = None
+        """The gradients that an arena has for them; None: steps are passed theirs."""
+        self.by_parameter: list[Array] | None = None
+        """An arena's gradients, parameter by parameter."""
+        if arena is not None:
+            self.each = stretched = stretches(parameters)
+            self.gradients = [place.show(stretch.g) for stretch in stretched]
+            self.by_parameter = arena.g
+        self._params = WrittenMemory((f"params{tensor.path}", tensor.p) for tensor in self.each)
+        self._shelves = by_shelf(parameters)
+        self._states: list[tuple[Shelf, str]] = []
+        self._written = self._params
+
+    def refuse_overlaps(self) -> None:
+        """Refuse parameters that share memory."""
+        self._params.refuse_overlaps()
+
+    def written(self) -> WrittenMemory:
+        """All memory that a step writes: the parameters, and the shelves of their state."""
+        states = [(shelf, letter) for shelf in self._shelves for letter in shelf.states]
+        if states != self._states:
+            self._written = self._params.with_more(
+                (partial(self._name, shelf, letter), shelf.states[letter])
+                for shelf, letter in states
+            )
+            self._states = states
+        return self._written
+
+    def check_gradient(self, index: int, g: Any, zero: bool) -> Array:
+        """The gradient of a tensor, as arrays here are described; refused if it does not fit.
+
+        `zero` says that the step writes zeros to it.
+        """
+        tensor = self.each[index]
+        name = f"grads{tensor.path}"
+        seen: Array = self.place.see(g, name)
+        check_like(seen, tensor.p, name)
+        if zero and not seen.flags.writeable:
+            raise ValueError(f"{name} is read-only, and zero_grads=True writes to it; pass a copy")
+        self.written().refuse(seen, name)
+        return seen
+
+    def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
+        """The gradients that are not None, each with its name, as arrays here are described."""
+        named = [
+            (f"grads{tensor.path}", g)
+            for tensor, g in zip(self.each, grads, strict=True)
+            if g is not None
+        ]
+        return [(name, self.place.see(g, name)) for name, g in named]
+
+    def _name(self, shelf: Shelf, letter: str, array: Array) -> str | None:
+        """The name of a state array on a shelf that shares memory with `array`."""
+        for parameter in self._shelves[shelf]:
+            if letter in parameter.letters and np.shares_memory(parameter.state(letter), array):
+                return f"{letter}{parameter.path}"
+        return None
+
+
+class Segment(Shelf):
+    """The parameters of one group and dtype, which lie one after the other, as their state does."""
+
+    def __init__(self, arena: ArenaMemory, dtype: np.dtype[Any], start: int, stop: int) -> None:
+        self.start = start
+        self.p = arena.flats[dtype].p[start:stop]
+        self.g = arena.flats[dtype].g[start:stop]
+        super().__init__(arena.place, dtype, self.p.size, address(self.p))
+
+
+class Stretch:
+    """Parameters of one segment, one after the other, of the same t: one tensor to a step."""
+
+    def __init__(self, segment: Segment, members: Sequence[Parameter]) -> None:
+        first, last = members[0], members[-1]
+        self.members = members
+        self.segment = segment
+        self.path = first.path if first is last else f"{first.path} to {last.path}"
+        self.span = slice(first.start, last.start + last.p.size)
+        self.p = segment.p[self.span]
+        self.g = segment.g[self.span]
+
+    @property
+    def cohort(self) -> Cohort:
+        return self.members[0].cohort
+
+    @cohort.setter
+    def cohort(self, cohort: Cohort) -> None:
+        for member in self.members:
+            member.cohort = cohort
+
+    def state(self, letter: str) -> Array:
+        return self.segment.state(letter)[self.span]
+
+    def row_of(self, rule: Rule) -> Row:
+        place = self.segment.place
+
+        def operand(letter: str) -> Operand:
+            return Operand.of_flat(self.state(letter), place)
+
+        return Row(Operand.of_flat(self.p, place), Walk(self.p, place), rule, operand)
+
+
+def parameters_of(
+    groups: Sequence[Group], paths: Sequence[str], place: Place, arena: ArenaMemory | None
+) -> list[Parameter]:
+    """The parameters of all groups, each with its place for state."""
+    parameters: list[Parameter] = []
+    for group in groups:
+        arrays = group["params"]
+        here = slice(len(parameters), len(parameters) + len(arrays))
+        cohort = cache(partial(Cohort, group))
+        own = [
+            Parameter(path, array, cohort, place)
+            for path, array in zip(paths[here], arrays, strict=True)
+        ]
+        if arena is None:
+            shelve(own)
+        else:
+            lay_in_segments(own, arena, arena.slots[here])
+        parameters += own
+    return parameters
+
+
+def lay_in_segments(
+    parameters: Sequence[Parameter], arena: ArenaMemory, slots: Sequence[Slot]
+) -> None:
+    """Let the state of one group's parameters lie as they do in the arena."""
+    spans: dict[np.dtype[Any], tuple[int, int]] = {}
+    for slot in slots:
+        start, _ = spans.get(slot.dtype, (slot.start, 0))
+        spans[slot.dtype] = start, slot.stop
+    segments = {dtype: Segment(arena, dtype, *span) for dtype, span in spans.items()}
+    for parameter, slot in zip(parameters, slots, strict=True):
+        segment = segments[slot.dtype]
+        parameter.shelf, parameter.start = segment, slot.start - segment.start
+
+
+def stretches(parameters: Sequence[Parameter]) -> list[Stretch]:
+    """Parameters of all segments as few tensors as their t allow."""
+    return [
+        Stretch(segment, [*run])
+        for segment, own in by_shelf(parameters).items()
+        if isinstance(segment, Segment)
+        for _, run in groupby(own, key=lambda parameter: parameter.cohort.t)
+    ]

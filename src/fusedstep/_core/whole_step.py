@@ -1,0 +1,58 @@
+"""A step with more than its rule: unscaled, clipped, looked over for NaN, zeroed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from fusedstep._core.layout import Layout
+from fusedstep._core.request import Report, Request, check_scale, clip_factor
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import JobScalars, step_scalars
+
+
+def whole_step(
+    layout: Layout,
+    grads: list[Any],
+    scalars: Sequence[JobScalars],
+    request: Request,
+    nonfinite: str,
+) -> Report:
+    """Step as requested with `grads`, which the layout has taken, and with its scalars.
+
+    `nonfinite` is the policy for gradients with NaN or infinity. All that may raise comes
+    before anything is written.
+    """
+    scale = request.scale
+    if scale != 1:
+        for cohort in layout.cohorts:
+            check_scale(scale, cohort.dtype)
+    grad_norm, clip = None, 1.0
+    if request.max_norm is not None or nonfinite != "propagate":
+        total = layout.squares()
+        if request.max_norm is not None:
+            grad_norm = norm.norm(total) / scale
+            clip = clip_factor(grad_norm, request.max_norm)
+        # Division by a scale below 1 may overflow what is finite.
+        if nonfinite != "propagate" and (scale < 1 or not norm.is_finite(total)):
+            unfit = [layout.tensors.parameters[k].path for k in layout.unfit(1 / scale)]
+            if unfit and nonfinite == "raise":
+                _raise(unfit)
+            if unfit:
+                if request.zero_grads:
+                    layout.clear(grads)
+                skipped = tuple(f"params{path}" for path in unfit)
+                return Report(grad_norm, 1.0, skipped, layout.count(0))
+    for _, values in scalars:
+        values.update(step_scalars(scale, clip, request.max_value))
+    layout.run(scalars, request.zero_grads)
+    return Report(grad_norm, clip, (), layout.count())
+
+
+def _raise(paths: list[str]) -> NoReturn:
+    raise FloatingPointError(
+        f"{', '.join(f'grads{path}' for path in paths[:8])} "
+        f"{'and more ' if len(paths) > 8 else ''}held NaN or infinity, or do so divided "
+        "by `scale`; nothing was stepped. Lower the learning rate or the loss's scale, "
+        "or pass nonfinite='skip' to the optimizer to leave such steps out"
+    )

@@ -1,0 +1,277 @@
+"""The subcommand `demo`: seven optimizers learn to read handwritten digits, each trained twice.
+
+One training steps with fusedstep, the other with the same rule in plain NumPy, from
+textbook.py. The two take turns, an epoch each, so that a machine that speeds up or slows down
+favours neither. They start from the same seed, and must end in the same bits.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from math import sqrt
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+import fusedstep as fs
+from fusedstep.benchmarks.textbook import Textbook, adagrad, adam, adamw, momentum, rmsprop, sgd
+from fusedstep.program.arguments import add_picture, whole
+from fusedstep.program.errors import EXTRA, require, unwritten
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Params: TypeAlias = dict[str, Array]
+
+
+class Steps(Protocol):
+    def step(self, grads: Params, /) -> object: ...
+
+
+# The training loop.
+
+
+def train(
+    params: Params, opt: Steps, x: Array, y: Array, epochs: int, rng: np.random.Generator
+) -> Iterator[float]:
+    """Train in place on batches of 32, and yield the mean loss of each epoch."""
+    for _ in range(epochs):
+        losses = []
+        for batch in np.array_split(rng.permutation(len(x)), len(x) // 32):
+            loss, grads = backward(params, x[batch], y[batch])
+            opt.step(grads)
+            losses.append(loss)
+        yield sum(losses) / len(losses)
+
+
+# The network: 64 pixels, two hidden layers with ReLU, softmax over ten classes.
+
+LAYERS = (64, 128, 64, 10)
+
+
+def initial(rng: np.random.Generator) -> Params:
+    params = {}
+    for layer, (n, m) in enumerate(pairwise(LAYERS), start=1):
+        params[f"w{layer}"] = rng.standard_normal((n, m), np.float32) * sqrt(2 / n)
+        params[f"b{layer}"] = np.zeros(m, np.float32)
+    return params
+
+
+def forward(params: Params, x: Array) -> tuple[Array, Array, Array]:
+    h1 = np.maximum(x @ params["w1"] + params["b1"], 0)
+    h2 = np.maximum(h1 @ params["w2"] + params["b2"], 0)
+    return h1, h2, h2 @ params["w3"] + params["b3"]
+
+
+def backward(params: Params, x: Array, y: Array) -> tuple[float, Params]:
+    """Return the mean cross-entropy against the one-hot rows of y, and its gradients."""
+    h1, h2, z = forward(params, x)
+    z = z - z.max(axis=1, keepdims=True)
+    log_q = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    d3 = (np.exp(log_q) - y) / len(y)
+    d2 = d3 @ params["w3"].T * (h2 > 0)
+    d1 = d2 @ params["w2"].T * (h1 > 0)
+    grads = {"w1": x.T @ d1, "w2": h1.T @ d2, "w3": h2.T @ d3}
+    grads |= {"b1": d1.sum(axis=0), "b2": d2.sum(axis=0), "b3": d3.sum(axis=0)}
+    return -float((y * log_q).sum()) / len(y), grads
+
+
+# The comparison.
+
+
+class Contestant(NamedTuple):
+    """An optimizer of fusedstep, its rule in plain NumPy, and the options of both."""
+
+    name: str
+    lr: float
+    optimizer: Callable[..., fs.Optimizer]
+    rule: Callable[..., None]
+    options: dict[str, Any]
+
+
+CONTESTANTS = [
+    Contestant("SGD", 0.1, fs.SGD, sgd, {}),
+    Contestant("momentum", 0.05, fs.SGD, momentum, {"momentum": 0.9}),
+    Contestant("Nesterov", 0.05, fs.SGD, momentum, {"momentum": 0.9, "nesterov": True}),
+    Contestant("AdaGrad", 0.03, fs.Adagrad, adagrad, {}),
+    Contestant("RMSprop", 0.001, fs.RMSprop, rmsprop, {}),
+    Contestant("Adam", 0.003, fs.Adam, adam, {}),
+    Contestant("AdamW", 0.003, fs.AdamW, adamw, {"weight_decay": 0.1}),
+]
+
+
+class Result(NamedTuple):
+    name: str
+    losses: list[float]
+    """The mean training loss of each epoch."""
+    accuracy: float
+    """The share of the test digits that the trained network reads rightly."""
+    fused: float
+    """The median time of a step of fusedstep, in seconds."""
+    textbook: float
+    """The median time of a step in plain NumPy, in seconds."""
+    same_bits: bool
+
+    @property
+    def ratio(self) -> float:
+        return self.textbook / self.fused
+
+
+class Timed:
+    """An optimizer that notes the seconds of each of its steps."""
+
+    def __init__(self, opt: Steps) -> None:
+        self.opt = opt
+        self.seconds: list[float] = []
+
+    def step(self, grads: Params) -> None:
+        start = perf_counter()
+        self.opt.step(grads)
+        self.seconds.append(perf_counter() - start)
+
+
+class Digits(NamedTuple):
+    """Images as rows of 64 pixels in [0, 1], labels as one-hot rows."""
+
+    x: Array
+    y: Array
+    test_x: Array
+    test_y: Array
+
+
+def read_digits(seed: int) -> Digits:
+    """Shuffle the 1,797 digits of scikit-learn: four fifths to train on, the rest to test."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    order = np.random.default_rng(seed).permutation(len(data.data))
+    x = (data.data[order] / 16).astype(np.float32)
+    y = np.eye(10, dtype=np.float32)[data.target[order]]
+    n = len(x) * 4 // 5
+    return Digits(x[:n], y[:n], x[n:], y[n:])
+
+
+def compete(contestant: Contestant, digits: Digits, epochs: int, seed: int) -> Result:
+    name, lr, optimizer, rule, options = contestant
+    trained = [initial(np.random.default_rng(seed)) for _ in range(2)]
+    fused = Timed(optimizer(trained[0], lr=lr, **options))
+    textbook = Timed(Textbook(trained[1], rule, lr=lr, **options))
+    trainings = [
+        train(params, opt, digits.x, digits.y, epochs, np.random.default_rng(seed))
+        for params, opt in zip(trained, (fused, textbook), strict=True)
+    ]
+    losses = [loss for loss, _ in zip(*trainings, strict=True)]
+    return Result(
+        name,
+        losses,
+        accuracy=accuracy(trained[0], digits.test_x, digits.test_y),
+        fused=median(fused.seconds),
+        textbook=median(textbook.seconds),
+        same_bits=all(trained[0][k].tobytes() == trained[1][k].tobytes() for k in trained[0]),
+    )
+
+
+def accuracy(params: Params, x: Array, y: Array) -> float:
+    *_, z = forward(params, x)
+    return float((z.argmax(axis=1) == y.argmax(axis=1)).mean())
+
+
+# What the user sees.
+
+DESCRIPTION = (
+    "Train a small network to read handwritten digits, with every optimizer and again with its "
+    "rule in plain NumPy. Compare times and bits, and draw the losses."
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--epochs",
+        type=whole(least=1),
+        default=10,
+        help="number of passes over the digits (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole(least=0),
+        default=0,
+        help="fixes the split of the digits, the initial weights and the batches "
+        "(default: %(default)s)",
+    )
+    add_picture(parser, "fusedstep-demo.png")
+
+
+def run(options: Namespace) -> int:
+    require(EXTRA, "the demo")
+    results = compare(options.epochs, options.seed)
+    try:
+        draw(results, options.picture)
+    except OSError as error:
+        raise unwritten(options.picture, error) from None
+    print(f"The losses are drawn in {options.picture}")
+    return 0
+
+
+def compare(epochs: int, seed: int) -> list[Result]:
+    """Let all contestants compete, and print the table."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 100
+    digits = read_digits(seed)
+    bar = partial(track, console=console, transient=True, disable=not console.is_terminal)
+    results = [compete(row, digits, epochs, seed) for row in bar(CONTESTANTS, "training")]
+    console.print(tabulate(results, epochs))
+    return results
+
+
+def tabulate(results: list[Result], epochs: int) -> Table:
+    from rich.table import Table
+
+    info = fs.info()
+    backend = " ".join(filter(None, [info.auto, info.isa]))
+    table = Table(
+        title=f"Handwritten digits, {'-'.join(map(str, LAYERS))} network, epochs: {epochs}",
+        caption="Times: the update alone, median over all steps\n"
+        f"fusedstep {info.version} ({backend}, threads: {info.threads}), NumPy {info.numpy}",
+    )
+    table.add_column("optimizer")
+    for heading in ("test accuracy", "fused", "textbook NumPy", "ratio", "same bits"):
+        table.add_column(heading, justify="right")
+    for row in results:
+        times = (f"{seconds * 1e6:.1f} µs" for seconds in (row.fused, row.textbook))
+        same = "yes" if row.same_bits else "NO"
+        table.add_row(row.name, f"{row.accuracy:.1%}", *times, f"{row.ratio:.1f}", same)
+    return table
+
+
+def draw(results: list[Result], picture: Path) -> None:
+    """Save the losses as a PNG picture."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for row, marker in zip(results, "osD^vPX", strict=True):
+        epochs = range(1, len(row.losses) + 1)
+        axes.plot(epochs, row.losses, marker=marker, label=row.name, linewidth=1.2)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss (mean cross-entropy)")
+    axes.set_title("Seven optimizers learn to read handwritten digits")
+    axes.legend()
+    figure.savefig(picture, format="png", dpi=150)

@@ -1,0 +1,77 @@
+"""The command `fusedstep`: its subcommands, each in a module, and how a run of one ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NamedTuple, Protocol
+
+from fusedstep.program import bench, demo, info, inspect, plot
+from fusedstep.program.errors import CommandError, report
+
+
+class Module(Protocol):
+    """A module that holds a subcommand."""
+
+    DESCRIPTION: str
+    """The text at the head of its help."""
+
+    def add_arguments(self, parser: ArgumentParser) -> None: ...
+
+    def run(self, options: Namespace) -> int:
+        """Do the work, and return the exit status; an error is a `CommandError`."""
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    module: Module
+    help: str
+    """One line in the list of subcommands."""
+
+
+COMMANDS = {
+    "info": Command(info, "show which backends are available here, and why others are not"),
+    "demo": Command(
+        demo, "train a small network with every optimizer, and with its rule in plain NumPy"
+    ),
+    "bench": Command(
+        bench, "time steps on this machine against NumPy, torch and others, in less than a minute"
+    ),
+    "inspect": Command(inspect, "print the CUDA kernel of a rule; no device is needed"),
+    "plot-schedule": Command(plot, "print learning-rate schedules and draw them into one picture"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with the arguments `argv`, those of the process by default.
+
+    Returns the exit status. Arguments that do not fit exit with status 2 at once.
+    """
+    parser = ArgumentParser(
+        prog="fusedstep",
+        description="Fused optimizer steps for NumPy training loops: what is installed, a "
+        "demonstration, benchmarks, and a look at kernels and learning rates.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('fusedstep')}")
+    subparsers = parser.add_subparsers(dest="command", metavar="command")
+    for name, (module, line) in COMMANDS.items():
+        module.add_arguments(subparsers.add_parser(name, help=line, description=module.DESCRIPTION))
+    options = parser.parse_args(argv)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        status = COMMANDS[options.command].module.run(options)
+        sys.stdout.flush()
+    except CommandError as error:
+        return report(error)
+    except KeyboardInterrupt:
+        return report("interrupted")
+    except BrokenPipeError:  # the reader has left, as in `fusedstep inspect adamw | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status

@@ -1,0 +1,245 @@
+"""Threads decide the time of a step and never its result, whoever else has threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import differing_bits, ordinary
+from marks import needs, needs_c, on_each_compiled_backend
+
+import fusedstep as fs
+
+N = 300_000
+
+
+def problem(seed: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    return ordinary(rng, N, np.float32), ordinary(rng, N, np.float32)
+
+
+def result(seed: int, steps: int, backend: str) -> Any:
+    p, g = problem(seed)
+    optimizer = fs.AdamW(p, backend=backend)
+    for _ in range(steps):
+        optimizer.step(g)
+    return p
+
+
+@pytest.fixture
+def two_threads() -> Any:
+    before = fs.get_num_threads()
+    fs.set_num_threads(2)
+    yield
+    fs.set_num_threads(before)
+
+
+@needs_c
+@on_each_compiled_backend
+def test_helpers_are_used_and_then_only_where_they_help(two_threads: None, backend: str) -> None:
+    from fusedstep._backends.c import runner
+
+    p, g = problem(0)
+    optimizer = fs.AdamW(p, backend=backend)
+    teams = []
+    for _ in range(100):
+        optimizer.step(g)
+        teams.append(runner.team())
+    assert teams[0] in ("pool", "openmp")
+    assert {"pool", "caller", "openmp"} >= set(teams)
+    fs.set_num_threads(1)
+    optimizer.step(g)
+    assert runner.team() == "caller"
+
+
+@needs_c
+def test_small_steps_stay_with_the_caller(two_threads: None) -> None:
+    from fusedstep._backends.c import runner
+
+    fs.SGD(np.zeros(1000, np.float32)).step(np.zeros(1000, np.float32))
+    assert runner.team() == "caller"
+
+
+@on_each_compiled_backend
+def test_many_steps_with_helpers_coming_and_going(two_threads: None, backend: str) -> None:
+    """Hundreds of steps go through every phase of the search for the faster way."""
+    assert differing_bits(result(1, 300, backend), result(1, 300, "numpy")) == 0
+
+
+@on_each_compiled_backend
+def test_several_python_threads(two_threads: None, backend: str) -> None:
+    expected = [result(seed, 40, "numpy") for seed in range(5)]
+    found: dict[int, Any] = {}
+    ready = threading.Barrier(5)
+
+    def work(seed: int) -> None:
+        ready.wait()
+        found[seed] = result(seed, 40, backend)
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert not worker.is_alive()
+    for seed in range(5):
+        assert differing_bits(found[seed], expected[seed]) == 0
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+FORK = """
+import os, sys
+import numpy as np
+import fusedstep as fs
+from fusedstep._backends.c import runner
+{before}
+fs.set_num_threads(2)
+p, g = np.zeros(300_000, np.float32), np.full(300_000, 0.25, np.float32)
+optimizer = fs.SGD(p, lr=1.0, backend={backend!r})
+for count in range(3000):
+    {between}
+    optimizer.step(g)
+    if {enough}:
+        break
+print(runner.team(), flush=True)
+start = p[0]
+child = os.fork()
+for _ in range(20):
+    optimizer.step(g)
+assert (p == start - 5).all()
+if child == 0:
+    grandchild = os.fork()
+    optimizer.step(g)
+    assert (p == start - 5.25).all()
+    if grandchild:
+        assert os.waitpid(grandchild, 0)[1] == 0
+    sys.stdout.write("stepped\\n")
+    sys.stdout.flush()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@needs_c
+@on_each_compiled_backend
+def test_children_of_a_fork(backend: str) -> None:
+    done = python(FORK.format(backend=backend, before="", between="", enough="count == 20"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stepped") == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@needs_c
+@on_each_compiled_backend
+def test_children_of_a_fork_beside_torch(backend: str) -> None:
+    """Torch's OpenMP team, borrowed by the parent, is gone in the child."""
+    needs("torch", "torch")
+    done = python(
+        FORK.format(
+            backend=backend,
+            before="import torch\na = torch.rand(500, 500)",
+            between="a @ a",
+            enough="runner.team() == 'openmp'",
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("stepped") == 2
+    if not done.stdout.startswith("openmp"):
+        pytest.skip("torch's team was never seen at work: too few CPUs, or too busy")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_no_openmp_team_is_made_where_there_was_none() -> None:
+    """A child of fork that is the first to use OpenMP would wait for that team forever."""
+    needs("torch", "torch")
+    done = python(
+        "import os, torch, numpy as np, fusedstep as fs\n"
+        "fs.set_num_threads(2)\n"
+        "p = np.ones(300_000, np.float32)\n"
+        "optimizer = fs.SGD(p)\n"
+        "for _ in range(100): optimizer.step(np.ones_like(p))\n"
+        "if os.fork() == 0:\n"
+        "    torch.rand(400, 400) @ torch.rand(400, 400)\n"
+        "    torch.ones(1_000_000).exp()\n"
+        "    os._exit(0)\n"
+        "assert os.wait()[1] == 0\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@needs_c
+def test_gradients_may_go_while_the_step_reads_them(two_threads: None) -> None:
+    """The step runs without the GIL: its list of gradients is its own."""
+    n = 20_000_000
+    grads = [np.ones(n, np.float32)]
+    optimizer = fs.SGD([np.zeros(n, np.float32)])
+    optimizer.step(grads)
+    for _ in range(5):
+        grads.append(np.ones(n, np.float32))
+        del grads[0]
+        going = threading.Timer(0.001, grads.clear)
+        going.start()
+        with suppress(ValueError):  # they went before the step had begun
+            optimizer.step(grads)
+        going.join()
+        grads.append(np.ones(n, np.float32))
+
+
+@needs_c
+@on_each_compiled_backend
+def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept(backend: str) -> None:
+    """Torch can set the thread to flush subnormals: the step keeps them, and the setting."""
+    torch = needs("torch", "torch")
+    p, g = np.full(100, 3e-39, np.float32), np.full(100, 2e-39, np.float32)
+    expected, flushed = p.copy(), p.copy()
+    fs.SGD(expected, lr=0.5, backend="numpy").step(g)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU cannot flush subnormals")
+    try:
+        fs.SGD(p, lr=0.5, backend=backend).step(g)
+        fs.SGD(flushed, lr=0.5, backend="numpy").step(g)
+    finally:
+        torch.set_flush_denormal(False)
+    assert expected[0] > 0
+    assert differing_bits(p, expected) == 0
+    assert (flushed == 0).all()
+
+
+@needs_c
+def test_environment() -> None:
+    show = "import fusedstep as fs; info = fs.info(); print(info.isa, info.threads)"
+    done = python(show, FUSEDSTEP_ISA="baseline", FUSEDSTEP_NUM_THREADS="3")
+    assert done.stdout.split() == ["baseline", "3"]
+    for name, value in (
+        ("FUSEDSTEP_ISA", "avx9"),
+        ("FUSEDSTEP_NUM_THREADS", "0"),
+        ("FUSEDSTEP_NUM_THREADS", "many"),
+        ("FUSEDSTEP_NUM_THREADS", "536870912"),
+    ):
+        done = python(show, **{name: value})
+        assert done.returncode != 0
+        assert f"{name}='{value}'" in done.stderr
+        assert "pass" in done.stderr
+
+
+@needs_c
+def test_environment_is_no_ground_to_fall_back() -> None:
+    step = "import numpy as np, fusedstep as fs; fs.SGD(np.zeros(3))"
+    done = python(step, FUSEDSTEP_ISA="avx9")
+    assert "FUSEDSTEP_ISA='avx9' is not an instruction set that this CPU runs" in done.stderr

@@ -1,0 +1,208 @@
+"""Layouts: made once, made anew when they must be, and how few calls a step makes."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+from cases import differing_bits, ones
+from marks import needs_c, on_each_backend
+
+import fusedstep as fs
+from fusedstep._core import layout as layout_module
+from fusedstep._core import tensors as tensors_module
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+# ---- whatever is done to the array objects ----
+
+
+@on_each_backend
+def test_a_parameter_whose_object_changes_is_stepped_as_it_was(backend: str) -> None:
+    for change in ({"dtype": np.float64}, {"shape": (2, 2)}, {"dtype": np.int32}):
+        memory = np.asfortranarray(np.ones((4, 4), np.float32))
+        p = memory[:, :1][:, 0]
+        optimizer = fs.Adam(p, lr=0.5, backend=backend)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for name, value in change.items():
+                setattr(p, name, value)
+        optimizer.step(ones(4))
+        assert (memory[:, 0] == 0.5).all()
+        assert (memory[:, 1:] == 1).all()
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@on_each_backend
+def test_subclasses_are_taken_as_the_arrays_that_they_are(backend: str) -> None:
+    class Copying(np.ndarray[Any, Any]):
+        def __getitem__(self, key: Any) -> Any:
+            return np.array(np.ndarray.__getitem__(self, key))
+
+    params: list[Any] = [np.matrix(ones(3, 3)), ones(3, 4).T.view(Copying), ones(2)]
+    optimizer = fs.Adam(params, lr=0.5, backend=backend)
+    for _ in range(2):
+        optimizer.step([np.matrix(ones(3, 3)), ones(4, 3).view(Copying), ones(2).view(Copying)])
+    for p in params:
+        assert np.allclose(np.asarray(p), 0, atol=1e-6)
+
+
+def test_parameters_in_a_file(tmp_path: Path) -> None:
+    p = np.memmap(tmp_path / "p", np.float32, "w+", shape=(5,))
+    fs.SGD(p, lr=1.0).step(ones(5))
+    p.flush()
+    assert (np.fromfile(tmp_path / "p", np.float32) == -1).all()
+
+
+# ---- layouts are made when they must be ----
+
+
+def count_layouts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    made: list[Any] = []
+    plan = vars(layout_module)["Plan"]
+
+    def counting(*arguments: Any) -> Any:
+        made.append(arguments)
+        return plan(*arguments)
+
+    monkeypatch.setattr(layout_module, "Plan", counting)
+    return made
+
+
+def test_a_schedule_needs_no_new_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = fs.AdamW([ones(3), ones(2)])
+    optimizer.step([ones(3), ones(2)])
+    made = count_layouts(monkeypatch)
+    for _ in range(5):
+        optimizer.lr *= 0.9
+        optimizer.param_groups[0].update(weight_decay=0.1, betas=(0.8, 0.9))
+        optimizer.step([ones(3), ones(2)])
+    assert made == []
+    optimizer.param_groups[0]["amsgrad"] = True
+    optimizer.step([ones(3), ones(2)])
+    assert len(made) == 1
+
+
+def test_a_step_that_fails_in_its_layout_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    p, q = ones(3), ones(2)
+    optimizer = fs.SGD([p, q], lr=1.0, momentum=0.5)
+    optimizer.step([ones(3), ones(2)])
+
+    def refuse(*_: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout_module, "Plan", refuse)
+        with pytest.raises(MemoryError):
+            optimizer.step([ones(3), None])
+    assert [state["t"] for state in optimizer.state] == [1, 1]
+    optimizer.step([ones(3), ones(2)])
+    assert [state["t"] for state in optimizer.state] == [2, 2]
+    optimizer.step([ones(3), None])
+    assert [state["t"] for state in optimizer.state] == [3, 2]
+    assert (p == 1 - 1 - 1.5 - 1.75).all()
+
+
+# ---- one call a step ----
+
+
+@needs_c
+@pytest.mark.parametrize("fresh", [False, True], ids=["same arrays", "new arrays"])
+@pytest.mark.parametrize("count", [1, 1000])
+def test_calls_do_not_grow_with_the_number_of_tensors(
+    count: int, fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call takes over the gradients and steps; nothing is looked at from Python."""
+    from fusedstep._arrays import overlap
+    from fusedstep._backends.c import runner
+
+    def gradients() -> list[Array]:
+        return [ones(10) for _ in range(count)]
+
+    lib = vars(runner)["lib"]
+    calls: list[str] = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            calls.append(name)
+            return getattr(lib, name)
+
+    grads = gradients()
+    made = fs.AdamW(gradients())
+    made.step(grads)
+    if fresh:
+        grads, kept = gradients(), grads  # `kept`, so that the new ones lie elsewhere
+        assert grads[0] is not kept[0]
+    monkeypatch.setattr(runner, "lib", Counting())
+    monkeypatch.setattr(tensors_module, "check_like", None)
+    monkeypatch.setattr(overlap, "extent", None)
+    made.step(grads)
+    assert calls == ["fs_take_and_step"]
+
+
+def test_gradients_are_not_kept() -> None:
+    """A step holds on to no gradient that it read in place."""
+    p = ones(10)
+    optimizer = fs.AdamW(p)
+    for _ in range(3):
+        g = ones(10)
+        optimizer.step(g)
+        gone = weakref.ref(g)
+        del g
+        assert gone() is None or optimizer.layout.plan.kind.__module__.endswith("numpy")
+
+
+@on_each_backend
+def test_gradients_of_every_kind_one_after_the_other(backend: str) -> None:
+    """Gradients that a glance accepts and ones that must be looked at, in all transitions."""
+    params = [ones(4, 6), ones(4, 6), ones(6)]
+    expected = [p.copy() for p in params]
+    optimizer = fs.SGD(params, lr=0.25, backend=backend)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        grads: list[Any] = []
+        for p, q in zip(params, expected, strict=True):
+            g: Any = rng.integers(-4, 5, p.shape).astype(np.float32)
+            kind = rng.integers(6)
+            if kind == 1:
+                g = np.asfortranarray(g)
+            elif kind == 2:
+                g = np.repeat(g, 2, axis=-1)[..., ::2]
+            elif kind == 3:
+                g = np.broadcast_to(g[:1], p.shape)
+            elif kind == 4:
+                memory = np.zeros(g.nbytes + 1, np.uint8)
+                memory[1:] = g.reshape(-1).view(np.uint8)
+                g = memory[1:].view(np.float32).reshape(p.shape)
+            elif kind == 5:
+                g = None
+            grads.append(g)
+            if g is not None:
+                q -= np.float32(0.25) * g
+        optimizer.step(grads)
+    for p, q in zip(params, expected, strict=True):
+        assert differing_bits(p, q) == 0
+
+
+@on_each_backend
+def test_an_array_that_changed_its_dtype_or_shape_is_seen(backend: str) -> None:
+    p = ones(2, 3)
+    optimizer = fs.SGD(p, lr=1.0, backend=backend)
+    g = ones(2, 3)
+    optimizer.step(g)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        g.dtype = np.int32  # type: ignore[misc]
+        with pytest.raises(TypeError, match="grads has dtype '<i4'"):
+            optimizer.step(g)
+        g.dtype = np.float32  # type: ignore[misc]
+        g.shape = (3, 2)
+        with pytest.raises(ValueError, match=r"grads has shape \(3, 2\)"):
+            optimizer.step(g)
+        g.shape = (2, 3)
+    optimizer.step(g)
+    assert (p == -1).all()

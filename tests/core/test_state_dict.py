@@ -1,0 +1,137 @@
+"""A run goes on as if nothing had been: state dicts, pickles and copies."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+from cases import BASES, Case, differing_bits, ones, ordinary
+from marks import for_each
+
+import fusedstep as fs
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+def run(optimizer: fs.Optimizer, seed: int, steps: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        optimizer.step({"w": ordinary(rng, 90, np.float32), "b": ordinary(rng, 7, np.float32)})
+        optimizer.lr *= 0.9
+
+
+def start(case: Case) -> tuple[dict[str, Array], fs.Optimizer]:
+    rng = np.random.default_rng(5)
+    params = {"w": ordinary(rng, 90, np.float32), "b": ordinary(rng, 7, np.float32)}
+    return params, case.optimizer(params, lr=0.1, **case.options)
+
+
+@pytest.mark.parametrize("way", ["state_dict", "pickled state_dict", "pickle", "deepcopy"])
+@for_each(BASES)
+def test_resumes_with_the_same_bits(case: Case, way: str) -> None:
+    params, optimizer = start(case)
+    run(optimizer, 1, 3)
+    if "state_dict" in way:
+        saved, kept = optimizer.state_dict(), {key: p.copy() for key, p in params.items()}
+        if "pickled" in way:
+            saved = pickle.loads(pickle.dumps(saved))
+        resumed_params, resumed = start(case)
+        resumed.load_state_dict(saved)
+        for key, p in kept.items():
+            resumed_params[key][...] = p
+    else:
+        pair = params, optimizer
+        twin = pickle.loads(pickle.dumps(pair)) if way == "pickle" else copy.deepcopy(pair)
+        resumed_params, resumed = twin
+    run(optimizer, 2, 3)
+    run(resumed, 2, 3)
+    for key, p in params.items():
+        assert differing_bits(resumed_params[key], p) == 0
+        assert resumed.state[key]["t"] == 6
+        for letter, array in optimizer.state[key].items():
+            if letter != "t":
+                assert differing_bits(resumed.state[key][letter], array) == 0
+    assert resumed.lr == optimizer.lr
+
+
+def test_a_state_dict_is_a_copy() -> None:
+    p = ones(2)
+    optimizer = fs.SGD(p, momentum=0.9)
+    optimizer.step(ones(2))
+    saved = optimizer.state_dict()
+    optimizer.step(ones(2))
+    assert (saved["state"]["b"] == 1).all()
+    assert saved["state"]["t"] == 1
+    held = optimizer.state["b"]
+    optimizer.load_state_dict(saved)
+    saved["state"]["b"][...] = 7
+    assert (held == 1).all()
+    assert optimizer.state["b"] is held
+
+
+def test_loading_brings_its_options() -> None:
+    p = ones(3)
+    source = fs.Adam(ones(3), amsgrad=True, lr=0.5)
+    source.step(ones(3))
+    optimizer = fs.Adam(p)
+    optimizer.load_state_dict(source.state_dict())
+    assert optimizer.lr == 0.5
+    assert differing_bits(optimizer.state["x"], source.state["x"]) == 0
+    optimizer.step(ones(3))
+    source.step(ones(3))
+    assert differing_bits(optimizer.state["x"], source.state["x"]) == 0
+
+
+def test_resumes_after_an_option_was_switched_off() -> None:
+    """State that is not needed now is kept, saved and loaded; and what the dict lacks goes."""
+    p = np.ones(3)
+    a = fs.SGD(p, momentum=0.9, lr=0.1)
+    for _ in range(3):
+        a.step(np.ones(3))
+    a.param_groups[0]["momentum"] = 0.0
+    saved = a.state_dict()
+    q, r = p.copy(), p.copy()
+    b, c = fs.SGD(q, lr=0.1), fs.SGD(r, lr=0.2, momentum=0.5)
+    c.step(np.zeros(3))
+    for o in (b, c):
+        o.load_state_dict(saved)
+    for o in (a, b, c):
+        o.param_groups[0]["momentum"] = 0.9
+        o.step(np.ones(3))
+    assert differing_bits(q, p) == differing_bits(r, p) == 0
+    plain = fs.SGD(p.copy())
+    c.load_state_dict(plain.state_dict())
+    assert set(c.state) == {"t"}
+
+
+def test_its_own_state_dict_always_loads() -> None:
+    optimizer = fs.SGD(np.ones(2))
+    optimizer.param_groups[0]["momentum"] = 0.9
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert set(optimizer.state) == {"b", "t"}
+
+
+def test_a_state_dict_of_live_arrays_is_read_before_it_is_written() -> None:
+    optimizer = fs.Adam(ones(3))
+    optimizer.step(2 * ones(3))
+    saved, live = optimizer.state_dict(), optimizer.state
+    m, v = live["m"].copy(), live["v"].copy()
+    optimizer.load_state_dict(
+        {**saved, "state": {"m": live["v"], "v": live["m"], "t": np.int64(1)}}
+    )
+    assert (live["m"] == v).all()
+    assert (live["v"] == m).all()
+    assert live["t"] == 1
+
+
+def test_a_shallow_copy_is_refused() -> None:
+    with pytest.raises(TypeError, match="deepcopy"):
+        copy.copy(fs.SGD(ones(2)))
+
+
+def test_a_pickle_is_not_bound_to_a_backend() -> None:
+    assert b"_engine" not in pickle.dumps(fs.AdamW(ones(2)))
+    assert b"backends" not in pickle.dumps(fs.AdamW(ones(2)))

@@ -1,0 +1,100 @@
+"""`fusedstep demo`: it trains with the bits of textbook rules."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from marks import needs
+
+import fusedstep as fs
+from fusedstep.program.errors import EXTRA
+from fusedstep.program.main import main
+
+
+@pytest.fixture
+def extra() -> None:
+    for name in EXTRA:
+        needs(name, "demo")
+
+
+@pytest.mark.usefixtures("extra")
+def test_demo_prints_a_row_for_each_optimizer_and_saves_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fusedstep.program.demo import CONTESTANTS
+
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    picture = tmp_path / "losses.png"
+    assert main(["demo", "--epochs", "1", "--picture", str(picture)]) == 0
+
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "\x1b" not in captured.out
+    rows = [line.split("│")[1:-1] for line in captured.out.splitlines() if line.startswith("│")]
+    assert [row[0].strip() for row in rows] == [contestant.name for contestant in CONTESTANTS]
+    assert [row[-1].strip() for row in rows] == ["yes"] * len(CONTESTANTS)
+    assert captured.out.endswith(f"{picture}\n")
+
+    png = picture.read_bytes()
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", png[16:24]) == (1200, 750)
+    assert 10_000 < len(png) < 1_000_000
+
+
+@pytest.mark.usefixtures("extra")
+def test_unwritable_picture_costs_only_the_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "link.png"
+    picture.symlink_to("nowhere/losses.png")
+    assert main(["demo", "--epochs", "1", "--picture", str(picture)]) == 1
+    captured = capsys.readouterr()
+    assert "AdamW" in captured.out
+    assert captured.err.startswith(f"fusedstep: error: cannot write {picture}: ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("extra")
+def test_every_optimizer_learns_with_the_bits_of_its_textbook_rule() -> None:
+    from fusedstep.program.demo import CONTESTANTS, compare
+
+    results = compare(epochs=3, seed=0)
+    assert [result.name for result in results] == [contestant.name for contestant in CONTESTANTS]
+    for result in results:
+        assert result.same_bits, result
+        assert result.accuracy > 0.8, result
+        assert len(result.losses) == 3
+        assert result.losses[-1] < result.losses[0] / 2, result
+        assert result.fused > 0
+        assert result.ratio == result.textbook / result.fused
+
+
+@pytest.mark.usefixtures("extra")
+def test_another_rule_has_other_bits() -> None:
+    from fusedstep.benchmarks.textbook import momentum
+    from fusedstep.program.demo import Contestant, compete, read_digits
+
+    contestant = Contestant("SGD", 0.1, fs.SGD, momentum, {})
+    assert not compete(contestant, read_digits(0), epochs=1, seed=0).same_bits
+
+
+def test_gradients_are_those_of_the_loss() -> None:
+    from fusedstep.program.demo import LAYERS, backward, initial
+
+    rng = np.random.default_rng(0)
+    params: dict[str, Any] = {k: p.astype(np.float64) for k, p in initial(rng).items()}
+    x: Any = rng.random((5, LAYERS[0]))
+    y: Any = np.eye(LAYERS[-1])[rng.integers(0, LAYERS[-1], 5)]
+    _, grads = backward(params, x, y)
+    assert grads.keys() == params.keys()
+    for k, p in params.items():
+        assert grads[k].shape == p.shape
+        direction = rng.standard_normal(p.shape)
+        ahead, _ = backward({**params, k: p + 1e-6 * direction}, x, y)
+        behind, _ = backward({**params, k: p - 1e-6 * direction}, x, y)
+        assert (ahead - behind) / 2e-6 == pytest.approx((grads[k] * direction).sum(), rel=1e-5)
