@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import differing_bits, ordinary
-from device import LIBRARIES, cuda
+from device import LIBRARIES, MISSING, cuda
 
 import fusedstep as fs
 
 pytestmark = cuda
 
-needs_torch = pytest.mark.skipif(
-    "torch" not in LIBRARIES, reason="torch is not installed, or was built for the CPU alone"
+no_device = None if MISSING is None else f"no CUDA backend: {MISSING}"
+
+needs_torch, needs_cupy = (
+    pytest.mark.skipif(library not in LIBRARIES, reason=no_device or f"no {library} for a device")
+    for library in ("torch", "cupy")
 )
-needs_cupy = pytest.mark.skipif("cupy" not in LIBRARIES, reason="CuPy is not installed")
 
 SPIN = 200_000_000
 """Clock cycles that a stream is kept busy for, a tenth of a second."""
