@@ -9,7 +9,6 @@ custom.py makes the same of the keywords of `fusedstep.rule`.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -194,8 +193,8 @@ def documented(text: str | None, arguments: Iterable[Argument]) -> str | None:
     if text is None:  # under `python -OO`
         return None
     entries = "".join(f"{each.name}\n{indent(each.text, '    ')}\n" for each in arguments)
-    section = f"Parameters\n----------\n{entries}\n"
     text = inspect.cleandoc(text)
-    found = re.search(r"^(Notes|Examples)\n-+$", text, re.MULTILINE)
-    place = found.start() if found else len(text)
-    return f"{text[:place]}{section}{text[place:]}"
+    headings = ("\nNotes\n-----\n", "\nExamples\n--------\n")
+    places = (text.find(heading) for heading in headings)
+    place = next((place for place in places if place >= 0), len(text))
+    return f"{text[:place]}\nParameters\n----------\n{entries}{text[place:]}"
