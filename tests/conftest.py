@@ -32,7 +32,7 @@ ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["b
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     if MISSING is not None:
-        pytest.skip(f"no C backend: {MISSING}")
+        pytest.skip(f"no c backend: {MISSING}")
     if request.param not in fs.info().isas:
         pytest.skip(f"this CPU or build lacks {request.param}")
     before = fs.get_isa()

@@ -30,7 +30,7 @@ CLASSES = fusedstep.optimizers.__all__
 @pytest.mark.parametrize("name", ["fusedstep", *MODULES])
 def test_docstrings(name: str) -> None:
     if name.endswith(NEED_C) and MISSING is not None:
-        pytest.skip(f"no C backend: {MISSING}")
+        pytest.skip(f"no c backend: {MISSING}")
     if name.endswith(NEED_CUDA):
         needs("numba_cuda", "cuda")
     assert doctest.testmod(importlib.import_module(name)).failed == 0

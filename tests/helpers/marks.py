@@ -13,11 +13,14 @@ import fusedstep as fs
 BACKENDS = fs.info().backends
 MISSING = BACKENDS["c"]
 
-needs_c = pytest.mark.skipif(MISSING is not None, reason=f"no C backend: {MISSING}")
+needs_c = pytest.mark.skipif(MISSING is not None, reason=f"no c backend: {MISSING}")
 
 ON_CPU = [
     pytest.param(
-        name, marks=pytest.mark.skipif(BACKENDS[name] is not None, reason=f"{BACKENDS[name]}")
+        name,
+        marks=pytest.mark.skipif(
+            BACKENDS[name] is not None, reason=f"no {name} backend: {BACKENDS[name]}"
+        ),
     )
     for name in ("c", "numba", "numpy")
 ]

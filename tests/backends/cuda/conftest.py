@@ -17,7 +17,7 @@ def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.node.get_closest_marker("cuda") is None:
         return
     if MISSING is not None:
-        pytest.skip(f"no CUDA backend: {MISSING}")
+        pytest.skip(f"no cuda backend: {MISSING}")
     if SIMULATED:
         from fusedstep._backends.cuda import device
 

@@ -17,7 +17,7 @@ import fusedstep as fs
 
 pytestmark = cuda
 
-no_device = None if MISSING is None else f"no CUDA backend: {MISSING}"
+no_device = None if MISSING is None else f"no cuda backend: {MISSING}"
 
 needs_torch, needs_cupy = (
     pytest.mark.skipif(library not in LIBRARIES, reason=no_device or f"no {library} for a device")
