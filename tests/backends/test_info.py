@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-from importlib.util import find_spec
-
 import numpy as np
-import pytest
-from cases import DTYPES, RULES
-from marks import BACKENDS, MISSING, needs_c
+from marks import BACKENDS, MISSING
+from processes import python
 
 import fusedstep as fs
-from fusedstep._backends.plan import MOST_STATES, Job
-
-needs_numba_cuda = pytest.mark.skipif(
-    find_spec("numba_cuda") is None, reason="numba_cuda is not installed; `pip install '.[cuda]'`"
-)
-
-
-def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_info() -> None:
@@ -34,13 +17,6 @@ def test_info() -> None:
     shown = [f"backend {name}" for name in ("c", "numba", "numpy")]
     for part in (info.version, info.python, info.numpy, *shown):
         assert part in str(info)
-
-
-@needs_c
-def test_isa_in_force_is_the_widest_and_can_be_chosen(isa: str) -> None:
-    assert fs.info().isa == isa
-    assert isa in fs.info().isas
-    assert f"instruction set {isa}" in str(fs.info())
 
 
 HIDE = "import sys; sys.modules['fusedstep._engine'] = None\n"
@@ -125,56 +101,6 @@ def test_import_loads_nothing_heavy() -> None:
     assert not loaded & {"numba", "_cffi_backend", "rich", "matplotlib", "torch", "sklearn"}
 
 
-@pytest.mark.parametrize(
-    ("hide", "reason"),
-    [
-        (
-            "find = util.find_spec\n"
-            "util.find_spec = lambda name: None if name == 'numba_cuda' else find(name)\n",
-            "numba-cuda is not installed; `pip install 'fusedstep[cuda]'`",
-        ),
-        (
-            "def refuse(name): raise OSError\n"
-            "util.find_spec, ctypes.CDLL = lambda name: True, refuse\n",
-            "there is no CUDA driver, ",
-        ),
-    ],
-)
-def test_missing_cuda_says_why_and_loads_nothing(hide: str, reason: str) -> None:
-    code = (
-        f"import sys, ctypes\nfrom importlib import util\n{hide}"
-        "from fusedstep._backends.choose import why_missing\n"
-        "print(why_missing('cuda'), 'numba' in sys.modules)\n"
-    )
-    shown = python(code).strip()
-    assert shown.startswith(reason)
-    assert shown.endswith("False")
-
-
-@needs_numba_cuda
-def test_a_compiler_that_cannot_be_loaded_says_why() -> None:
-    shown = python(
-        "import numpy\ndel numpy.row_stack  # as NumPy 2.5 did\n"
-        "from fusedstep._backends.cuda.available import why_no_compiler\n"
-        "print(why_no_compiler())\n"
-    )
-    assert re.match(r"numba-cuda cannot be loaded beside NumPy .*row_stack.*`pip install", shown)
-
-
-@needs_numba_cuda
-def test_a_driver_older_than_the_compiler_is_none() -> None:
-    shown = python(
-        "from fusedstep._backends.cuda import available\n"
-        "from numba.cuda.cudadrv.driver import Driver\n"
-        "for version in (11, 8), (99, 0):\n"
-        "    Driver.get_version = lambda self: version\n"
-        "    print(available._why_too_old())\n"
-    )
-    old, new = shown.splitlines()
-    assert re.match(r"the CUDA driver is of CUDA 11\.8, .*update the driver.*cuda12", old)
-    assert new == "None"
-
-
 def test_backends_by_name() -> None:
     for backend in ("auto", "c", "numba", "numpy"):
         if backend == "c" and MISSING:
@@ -182,39 +108,3 @@ def test_backends_by_name() -> None:
         p = np.ones(3)
         fs.SGD(p, lr=1.0, backend=backend).step(np.ones(3))
         assert (p == 0).all()
-
-
-@needs_c
-def test_scalars_are_the_members_of_the_c_struct() -> None:
-    """Their unset values are passed by position, so the order must be the same."""
-    from fusedstep._engine import ffi
-
-    from fusedstep._numerics.coefficients import Scalars
-
-    members = tuple(name for name, _ in ffi.typeof("fs_scalars").fields)
-    assert members == Scalars._fields
-
-
-@needs_c
-def test_every_kernel_of_the_reference_is_in_the_table(isa: str) -> None:
-    from fusedstep._engine import ffi, lib
-
-    from fusedstep._backends.c.engine import present
-
-    for dtype in DTYPES:
-        jobs = [Job(rule, np.dtype(dtype)) for rule in RULES]
-        expected = {(job.rule.name, present(job), job.rule.inside) for job in jobs}
-        found = {
-            (name, has, inside)
-            for name in {rule.name for rule in RULES}
-            for has in range(2**MOST_STATES)
-            for inside in (False, True)
-            if lib.fs_find_kernel(name.encode(), np.dtype(dtype).name.encode(), has, inside)
-            != ffi.NULL
-        }
-        assert found == expected
-
-
-def test_set_isa_needs_a_name_that_is_there() -> None:
-    with pytest.raises((ValueError, RuntimeError)):
-        fs.set_isa("mmx")

@@ -1,4 +1,4 @@
-"""Another pytest, in a process of its own."""
+"""Python and pytest in processes of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+def python(code: str, **environment: str) -> str:
+    """Run code in a fresh Python and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
