@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 def run(*command: str | Path, **environment: str) -> str:
     done = subprocess.run(
         [str(part) for part in command],
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": "", **environment},
         capture_output=True,
         text=True,
         timeout=600,
