@@ -20,8 +20,8 @@ from time import perf_counter
 STARTS = 8
 """Times that both processes are started anew, each first in half of them."""
 
-WARM = 5
-"""Turns that do not count after each start."""
+WARM = 60
+"""Turns that do not count after each start: until a step has tried its threads."""
 
 CASES = {
     "1 x 1,000": (1, 1_000),
