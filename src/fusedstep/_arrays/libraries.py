@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 INTERFACE = "__cuda_array_interface__"
 
-Layout: TypeAlias = tuple[Any, ...]
+Geometry: TypeAlias = tuple[Any, ...]
 """All but the address that must be as before for an array to pass without another check."""
 
 
@@ -29,7 +29,7 @@ def strides(array: Any, described: dict[str, Any]) -> tuple[int, ...] | None:
     return found
 
 
-def _glance_by_interface(array: Any) -> tuple[int, Layout]:
+def _glance_by_interface(array: Any) -> tuple[int, Geometry]:
     described = getattr(array, INTERFACE, None)
     if described is None or described.get("mask") is not None:
         return 0, ()
@@ -38,15 +38,15 @@ def _glance_by_interface(array: Any) -> tuple[int, Layout]:
     return address, layout
 
 
-def _glance_numba(array: Any) -> tuple[int, Layout]:
+def _glance_numba(array: Any) -> tuple[int, Geometry]:
     return array.device_ctypes_pointer.value or 0, (array.shape, array.strides, array.dtype)
 
 
-def _glance_cupy(array: Any) -> tuple[int, Layout]:
+def _glance_cupy(array: Any) -> tuple[int, Geometry]:
     return array.data.ptr, (array.shape, array.strides, array.dtype, array.device.id)
 
 
-def _glance_torch(array: Any) -> tuple[int, Layout]:
+def _glance_torch(array: Any) -> tuple[int, Geometry]:
     if not array.is_cuda or array.layout is not sys.modules["torch"].strided:
         return 0, ()
     return array.data_ptr(), (array.shape, array.stride(), array.dtype, array.get_device())
@@ -62,8 +62,8 @@ class Library:
     """How to copy an array to the device, as errors advise it."""
     to_host: str
     """How to copy an array to the CPU, as errors advise it."""
-    glance: Callable[[Any], tuple[int, Layout]] = _glance_by_interface
-    """An array's address and layout; no layout, an empty one, if it is not on a device."""
+    glance: Callable[[Any], tuple[int, Geometry]] = _glance_by_interface
+    """An array's address and geometry; no geometry, an empty one, if it is not on a device."""
     ordinal: Callable[[Any], int] | None = None
     """The number of the device that an array is on; None: the driver has to be asked."""
     stream: Callable[[int], int] = lambda ordinal: 0
@@ -123,6 +123,6 @@ def library(array: Any) -> Library:
     return _library(array.__class__)
 
 
-def glance(array: Any) -> tuple[int, Layout]:
-    """An array's address and layout, for the least that its library lets them cost."""
+def glance(array: Any) -> tuple[int, Geometry]:
+    """An array's address and geometry, for the least that its library lets them cost."""
     return _library(array.__class__).glance(array)
