@@ -11,10 +11,11 @@ from fusedstep._backends.choose import choose
 from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
 from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
+from fusedstep._core.arena_memory import ArenaMemory
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
 from fusedstep._core.layout import Layout, Rules, rules_of
-from fusedstep._core.parameters import State, rule_of, tidy
+from fusedstep._core.parameters import State, rule_of
 from fusedstep._core.repr import show
 from fusedstep._core.request import PLAIN, Report, check_policy, check_request
 from fusedstep._core.state_dict import check_group, check_state, check_top, save
@@ -100,7 +101,7 @@ class Optimizer:
 
     def _enroll(self, groups: list[Group]) -> None:
         """Take up the groups, and make what is known of each parameter."""
-        arena = None if self._arena is None else memory_of(self._arena)
+        arena = self._arena_memory
         if arena is not None:
             self._place = arena.place  # which knows the stream of the arrays that were given
         self._groups = groups
@@ -109,10 +110,13 @@ class Optimizer:
 
     def _gather(self) -> None:
         """Gather the tensors that steps go over, which are still to be laid out."""
-        tidy(self._parameters)
-        arena = None if self._arena is None else memory_of(self._arena)
-        self._tensors = Tensors(self._parameters, self._place, arena)
+        self._tensors = Tensors(self._parameters, self._place, self._arena_memory)
+        self._tensors.tidy()
         self._layout = None
+
+    @property
+    def _arena_memory(self) -> ArenaMemory | None:
+        return None if self._arena is None else memory_of(self._arena)
 
     # ---- the step ----
 

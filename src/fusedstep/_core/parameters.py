@@ -107,11 +107,11 @@ class Parameter:
         """Add a state array, with the values that it starts from."""
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
         self.shelf.state(letter)
-        self.letters += (letter,)
         if letter == "ema":
             self.place.copy(self.state(letter), self.p)
         elif initial != 0:
             self.place.write(self.state(letter), initial)
+        self.letters += (letter,)  # last: an array that is there has its values
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over t and exactly the arrays of `state`, into the ones that are there."""
@@ -155,12 +155,6 @@ def shelve(parameters: Sequence[Parameter]) -> None:
 def by_shelf(parameters: Iterable[Parameter]) -> dict[Shelf, list[Parameter]]:
     """The parameters in the order of their shelves."""
     return _divided(parameters, lambda parameter: parameter.shelf)
-
-
-def tidy(parameters: Sequence[Parameter]) -> None:
-    """Free the memory of state that no parameter has any more."""
-    for shelf, own in by_shelf(parameters).items():
-        shelf.keep({letter for parameter in own for letter in parameter.letters})
 
 
 def _divided(

@@ -6,7 +6,7 @@ an arena alike that have taken the same number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from itertools import groupby
 from typing import Any, Protocol
@@ -53,19 +53,24 @@ class Tensors:
     ) -> None:
         self.parameters = parameters
         self.place = place
+        self._shelves = by_shelf(parameters)
         self.each: Sequence[Tensor] = parameters
         self.gradients: list[Any] | None = None
         """The gradients that an arena has for them; None: steps are passed theirs."""
         self.by_parameter: list[Array] | None = None
         """An arena's gradients, parameter by parameter."""
         if arena is not None:
-            self.each = stretched = stretches(parameters)
+            self.each = stretched = stretches(self._shelves)
             self.gradients = [place.show(stretch.g) for stretch in stretched]
             self.by_parameter = arena.g
         self._params = WrittenMemory((f"params{tensor.path}", tensor.p) for tensor in self.each)
-        self._shelves = by_shelf(parameters)
         self._states: list[tuple[Shelf, str]] = []
         self._written = self._params
+
+    def tidy(self) -> None:
+        """Free the memory of state that no parameter has any more."""
+        for shelf, own in self._shelves.items():
+            shelf.keep({letter for parameter in own for letter in parameter.letters})
 
     def refuse_overlaps(self) -> None:
         """Refuse parameters that share memory."""
@@ -191,11 +196,11 @@ def lay_in_segments(
         parameter.shelf, parameter.start = segment, slot.start - segment.start
 
 
-def stretches(parameters: Sequence[Parameter]) -> list[Stretch]:
+def stretches(shelves: Mapping[Shelf, Sequence[Parameter]]) -> list[Stretch]:
     """Parameters of all segments as few tensors as their t allow."""
     return [
         Stretch(segment, [*run])
-        for segment, own in by_shelf(parameters).items()
+        for segment, own in shelves.items()
         if isinstance(segment, Segment)
         for _, run in groupby(own, key=lambda parameter: parameter.cohort.t)
     ]
