@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BASES, CUSTOM_BASES, DTYPES, Case
+from cases import BASES, CUSTOM_BASES, DTYPES, TRAINING, Case
 from marks import for_each
 
 import fusedstep as fs
@@ -18,14 +18,6 @@ from fusedstep.benchmarks.contestants import deepspeed
 from fusedstep.benchmarks.contestants.contestant import Contestant
 from fusedstep.benchmarks.contestants.numpy import rule_of
 from fusedstep.benchmarks.problem import ADAMW, Problem
-
-TRAINING = Case(
-    "adamw-whole",
-    fs.AdamW,
-    {"weight_decay": 0.01, "ema": 0.9},
-    {"scale": 8.0, "max_norm": 1.0, "zero_grads": True},
-)
-
 
 SHAPES = ((33,), (5, 7), (1,))
 

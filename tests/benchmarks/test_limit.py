@@ -9,20 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BASES, Case
+from cases import BASES, TRAINING, Case
 from marks import for_each, for_each_dtype, needs_c
 
 import fusedstep as fs
 from fusedstep.benchmarks import contestants
 from fusedstep.benchmarks.contestants import contestant as parts
 from fusedstep.benchmarks.problem import Problem
-
-TRAINING = Case(
-    "adamw-whole",
-    fs.AdamW,
-    {"weight_decay": 0.01, "ema": 0.9},
-    {"scale": 8.0, "max_norm": 1.0, "zero_grads": True},
-)
 
 
 @needs_c

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import BASES, Case
+from cases import BASES, TRAINING
 
 import fusedstep as fs
 from fusedstep.benchmarks import contestants, measuring, workloads
@@ -21,14 +21,6 @@ from fusedstep.benchmarks.problem import ADAMW, Problem
 from fusedstep.benchmarks.records import LIMIT, Results
 from fusedstep.benchmarks.turns import IN_LOOP, LEAST_TURNS, NO_STEP, order, take_turns
 from fusedstep.benchmarks.workloads import Workload
-
-TRAINING = Case(
-    "adamw-whole",
-    fs.AdamW,
-    {"weight_decay": 0.01, "ema": 0.9},
-    {"scale": 8.0, "max_norm": 1.0, "zero_grads": True},
-)
-
 
 SHAPES = ((33,), (5, 7), (1,))
 

@@ -11,10 +11,10 @@ from typing import Any
 import processes
 import pytest
 from marks import needs
+from runs import plain_record
 
 from fusedstep.benchmarks.json_file import read
 from fusedstep.benchmarks.measuring import Group
-from fusedstep.benchmarks.records import Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,8 +70,8 @@ def test_who_takes_part_somewhere_is_missing_only_where_not(
 ) -> None:
     replay = load("replay")
     none = {"DeepSpeed CPUAdam": "absent"}
-    small = Group([record("MLP", "torch", 1.0)], none, {})
-    large = Group([record("GPT-2 small", "fusedstep", 1.0)], {"torch": "slow", **none}, {})
+    small = Group([plain_record("MLP", "torch", 1.0)], none, {})
+    large = Group([plain_record("GPT-2 small", "fusedstep", 1.0)], {"torch": "slow", **none}, {})
     monkeypatch.setattr(replay, "FOUND", {"MLP-adamw": small, "GPT-2-small-adamw": large})
     made: dict[str, Any] = {}
     replay.pytest_benchmark_update_json(None, None, made)
@@ -99,24 +99,3 @@ def test_what_is_kept_is_read_back(
 
 def test_what_is_kept_is_small() -> None:
     assert len((ROOT / "bench" / "results.json").read_bytes()) < 200_000
-
-
-def record(workload: str, contestant: str, seconds: float, **fields: Any) -> Record:
-    usual = Record(
-        workload=workload,
-        tensors=1,
-        elements=1000,
-        case="adamw",
-        dtype="float32",
-        loop="alone",
-        contestant=contestant,
-        threads=2,
-        seconds=seconds,
-        low=seconds,
-        high=seconds,
-        steps=1,
-        bytes=28,
-        cache="L1",
-        share=None,
-    )
-    return usual._replace(**fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -129,6 +130,16 @@ def test_neighbours_of_the_same_t_are_one_row(t: list[int], rows: int, backend: 
     assert len(opt.layout.cohorts) == len({(k, p.dtype) for k, p in zip(t, plain, strict=True)})
 
 
+def two_steps(rng: Any, arena: fs.Arena, plain: list[Array], both: list[Any]) -> None:
+    """Steps by the same gradients over an arena and over plain arrays, which go alike."""
+    for _ in range(2):
+        grads = [ordinary(rng, p.size, np.float32) for p in plain]
+        write(arena.grads, grads)
+        assert both[0].step() == both[1].step(grads)
+    assert_same(arena.params, plain)
+    assert_same_state(*(opt.state_dict() for opt in both))
+
+
 def test_options_that_need_state_switch_on_and_off() -> None:
     rng = np.random.default_rng(10)
     params = [ordinary(rng, n, np.float32) for n in (5, 9, 2)]
@@ -137,14 +148,7 @@ def test_options_that_need_state_switch_on_and_off() -> None:
     both: list[Any] = [fs.RMSprop(arena), fs.RMSprop(plain)]
     without = [opt.state_dict() for opt in both]
 
-    def steps() -> None:
-        for _ in range(2):
-            grads = [ordinary(rng, p.size, np.float32) for p in plain]
-            write(arena.grads, grads)
-            assert both[0].step() == both[1].step(grads)
-        assert_same(arena.params, plain)
-        assert_same_state(*(opt.state_dict() for opt in both))
-
+    steps = partial(two_steps, rng, arena, plain, both)
     steps()
     for options in (
         {"momentum": 0.9, "centered": True},
@@ -173,14 +177,7 @@ def test_state_that_only_some_bring_along() -> None:
     arena = fs.Arena(params)
     both: list[Any] = [fs.Adam(arena, amsgrad=True), fs.Adam(plain, amsgrad=True)]
 
-    def steps() -> None:
-        for _ in range(2):
-            grads = [ordinary(rng, p.size, np.float32) for p in plain]
-            write(arena.grads, grads)
-            assert both[0].step() == both[1].step(grads)
-        assert_same(arena.params, plain)
-        assert_same_state(*(opt.state_dict() for opt in both))
-
+    steps = partial(two_steps, rng, arena, plain, both)
     steps()
     for opt in both:
         opt.param_groups[0]["amsgrad"] = False

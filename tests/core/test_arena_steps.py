@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from arenas import assert_same, assert_same_state, write
 from cases import DTYPES, OPTIMIZERS, ones, ordinary
+from counting import calls_into_c
 from marks import needs_c, on_each_backend
 
 import fusedstep as fs
@@ -180,20 +181,12 @@ def test_a_step_costs_what_one_tensor_costs(asked: Any, backend: str) -> None:
 @needs_c
 def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     from fusedstep._arrays import overlap
-    from fusedstep._backends.c import runner
     from fusedstep._core import tensors
-
-    lib, calls = vars(runner)["lib"], []
-
-    class Counting:
-        def __getattr__(self, name: str) -> Any:
-            calls.append(name)
-            return getattr(lib, name)
 
     opt = fs.AdamW(fs.Arena([ones(2) for _ in range(1000)]))
     opt.step()
     assert len(opt.layout.rows) == 1
-    monkeypatch.setattr(runner, "lib", Counting())
+    calls = calls_into_c(monkeypatch)
     monkeypatch.setattr(overlap, "address", None)
     monkeypatch.setattr(tensors, "stretches", None)
     opt.step()

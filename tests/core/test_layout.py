@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from cases import differing_bits, ones
+from counting import calls_into_c, calls_of
 from marks import needs_c, on_each_backend
 
 import fusedstep as fs
@@ -61,22 +62,10 @@ def test_parameters_in_a_file(tmp_path: Path) -> None:
 # ---- layouts are made when they must be ----
 
 
-def count_layouts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    made: list[Any] = []
-    plan = vars(layout_module)["Plan"]
-
-    def counting(*arguments: Any) -> Any:
-        made.append(arguments)
-        return plan(*arguments)
-
-    monkeypatch.setattr(layout_module, "Plan", counting)
-    return made
-
-
 def test_a_schedule_needs_no_new_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = fs.AdamW([ones(3), ones(2)])
     optimizer.step([ones(3), ones(2)])
-    made = count_layouts(monkeypatch)
+    made = calls_of(monkeypatch, layout_module, "Plan")
     for _ in range(5):
         optimizer.lr *= 0.9
         optimizer.param_groups[0].update(weight_decay=0.1, betas=(0.8, 0.9))
@@ -118,18 +107,9 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
 ) -> None:
     """One call takes over the gradients and steps; nothing is looked at from Python."""
     from fusedstep._arrays import overlap
-    from fusedstep._backends.c import runner
 
     def gradients() -> list[Array]:
         return [ones(10) for _ in range(count)]
-
-    lib = vars(runner)["lib"]
-    calls: list[str] = []
-
-    class Counting:
-        def __getattr__(self, name: str) -> Any:
-            calls.append(name)
-            return getattr(lib, name)
 
     grads = gradients()
     made = fs.AdamW(gradients())
@@ -137,11 +117,26 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
     if fresh:
         grads, kept = gradients(), grads  # `kept`, so that the new ones lie elsewhere
         assert grads[0] is not kept[0]
-    monkeypatch.setattr(runner, "lib", Counting())
+    calls = calls_into_c(monkeypatch)
     monkeypatch.setattr(tensors_module, "check_like", None)
     monkeypatch.setattr(overlap, "extent", None)
     made.step(grads)
     assert calls == ["fs_take_and_step"]
+
+
+@needs_c
+def test_first_gradients_that_lie_as_their_parameters_are_taken_in_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python looks at those alone that lie otherwise."""
+    seen = calls_of(monkeypatch, tensors_module, "check_like")
+    shapes: list[tuple[int, ...]] = [(), (3,), (1, 4), (4, 1), (2, 3, 4)]
+    params = [np.ones(shape, np.float32) for shape in shapes]
+    fs.AdamW(params).step([np.full(shape, 0.5, np.float32) for shape in shapes])
+    assert seen == []
+    turned = np.full((4, 3, 2), 0.5, np.float32).T
+    fs.AdamW(params).step([*(np.full(shape, 0.5, np.float32) for shape in shapes[:-1]), turned])
+    assert [g.shape for g, *_ in seen] == [(2, 3, 4)]
 
 
 def test_gradients_are_not_kept() -> None:

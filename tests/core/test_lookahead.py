@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from cases import differing_bits, difficult, ordinary
+from counting import calls_of
 from marks import for_each_dtype, needs, on_each_backend
 from memory_layouts import LAYOUTS, SHAPE, outside
 
@@ -303,14 +304,7 @@ def test_in_a_loop_it_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     p = np.ones(4)
     opt = fs.SGD(p, momentum=0.5)
     opt.step(np.ones(4))
-    made: list[Any] = []
-    plan = vars(lookahead_module)["Plan"]
-
-    def counting(*arguments: Any) -> Any:
-        made.append(arguments)
-        return plan(*arguments)
-
-    monkeypatch.setattr(lookahead_module, "Plan", counting)
+    made = calls_of(monkeypatch, lookahead_module, "Plan")
     for _ in range(4):
         with opt.lookahead():
             g = 2 * p

@@ -14,9 +14,10 @@ import regions
 import speed
 import symbols
 from pages import ROOT
+from runs import plain_record
 
 import fusedstep as fs
-from fusedstep.benchmarks.records import LIMIT, Machine, Record, Results
+from fusedstep.benchmarks.records import LIMIT, Machine, Results
 
 MACHINE = Machine(
     "Some CPU",
@@ -30,45 +31,26 @@ MACHINE = Machine(
 )
 
 
-def record(workload: str, contestant: str, seconds: float, **fields: Any) -> Record:
-    usual = Record(
-        workload=workload,
-        tensors=1,
-        elements=1000,
-        case="adamw",
-        dtype="float32",
-        loop="alone",
-        contestant=contestant,
-        threads=2,
-        seconds=seconds,
-        low=seconds,
-        high=seconds,
-        steps=1,
-        bytes=28,
-        cache="L1",
-        share=None,
-    )
-    return usual._replace(**fields)
-
-
 RESULTS = Results(
     MACHINE,
     {},
     [
-        record("1 × 1,000", "fusedstep", 2.04e-6),
-        record("1 × 1,000", "torch fused", 20e-6),
-        record("1 × 1,000", "NumPy", 3e-6),
-        record("1 × 1,000", LIMIT, 1.02e-6),
-        record("10,000 × 100", "fusedstep", 1e-3),
-        record("10,000 × 100", "torch fused", 1.5),
-        record("10,000 × 100", "fusedstep arena", 1e-4),
-        record("1 × 1,000", "fusedstep", 9.0, dtype="float64"),
-        record("1 × 1,000", "fusedstep", 9.0, case="adam"),
-        record("1 × 1,000", "fusedstep", 1e-3, loop="torch", product=0.99, product_alone=1.0),
-        record("1 × 1,000", "fusedstep, one thread", 1.1e-3, loop="torch"),
-        record("1 × 1,000", "torch fused", 3e-3, loop="torch", product=1.25, product_alone=1.0),
-        record("1 × 1,000", "fusedstep", 1e-3, case="adamw-whole"),
-        record("1 × 1,000", "torch's passes", 2e-3, case="adamw-whole"),
+        plain_record("1 × 1,000", "fusedstep", 2.04e-6),
+        plain_record("1 × 1,000", "torch fused", 20e-6),
+        plain_record("1 × 1,000", "NumPy", 3e-6),
+        plain_record("1 × 1,000", LIMIT, 1.02e-6),
+        plain_record("10,000 × 100", "fusedstep", 1e-3),
+        plain_record("10,000 × 100", "torch fused", 1.5),
+        plain_record("10,000 × 100", "fusedstep arena", 1e-4),
+        plain_record("1 × 1,000", "fusedstep", 9.0, dtype="float64"),
+        plain_record("1 × 1,000", "fusedstep", 9.0, case="adam"),
+        plain_record("1 × 1,000", "fusedstep", 1e-3, loop="torch", product=0.99, product_alone=1.0),
+        plain_record("1 × 1,000", "fusedstep, one thread", 1.1e-3, loop="torch"),
+        plain_record(
+            "1 × 1,000", "torch fused", 3e-3, loop="torch", product=1.25, product_alone=1.0
+        ),
+        plain_record("1 × 1,000", "fusedstep", 1e-3, case="adamw-whole"),
+        plain_record("1 × 1,000", "torch's passes", 2e-3, case="adamw-whole"),
     ],
 )
 
@@ -135,7 +117,7 @@ def test_the_readme_has_five_rows_of_speed() -> None:
 
 def test_the_picture_has_each_record_where_it_belongs() -> None:
     """A curve is higher where the speed is, and to the right where there is more to step."""
-    larger = [record("1 × 10,000", "fusedstep", 8e-6, elements=10_000)]
+    larger = [plain_record("1 × 10,000", "fusedstep", 8e-6, elements=10_000)]
     root = ElementTree.fromstring(speed.picture(Results(MACHINE, {}, [*RESULTS.records, *larger])))
     circles = root.findall("{*}circle")
     points = [(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in circles]

@@ -150,6 +150,14 @@ def crossed(bases: list[Case], more: list[Case]) -> list[Case]:
     ]
 
 
+TRAINING = Case(
+    "adamw-whole",
+    fs.AdamW,
+    {"weight_decay": 0.01, "ema": 0.9},
+    {"scale": 8.0, "max_norm": 1.0, "zero_grads": True},
+)
+"""A step as training loops have it, which benchmarks compare with separate passes."""
+
 CASES = crossed(BASES, CROSSED)
 WHOLE_CASES = crossed(BASES, WHOLE)
 

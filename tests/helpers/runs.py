@@ -22,27 +22,41 @@ TIMES = {LIMIT: 0.8e-6, "fusedstep": 1e-6, "NumPy": 20e-6, "optax": 5e-6}
 """Seconds for 1,000 elements."""
 
 
+def plain_record(workload: str, contestant: str, seconds: float, **fields: Any) -> Record:
+    """A record of a workload of any name, of one tensor unless `fields` say otherwise."""
+    usual = Record(
+        workload=workload,
+        tensors=1,
+        elements=1000,
+        case="adamw",
+        dtype="float32",
+        loop="alone",
+        contestant=contestant,
+        threads=2,
+        seconds=seconds,
+        low=seconds,
+        high=seconds,
+        steps=1,
+        bytes=28,
+        cache="L1",
+        share=None,
+    )
+    return usual._replace(**fields)
+
+
 def record(workload: str = "1 × 1,000", contestant: str = "fusedstep", **fields: Any) -> Record:
+    """A record of `tensors × elements`, which takes the time of TIMES and varies by a few %."""
     tensors, n = (int(part.replace(",", "")) for part in workload.split(" × "))
     seconds = fields.pop("seconds", TIMES.get(contestant, 1e-6) * tensors * n / 1000)
     whole: dict[str, Any] = {
-        "workload": workload,
         "tensors": tensors,
         "elements": tensors * n,
-        "case": "adamw",
-        "dtype": "float32",
-        "loop": "alone",
-        "contestant": contestant,
-        "threads": 2,
-        "seconds": seconds,
         "low": seconds * 0.99,
         "high": seconds * 1.02,
         "steps": 100,
-        "bytes": 28,
-        "cache": "L1",
         "share": TIMES[LIMIT] * tensors * n / 1000 / seconds,
     }
-    return Record(**{**whole, **fields})
+    return plain_record(workload, contestant, seconds, **{**whole, **fields})
 
 
 def run_of(*records: Record, **machine: Any) -> Results:
