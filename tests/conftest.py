@@ -22,9 +22,10 @@ import platform
 from collections.abc import Iterator
 
 import pytest
-from marks import MISSING
+from marks import MISSING, needs
 
 import fusedstep as fs
+from fusedstep.program.errors import DRAWING
 
 ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["baseline", "neon"]
 
@@ -48,3 +49,10 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     fs.set_num_threads(request.param)
     yield request.param
     fs.set_num_threads(before)
+
+
+@pytest.fixture
+def extra() -> None:
+    """The packages that tables and pictures need."""
+    for name in DRAWING:
+        needs(name, "demo")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cases import RULES
-from marks import needs
 from runs import WHOLE, run_of
 
 import fusedstep as fs
@@ -21,14 +19,7 @@ from fusedstep.benchmarks.records import Results
 from fusedstep.benchmarks.tables import TITLES
 from fusedstep.program import bench, progress
 from fusedstep.program.bench import BESIDE, KEPT
-from fusedstep.program.errors import DRAWING
 from fusedstep.program.main import main
-
-
-@pytest.fixture
-def extra() -> None:
-    for name in DRAWING:
-        needs(name, "demo")
 
 
 @pytest.mark.usefixtures("extra")
@@ -69,19 +60,6 @@ def test_a_folder_that_may_not_be_written_to_costs_no_time(
         main(["bench", *option])
     assert caught.value.code == 2
     assert "'.' may not be written to; name a file elsewhere\n" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", DRAWING)
-def test_missing_extra(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
-    assert main(["bench"]) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("fusedstep: error: the benchmark needs ")
-    assert name in captured.err
-    assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
 
 
 def test_every_rule_has_a_case_that_may_be_named() -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import fusedstep as fs
-from fusedstep.program.errors import EXTRA
+from fusedstep.program.errors import DRAWING, EXTRA
 from fusedstep.program.main import main
 
 
@@ -79,15 +79,26 @@ def test_program_imports_the_extra_only_for_the_demo() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("name", EXTRA)
+NEEDS = [
+    *((name, ["demo"], "") for name in EXTRA),
+    *((name, ["bench"], "the benchmark needs ") for name in DRAWING),
+    *((name, ["plot-schedule", "constant(1)"], "plotting needs ") for name in DRAWING),
+]
+
+
+@pytest.mark.parametrize(("name", "argv", "complaint"), NEEDS)
 def test_missing_extra(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    argv: list[str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    assert main(["demo"]) == 1
+    assert main(argv) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("fusedstep: error: ")
+    assert captured.err.startswith(f"fusedstep: error: {complaint}")
     assert name in captured.err
     assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
     assert captured.err.count("\n") == 1

@@ -8,20 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from marks import needs
 from pictures import drawn
 
 from fusedstep.program.errors import DRAWING
 from fusedstep.program.main import main
 from fusedstep.program.plot import POINTS, read, sampled
 from fusedstep.schedules import Schedule, constant, cosine, piecewise, sequence, warmup
-
-
-@pytest.fixture
-def extra() -> None:
-    for name in DRAWING:
-        needs(name, "demo")
-
 
 READ: list[tuple[str, Schedule]] = [
     ("constant(0.1)", constant(0.1)),
@@ -99,19 +91,6 @@ def test_unfit_arguments(
     captured = capsys.readouterr()
     assert complaint in captured.err
     assert captured.out == ""
-
-
-@pytest.mark.parametrize("name", DRAWING)
-def test_missing_extra(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
-    assert main(["plot-schedule", "constant(1)"]) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("fusedstep: error: plotting needs ")
-    assert name in captured.err
-    assert captured.err.endswith("pip install 'fusedstep[demo]'\n")
 
 
 def test_the_plain_package_imports_nothing_that_draws() -> None:
