@@ -16,9 +16,10 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
-def run(*command: str | Path, **environment: str) -> str:
+def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
     done = subprocess.run(
         [str(part) for part in command],
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": "", **environment},
         capture_output=True,
         text=True,
@@ -43,6 +44,30 @@ def test_the_sdist_has_all_to_build_from(source: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for folder, pattern in [("csrc", "*.*"), ("src", "**/*.py"), (".", "README.md")]:
         assert {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern)} <= names
+
+
+def test_the_sdist_has_all_that_is_kept_and_no_more(source: Path) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("what is kept is known in a checkout alone")
+    kept = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard")
+    with tarfile.open(source) as archive:
+        files = {file.name.partition("/")[2] for file in archive.getmembers() if file.isfile()}
+    made = {name for name in files if name.startswith("src/fusedstep.egg-info/")}
+    assert files - made - {"PKG-INFO", "setup.cfg"} == set(kept.splitlines())
+
+
+def test_the_sdist_passes_its_tests(source: Path, tmp_path: Path) -> None:
+    """All are collected, and some of each kind run: of steps, of the command, of the pages."""
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    root = next(tmp_path.glob("fusedstep-*"))
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv/bin/python"
+    run(python, "-m", "pip", "install", f"{root}[test]")
+    run(python, "-m", "pytest", "--collect-only", "-q", "-m", "", cwd=root)
+    folders = ["arrays", "compiler", "core/test_zero_grads.py", "docs/test_regions.py", "program"]
+    report = run(python, "-m", "pytest", "-q", *(f"tests/{name}" for name in folders), cwd=root)
+    assert " passed" in report
 
 
 def test_one_abi3_wheel(source: Path, tmp_path: Path) -> None:
