@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
+import processes
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+HOSTILE = {
+    "gcc": "-Ofast -march=native -flto -ffinite-math-only -fassociative-math -ffp-contract=fast",
+    "clang": "-Ofast -march=native -ffp-model=fast -ffinite-math-only -fassociative-math",
+}
+"""Flags that forbid what the contract asks for, by compiler."""
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +111,33 @@ def test_installs_without_a_compiler(source: Path, tmp_path: Path) -> None:
         "    print(error)\n"
     )
     assert "backend='c' is not available: it was not built" in run(python, "-c", step)
+
+
+@pytest.mark.parametrize("compiler", HOSTILE)
+def test_flags_of_the_environment_change_no_bit(
+    compiler: str, source: Path, tmp_path: Path
+) -> None:
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler}")
+    run(
+        *(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, source),
+        CC=compiler,
+        CFLAGS=HOSTILE[compiler],
+        LDFLAGS="-Ofast -Wl,-z,lazy -Wl,-z,norelro" if sys.platform == "linux" else "-Ofast",
+        FUSEDSTEP_REQUIRE_C="1",
+    )
+    site = tmp_path / "site"
+    zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(site)
+    where = run(
+        sys.executable, "-c", "import fusedstep as fs; print(fs.__file__)", PYTHONPATH=str(site)
+    )
+    assert Path(where.strip()).is_relative_to(site)
+    done = processes.pytest(
+        *("tests/backends/c/test_build.py", "tests/numerics/test_bits.py", "-n", "2"),
+        *("-k", "test_build or isas_and_sizes or test_threads_and_large_sizes"),
+        PYTHONPATH=str(site),
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_wheel_without_the_extension_is_refused(source: Path, tmp_path: Path) -> None:
