@@ -12,11 +12,13 @@ HERE = Path(__file__).parent
 
 # The numerics contract forbids contraction and fast-math. It allows the compiler to vectorise
 # square roots and divisions, because nothing reads errno or traps. These come after the flags of
-# the environment, and -fno-fast-math takes back all of them that it is made of.
+# the environment, and -fno-fast-math takes back all that -ffast-math is made of.
 FLAGS = [
     "-O3",
     "-std=gnu11",
     "-fno-fast-math",
+    "-fno-single-precision-constant",
+    "-Wno-ignored-optimization-argument",  # Clang, which never makes constants float32, says so
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import runpy
 import shutil
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,10 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="ELF and its linke
 
 SUBNORMALS_LIVE = "print(float('1e-310') * float('1') > 0)"
 
+ONE_FUNCTION = """
+__attribute__((visibility("default"))) double large(void) { return 0x1p600; }
+"""
+
 
 def lives_beside(library: str) -> bool:
     """Whether a process still computes with subnormals after it has loaded the library."""
@@ -26,11 +32,11 @@ def lives_beside(library: str) -> bool:
 
 
 def library(folder: Path, compiler: str, hostile: list[str], ours: bool) -> str:
-    """A library of one function, built as setuptools does it: CFLAGS are the linker's, too."""
+    """A library, with a constant, built as setuptools does it: CFLAGS are the linker's, too."""
     if not shutil.which(compiler):
         pytest.skip(f"no {compiler}")
     source, built = folder / "one.c", folder / f"{'ours' if ours else 'theirs'}.so"
-    source.write_text("double half(double x) { return x / 2; }\n")
+    source.write_text(ONE_FUNCTION)
     flags, link_flags = (BUILD["FLAGS"], BUILD["LINK_FLAGS"]) if ours else ([], [])
     for command in (
         [compiler, "-fPIC", *hostile, "-c", source, "-o", folder / "one.o", *flags],
@@ -48,6 +54,15 @@ def test_import_leaves_subnormals_alive(flag: str, compiler: str, tmp_path: Path
     if lives_beside(theirs):
         pytest.skip(f"{flag} of this {compiler} flushes nothing where a library is loaded")
     assert lives_beside(ours)
+
+
+@on_linux
+def test_constants_are_float64(tmp_path: Path) -> None:
+    """Those by which squares are scaled would else be infinity and 0."""
+    for ours, expected in ((False, inf), (True, 2.0**600)):
+        built = ctypes.CDLL(library(tmp_path, "gcc", ["-fsingle-precision-constant"], ours))
+        built.large.restype = ctypes.c_double
+        assert built.large() == expected
 
 
 @needs_c
