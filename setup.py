@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the C extension, and what an sdist holds besides the package."""
+"""The C extension, and the files of an sdist: what pyproject.toml cannot say."""
 
 from setuptools import setup
 from setuptools.command.sdist import sdist

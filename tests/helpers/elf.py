@@ -1,4 +1,4 @@
-"""What the header of a shared library says, read without binutils, which few machines have."""
+"""The header of a shared library, read without binutils, which few machines have."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def segments(library: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def hardening(path: str | Path) -> set[str]:
-    """Which of RELRO and BIND_NOW protect the addresses of functions; only both do so wholly."""
+    """Return RELRO and BIND_NOW if the library has them: only both keep its addresses safe."""
     library = Path(path).read_bytes()
     assert library[:5] == b"\x7fELF\x02"
     found = set()

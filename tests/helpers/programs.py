@@ -46,6 +46,8 @@ from random_arrays import (
 import fusedstep as fs
 from fusedstep._core.declaration import declaration_of
 
+ISAS = fs.info().isas
+
 # ---- values that hyperparameters and requests take ----
 
 
@@ -113,7 +115,7 @@ REQUESTS: dict[str, list[Any]] = {
 
 
 class Subclass(np.ndarray[Any, Any]):
-    """What a user may derive from NumPy's arrays."""
+    """A class that a user has derived from NumPy's arrays."""
 
 
 # ---- structures: parameters stand in one as a number each ----
@@ -253,7 +255,7 @@ class Refusal(NamedTuple):
 
 
 def attempt(action: Callable[[Any], Any], argument: Any) -> Any:
-    """What an action returns, or the refusal."""
+    """Do it, and give what it returns, or the refusal."""
     try:
         return action(argument)
     except Exception as error:
@@ -274,7 +276,7 @@ def in_a_thread(action: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def without_new_state(now: dict[str, Any], was: dict[str, Any]) -> dict[str, Any]:
-    """What is seen now, without state arrays that were not there.
+    """The state of now, without arrays that were not there before.
 
     Also a step that is refused makes room for the state that hyperparameters call for which
     were assigned before it.
@@ -286,7 +288,7 @@ def without_new_state(now: dict[str, Any], was: dict[str, Any]) -> dict[str, Any
 # ---- a program ----
 
 OPERATIONS: list[Callable[[Program], None]] = []
-"""Each as often as its weight says."""
+"""All operations, each as often as its weight says."""
 
 
 def operation(weight: int) -> Callable[[Callable[[Program], None]], Callable[[Program], None]]:
@@ -310,7 +312,7 @@ class Program:
 
     def run(self) -> Counter[str]:
         """Run it, and return how often each operation was done, or refused."""
-        before = fs.get_num_threads(), fs.get_isa() if fs.info().isas else None
+        before = fs.get_num_threads(), fs.get_isa() if ISAS else None
         try:
             self.choose_threads()
             if self.start():
@@ -680,8 +682,8 @@ class Program:
 
     @operation(2)
     def choose_threads(self) -> None:
-        threads, isas = self.random.choice([1, 2, 3, 7]), fs.info().isas
-        isa = self.random.choice(isas) if isas else None
+        threads = self.random.choice([1, 2, 3, 7])
+        isa = self.random.choice(ISAS) if ISAS else None
         self.lines.append(f"threads({threads}, {isa})")
         fs.set_num_threads(threads)
         if isa is not None:

@@ -31,7 +31,7 @@ class Watched:
 
 
 class Blueprint(NamedTuple):
-    """What an array is made from, as often as one likes, with the same bits."""
+    """The plan of an array, made as often as one likes, with the same bits."""
 
     values: Array
     order: tuple[int, ...]

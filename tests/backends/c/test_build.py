@@ -1,4 +1,4 @@
-"""What the flags of csrc/ffi_build.py undo, whatever flags the environment adds."""
+"""The flags of csrc/ffi_build.py, against hostile ones of the environment."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_import_leaves_subnormals_alive(flag: str, compiler: str, tmp_path: Path
 
 @on_linux
 def test_constants_are_float64(tmp_path: Path) -> None:
-    """Those by which squares are scaled would else be infinity and 0."""
+    """The powers of two by which squares are scaled would else be infinity and 0."""
     for ours, expected in ((False, inf), (True, 2.0**600)):
         built = ctypes.CDLL(library(tmp_path, "gcc", ["-fsingle-precision-constant"], ours))
         built.large.restype = ctypes.c_double
