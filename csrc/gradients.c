@@ -38,10 +38,30 @@ static int equal(const intptr_t *known, const npy_intp *found, int n) {
     return 1;
 }
 
+/* Returns 1 if a parameter may be written to and has the memory that it was found with. Whatever
+ * else its object says by now, its shape and dtype are those that were checked. Only an array that
+ * owns its memory can be resized. */
+static int stands(const fs_parameter *known) {
+    PyArrayObject *array = (PyArrayObject *)known->array;
+    if (!array)
+        return 1;
+    int flags = PyArray_FLAGS(array);
+    if (!(flags & NPY_ARRAY_WRITEABLE) || (intptr_t)PyArray_DATA(array) != known->data)
+        return 0;
+    if (!(flags & NPY_ARRAY_OWNDATA))
+        return 1;
+    int64_t elements = 1;
+    for (int axis = 0; axis < PyArray_NDIM(array); axis++)
+        elements *= PyArray_DIM(array, axis);
+    return elements == known->elements;
+}
+
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
 static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (!known->row)
         return item == Py_None;
+    if (!stands(table->parameters + (known - table->headers)))
+        return 0;
     if ((uintptr_t)Py_TYPE(item) != table->ndarray)
         return 0;
     PyArrayObject *array = (PyArrayObject *)item;

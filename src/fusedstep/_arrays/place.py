@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from operator import setitem
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import on_device
 from fusedstep._arrays.libraries import TO_HOST
 
@@ -28,6 +31,9 @@ class Place(Protocol):
     def show(self, array: Array) -> Any:
         """The array that a user gets for one that was made here, over the same memory."""
 
+    def at_once(self, calls: Sequence[Call]) -> Any:
+        """Make calls that work on arrays here, wholly or not at all; see at_once.py."""
+
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """A new C-contiguous array, its content undefined."""
 
@@ -37,8 +43,11 @@ class Place(Protocol):
     def copy(self, to: Array, source: Array) -> None:
         """Copy `source` to another array that lives here, of the same shape."""
 
-    def clear(self, array: Array) -> None:
-        """Fill an array that lives here with zeros."""
+    def copying(self, to: Array, source: Array) -> list[Call]:
+        """The calls that do what `copy` does, without any Python code."""
+
+    def clearing(self, array: Array) -> list[Call]:
+        """The calls that fill an array that lives here with zeros, without any Python code."""
 
     def read(self, array: Array) -> Array:
         """A NumPy copy of an array that was made here."""
@@ -46,11 +55,18 @@ class Place(Protocol):
     def write(self, array: Array, source: Array | float) -> None:
         """Fill an array that was made here from a NumPy array or with one number."""
 
+    def writing(self, array: Array, source: Array) -> list[Call]:
+        """The calls that fill such an array from a NumPy array of its dtype, without Python code.
+
+        All memory that they need has been allocated.
+        """
+
 
 class Host:
     """The memory of the CPU: an array describes itself."""
 
     backwards = True
+    at_once = staticmethod(at_once)
 
     def see(self, array: Any, name: str) -> Any:
         if on_device(array):
@@ -72,8 +88,11 @@ class Host:
     def copy(self, to: Array, source: Array) -> None:
         to[...] = source
 
-    def clear(self, array: Array) -> None:
-        array[...] = 0
+    def copying(self, to: Array, source: Array) -> list[Call]:
+        return [partial(setitem, to, ..., source)]
+
+    def clearing(self, array: Array) -> list[Call]:
+        return [partial(setitem, array, ..., array.dtype.type(0))]
 
     def read(self, array: Array) -> Array:
         return array.copy()
@@ -81,6 +100,9 @@ class Host:
     def write(self, array: Array, source: Array | float) -> None:
         with np.errstate(over="ignore"):
             array[...] = source
+
+    def writing(self, array: Array, source: Array) -> list[Call]:
+        return self.copying(array, source)
 
 
 HOST = Host()

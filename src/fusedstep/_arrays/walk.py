@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.place import Place
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -76,6 +77,6 @@ class Operand:
         """Copy the array into its scratch."""
         self.place.copy(self.flat.reshape(self.laid.shape), self.laid)
 
-    def put_back(self) -> None:
-        """Copy the scratch into the array."""
-        self.place.copy(self.laid, self.flat.reshape(self.laid.shape))
+    def put_back(self) -> list[Call]:
+        """The calls that copy the scratch into the array."""
+        return self.place.copying(self.laid, self.flat.reshape(self.laid.shape))

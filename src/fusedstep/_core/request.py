@@ -112,8 +112,3 @@ def check_policy(value: Any) -> str:
     if not isinstance(value, str) or value not in NONFINITE:
         raise ValueError(f"nonfinite={describe(value)}; pass one of {quoted(NONFINITE)}")
     return value
-
-
-def clip_factor(norm: float, max_norm: float) -> float:
-    """The factor that brings `norm` down to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
-    return 1.0 if norm <= max_norm or max_norm == inf else max_norm / norm

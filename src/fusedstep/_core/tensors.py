@@ -41,6 +41,9 @@ class Tensor(Protocol):
     def state(self, letter: str) -> Array:
         """A state array in the tensor's shape."""
 
+    def check_memory(self) -> None:
+        """Refuse a parameter that cannot be written to any more, or has lost its memory."""
+
     def row_of(self, rule: Rule) -> Row:
         """The tensor's row in a plan of steps by `rule`."""
 
@@ -93,6 +96,7 @@ class Tensors:
         `zero` says that the step writes zeros to it.
         """
         tensor = self.each[index]
+        tensor.check_memory()
         name = f"grads{tensor.path}"
         seen: Array = self.place.see(g, name)
         check_like(seen, tensor.p, name)
@@ -151,6 +155,9 @@ class Stretch:
 
     def state(self, letter: str) -> Array:
         return self.segment.state(letter)[self.span]
+
+    def check_memory(self) -> None:
+        """An arena's buffer is its own: nobody else can resize it, or make it read-only."""
 
     def row_of(self, rule: Rule) -> Row:
         place = self.segment.place

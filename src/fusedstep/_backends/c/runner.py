@@ -10,13 +10,14 @@ and the dtypes of arrays by NumPy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import accumulate
 from operator import mul
 from typing import Any
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.overlap import WrittenMemory, address, extent
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
@@ -123,6 +124,17 @@ def _dtype_object(dtype: np.dtype[Any]) -> int:
     return id(np.dtype(dtype.type))
 
 
+class Parameters:
+    """The users' arrays of the parameters in C, each as it was found."""
+
+    def __init__(self, rows: Sequence[Row | None]) -> None:
+        self.arrays = [None if row is None else row.array for row in rows]
+        self.in_c = ffi.new("fs_parameter[]", len(rows))
+        for array, in_c in zip(self.arrays, self.in_c, strict=True):
+            if array is not None:
+                in_c.array, in_c.data, in_c.elements = id(array), address(array), array.size
+
+
 class Runner:
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
 
@@ -137,9 +149,11 @@ class Runner:
         self.headers = Headers(rows, self.of_rows.in_c)
         self.lows = ffi.new("intptr_t[]", written.lows)
         self.highs = ffi.new("intptr_t[]", written.highs)
+        self.parameters = Parameters(rows)
+        self.steps = ffi.new("int64_t *")
         self.sums = self.of_rows.sums
         self.folded = np.zeros(((len(self.sums) + 1) // 2, norm.SUMS))
-        self.total = ffi.new("double[]", norm.SUMS)
+        self.measured = ffi.new("fs_measured *")
         self.c_jobs = self.of_jobs.in_c
         self.c_rows = self.of_rows.in_c
         self.table = ffi.new(
@@ -153,11 +167,13 @@ class Runner:
                 "blocks": self.of_rows.blocks,
                 "folded": ffi.cast("double *", self.folded.ctypes.data),
                 "headers": self.headers.in_c,
+                "parameters": self.parameters.in_c,
                 "nheaders": len(rows),
                 "ndarray": id(np.ndarray),
                 "lows": self.lows,
                 "highs": self.highs,
                 "nranges": len(written.lows),
+                "steps": self.steps,
             },
         )
 
@@ -184,13 +200,14 @@ class Runner:
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         return int(lib.fs_take(self.table, id(grads), start, zero))
 
-    def squares(self) -> norm.Total:
-        lib.fs_squares(self.table, threads.get_num_threads(), self.total)
-        return tuple(self.total)
+    def measure(self, scale: float, max_norm: float) -> norm.Measured:
+        to = self.measured
+        lib.fs_measure(self.table, threads.get_num_threads(), scale, max_norm, to)
+        return norm.Measured(to.norm, to.clip, bool(to.finite))
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
         self.prepare(scalars)
-        lib.fs_step(self.table, threads.get_num_threads(), zero)
+        return [partial(lib.fs_step, self.table, threads.get_num_threads(), zero)]
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         self.prepare(scalars)
