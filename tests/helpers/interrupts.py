@@ -28,7 +28,6 @@ import numpy as np
 
 import fusedstep as fs
 
-
 HANDLES = ("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "BEFORE_WITH", "STORE_ATTR", "FOR_ITER")
 """How the names of the operations begin after which, or in what they call, Python handles signals.
 
@@ -37,7 +36,7 @@ After the others, what came before them is handled by the next of these."""
 
 @cache
 def handles(code: CodeType) -> dict[int, bool]:
-    """Whether each operation of some code, by its offset, is one of these."""
+    """Whether each operation of some code, by its offset, is one of HANDLES."""
     return {each.offset: each.opname.startswith(HANDLES) for each in dis.get_instructions(code)}
 
 
@@ -45,7 +44,7 @@ class _Trigger:
     """An object whose end is Ctrl-C: no operation of Python's comes between the two."""
 
 
-_interrupt = defaultdict(_thread.interrupt_main).__missing__  # which ignores its argument
+_interrupt: Any = defaultdict(_thread.interrupt_main).__missing__  # it ignores its argument
 
 
 class _Trace:
@@ -80,7 +79,7 @@ def interrupted(call: Callable[[], Any], at: int) -> bool:
         finally:
             sys.settrace(before)
         for _ in range(3):
-            int()  # a signal that came last of all is handled here
+            random.random()  # a signal that came last of all is handled here
     except KeyboardInterrupt:
         pass
     return trace.came
@@ -274,7 +273,7 @@ WORK: list[type[World]] = [
 
 
 def work(backend: str) -> list[type[World]]:
-    """What a backend can do of it."""
+    """The worlds that a backend can step."""
     return [make for make in WORK if backend != "c" or make is not CustomRule]
 
 

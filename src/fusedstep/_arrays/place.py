@@ -25,6 +25,9 @@ class Place(Protocol):
     backwards: bool
     """Whether new arrays here may have negative strides."""
 
+    lasting: bool
+    """Whether calls that were made ready for one step may serve the next: no stream is in them."""
+
     def see(self, array: Any, name: str) -> Any:
         """The description of a user's array, which errors call `name`; one elsewhere is refused."""
 
@@ -66,6 +69,7 @@ class Host:
     """The memory of the CPU: an array describes itself."""
 
     backwards = True
+    lasting = True
     at_once = staticmethod(at_once)
 
     def see(self, array: Any, name: str) -> Any:

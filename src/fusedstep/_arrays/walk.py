@@ -53,10 +53,11 @@ class Operand:
     `before` is an operand of the same size that is given up: its scratch is used again.
     """
 
-    __slots__ = ("flat", "laid", "place", "scratch")
+    __slots__ = ("back", "flat", "laid", "place", "scratch")
 
     def __init__(self, array: Array, walk: Walk, before: Operand | None = None) -> None:
         self.place = walk.place
+        self.back: list[Call] = []
         self.laid = walk.lay(array.view(np.ndarray))
         self.scratch = not (self.laid.flags.c_contiguous and self.laid.flags.aligned)
         if not self.scratch:
@@ -79,4 +80,6 @@ class Operand:
 
     def put_back(self) -> list[Call]:
         """The calls that copy the scratch into the array."""
-        return self.place.copying(self.laid, self.flat.reshape(self.laid.shape))
+        if not self.back or not self.place.lasting:
+            self.back = self.place.copying(self.laid, self.flat.reshape(self.laid.shape))
+        return self.back

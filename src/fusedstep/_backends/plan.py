@@ -154,7 +154,6 @@ class Plan:
         self.scratch = [
             operand for row in rows if row for operand in row.written if operand.scratch
         ]
-        self.put_back = [call for operand in self.scratch for call in operand.put_back()]
         self.gradient_scratch: dict[int, Operand] = {}
         self.at_once = next((row.walk.place.at_once for row in rows if row), at_once)
 
@@ -196,11 +195,9 @@ class Plan:
         """See `Table.calls`; what has gaps is copied back from its scratch."""
         for operand in self.scratch:
             operand.fetch()
-        calls = [*self.table.calls(scalars, zero), *self.put_back]
-        if zero:
-            for operand in self.gradient_scratch.values():
-                calls += operand.put_back()
-        return calls
+        written = [*self.scratch, *(self.gradient_scratch.values() if zero else ())]
+        put_back = [call for operand in written for call in operand.put_back()]
+        return [*self.table.calls(scalars, zero), *put_back]
 
     def unfit(self, unscale: float) -> Iterator[int]:
         """Indices of parameters whose gradient is not finite, or would not be when unscaled.

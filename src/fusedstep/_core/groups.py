@@ -56,7 +56,7 @@ class Group(MutableMapping[str, Any]):
         return partial(setattr, self, "hyperparameters", checked)
 
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
-        """Those hyperparameters at step t, in which the learning rate is a number."""
+        """The given hyperparameters at step t, in which the learning rate is a number."""
         schedule = hyperparameters["lr"]
         lr = schedule(t)
         if type(lr) is not float or not 0 <= lr < inf:  # it is, as a rule, and that at every step

@@ -67,8 +67,10 @@ class Layout:
         self.steps = self.plan.steps
         for cohort in jobs:
             cohort.steps = self.steps
-        self.most = max((cohort.start for cohort in jobs), default=None)
-        """The steps that the cohort with most had taken; None if no tensor steps."""
+        self.most = max((cohort.start for cohort in jobs), default=0)
+        """The steps that the cohort with most had taken."""
+        self.coming = 0
+        """The t of that cohort in the step that `scalars` was last called for."""
         self.unshared_at = -1
         """Count of the plan's `moves` when its gradients were last found to share no memory."""
         self.closely: Plan | None = None
@@ -88,6 +90,7 @@ class Layout:
             if cohort.scheduled:
                 values = group.at(values, t)
             given.append((cohort.constants, declaration.scalars(values, t)))
+        self.coming = self.most + steps if given else 0
         return given
 
     def step(self, grads: list[Any]) -> bool:
@@ -150,7 +153,7 @@ class Layout:
     @property
     def t(self) -> int:
         """The steps taken by the cohort with most, of those that step; 0 if there is none."""
-        return 0 if self.most is None else self.most + self.steps[0]
+        return self.most + self.steps[0] if self.cohorts else 0
 
     def _look(self, grads: list[Any], at: int, zero: bool) -> bool:
         """Check the gradient at `at`, and each further one that differs from what was before."""

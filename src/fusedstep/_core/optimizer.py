@@ -20,11 +20,14 @@ from fusedstep._core.groups import Group, read_groups
 from fusedstep._core.layout import Layout, Rules, rules_of
 from fusedstep._core.parameters import State, rule_of
 from fusedstep._core.repr import show
-from fusedstep._core.request import PLAIN, Report, check_policy, check_request
+from fusedstep._core.request import PLAIN, Report, check_policy, check_request, report_of
 from fusedstep._core.state_dict import read_group, read_state, read_top, save
 from fusedstep._core.tensors import Tensors, parameters_of
 from fusedstep._core.turn import Turn
 from fusedstep._core.whole_step import whole_step
+
+
+UNSCALED = PLAIN.scale
 
 
 class Optimizer:
@@ -222,7 +225,7 @@ class Optimizer:
                 self._refuse_ahead("step")
             request = PLAIN
             # The default itself is known to be fine; any other value, also another 1.0, is checked.
-            scaled = scale is not PLAIN.scale
+            scaled = scale is not UNSCALED
             if scaled or max_norm is not None or max_value is not None or zero_grads is not False:
                 request = check_request(scale, max_norm, max_value, zero_grads)
             if grads is ARENA_GRADIENTS or self._arena is not None:
@@ -233,7 +236,7 @@ class Optimizer:
             if request is PLAIN and self._nonfinite == "propagate":
                 while layout is None or not layout.step(flat):
                     layout = self._lay_out(flat)
-                return Report(None, 1.0, (), layout.t)
+                return report_of((None, 1.0, (), layout.coming))
             while (
                 layout is None
                 or (scalars := layout.scalars()) is None
@@ -246,14 +249,15 @@ class Optimizer:
 
     def _arena_gradients(self, grads: Any) -> list[Any]:
         """The gradients of the arena, which is what `grads` has to be if it is there."""
-        if self._arena is None or self._tensors.gradients is None:
+        gathered = self._gathered or self._gather()
+        if self._arena is None or gathered.gradients is None:
             raise TypeError(
                 "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
                 "gradients, in the structure of the parameters"
             )
         if grads is not ARENA_GRADIENTS and grads is not self._arena.grads:
             memory_of(self._arena).refuse_others(grads)
-        return self._tensors.gradients
+        return gathered.gradients
 
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""

@@ -1,4 +1,4 @@
-"""Whose turn it is to work on an optimizer: one step at a time, and no copy of half a step.
+"""Turns at an optimizer: one step at a time, and no copy of half a step.
 
 A step takes the turn at its start, and refuses to wait for another one, of another thread or of
 a learning rate's function that steps: the two would mix. To copy the state, which other threads

@@ -45,7 +45,7 @@ def whole_step(
     for _, values in scalars:
         values.update(step_scalars(scale, clip, request.max_value))
     layout.run(scalars, request.zero_grads)
-    return Report(grad_norm, clip, (), layout.t)
+    return Report(grad_norm, clip, (), layout.coming)
 
 
 def _raise(paths: list[str]) -> NoReturn:

@@ -100,7 +100,7 @@ def norm(total: Total) -> float:
 
 
 class Measured(NamedTuple):
-    """What is known of all gradients together before a step."""
+    """The measures of all gradients together, before a step."""
 
     norm: float
     """Their norm over `scale`."""
@@ -110,7 +110,7 @@ class Measured(NamedTuple):
 
 
 def measure(total: Total, scale: float, max_norm: float) -> Measured:
-    """What a step needs to know of gradients whose squares have this sum."""
+    """The measures of gradients whose squares have this sum."""
     scaled = norm(total) / scale
     clip = 1.0 if scaled <= max_norm or max_norm == inf else max_norm / scaled
     return Measured(scaled, clip, is_finite(total))

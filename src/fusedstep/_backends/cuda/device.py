@@ -34,6 +34,7 @@ class Device:
     """One device, with work on the current stream of the parameters' library: a `Place`."""
 
     backwards = False
+    lasting = False
 
     def __init__(self, ordinal: int, library: Library) -> None:
         self.ordinal = ordinal

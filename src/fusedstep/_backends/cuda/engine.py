@@ -9,14 +9,14 @@ ring of pinned buffers: the host waits only when it is a whole ring ahead of the
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter, setitem
 from typing import Any
 
 import numpy as np
 
-from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import owner
 from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.overlap import WrittenMemory, address, extent
@@ -114,11 +114,13 @@ class Table:
         self.sums = np.zeros((0, norm.SUMS))
         self.stale = False
         """Whether the device has other addresses of gradients than `addresses`."""
+        self.at_once: Callable[[Sequence[Call]], Any] = at_once
         active = [(index, row) for index, row in enumerate(rows) if row is not None]
         if active:
             where = active[0][1].walk.place
             assert isinstance(where, Device)
             self.device = where
+            self.at_once = where.at_once
             self._lay_out(jobs, active)
 
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
@@ -248,7 +250,7 @@ class Table:
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
         if taken == len(grads):
-            self.device.at_once(self.calls(scalars, False))
+            self.at_once(self.calls(scalars, False))
         return taken
 
 
