@@ -113,6 +113,10 @@ typedef struct {
  * sum of all of them. */
 void fs_measure(fs_table *table, int threads, double scale, double max_norm, fs_measured *to);
 
+/* The first row, from `row` on, whose gradient was not finite when it was measured, or would not be
+ * when it is multiplied by `unscale`; nrows if there is none. */
+int64_t fs_unfit(const fs_table *table, int64_t row, double unscale);
+
 enum { FS_REFUSED = -1 }; /* the caller's arithmetic does not round to nearest; nothing is written */
 
 /* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. */

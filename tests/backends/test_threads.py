@@ -202,26 +202,6 @@ def test_gradients_may_go_while_the_step_reads_them(two_threads: None) -> None:
 
 
 @needs_c
-@on_each_compiled_backend
-def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept(backend: str) -> None:
-    """Torch can set the thread to flush subnormals: the step keeps them, and the setting."""
-    torch = needs("torch", "torch")
-    p, g = np.full(100, 3e-39, np.float32), np.full(100, 2e-39, np.float32)
-    expected, flushed = p.copy(), p.copy()
-    fs.SGD(expected, lr=0.5, backend="numpy").step(g)
-    if not torch.set_flush_denormal(True):
-        pytest.skip("this CPU cannot flush subnormals")
-    try:
-        fs.SGD(p, lr=0.5, backend=backend).step(g)
-        fs.SGD(flushed, lr=0.5, backend="numpy").step(g)
-    finally:
-        torch.set_flush_denormal(False)
-    assert expected[0] > 0
-    assert differing_bits(p, expected) == 0
-    assert (flushed == 0).all()
-
-
-@needs_c
 def test_environment() -> None:
     show = "import fusedstep as fs; info = fs.info(); print(info.isa, info.threads)"
     done = python(show, FUSEDSTEP_ISA="baseline", FUSEDSTEP_NUM_THREADS="3")

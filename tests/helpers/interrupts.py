@@ -283,7 +283,7 @@ class Judge:
     def __init__(self, make: type[World], backend: str) -> None:
         world = make(backend)
         self.stages = [world.seen()]
-        """What is seen before the call, after it, and after a second one."""
+        """The sights before the call, after it, and after a second one."""
         for _ in range(2):
             world.act()
             self.stages.append(world.seen())

@@ -28,7 +28,6 @@ class Table(CheckedTable):
         super().__init__(rows)
         self.jobs = jobs
         self.operands: list[Any] = [None] * len(rows)
-        self.sums = np.zeros((0, norm.SUMS))
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         super().set_gradient(index, g, operand)

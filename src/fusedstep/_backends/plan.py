@@ -70,10 +70,6 @@ class Table(Protocol):
     def steps(self) -> Sequence[int]:
         """One count, of the steps that the table has run: it rises with what they write."""
 
-    @property
-    def sums(self) -> Array:
-        """The sums of the gradients' blocks, row after row, as norm.py defines them."""
-
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None: ...
@@ -88,7 +84,13 @@ class Table(Protocol):
         """
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
-        """Measure all gradients together; the sums of their blocks are left in `sums`."""
+        """Measure all gradients together."""
+
+    def unfit(self, unscale: float) -> Iterator[int]:
+        """Places of rows whose gradient was not finite when it was measured, or unscaled is not.
+
+        They are counted without the parameters that are skipped.
+        """
 
     def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
         """The calls that write one step and count it, with the scalars of each job.
@@ -105,8 +107,11 @@ class CheckedTable:
 
     def __init__(self, rows: Sequence[Row | None]) -> None:
         self.rows = rows
+        self.present = [row for row in rows if row is not None]
         self.moves = 0
         self.steps = [0]
+        self.sums = np.zeros((0, norm.SUMS))
+        """The sums of the blocks of the gradients that were measured."""
         self.known: list[Any] = [None] * len(rows)
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
@@ -126,6 +131,9 @@ class CheckedTable:
         if taken == len(grads):
             at_once(self.calls(scalars, False))
         return taken
+
+    def unfit(self, unscale: float) -> Iterator[int]:
+        return unfit_rows(self.present, self.sums, unscale)
 
     def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
         raise NotImplementedError
@@ -202,12 +210,17 @@ class Plan:
     def unfit(self, unscale: float) -> Iterator[int]:
         """Indices of parameters whose gradient is not finite, or would not be when unscaled.
 
-        The sums that `measure` left decide.
+        They are judged as they were measured last.
         """
-        start = 0
-        for index, row in enumerate(self.rows):
-            if row is not None:
-                end = start + norm.blocks(row.p.flat.size)
-                if not norm.fits(norm.total(self.table.sums[start:end]), unscale, row.p.flat.dtype):
-                    yield index
-                start = end
+        present = [index for index, row in enumerate(self.rows) if row is not None]
+        return (present[place] for place in self.table.unfit(unscale))
+
+
+def unfit_rows(rows: Sequence[Row], sums: Array, unscale: float) -> Iterator[int]:
+    """Places of rows whose gradients are unfit; `sums` has those of their blocks, row by row."""
+    start = 0
+    for place, row in enumerate(rows):
+        end = start + norm.blocks(row.p.flat.size)
+        if not norm.fits(norm.total(sums[start:end]), unscale, row.p.flat.dtype):
+            yield place
+        start = end

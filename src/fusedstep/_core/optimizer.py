@@ -26,7 +26,6 @@ from fusedstep._core.tensors import Tensors, parameters_of
 from fusedstep._core.turn import Turn
 from fusedstep._core.whole_step import whole_step
 
-
 UNSCALED = PLAIN.scale
 
 

@@ -9,7 +9,7 @@ and the dtypes of arrays by NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache, partial
 from itertools import accumulate
 from operator import mul
@@ -204,6 +204,12 @@ class Runner:
         to = self.measured
         lib.fs_measure(self.table, threads.get_num_threads(), scale, max_norm, to)
         return norm.Measured(to.norm, to.clip, bool(to.finite))
+
+    def unfit(self, unscale: float) -> Iterator[int]:
+        place = lib.fs_unfit(self.table, 0, unscale)
+        while place < len(self.c_rows):
+            yield place
+            place = lib.fs_unfit(self.table, place + 1, unscale)
 
     def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
         self.prepare(scalars)

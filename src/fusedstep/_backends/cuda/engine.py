@@ -9,7 +9,7 @@ ring of pinned buffers: the host waits only when it is a whole ring ahead of the
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter, setitem
 from typing import Any
@@ -23,7 +23,7 @@ from fusedstep._arrays.overlap import WrittenMemory, address, extent
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, kernels, squares
 from fusedstep._backends.cuda.device import Device
-from fusedstep._backends.plan import Job, Row
+from fusedstep._backends.plan import Job, Row, unfit_rows
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep._numerics.rounding import check_rounding
@@ -115,6 +115,7 @@ class Table:
         self.stale = False
         """Whether the device has other addresses of gradients than `addresses`."""
         self.at_once: Callable[[Sequence[Call]], Any] = at_once
+        self.present = [row for row in rows if row is not None]
         active = [(index, row) for index, row in enumerate(rows) if row is not None]
         if active:
             where = active[0][1].walk.place
@@ -216,6 +217,9 @@ class Table:
                 self.device.at_once([each.call(stream) for each in self.measures])
             self.sums = self.device.read(self.sums_on_device)
         return norm.measure(norm.total(self.sums), scale, max_norm)
+
+    def unfit(self, unscale: float) -> Iterator[int]:
+        return unfit_rows(self.present, self.sums, unscale)
 
     def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
         check_rounding()

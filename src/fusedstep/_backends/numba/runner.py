@@ -105,7 +105,7 @@ class Runner(CheckedTable):
     ) -> None:
         super().__init__(rows)
         self.of_jobs = Jobs(jobs)
-        self.of_rows = Rows([row for row in rows if row is not None])
+        self.of_rows = Rows(self.present)
         self.sums = self.of_rows.sums
         self.places = [*accumulate((row is not None for row in rows), initial=0)]
         """The place of each parameter's row, if it is not skipped."""
