@@ -92,7 +92,8 @@ def test_a_parameter_that_was_resized_is_not_written(size: int, backend: str) ->
     optimizer.step([ones(20), ones(4)])
     p[0].resize(size, refcheck=False)
     before = p[0].copy()
-    for request in ({}, {"max_norm": 1.0}):
+    requests: list[dict[str, Any]] = [{}, {"max_norm": 1.0}]
+    for request in requests:
         with pytest.raises(ValueError, match=rf"params\[0\] has been resized .* \({size},\)"):
             optimizer.step([ones(20), ones(4)], **request)
         assert differing_bits(p[0], before) == 0

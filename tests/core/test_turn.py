@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -240,6 +243,65 @@ def test_a_load_on_another_thread_is_refused_during_a_step() -> None:
         if refused:
             break
     assert "load_state_dict while another thread steps" in refused[0]
+
+
+FORKED = """
+import os, threading, time
+import numpy as np
+import fusedstep as fs
+
+def turns(call):
+    stop = threading.Event()
+    def work():
+        while not stop.is_set():
+            call()
+    worker = threading.Thread(target=work)
+    worker.start()
+    return lambda: (stop.set(), worker.join())
+
+n = 300_000
+p, g = np.zeros(n), np.ones(n)
+opt = fs.SGD(p, lr=1.0, momentum=0.5, backend={backend!r})
+opt.step(g)
+found = set()
+for call in (lambda: opt.step(g), opt.state_dict):
+    end = turns(call)
+    for _ in range({forks}):
+        time.sleep(0.0007)
+        child = os.fork()
+        if not child:
+            try:
+                opt.step(g)
+                opt.state_dict()
+                assert (p == p[0]).all()
+            except RuntimeError as error:
+                assert "step of an optimizer that another thread was stepping" in str(error), error
+                try:
+                    opt.state_dict()
+                except RuntimeError as error:
+                    assert "a copy of an optimizer that" in str(error), error
+                    os._exit(1)
+                os._exit(2)
+            os._exit(0)
+        found.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    end()
+    assert found <= {{0, 1}}, found
+print(found)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@on_each_backend
+def test_children_forked_in_mid_step_or_mid_copy(backend: str) -> None:
+    """A child knows that its parameters may be half stepped, and never waits for a lost thread."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED.format(backend=backend, forks=40)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1" in done.stdout
 
 
 # ---- whatever happens, the turn is given back ----

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import get_ident
 from typing import Any, ClassVar, NoReturn
@@ -21,7 +21,7 @@ from fusedstep._core.layout import Layout, Rules, rules_of
 from fusedstep._core.parameters import State, rule_of
 from fusedstep._core.repr import show
 from fusedstep._core.request import PLAIN, Report, check_policy, check_request, report_of
-from fusedstep._core.state_dict import read_group, read_state, read_top, save
+from fusedstep._core.state_dict import read_group, read_state, read_top, save, saved
 from fusedstep._core.tensors import Tensors, parameters_of
 from fusedstep._core.turn import Turn
 from fusedstep._core.whole_step import whole_step
@@ -285,6 +285,9 @@ class Optimizer:
     # ---- copies ----
 
     def __getstate__(self) -> dict[str, Any]:
+        return self._whole(self._copied)
+
+    def _copied(self) -> dict[str, Any]:
         if self._ahead:
             self._refuse_ahead("a copy")
         if not isinstance(self._place, Host):
@@ -294,7 +297,7 @@ class Optimizer:
             )
         kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
         state = {name: getattr(self, name) for name in kept}
-        return {**state, "states": [{**State(parameter)} for parameter in self._parameters]}
+        return {**state, "states": [saved(parameter) for parameter in self._parameters]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -368,19 +371,27 @@ class Optimizer:
         over parameters of the same structure goes on from it with the same bits as this one.
         A schedule is there as its dict; in place of a function of your own as `lr` stands None.
         """
+        return self._whole(self._save)
+
+    def _save(self) -> dict[str, Any]:
+        if self._ahead:
+            self._refuse_ahead("state_dict")
+        # Hyperparameters that were assigned since the last step may call for more.
+        self._allocate(self._rules())
+        return save(type(self).__name__, self._groups, self._structure, self._parameters)
+
+    def _whole(self, copy: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result of `copy`, which is called while nothing is half stepped; see turn.py."""
         turn, me = self._turn, get_ident()
-        within = turn.holder == me  # called by what a step calls: nothing is half stepped there
+        within = turn.holder == me
         try:
             if not within:
                 turn.wait_to_copy(me)
-            if self._ahead:
-                self._refuse_ahead("state_dict")
-            # Hyperparameters that were assigned since the last step may call for more.
-            self._allocate(self._rules())
-            return save(type(self).__name__, self._groups, self._structure, self._parameters)
+            return copy()
         finally:
             if not within:
-                turn.give_back(me)
+                turn.next = 0 if turn.next == me else turn.next
+                turn.holder = 0 if turn.holder == me else turn.holder
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over hyperparameters and state from what `state_dict` returned.

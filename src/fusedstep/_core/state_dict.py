@@ -30,7 +30,7 @@ def save(
         "param_groups": [
             {**group.hyperparameters, "lr": _saved_rate(group["lr"])} for group in groups
         ],
-        "state": structure.rebuild(map(_saved, parameters)),
+        "state": structure.rebuild(map(saved, parameters)),
     }
 
 
@@ -58,7 +58,8 @@ def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
         raise type(error)(f"{name}: {error}") from None
 
 
-def _saved(parameter: Parameter) -> dict[str, Any]:
+def saved(parameter: Parameter) -> dict[str, Any]:
+    """Copies of a parameter's state arrays, and its t."""
     copies: dict[str, Any] = {
         letter: parameter.place.read(parameter.state(letter)) for letter in parameter.letters
     }

@@ -14,10 +14,23 @@ and switches to no other thread. So each who takes it writes::
         ...
     finally:
         turn.holder = turn.next
+
+and who copies::
+
+    within = turn.holder == me      # called by what a step calls: nothing is half stepped there
+    try:
+        if not within:
+            turn.wait_to_copy(me)
+        ...
+    finally:
+        if not within:
+            turn.next = 0 if turn.next == me else turn.next
+            turn.holder = 0 if turn.holder == me else turn.holder
 """
 
 from __future__ import annotations
 
+import sys
 from time import sleep
 
 PAUSE = 5e-5
@@ -43,6 +56,7 @@ class Turn:
                 f"{what} inside of a step, or of a copy, of the same optimizer: by a function that "
                 f"it calls, such as the one for the learning rate; call {what} after it"
             )
+        self.refuse_what_was_cut_off(what)
         if holder not in (0, copier):
             raise RuntimeError(
                 f"{what} while another thread steps the same optimizer; give each thread an "
@@ -58,11 +72,19 @@ class Turn:
                 if not self.holder:
                     self.holder = me
                     return
+            self.refuse_what_was_cut_off("a copy")
             sleep(PAUSE)
 
-    def give_back(self, me: int) -> None:
-        """Give back what `wait_to_copy` took or asked for."""
-        if self.next == me:
+    def refuse_what_was_cut_off(self, what: str) -> None:
+        """Refuse to go on from a step that a fork has cut off, and free the turn of a copy."""
+        alive = sys._current_frames()  # noqa: SLF001  the documented way to know
+        holder, copier = self.holder, self.next
+        if copier not in alive:
             self.next = 0
-        if self.holder == me:
-            self.holder = 0
+            self.holder = holder = 0 if holder == copier else holder
+        if holder and holder not in alive:
+            raise RuntimeError(
+                f"{what} of an optimizer that another thread was stepping when this process was "
+                "forked: parameters and state may be half stepped here; fork between steps, or "
+                "make another optimizer and load both from a checkpoint"
+            )
