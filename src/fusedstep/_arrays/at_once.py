@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -23,16 +23,14 @@ def at_once(calls: Sequence[Call]) -> Any:
     return next(filter(None, map(partial.__call__, calls)), None)
 
 
-class _File(io.IOBase):
-    """A file in name alone: its `__exit__` is in C, and calls its attribute `close`."""
+class Block(io.IOBase):
+    """A block of `with` that is left by calls, to which no signal can come first.
 
-
-def leaving(calls: Sequence[Call]) -> Callable[..., None]:
-    """An `__exit__` that makes the calls, to which `with` gets without any Python code.
-
-    One in Python could be interrupted before its first line. The calls may be filled in until
-    they are made, which happens once: at the latest when nobody holds the `__exit__` any more.
+    An `__exit__` in Python may be interrupted before its first line. That of a file is in C, and
+    calls `close`, so this is a file in name alone. The calls may be filled in until they are made,
+    which happens once: at the latest when nobody holds the block any more.
     """
-    file = _File()
-    setattr(file, "close", partial(deque, map(partial.__call__, calls), 0))  # noqa: B010  no method
-    return file.__exit__
+
+    def __init__(self) -> None:
+        self.leaving: list[Call] = []
+        setattr(self, "close", partial(deque, map(partial.__call__, self.leaving), 0))  # noqa: B010

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
-from fusedstep._arrays.at_once import Call, leaving
+from fusedstep._arrays.at_once import Block, Call
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Operand, Walk
@@ -80,32 +80,35 @@ class Lookahead:
 
     def going_back(self) -> list[Call]:
         """The calls that put every parameter back to the bits that it had."""
+        if self.place.lasting:
+            return self._copies()
+        return [partial(self._copy_back)]  # on the stream of that moment
+
+    def _copies(self) -> list[Call]:
         pairs = zip(self.arrays, self.kept, strict=True)
         return [call for p, kept in pairs for call in self.place.copying(p, kept)]
 
+    def _copy_back(self) -> None:
+        self.place.at_once(self._copies())
 
-class Ahead:
+
+class Ahead(Block):
     """The block in which parameters stand ahead, for `with`.
 
     `going(back)` moves them there, and puts the calls that bring them back into the list `back`,
-    all at once. What leaves the block makes these calls.
+    all at once.
     """
 
-    __slots__ = ("__exit__", "_at_once", "_back", "_going")
-
-    __exit__: Callable[..., None]
-
     def __init__(self, place: Place, going: Callable[[list[Call]], None]) -> None:
-        self._at_once = place.at_once
+        super().__init__()
+        self._place = place
         self._going = going
-        self._back: list[Call] = []
-        self.__exit__ = leaving(self._back)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> None:  # type: ignore[override]
         try:
-            self._going(self._back)
+            self._going(self.leaving)
         except BaseException:  # after all was done, perhaps, and no block would be left
-            self._at_once([*self._back, partial(self._back.clear)])
+            self._place.at_once([*self.leaving, partial(self.leaving.clear)])
             raise
 
 
