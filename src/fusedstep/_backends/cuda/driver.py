@@ -1,9 +1,10 @@
 """The calls of the CUDA driver that a step is made of, through NVIDIA's own bindings.
 
 Numba's launcher takes 44 microseconds for 18 arguments, and streams of its own alone.
-`cuLaunchKernel` takes 8, 4 of them to make C of the arguments, and the address of any stream.
-Numba compiles the kernels and allocates the memory. simulator.py has the same names over host
-memory.
+`cuLaunchKernel` takes the address of any stream, and 8 through the bindings, 4 of them to make C
+of the arguments. But the bindings run Python code, where Ctrl-C could come between two launches
+of a step, so this one function is called in the driver itself. Numba compiles the kernels and
+allocates the memory. simulator.py has the same names over host memory.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.cuda_array import Array
 from fusedstep._backends.cuda.ptx import compile_ptx, parameters
 from fusedstep._compiler import modules
+
+LAUNCH: Any = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
+"""The types of the arguments of `cuLaunchKernel`, which returns an int."""
 
 C_TYPES = {
     "int64": ctypes.c_longlong,
@@ -179,7 +183,7 @@ def _launch() -> Any:
     """The driver's own `cuLaunchKernel`: a call of the bindings' runs Python code as well."""
     library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     launch = library.cuLaunchKernel
-    launch.argtypes = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
+    launch.argtypes = LAUNCH
     return launch
 
 
