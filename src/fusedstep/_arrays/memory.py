@@ -9,8 +9,9 @@ within a page, and those of all parameters follow one another, as in one large t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -39,6 +40,17 @@ def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array
     return flat[skip : skip + size]
 
 
+def pin(array: Array) -> ReferenceType[Array]:
+    """A reference that keeps the memory under an array in place for as long as it is held.
+
+    A user can get at the array that owns the memory, by `base` of a view. NumPy refuses to resize
+    an array to which there are weak references, even with `refcheck=False`.
+    """
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return ref(array)
+
+
 class Shelf:
     """State memory of all parameters of one dtype: one array a letter, one part a parameter.
 
@@ -51,13 +63,18 @@ class Shelf:
         self.size = size
         self.like = like
         self.states: dict[str, Array] = {}
+        self.pins: dict[str, ReferenceType[Array]] = {}
+        """A pin for each of them."""
 
     def state(self, letter: str) -> Array:
         """The array of a letter, made when it is first asked for."""
         if letter not in self.states:
-            self.states[letter] = zeros(self.place, self.size, self.dtype, self.like)
+            state = zeros(self.place, self.size, self.dtype, self.like)
+            self.pins[letter] = pin(state)
+            self.states[letter] = state
         return self.states[letter]
 
-    def keep(self, letters: Iterable[str]) -> None:
+    def keep(self, letters: Collection[str]) -> None:
         """Free the memory of all other letters."""
         self.states = {letter: self.states[letter] for letter in letters}
+        self.pins = {letter: self.pins[letter] for letter in letters}

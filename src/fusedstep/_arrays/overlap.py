@@ -27,12 +27,9 @@ def extent(array: Array) -> tuple[int, int]:
     return byte_bounds(array)
 
 
-def lies_as(array: Any, other: Array) -> bool:
+def lies_as(array: Array, other: Array) -> bool:
     """Whether `array` has the very elements of `other`, in the same order."""
-    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (
-        other.shape,
-        other.dtype,
-    ):
+    if (array.shape, array.dtype) != (other.shape, other.dtype):
         return False
     strides = zip(array.strides, other.strides, array.shape, strict=True)
     return not other.size or (

@@ -9,6 +9,7 @@ import numpy as np
 
 from fusedstep._arrays.cuda_array import on_device
 from fusedstep._arrays.libraries import TO_HOST
+from fusedstep._arrays.plain import plain
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -23,10 +24,16 @@ class Place(Protocol):
     """Whether new arrays here may have negative strides."""
 
     def see(self, array: Any, name: str) -> Any:
-        """The description of a user's array, which errors call `name`; one elsewhere is refused."""
+        """The description of a user's array, which errors call `name`; one elsewhere is refused.
+
+        It is a new array over the same memory: nothing that is done to the user's changes it.
+        """
 
     def show(self, array: Array) -> Any:
-        """The array that a user gets for one that was made here, over the same memory."""
+        """The array that a user gets for one that was made here, over the same memory.
+
+        It is a new one: whatever its shape or dtype is set to, the array here stays as it is.
+        """
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """A new C-contiguous array, its content undefined."""
@@ -48,7 +55,7 @@ class Place(Protocol):
 
 
 class Host:
-    """The memory of the CPU: an array describes itself."""
+    """The memory of the CPU: an array is described by a view of it."""
 
     backwards = True
 
@@ -58,10 +65,10 @@ class Host:
                 f"{name} is on a CUDA device, the parameters are on the CPU; pass a copy on the "
                 f"CPU: {TO_HOST}"
             )
-        return array
+        return plain(array, name)
 
     def show(self, array: Array) -> Any:
-        return array
+        return array.view()
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         return np.empty(shape, dtype)

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fusedstep._arrays.checks import check_parameter
 from fusedstep._arrays.memory import LINE, Shelf
 from fusedstep._arrays.overlap import extent
 from fusedstep._arrays.place import Place
@@ -61,8 +60,8 @@ def rule_of(declaration: Declaration, hyperparameters: Hyperparameters) -> Rule:
 class Parameter:
     """One parameter and its state.
 
-    `array` is the user's, `p` a view of its memory that stays as it was found: whatever is
-    done to the array object later, its shape and dtype here are those that were checked.
+    `array` is the user's, `p` a view of its memory that no user has: whatever is done to the
+    array object later, its shape and dtype here are those that were checked.
     """
 
     shelf: Shelf
@@ -70,14 +69,12 @@ class Parameter:
     start: int
 
     def __init__(
-        self, path: str, array: Any, cohort: Callable[[Any], Cohort], place: Place
+        self, path: str, array: Any, p: Array, cohort: Callable[[Any], Cohort], place: Place
     ) -> None:
-        seen = place.see(array, f"params{path}")
-        check_parameter(seen, f"params{path}")
         self.path = path
         self.array = array
+        self.p = p
         self.place = place
-        self.p: Array = seen.view(np.ndarray)
         self.walk = Walk(self.p, place)
         self.cohort = cohort(self.p.dtype)
         self.letters: tuple[str, ...] = ()
@@ -170,6 +167,7 @@ class State(Mapping[str, Any]):
     """One parameter's state: its arrays by letter, live, and `t`, the steps it has taken.
 
     Arrays may be written to in place. What is read-only here changes by `load_state_dict`.
+    Each look-up gives a new array over the same memory, whose shape or dtype may be set.
     """
 
     def __init__(self, parameter: Parameter) -> None:
