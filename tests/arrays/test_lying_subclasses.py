@@ -282,3 +282,5 @@ def test_what_is_no_array_is_refused(given: Any, place: Any, backend: str) -> No
         assert refused.startswith("TypeError")
         assert "pass a NumPy array" in refused
         assert type(given).__name__ in refused
+        if isinstance(given, (Interface, Converted)):
+            assert outcome(place, np.asarray(given), backend) == ""

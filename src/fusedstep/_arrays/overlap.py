@@ -105,7 +105,7 @@ class WrittenMemory:
     def _candidates(self, array: Array, low: int, first: int, before: int) -> Iterator[int]:
         """The arrays from `first` to `before` that may share an element with one, the last first.
 
-        They are those that lie about it, unless these are many that lie among one another.
+        If they are few these are all, and so they are where arrays lie apart from one another.
         """
         if before - first <= FEW:
             yield from range(before - 1, first - 1, -1)
@@ -122,7 +122,7 @@ class WrittenMemory:
 
     @cached_property
     def _edges(self) -> list[int]:
-        """Where clusters begin: arrays whose extents do not reach over to the next cluster's."""
+        """Where clusters begin, and the last one ends: no extent reaches from one to another."""
         inner = range(1, len(self.lows))
         return [0, *(at for at in inner if self.highs[at - 1] <= self.lows[at]), len(self.lows)]
 
