@@ -146,6 +146,36 @@ def test_what_is_given_out_is_live() -> None:
     assert held.tolist() == [2, 2, 2]
 
 
+class Baseless(np.ndarray[Any, Any]):
+    """An array that hides what it is a view of."""
+
+    base = property(lambda self: None)
+
+
+PARAMETERS: dict[str, Callable[[Array], Array]] = {
+    "all of it": lambda whole: whole,
+    "a part": lambda whole: whole[20:30],
+    "a part of a part": lambda whole: whole[::2].reshape(2, -1)[:, 5:],
+    "a subclass": lambda whole: whole[20:30].view(np.recarray)[2:],
+    "a subclass that hides it": lambda whole: whole.view(Baseless)[20:30].view(Baseless)[2:],
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_memory_of_parameters_cannot_be_moved(name: str) -> None:
+    """Nor that of which they are views; without the optimizer it can."""
+    whole = np.zeros(100, np.float32)
+    p = PARAMETERS[name](whole)
+    opt = fs.SGD([np.zeros(1), p], lr=1.0)
+    for size in (0, 10, 1 << 20):
+        with pytest.raises(ValueError, match="cannot resize"):
+            whole.resize(size, refcheck=False)
+    opt.step([None, np.ones(p.shape, np.float32)])
+    assert (np.asarray(p) == -1).all()
+    del opt, p
+    whole.resize(10, refcheck=False)
+
+
 def test_the_memory_of_state_cannot_be_moved() -> None:
     """NumPy itself refuses it, for as long as there is an optimizer to be hurt by it."""
     opt = fs.SGD([np.zeros(300)], momentum=0.5)

@@ -28,6 +28,9 @@ LINE = 64
 SMALL = 1024
 """Bytes below which memory is aligned to lines only: a page would be mostly waste."""
 
+BASE: Any = vars(np.ndarray)["base"]
+"""The attribute `base` as NumPy has it, whatever a subclass makes of it."""
+
 
 def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array:
     """New flat memory, at the place within a page where the address `like` is.
@@ -43,11 +46,11 @@ def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array
 def pin(array: Array) -> ReferenceType[Array]:
     """A reference that keeps the memory under an array in place for as long as it is held.
 
-    A user can get at the array that owns the memory, by `base` of a view. NumPy refuses to resize
-    an array to which there are weak references, even with `refcheck=False`.
+    A user has the array that owns the memory, or gets at it by `base` of a view. NumPy refuses to
+    resize an array to which there are weak references, even with `refcheck=False`.
     """
-    while isinstance(array.base, np.ndarray):
-        array = array.base
+    while issubclass(type(base := BASE.__get__(array)), np.ndarray):
+        array = base
     return ref(array)
 
 

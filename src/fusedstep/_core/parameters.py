@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fusedstep._arrays.memory import LINE, Shelf
+from fusedstep._arrays.memory import LINE, Shelf, pin
 from fusedstep._arrays.overlap import extent
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
@@ -61,7 +61,8 @@ class Parameter:
     """One parameter and its state.
 
     `array` is the user's, `p` a view of its memory that no user has: whatever is done to the
-    array object later, its shape and dtype here are those that were checked.
+    array object later, its shape and dtype here are those that were checked, and its memory is
+    not moved.
     """
 
     shelf: Shelf
@@ -74,6 +75,7 @@ class Parameter:
         self.path = path
         self.array = array
         self.p = p
+        self.pin = pin(p)
         self.place = place
         self.walk = Walk(self.p, place)
         self.cohort = cohort(self.p.dtype)
