@@ -74,7 +74,7 @@ LIES: dict[str, Callable[[Array], dict[str, Any]]] = {
     },
     "its class": lambda plain: {"__class__": list},
 }
-"""What an array says of itself, by what that claims."""
+"""Attributes and methods that an array lies with, by what they claim."""
 
 SPECIAL = (
     *("__getitem__", "__setitem__", "__len__", "__iter__", "__bool__", "__eq__", "__hash__"),

@@ -206,7 +206,7 @@ FAMILIES: dict[str, Callable[[int], list[Array]]] = {
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_few_are_compared(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of n arrays, and of n gradients that lie among them, each with a few others at most."""
+    """Each of n arrays, and of n gradients that lie among them, meets a few others at most."""
     n = 400
     arrays = FAMILIES[name](2 * n)
     compared = 0

@@ -50,7 +50,7 @@ MUTATIONS: dict[str, Callable[[Array], Any]] = {
     "owner resized": lambda array: owner(array).resize(1 << 20, refcheck=False),
     "owner emptied": lambda array: owner(array).resize(0, refcheck=False),
 }
-"""What can be done to an array object, by what it is then; some of it NumPy refuses."""
+"""Changes of an array object, by what it is then; NumPy refuses some of them."""
 
 
 def mutate(mutation: str, arrays: Iterator[Array]) -> None:

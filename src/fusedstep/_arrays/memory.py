@@ -28,8 +28,8 @@ LINE = 64
 SMALL = 1024
 """Bytes below which memory is aligned to lines only: a page would be mostly waste."""
 
-BASE: Any = vars(np.ndarray)["base"]
-"""The attribute `base` as NumPy has it, whatever a subclass makes of it."""
+base_of: Any = vars(np.ndarray)["base"].__get__
+"""The function that gives an array's `base` as NumPy has it, whatever a subclass makes of it."""
 
 
 def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array:
@@ -49,8 +49,9 @@ def pin(array: Array) -> ReferenceType[Array]:
     A user has the array that owns the memory, or gets at it by `base` of a view. NumPy refuses to
     resize an array to which there are weak references, even with `refcheck=False`.
     """
-    while issubclass(type(base := BASE.__get__(array)), np.ndarray):
-        array = base
+    base = base_of(array)
+    while base is not None and issubclass(type(base), np.ndarray):
+        array, base = base, base_of(base)
     return ref(array)
 
 
