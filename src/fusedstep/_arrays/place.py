@@ -12,6 +12,7 @@ import numpy as np
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import on_device
 from fusedstep._arrays.libraries import TO_HOST
+from fusedstep._arrays.plain import plain
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,10 +30,16 @@ class Place(Protocol):
     """Whether calls that were made ready for one step may serve the next: no stream is in them."""
 
     def see(self, array: Any, name: str) -> Any:
-        """The description of a user's array, which errors call `name`; one elsewhere is refused."""
+        """The description of a user's array, which errors call `name`; one elsewhere is refused.
+
+        It is a new array over the same memory: nothing that is done to the user's changes it.
+        """
 
     def show(self, array: Array) -> Any:
-        """The array that a user gets for one that was made here, over the same memory."""
+        """The array that a user gets for one that was made here, over the same memory.
+
+        It is a new one: whatever its shape or dtype is set to, the array here stays as it is.
+        """
 
     def at_once(self, calls: Sequence[Call]) -> Any:
         """Make calls that work on arrays here, wholly or not at all; see at_once.py."""
@@ -66,7 +73,7 @@ class Place(Protocol):
 
 
 class Host:
-    """The memory of the CPU: an array describes itself."""
+    """The memory of the CPU: an array is described by a view of it."""
 
     backwards = True
     lasting = True
@@ -78,10 +85,10 @@ class Host:
                 f"{name} is on a CUDA device, the parameters are on the CPU; pass a copy on the "
                 f"CPU: {TO_HOST}"
             )
-        return array
+        return plain(array, name)
 
     def show(self, array: Array) -> Any:
-        return array
+        return array.view()
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         return np.empty(shape, dtype)

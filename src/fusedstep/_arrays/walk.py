@@ -58,7 +58,7 @@ class Operand:
     def __init__(self, array: Array, walk: Walk, before: Operand | None = None) -> None:
         self.place = walk.place
         self.back: list[Call] = []
-        self.laid = walk.lay(array.view(np.ndarray))
+        self.laid = walk.lay(array)
         self.scratch = not (self.laid.flags.c_contiguous and self.laid.flags.aligned)
         if not self.scratch:
             self.flat = self.laid.reshape(-1)

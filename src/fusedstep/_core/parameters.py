@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.checks import check_parameter
-from fusedstep._arrays.memory import LINE, Shelf
+from fusedstep._arrays.memory import LINE, Shelf, pin
 from fusedstep._arrays.overlap import address, extent
 from fusedstep._arrays.place import Place
+from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
 from fusedstep._core.declaration import Declaration
@@ -80,8 +80,9 @@ def rule_of(declaration: Declaration, hyperparameters: Hyperparameters) -> Rule:
 class Parameter:
     """One parameter and its state.
 
-    `array` is the user's, `p` a view of its memory that stays as it was found: whatever is
-    done to the array object later, its shape and dtype here are those that were checked.
+    `array` is the user's, `p` a view of its memory that no user has: whatever is done to the
+    array object later, its shape and dtype here are those that were checked. Its memory is not
+    moved if it is a view of another array; if not, `check_memory` notices.
     """
 
     shelf: Shelf
@@ -89,14 +90,14 @@ class Parameter:
     start: int
 
     def __init__(
-        self, path: str, array: Any, cohort: Callable[[Any], Cohort], place: Place
+        self, path: str, array: Any, p: Array, cohort: Callable[[Any], Cohort], place: Place
     ) -> None:
-        seen = place.see(array, f"params{path}")
-        check_parameter(seen, f"params{path}")
         self.path = path
         self.array = array
+        self.p = p
+        owner = pin(p)
+        self.pin = None if owner() is array else owner
         self.place = place
-        self.p: Array = seen.view(np.ndarray)
         self.walk = Walk(self.p, place)
         self.cohort = cohort(self.p.dtype)
         self.letters: tuple[str, ...] = ()
@@ -151,18 +152,18 @@ class Parameter:
 
         Whatever else its object says by now, its shape and dtype are those that were checked.
         """
-        if not isinstance(self.array, np.ndarray):
-            return
-        plain = np.ndarray.view(self.array, np.ndarray)
-        if not plain.flags.writeable:
+        if not issubclass(type(self.array), np.ndarray):
+            return  # it is on a device
+        now = plain(self.array, f"params{self.path}")
+        if not now.flags.writeable:
             raise ValueError(
                 f"params{self.path} has been made read-only since the optimizer was made, and a "
                 "step writes to it; set its `flags.writeable = True`, or pass None for its gradient"
             )
-        if (address(plain), plain.nbytes) != (address(self.p), self.p.nbytes):
+        if (address(now), now.nbytes) != (address(self.p), self.p.nbytes):
             raise ValueError(
                 f"params{self.path} has been resized since the optimizer was made, to "
-                f"{plain.shape}; make a new optimizer"
+                f"{now.shape}; make a new optimizer"
             )
 
     def row_of(self, rule: Rule) -> Row:
@@ -208,6 +209,7 @@ class State(Mapping[str, Any]):
     """One parameter's state: its arrays by letter, live, and `t`, the steps it has taken.
 
     Arrays may be written to in place. What is read-only here changes by `load_state_dict`.
+    Each look-up gives a new array over the same memory, whose shape or dtype may be set.
     """
 
     def __init__(self, parameter: Parameter) -> None:

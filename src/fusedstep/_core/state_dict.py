@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusedstep._arrays.checks import check_like
-from fusedstep._arrays.place import HOST
+from fusedstep._arrays.plain import plain
 from fusedstep._arrays.structure import Structure
 from fusedstep._checks.values import whole
 from fusedstep._checks.wording import describe, differences, quoted
@@ -121,7 +121,7 @@ def read_state(
         raise KeyError(f"{name} has the surplus {quoted(surplus)}; {REMEDY}")
     copies: dict[str, Any] = {"t": whole(f"{name}['t']", state["t"], least=0)}
     for letter in state.keys() - {"t"}:
-        array = HOST.see(state[letter], f"{name}[{letter!r}]")
+        array = plain(state[letter], f"{name}[{letter!r}]")
         check_like(array, parameter.p, f"{name}[{letter!r}]")
         copies[letter] = array.copy()
     return copies

@@ -19,6 +19,7 @@ import numpy as np
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.overlap import WrittenMemory, address, extent
+from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
 from fusedstep._backends.plan import Job, Row
@@ -132,7 +133,8 @@ class Parameters:
         self.in_c = ffi.new("fs_parameter[]", len(rows))
         for array, in_c in zip(self.arrays, self.in_c, strict=True):
             if array is not None:
-                in_c.array, in_c.data, in_c.elements = id(array), address(array), array.size
+                found = plain(array, "params")
+                in_c.array, in_c.data, in_c.elements = id(array), address(found), found.size
 
 
 class Runner:
