@@ -128,13 +128,25 @@ def _dtype_object(dtype: np.dtype[Any]) -> int:
 class Parameters:
     """The users' arrays of the parameters in C, each as it was found."""
 
-    def __init__(self, rows: Sequence[Row | None]) -> None:
-        self.arrays = [None if row is None else row.array for row in rows]
-        self.in_c = ffi.new("fs_parameter[]", len(rows))
-        for array, in_c in zip(self.arrays, self.in_c, strict=True):
-            if array is not None:
-                found = plain(array, "params")
-                in_c.array, in_c.data, in_c.elements = id(array), address(found), found.size
+    def __init__(self, rows: Sequence[Row | None], in_c: Any) -> None:
+        """`in_c` has the rows in C, of those that are not None."""
+        present = [(index, row) for index, row in enumerate(rows) if row is not None]
+        at = [index for index, _ in present]
+        self.arrays = [row.array for _, row in present]
+        self.table = np.zeros((len(rows), 3), np.int64)
+        self.table[at, 0] = [0 if array is None else id(array) for array in self.arrays]
+        self.table[at, 1] = _addresses(in_c)
+        self.table[at, 2] = [row.p.flat.size for _, row in present]
+        for index, row in present:
+            if row.array is not None and (row.p.scratch or not row.walk.plain):
+                self.table[index, 1] = address(plain(row.array, "params"))
+        self.in_c = ffi.cast("fs_parameter *", self.table.ctypes.data)
+
+
+def _addresses(rows: Any) -> Any:
+    """The addresses of p in rows in C, where `p` is their first member."""
+    words = np.frombuffer(ffi.buffer(rows), np.int64) if len(rows) else np.zeros(0, np.int64)
+    return words[:: ffi.sizeof("fs_row") // 8]
 
 
 class Runner:
@@ -151,7 +163,7 @@ class Runner:
         self.headers = Headers(rows, self.of_rows.in_c)
         self.lows = ffi.new("intptr_t[]", written.lows)
         self.highs = ffi.new("intptr_t[]", written.highs)
-        self.parameters = Parameters(rows)
+        self.parameters = Parameters(rows, self.of_rows.in_c)
         self.steps = ffi.new("int64_t *")
         self.sums = self.of_rows.sums
         self.folded = np.zeros(((len(self.sums) + 1) // 2, norm.SUMS))
