@@ -179,8 +179,17 @@ def in_place_of_an_arenas(array: Array, backend: str) -> None:
     fs.SGD(fs.Arena([four()]), backend=backend).step([array])
 
 
+def as_loaded_state(array: Array, backend: str) -> None:
+    opt = fs.SGD([four()], momentum=0.5, backend=backend)
+    saved = opt.state_dict()
+    saved["state"][0]["b"] = array
+    opt.load_state_dict(saved)
+    opt.step([four()])
+    assert opt.state[0]["b"].shape == (4,)
+
+
 PLACES = [
-    *(as_parameter, as_one_of_two, as_gradient, as_gradient_of_a_whole_step),
+    *(as_parameter, as_one_of_two, as_gradient, as_gradient_of_a_whole_step, as_loaded_state),
     *(as_p, as_g, as_state, in_an_arena, in_place_of_an_arenas),
 ]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from fusedstep._arrays.overlap import has_overlapping_elements
-from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -37,7 +36,6 @@ def check_state(array: Array, p: Array, name: str) -> None:
 
 def check_like(array: Array, p: Array, name: str) -> None:
     """Refuse a gradient or other array that does not fit its parameter."""
-    array = plain(array, name)
     if array.dtype != p.dtype:
         raise TypeError(
             f"{name} has dtype {array.dtype.str!r} ({array.dtype.name}), its parameter "
