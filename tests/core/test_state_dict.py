@@ -129,6 +129,21 @@ def test_a_state_dict_of_live_arrays_is_read_before_it_is_written() -> None:
     assert live["t"] == 1
 
 
+@on_each_backend
+@pytest.mark.parametrize("t", [2**31 - 1, 2**53, 2**63 - 1, 2**64, 10**300])
+def test_steps_go_on_from_any_count(t: int, backend: str) -> None:
+    p = ones(3)
+    opt = fs.AdamW([p], backend=backend)
+    opt.step([ones(3)])
+    saved = opt.state_dict()
+    saved["state"][0]["t"] = t
+    opt.load_state_dict(saved)
+    for k in (1, 2):
+        assert opt.step([ones(3)]).t == t + k
+        assert opt.state_dict()["state"][0]["t"] == t + k
+    assert np.isfinite(p).all()
+
+
 class Fickle(Mapping[str, Any]):
     """A mapping whose values are others when they are asked for again."""
 
