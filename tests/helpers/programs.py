@@ -661,6 +661,56 @@ class Program:
         self.both("collect()", drop)
 
     @operation(1)
+    def meddle(self) -> None:
+        """A learning rate's function does what it should not while a step is under way."""
+        if self.arena or all(g is None for g in self.sides[0].grads):
+            return
+        how = self.random.choice(["steps", "shrinks", "writes", "collects"])
+
+        def step(side: Side) -> Any:
+            grads = [None if g is None else np.array(g) for g in side.grads]
+
+            def rate(t: int) -> float:
+                for g in grads:
+                    if g is not None and how == "shrinks":
+                        g.resize(0, refcheck=False)
+                    if g is not None and how == "writes":
+                        g[...] = 1
+                if how == "steps":
+                    side.step({}, grads)
+                gc.collect()
+                return 0.1
+
+            group = side.optimizer.param_groups[0]
+            before = group["lr"]
+            group["lr"] = rate
+            try:
+                return side.step({}, grads)
+            finally:
+                group["lr"] = before
+
+        self.both(f"meddle({how})", step)
+
+    @operation(1)
+    def freeze(self) -> None:
+        """A step over a parameter that was made read-only is refused."""
+        index = self.random.randrange(len(self.blueprints))
+        if self.arena or self.blueprints[index].values.size == 0:
+            return
+        kept = self.sides[0].grads[index] is not None
+
+        def step(side: Side) -> Any:
+            flags = side.params[index].flags
+            flags.writeable = False
+            try:
+                return side.step({}, None if kept else [np.ones_like(p) for p in side.params])
+            finally:
+                flags.writeable = True
+
+        if self.both(f"freeze({index}, {kept=})", step)[0]:
+            self.fail("a read-only parameter was written")
+
+    @operation(1)
     def step_beside(self) -> None:
         """Two threads step at the same time, each an optimizer of its own."""
         if all(g is None for g in self.sides[0].grads):
