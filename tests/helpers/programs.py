@@ -18,274 +18,44 @@ import pickle
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from random import Random
 from threading import Thread
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import numpy as np
-from cases import (
-    CASES,
-    CUSTOM_CASES,
-    CUSTOM_WHOLE_CASES,
-    WHOLE_CASES,
-    Case,
-    differing_bits,
-)
+from cases import CASES, CUSTOM_CASES, CUSTOM_WHOLE_CASES, WHOLE_CASES
 from random_arrays import (
     Array,
-    Blueprint,
     Watched,
     random_blueprint,
     random_dtype,
     random_shape,
     random_values,
 )
+from random_options import (
+    HYPERPARAMETERS,
+    RATES,
+    random_assignments,
+    random_differences,
+    random_request,
+)
+from sides import (
+    Refusal,
+    Setup,
+    Side,
+    attempt,
+    difference,
+    fill,
+    in_a_thread,
+    random_template,
+    read,
+    without_new_state,
+)
 
 import fusedstep as fs
-from fusedstep._core.declaration import declaration_of
 
 ISAS = fs.info().isas
-
-# ---- values that hyperparameters and requests take ----
-
-
-@dataclass(frozen=True)
-class Falling:
-    """A learning rate of the user's own."""
-
-    lr: float
-
-    def __call__(self, t: int) -> float:
-        return self.lr / t
-
-
-@dataclass(frozen=True)
-class Failing(Falling):
-    """One that fails at some steps."""
-
-    def __call__(self, t: int) -> float:
-        if t % 3 == 0:
-            raise ArithmeticError(f"no rate at t={t}")
-        return self.lr if t % 3 == 1 else -self.lr
-
-
-RATES: list[Any] = [
-    *(0.0, 1e-3, 0.1, 3.0),
-    *(fs.schedules.cosine(0.1, steps=5), fs.schedules.constant(0.05)),
-    *(Falling(0.5), Failing(0.1)),
-]
-
-HYPERPARAMETERS: dict[str, list[Any]] = {
-    "lr": [*RATES, -1.0, float("nan"), "fast"],
-    "momentum": [0.0, 0.5, 0.9, -0.5],
-    "dampening": [0.0, 0.3],
-    "nesterov": [False, True, None],
-    "lr_in_momentum": [False, True],
-    "weight_decay": [0.0, 0.1, -0.1],
-    "maximize": [False, True, "no"],
-    "l1": [0.0, 0.02],
-    "ema": [None, 0.9, 0.5, 1.5],
-    "betas": [(0.9, 0.999), (0.8, 0.9), (0.0, 0.0), (0.9, 1.0), 0.9],
-    "eps": [0.0, 1e-8, 1e-3],
-    "amsgrad": [False, True],
-    "eps_inside_sqrt": [False, True],
-    "eps_uncorrected": [False, True],
-    "bias_correction": [False, True],
-    "decay_scale": ["lr", "schedule", "time"],
-    "initial_lr": [0.1, None, 0.0],
-    "alpha": [0.99, 0.5, 0.0],
-    "centered": [False, True],
-    "lr_decay": [0.0, 0.1],
-    "initial_accumulator_value": [0.0, 0.1],
-    "decoupled_weight_decay": [False, True],
-    "momentum_decay": [0.0, 0.5],
-    "no_prox": [False, True],
-    "no_such": [1.0],
-}
-"""Values of hyperparameters, some of which are refused."""
-
-REQUESTS: dict[str, list[Any]] = {
-    "scale": [1.0, 0.3, 3.0, 7.0, 2.0**16, 1e-30, 1e30, 0.0],
-    "max_norm": [None, None, 0.0, 1e-3, 0.3, 2.5, float("inf"), -1.0],
-    "max_value": [None, 0.0, 0.7, float("inf")],
-    "zero_grads": [False, True, True],
-}
-
-
-class Subclass(np.ndarray[Any, Any]):
-    """A class that a user has derived from NumPy's arrays."""
-
-
-# ---- structures: parameters stand in one as a number each ----
-
-Template: TypeAlias = Any
-
-
-def random_template(random: Random, n: int) -> Template:
-    """The numbers from 0 to n - 1 in a sequence or a mapping, perhaps nested; alone, 0 itself."""
-    if n == 1 and random.random() < 0.5:
-        return 0
-    names = [f"p{index}" for index in range(n)]
-    half = n // 2
-    return random.choice(
-        [
-            [*range(n)],
-            tuple(range(n)),
-            dict(zip(names, range(n), strict=True)),
-            [[*range(half)], {"rest": [*range(half, n)]}] if half else [*range(n)],
-        ]
-    )
-
-
-def fill(template: Template, leaves: Any) -> Any:
-    """The structure with leaves in place of their numbers."""
-    if isinstance(template, int):
-        return leaves[template]
-    if isinstance(template, dict):
-        return {key: fill(item, leaves) for key, item in template.items()}
-    return type(template)(fill(item, leaves) for item in template)
-
-
-def read(template: Template, structure: Any) -> Iterator[Any]:
-    """The leaves of a structure, in the order of their numbers."""
-    if isinstance(template, int):
-        yield structure
-    else:
-        items = template.items() if isinstance(template, dict) else enumerate(template)
-        for key, item in items:
-            yield from read(item, structure[key])
-
-
-# ---- a program on one backend ----
-
-
-class Side:
-    """A program on one backend: its optimizer, its arrays, and what it has saved."""
-
-    def __init__(
-        self,
-        program: Program,
-        backend: str,
-        case: Case,
-        options: dict[str, Any],
-    ) -> None:
-        self.program = program
-        self.backend = backend
-        self.watched = [blueprint.make() for blueprint in program.blueprints]
-        self.grads: list[Any] = [None] * len(self.watched)
-        """The gradients of the last step."""
-        self.saved: list[tuple[Any, Any]] = []
-        """State dicts, each with a copy of it that nobody else knows."""
-        params = [watched.view for watched in self.watched]
-        given: Any = fill(program.template, params)
-        if program.groups:
-            given = [
-                {"params": each, **own} for each, own in zip(given, program.groups, strict=True)
-            ]
-        self.take_up(
-            case.optimizer(fs.Arena(given) if program.arena else given, backend=backend, **options)
-        )
-
-    def take_up(self, optimizer: Any) -> None:
-        """Go on with another optimizer."""
-        self.optimizer = optimizer
-        if optimizer.arena is None:
-            groups = optimizer.param_groups
-            self.params: list[Array] = [p for group in groups for p in group["params"]]
-        else:
-            self.params = [*read(self.program.template, optimizer.arena.params)]
-            self.grads = [*read(self.program.template, optimizer.arena.grads)]
-
-    def states(self) -> list[dict[str, Any]]:
-        return [dict(state) for state in read(self.program.template, self.optimizer.state)]
-
-    def seen(self) -> dict[str, Any]:
-        """A copy of all that an operation may change, or must not."""
-        return copy.deepcopy(
-            {
-                "p": self.params,
-                "grads": self.grads,
-                "state": self.states(),
-                "groups": [
-                    {name: value for name, value in group.items() if name != "params"}
-                    for group in self.optimizer.param_groups
-                ],
-            }
-        )
-
-    def step(self, request: dict[str, Any], grads: list[Any] | None = None) -> Any:
-        if self.optimizer.arena is not None and grads is None:
-            return self.optimizer.step(**request)
-        grads = self.grads if grads is None else grads
-        return self.optimizer.step(fill(self.program.template, grads), **request)
-
-
-def difference(one: Any, other: Any, where: str = "") -> str | None:
-    """The first place where two structures differ by a bit; NaN is equal to NaN."""
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        if (one.shape, one.dtype) != (other.shape, other.dtype):
-            return f"{where}: {one.dtype} {one.shape}, {other.dtype} {other.shape}"
-        n = differing_bits(np.asarray(one), np.asarray(other)) if one.dtype.kind == "f" else 0
-        return f"{where}: {n} of {one.size} elements" if n else None
-    if type(one) is not type(other):
-        return f"{where}: {one!r}, {other!r}"
-    if isinstance(one, dict):
-        if [*one] != [*other]:
-            return f"{where}: the keys {[*one]}, {[*other]}"
-        pairs: Iterable[Any] = ((key, one[key], other[key]) for key in one)
-    elif isinstance(one, (list, tuple)) and len(one) == len(other):
-        pairs = ((index, *pair) for index, pair in enumerate(zip(one, other, strict=True)))
-    else:
-        return (
-            None
-            if one == other or (one != one and other != other)
-            else f"{where}: {one!r}, {other!r}"
-        )
-    found = (difference(a, b, f"{where}[{key!r}]") for key, a, b in pairs)
-    return next(filter(None, found), None)
-
-
-class Refusal(NamedTuple):
-    """An error that an action raised."""
-
-    error: str
-    text: str
-
-
-def attempt(action: Callable[[Any], Any], argument: Any) -> Any:
-    """Do it, and give what it returns, or the refusal."""
-    try:
-        return action(argument)
-    except Exception as error:
-        return Refusal(type(error).__name__, str(error))
-
-
-def in_a_thread(action: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The action, done by another thread while this one waits."""
-
-    def act(argument: Any) -> Any:
-        outcomes: list[Any] = []
-        thread = Thread(target=lambda: outcomes.append(attempt(action, argument)))
-        thread.start()
-        thread.join()
-        return outcomes[0]
-
-    return act
-
-
-def without_new_state(now: dict[str, Any], was: dict[str, Any]) -> dict[str, Any]:
-    """The state of now, without arrays that were not there before.
-
-    Also a step that is refused makes room for the state that hyperparameters call for which
-    were assigned before it.
-    """
-    pairs = zip(now["state"], was["state"], strict=True)
-    return {**now, "state": [{name: state[name] for name in old} for state, old in pairs]}
-
-
-# ---- a program ----
 
 OPERATIONS: list[Callable[[Program], None]] = []
 """All operations, each as often as its weight says."""
@@ -299,6 +69,10 @@ def operation(weight: int) -> Callable[[Callable[[Program], None]], Callable[[Pr
     return add
 
 
+class Subclass(np.ndarray[Any, Any]):
+    """A class that a user has derived from NumPy's arrays."""
+
+
 class Program:
     """The program of a seed. `lines` tell what has been done."""
 
@@ -308,7 +82,6 @@ class Program:
         self.random = Random(seed)
         self.lines: list[str] = []
         self.done: Counter[str] = Counter()
-        self.blueprints: list[Blueprint] = []
 
     def run(self) -> Counter[str]:
         """Run it, and return how often each operation was done, or refused."""
@@ -330,8 +103,7 @@ class Program:
                 fs.set_isa(before[1])
         return self.done
 
-    def start(self) -> bool:
-        """Make the optimizer on both sides, unless its arguments do not go together."""
+    def setup(self) -> Setup:
         random = self.random
         cases = [*CASES, *WHOLE_CASES]
         if self.backend != "c" and random.random() < 0.3:
@@ -343,24 +115,25 @@ class Program:
         n = random.choice([1, 1, 2, 3, 4, 6, 20])
         large = random.randrange(n) if random.random() < 0.1 else -1
         dtype = random_dtype(random) if random.random() < 0.5 else None
+        blueprints = []
         for index in range(n):
             shape = random_shape(random, index == large)
             values = random_values(random, shape, dtype or random_dtype(random), "ordinary")
-            self.blueprints.append(random_blueprint(random, values))
-        self.template = random_template(random, n)
-        self.groups: list[dict[str, Any]] = []
+            blueprints.append(random_blueprint(random, values))
+        template, groups = random_template(random, n), []
         if random.random() < 0.3:
             half = n // 2
-            parts = [[*range(half)], [*range(half, n)]] if half else [[*range(n)]]
-            self.template = parts
-            self.groups = [self.assignments(case.optimizer, legal=True) for _ in parts]
-        self.arena = random.random() < 0.25
-        self.lines.append(f"{case.name}: {case.optimizer.__name__}(params, **{options})")
-        self.lines.append(f"params: {self.template} of {self.blueprints}, arena={self.arena}")
-        if self.groups:
-            self.lines.append(f"groups: {self.groups}")
+            template = [[*range(half)], [*range(half, n)]] if half else [[*range(n)]]
+            groups = [random_differences(random) for _ in template]
+        return Setup(case, options, blueprints, template, groups, random.random() < 0.25)
+
+    def start(self) -> bool:
+        """Make the optimizer on both sides, unless its arguments do not go together."""
+        setup = self.setup()
+        self.blueprints, self.template, self.arena = setup.blueprints, setup.template, setup.arena
+        self.lines.append(str(setup))
         sides = [
-            attempt(lambda backend: Side(self, backend, case, options), backend)
+            attempt(lambda backend: Side(setup, backend), backend)
             for backend in (self.backend, "numpy")
         ]
         if not all(isinstance(side, Side) for side in sides):
@@ -370,17 +143,6 @@ class Program:
         self.sides: list[Side] = sides
         self.same(sides[0].seen(), sides[1].seen(), "at first")
         return True
-
-    def assignments(self, optimizer: Any, legal: bool = False) -> dict[str, Any]:
-        """One or two hyperparameters with new values."""
-        names = [*declaration_of(optimizer).defaults] + ([] if legal else ["no_such"])
-        chosen = self.random.sample(names, self.random.randint(1, 2))
-        if legal:
-            chosen = [name for name in chosen if name in ("lr", "weight_decay", "eps", "ema", "l1")]
-        return {
-            name: self.random.choice(HYPERPARAMETERS[name][: 2 if legal else None])
-            for name in chosen
-        }
 
     # ---- what must hold ----
 
@@ -426,19 +188,9 @@ class Program:
 
     # ---- operations ----
 
-    def request(self) -> dict[str, Any]:
-        random = self.random
-        if random.random() < 0.4:
-            return {}
-        return {
-            name: random.choice(values)
-            for name, values in REQUESTS.items()
-            if random.random() < 0.5
-        }
-
     @operation(16)
     def step(self) -> None:
-        request = self.request()
+        request = random_request(self.random)
         kind = self.random.choice(["ordinary", "ordinary", "difficult", "finite"])
         watched: list[list[Watched]] = [[], []]
         fresh = self.random.random() < 0.6 or all(g is None for g in self.sides[0].grads)
@@ -509,7 +261,7 @@ class Program:
             ]
         )
         empty = like.size == 0
-        request = self.request()
+        request = random_request(self.random)
 
         def step(side: Side) -> Any:
             letters = [letter for letter in side.states()[index] if letter != "t"]
@@ -545,7 +297,7 @@ class Program:
     @operation(4)
     def assign(self) -> None:
         index = self.random.randrange(len(self.sides[0].optimizer.param_groups))
-        values = self.assignments(type(self.sides[0].optimizer))
+        values = random_assignments(self.random, type(self.sides[0].optimizer))
         _, before = self.both(
             f"assign(group {index}, {values})",
             lambda side: side.optimizer.param_groups[index].update(values),
