@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, NoReturn
 
 import numpy as np
@@ -481,6 +481,38 @@ class Program:
             return [p, outcomes, reports]
 
         self.both(f"step_beside({n})", beside)
+
+    @operation(1)
+    def save_beside(self) -> None:
+        """Another thread copies the state while steps go on: each copy is that of some step."""
+        if all(g is None for g in self.sides[0].grads):
+            return
+
+        def save(side: Side) -> Any:
+            side.optimizer.state_dict()  # makes room for what assigned hyperparameters call for
+            copies: list[Any] = []
+            over = Event()
+
+            def go_on_saving() -> None:
+                while not over.is_set():
+                    copies.append(side.optimizer.state_dict()["state"])
+                    time.sleep(1e-4)
+
+            thread = Thread(target=go_on_saving)
+            thread.start()
+            states, reports = [copy.deepcopy(side.states())], []
+            for _ in range(3):
+                reports.append(attempt(lambda side: side.step({}), side))
+                states.append(copy.deepcopy(side.states()))
+            over.set()
+            thread.join()
+            for each in copies:
+                found = [*read(self.template, each)]
+                if all(difference(found, state) for state in states):
+                    raise AssertionError("a copy of the state is that of no step")
+            return reports
+
+        self.both("save_beside()", save)
 
     @operation(2)
     def choose_threads(self) -> None:

@@ -155,9 +155,11 @@ class Refusal(NamedTuple):
 
 
 def attempt(action: Callable[[Any], Any], argument: Any) -> Any:
-    """Do it, and give what it returns, or the refusal."""
+    """Do it, and give what it returns, or the refusal; what is asserted within must hold."""
     try:
         return action(argument)
+    except AssertionError:
+        raise
     except Exception as error:
         return Refusal(type(error).__name__, str(error))
 
