@@ -12,7 +12,6 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +25,7 @@ from numba_cuda import __version__ as numba_cuda_version
 
 from fusedstep._arrays.cuda_array import Array
 from fusedstep._backends.cuda.ptx import compile_ptx, parameters
-from fusedstep._compiler import modules
+from fusedstep._compiler import files
 
 C_TYPES = {
     "int64": ctypes.c_longlong,
@@ -166,7 +165,7 @@ class Kernel:
 
 
 def _compiled(module: ModuleType, ordinal: int) -> bytes:
-    """The machine code of a module's kernel for a device, kept in a file beside its text.
+    """The machine code of a module's kernel for a device, kept for other processes.
 
     It is linked here and not by the driver, which cannot read PTX newer than itself, and
     without optimisation at link time, so it is what the PTX says. Neither can a driver load
@@ -175,11 +174,11 @@ def _compiled(module: ModuleType, ordinal: int) -> bytes:
     """
     cc = tuple(cuda.gpus[ordinal].compute_capability)
     arch = f"sm_{cc[0]}{cc[1]}"
-    assert module.__file__ is not None
     made_by = f"{numba_version}-{numba_cuda_version}-{bindings_version}"
-    path = Path(module.__file__).with_suffix(f".{made_by}.{arch}")
-    if not path.exists():
+    name = f"{module.__name__}.{made_by}.{arch}"
+    cubin = files.load(name)
+    if cubin is None:
         code = ObjectCode.from_ptx(compile_ptx(module, cc).encode())
-        linker = Linker(code, options=LinkerOptions(arch=arch))
-        modules.write(path, linker.link("cubin").code)
-    return path.read_bytes()
+        cubin = bytes(Linker(code, options=LinkerOptions(arch=arch)).link("cubin").code)
+        files.save(name, cubin)
+    return cubin

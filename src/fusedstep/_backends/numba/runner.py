@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,8 +27,10 @@ from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
 from fusedstep._backends.numba import squares
 from fusedstep._backends.numba.crew import crew
+from fusedstep._backends.numba.kept import Kept
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
 from fusedstep._backends.plan import CheckedTable, Job, Row
+from fusedstep._compiler.modules import unique
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
 
@@ -183,12 +186,12 @@ COLUMN = types.int64[::1]
 
 
 def _compiled(function):
-    signature = types.void(TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN)
-    compiled = partial(njit, signature, nogil=True)
-    try:
-        return compiled(cache=True)(function)
-    except RuntimeError:  # there is no folder that Numba could write to
-        return compiled()(function)
+    columns = f"{G} {READ}"  # what is not to be read in this file
+    compiled = njit(nogil=True)(function)
+    compiled._cache = Kept(unique("runner", Path(__file__).read_bytes(), columns.encode()))  # noqa: SLF001
+    compiled.compile(types.void(TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN))
+    compiled.disable_compile()
+    return compiled
 
 
 @_compiled
