@@ -47,7 +47,7 @@ def start_anew(variable: str, value: object) -> None:
     """Let the folder be found anew, as a new process does."""
     os.environ[variable] = str(value)
     folder.wanted.cache_clear()
-    files._warned.clear()
+    files.warned.clear()
 
 
 # ---- files ----
@@ -66,9 +66,8 @@ def test_any_damage_is_noticed_and_mended(cache_folder: Path) -> None:
     files.save(NAME, CONTENT)
     path = cache_folder / NAME
     sound = path.read_bytes()
-    flipped = [bytearray(sound) for _ in range(8 * len(sound))]
-    for bit, damaged in enumerate(flipped):
-        damaged[bit // 8] ^= 1 << bit % 8
+    whole = int.from_bytes(sound, "big")
+    flipped = [(whole ^ 1 << bit).to_bytes(len(sound), "big") for bit in range(8 * len(sound))]
     cut = [sound[:size] for size in range(len(sound))]
     for damaged in (*flipped, *cut, sound + b"\x00"):
         path.write_bytes(damaged)
@@ -116,13 +115,15 @@ def test_a_strange_file_is_neither_read_nor_left(spoil: Spoil, cache_folder: Pat
     assert stat.S_IMODE(os.lstat(cache_folder / NAME).st_mode) == 0o600
 
 
-def test_a_file_that_may_not_be_read_is_written_anew(cache_folder: Path, monkeypatch: Patch) -> None:
+def test_a_file_that_may_not_be_read_is_written_anew(
+    cache_folder: Path, monkeypatch: Patch
+) -> None:
     def refuse(path: Path, flags: int) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
     files.save(NAME, b"old")
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "open", refuse)  # root may read any
+        patch.setattr(os, "open", refuse)  # root may read any
         assert files.load(NAME) is None
     files.save(NAME, CONTENT)
     assert files.load(NAME) == CONTENT
@@ -149,7 +150,7 @@ def of_another(path: Path, monkeypatch: Patch, whose: Path) -> None:
         status = lstat(asked)
         return os.stat_result([*status[:4], own + 1, *status[5:]]) if asked == whose else status
 
-    monkeypatch.setattr(folder.os, "lstat", told)
+    monkeypatch.setattr(os, "lstat", told)
 
 
 def opened(to: int, levels: int) -> Spoil:
@@ -222,7 +223,7 @@ def test_a_file_of_another_user_is_not_read(cache_folder: Path, monkeypatch: Pat
         status = fstat(opened)
         return os.stat_result([*status[:4], own + 1, *status[5:]])
 
-    monkeypatch.setattr(files.os, "fstat", told)
+    monkeypatch.setattr(os, "fstat", told)
     assert files.load(NAME) is None
 
 
@@ -263,7 +264,7 @@ def test_a_group_of_the_user_alone_may_write_above(
     gid = cache_folder.parent.stat().st_gid
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="ada", pw_gid=gid))
     monkeypatch.setattr(grp, "getgrgid", members_of)
-    monkeypatch.setattr(folder.os, "listxattr", lambda path: attributes, raising=False)
+    monkeypatch.setattr(os, "listxattr", lambda path: attributes, raising=False)
     cache_folder.parent.chmod(0o775)
     if fit:
         folder.fit_folder()
@@ -296,7 +297,7 @@ def test_a_user_without_a_home_is_told_of_a_remedy(
     cache_folder: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(folder.os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     folder.wanted.cache_clear()
     assert files.load(NAME) is None
     with one_warning() as told:
@@ -351,7 +352,7 @@ def test_an_interrupt_while_a_file_is_written_leaves_nothing(
     def interrupted(*paths: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         files.save(NAME, CONTENT)
     assert not [*cache_folder.iterdir()]

@@ -12,7 +12,6 @@ import stat
 import tempfile
 import warnings
 from contextlib import suppress
-from pathlib import Path
 
 from fusedstep._compiler.folder import UnfitError, fit_folder, is_own, remedy, wanted
 
@@ -81,15 +80,15 @@ def _write(name: str, content: bytes) -> None:
         _warn(f"{wanted()} cannot be written to ({error}); mend that, or {remedy()}")
 
 
-_warned: list[str] = []
+warned: list[str] = []
 
 
 def _warn(fault: str) -> None:
     """Warn of the first fault. A process has several kernels, and most faults are the folder's."""
-    if not _warned:
+    if not warned:
         warnings.warn(
             f"compiled kernels cannot be kept, so each process compiles them anew: {fault}",
             RuntimeWarning,
             stacklevel=2,
         )
-        _warned.append(fault)
+        warned.append(fault)

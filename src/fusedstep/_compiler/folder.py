@@ -70,7 +70,9 @@ def _judge(path: Path) -> None:
     if status.st_uid != os.geteuid():
         raise UnfitError(f"{path} belongs to another user; {remedy()}")
     if status.st_mode & WRITABLE:
-        raise UnfitError(f"{path} may be written to by others; `chmod go-w {shlex.quote(f'{path}')}`")
+        raise UnfitError(
+            f"{path} may be written to by others; `chmod go-w {shlex.quote(f'{path}')}`"
+        )
     for parent in path.parents:
         status = os.lstat(parent)
         if status.st_uid not in trusted:

@@ -184,7 +184,7 @@ def damaged(path: Path) -> bytes:
     content, rng = bytearray(path.read_bytes()), random.Random(0)
     for _ in range(1000):
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    return content
+    return bytes(content)
 
 
 def of_another_build(path: Path) -> bytes:
@@ -201,8 +201,8 @@ def test_what_cannot_be_loaded_is_mended(
     for path in kernels(tmp_path):
         path.write_bytes(spoilt(path))
     found = steps(tmp_path)
-    assert found == (found.compiled, expected, [])
     assert found.compiled > 0
+    assert found[1:] == (expected, [])
     assert steps(tmp_path) == (0, expected, [])
 
 

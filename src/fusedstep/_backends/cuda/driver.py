@@ -145,9 +145,8 @@ class Kernel:
 
     def __init__(self, module: ModuleType, ordinal: int) -> None:
         with current(ordinal):
-            cubin = _compiled(module, ordinal)
             # It stays loaded to the end of the process: there are few.
-            image = np.frombuffer(cubin, np.uint8)
+            image = np.frombuffer(cubin(module, ordinal), np.uint8)
             loaded = _done(driver.cuModuleLoadData(image.ctypes.data))
             self.function = _done(driver.cuModuleGetFunction(loaded, module.__name__.encode()))
         self.types = tuple(C_TYPES[name] for name in parameters(module))
@@ -164,7 +163,7 @@ class Kernel:
         )
 
 
-def _compiled(module: ModuleType, ordinal: int) -> bytes:
+def cubin(module: ModuleType, ordinal: int) -> bytes:
     """The machine code of a module's kernel for a device, kept for other processes.
 
     It is linked here and not by the driver, which cannot read PTX newer than itself, and
@@ -176,9 +175,10 @@ def _compiled(module: ModuleType, ordinal: int) -> bytes:
     arch = f"sm_{cc[0]}{cc[1]}"
     made_by = f"{numba_version}-{numba_cuda_version}-{bindings_version}"
     name = f"{module.__name__}.{made_by}.{arch}"
-    cubin = files.load(name)
-    if cubin is None:
-        code = ObjectCode.from_ptx(compile_ptx(module, cc).encode())
-        cubin = bytes(Linker(code, options=LinkerOptions(arch=arch)).link("cubin").code)
-        files.save(name, cubin)
-    return cubin
+    kept = files.load(name)
+    if kept is not None:
+        return kept
+    code = ObjectCode.from_ptx(compile_ptx(module, cc).encode())
+    linked = bytes(Linker(code, options=LinkerOptions(arch=arch)).link("cubin").code)
+    files.save(name, linked)
+    return linked

@@ -5,7 +5,9 @@ damaged one ends in a crash. So the place of its cache is taken by one that keep
 content, in files that are checked before they are unpickled.
 """
 
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: SLF001
+# Numba's own caches call the same two methods.
 
 from __future__ import annotations
 

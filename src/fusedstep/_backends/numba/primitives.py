@@ -26,7 +26,7 @@ class kernel(CFunc):
     """
 
     def __init__(self, function):
-        signature = [types.int64] * 4, types.void
+        signature = (types.int64,) * 4, types.void
         super().__init__(function, signature, locals={}, options={"error_model": "numpy"})
         self._cache = Kept(function.__module__)
         self.compile()

@@ -188,7 +188,8 @@ COLUMN = types.int64[::1]
 def _compiled(function):
     columns = f"{G} {READ}"  # what is not to be read in this file
     compiled = njit(nogil=True)(function)
-    compiled._cache = Kept(unique("runner", Path(__file__).read_bytes(), columns.encode()))  # noqa: SLF001
+    name = unique("runner", Path(__file__).read_bytes(), columns.encode())
+    compiled._cache = Kept(name)  # type: ignore[attr-defined]  # noqa: SLF001
     compiled.compile(types.void(TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN))
     compiled.disable_compile()
     return compiled
