@@ -249,7 +249,7 @@ def test_one_name_in_two_spellings_is_refused() -> None:
         fs.rule(**twice)
     with pytest.raises(ValueError, match="different names"):
         fs.rule(state=(MICRO, MU), lr=0.5)
-    with pytest.raises(ValueError, match="prepare returned has .*not all different names"):
+    with pytest.raises(ValueError, match=r"prepare returned has .*not all different names"):
         fs.rule(lr=0.5, prepare=lambda h, t: {MICRO: 1.0, MU: 1.0})(plain)
     one: dict[str, Any] = {"lr": 0.5, MU: 1}
     with pytest.raises(ValueError, match="not all different names"):
@@ -257,8 +257,9 @@ def test_one_name_in_two_spellings_is_refused() -> None:
     for name in ("\uff50", "\uff49\uff46"):  # a wide p, and a wide `if`
         with pytest.raises(ValueError, match="state has"):
             fs.rule(state=(name,), lr=0.5)
+    taken: dict[str, Any] = {"lr": 0.5, "e\uff4da": 1.0}
     with pytest.raises(ValueError, match="'ema' means something else"):
-        fs.rule(lr=0.5, **{"e\uff4da": 1.0})
+        fs.rule(**taken)
 
 
 @pytest.mark.parametrize(
