@@ -19,11 +19,14 @@ MOST = 2**26
 """Bytes of a file that are read at most. Kernels are a thousand times smaller."""
 
 FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
-"""Those that the system has: links are not followed, and a pipe does not wait for a writer."""
+"""Flags to open a file, as far as the system has them.
+
+Links are not followed, and a pipe does not wait for a writer.
+"""
 
 
 def load(name: str) -> bytes | None:
-    """What was saved under a name; None if it is not there as it was saved."""
+    """The bytes that were saved under a name; None if they are not there as they were saved."""
     content = _read(name) or b""
     seal, saved = content[:32], content[32:]
     return saved if seal == _seal(name, saved) else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -20,18 +21,25 @@ POSIX = hasattr(os, "geteuid")
 
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
+MOST_LINKS = 40
+"""Links on the way to a folder; Linux follows as many."""
+
 
 class UnfitError(Exception):
-    """What is wrong with the folder, and what to do about it."""
+    """The folder cannot be used; the text says why, and what helps."""
 
 
 def fit_folder() -> Path:
     """The folder, made if it is not there. An UnfitError or an OSError says why there is none."""
-    path = Path(os.path.realpath(wanted().parent), "fusedstep")
-    for each in (*reversed(path.parents), path):
-        if not os.path.lexists(each):
-            each.mkdir(mode=0o700, exist_ok=True)
-    _judge(path)
+    path = _resolved(wanted().parent) / wanted().name
+    status = _made(path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise UnfitError(f"{path} is a link or a file and no folder; move it away, or {remedy()}")
+    if POSIX and status.st_uid != os.geteuid():
+        raise UnfitError(f"{path} belongs to another user; {remedy()}")
+    if not is_own(status):
+        command = f"chmod go-w {shlex.quote(str(path))}"
+        raise UnfitError(f"{path} may be written to by others; run `{command}`")
     return path
 
 
@@ -59,33 +67,52 @@ def wanted() -> Path:
         raise UnfitError(f"{named} cannot be found ({error}); {remedy()}") from None
 
 
-def _judge(path: Path) -> None:
-    status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode):
-        raise UnfitError(f"{path} is a link or a file and no folder; move it away, or {remedy()}")
+def _resolved(path: Path) -> Path:
+    """A path without links, made if it is not there, in which nobody else can change a thing."""
     if not POSIX:
-        return
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    here, *ahead = Path(path.anchor), *reversed(path.parts[1:])
+    _judge(here, os.lstat(here))
+    links = 0
+    while ahead:
+        part = ahead.pop()
+        if part == "..":
+            here = here.parent
+            continue
+        status = _made(here / part)
+        _judge(here / part, status)
+        if not stat.S_ISLNK(status.st_mode):
+            here /= part
+            continue
+        links += 1
+        if links > MOST_LINKS:
+            raise UnfitError(f"{path} is a circle of links; {remedy()}")
+        target = Path(os.readlink(here / part))
+        here = Path(target.anchor or here)
+        ahead += reversed(target.parts[bool(target.anchor) :])
+    return here
+
+
+def _made(path: Path) -> os.stat_result:
+    """The status of a path; if there was nothing, a folder for the user alone has been made."""
+    with suppress(FileNotFoundError):
+        return os.lstat(path)
+    path.mkdir(mode=0o700, exist_ok=True)
+    return os.lstat(path)
+
+
+def _judge(place: Path, status: os.stat_result) -> None:
+    """Raise an UnfitError if other users can rename what is in a folder, or redirect a link."""
     # The owner of / could replace Python itself. In a container it may be a number without a name.
-    trusted = {os.geteuid(), 0, os.lstat(path.anchor).st_uid}
-    if status.st_uid != os.geteuid():
-        raise UnfitError(f"{path} belongs to another user; {remedy()}")
-    if status.st_mode & WRITABLE:
-        raise UnfitError(
-            f"{path} may be written to by others; `chmod go-w {shlex.quote(f'{path}')}`"
-        )
-    for parent in path.parents:
-        status = os.lstat(parent)
-        if status.st_uid not in trusted:
-            raise UnfitError(f"{path} is in {parent}, which belongs to another user; {remedy()}")
-        if _lets_others_write(parent, status):
-            raise UnfitError(f"{path} is in {parent}, to which others may write; {remedy()}")
-
-
-def _lets_others_write(folder: Path, status: os.stat_result) -> bool:
-    """Whether other users may rename what is in a folder."""
-    if status.st_mode & stat.S_ISVTX or not status.st_mode & WRITABLE:
-        return False
-    return bool(status.st_mode & stat.S_IWOTH) or not _is_private(folder, status.st_gid)
+    if status.st_uid not in (os.geteuid(), 0, os.lstat(place.anchor).st_uid):
+        raise UnfitError(f"{wanted()} is reached by {place}, of another user; {remedy()}")
+    if stat.S_ISLNK(status.st_mode) or status.st_mode & stat.S_ISVTX:
+        return
+    if status.st_mode & stat.S_IWOTH or (
+        status.st_mode & stat.S_IWGRP and not _is_private(place, status.st_gid)
+    ):
+        raise UnfitError(f"{wanted()} is in {place}, to which others may write; {remedy()}")
 
 
 def _is_private(folder: Path, group: int) -> bool:

@@ -41,7 +41,7 @@ print(sum(not module.run.cache_hits for module in modules), p.tobytes().hex())
 
 
 class Steps(NamedTuple):
-    """What a process told of its steps."""
+    """The account that a process gave of its steps."""
 
     compiled: int
     """The number of kernels that were not loaded."""
@@ -136,7 +136,7 @@ def files_linked(base: Path) -> None:
 
 
 def test_a_pickle_of_the_user_is_run(tmp_path: Path, expected: str) -> None:
-    """What the tests below plant does something."""
+    """So the pickles of the tests below would do something."""
     marker = plant(tmp_path)
     assert steps(tmp_path).bits == expected
     assert marker.exists()

@@ -32,7 +32,7 @@ class Kept(NullCache):
         self.name = name
 
     def load_overload(self, sig, target_context):
-        """What was compiled for this machine and these versions; None if it must be compiled."""
+        """The result for this machine and these versions; None if it must be compiled."""
         saved = files.load(self._file(target_context.codegen()))
         if saved is None:
             return None
