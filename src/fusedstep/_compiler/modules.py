@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from fusedstep._compiler import files
+from fusedstep._compiler.interrupts import delayed
 
 
 @cache
@@ -27,8 +28,9 @@ def load(name: str, text: str, parts: Path) -> ModuleType:
     files.show(f"{full}.py", text)
     module = sys.modules[full] = ModuleType(full)
     try:
-        exec(code, vars(module))
-    except BaseException:  # Ctrl-C while Numba compiles, too
+        with delayed():  # Numba compiles what has its decorators
+            exec(code, vars(module))
+    except BaseException:
         sys.modules.pop(full, None)
         raise
     return module

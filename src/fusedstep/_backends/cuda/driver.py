@@ -26,6 +26,7 @@ from numba_cuda import __version__ as numba_cuda_version
 from fusedstep._arrays.cuda_array import Array
 from fusedstep._backends.cuda.ptx import compile_ptx, parameters
 from fusedstep._compiler import files
+from fusedstep._compiler.interrupts import delayed
 
 C_TYPES = {
     "int64": ctypes.c_longlong,
@@ -178,7 +179,8 @@ def cubin(module: ModuleType, ordinal: int) -> bytes:
     kept = files.load(name)
     if kept is not None:
         return kept
-    code = ObjectCode.from_ptx(compile_ptx(module, cc).encode())
-    linked = bytes(Linker(code, options=LinkerOptions(arch=arch)).link("cubin").code)
+    with delayed():
+        code = ObjectCode.from_ptx(compile_ptx(module, cc).encode())
+        linked = bytes(Linker(code, options=LinkerOptions(arch=arch)).link("cubin").code)
     files.save(name, linked)
     return linked

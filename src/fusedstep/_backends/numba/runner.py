@@ -30,6 +30,7 @@ from fusedstep._backends.numba.crew import crew
 from fusedstep._backends.numba.kept import Kept
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
 from fusedstep._backends.plan import CheckedTable, Job, Row
+from fusedstep._compiler.interrupts import delayed
 from fusedstep._compiler.modules import unique
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
@@ -190,7 +191,8 @@ def _compiled(function):
     compiled = njit(nogil=True)(function)
     name = unique("runner", Path(__file__).read_bytes(), columns.encode())
     compiled._cache = Kept(name)  # type: ignore[attr-defined]  # noqa: SLF001
-    compiled.compile(types.void(TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN))
+    with delayed():
+        compiled.compile(types.void(TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN))
     compiled.disable_compile()
     return compiled
 
