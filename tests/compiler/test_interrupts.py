@@ -34,9 +34,14 @@ def ctrl_c() -> None:
 def test_it_is_raised_after_the_block(handle: Callable[[object], None]) -> None:
     handle(signal.default_int_handler)
     done = []
-    with pytest.raises(KeyboardInterrupt), delayed():
-        ctrl_c()
-        done.append("the rest")
+
+    def work() -> None:
+        with delayed():
+            ctrl_c()
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done == ["the rest"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(KeyboardInterrupt):
