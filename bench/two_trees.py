@@ -24,10 +24,13 @@ WARM = 60
 """Turns that do not count after each start: until a step has tried its threads."""
 
 CASES = {
-    "1 x 1,000": (1, 1_000),
-    "1,000 x 1,000": (1_000, 1_000),
-    "10,000 x 100": (10_000, 100),
+    "1 x 1,000": (1, 1_000, 1),
+    "1,000 x 1,000": (1_000, 1_000, 1),
+    "10,000 x 100": (10_000, 100, 1),
+    "1 x 1,000 strided": (1, 1_000, 2),
+    "100 x 1,000 strided": (100, 1_000, 2),
 }
+"""By name: the number of tensors, the elements of each, and how far apart these are."""
 
 
 def work(optimizer: str) -> None:
@@ -37,8 +40,8 @@ def work(optimizer: str) -> None:
     import fusedstep as fs
 
     steps: dict[str, Callable[[int], float]] = {}
-    for name, (count, size) in CASES.items():
-        params = [np.ones(size, np.float32) for _ in range(count)]
+    for name, (count, size, apart) in CASES.items():
+        params = [np.ones(size * apart, np.float32)[::apart] for _ in range(count)]
         step = getattr(fs, optimizer)(params).step
         kept = [np.full(size, 1e-3, np.float32) for _ in range(count)]
 
@@ -90,13 +93,16 @@ def main() -> None:
     parser.add_argument("trees", nargs="*", type=Path, metavar="SRC")
     parser.add_argument("--optimizer", default="AdamW")
     parser.add_argument("--turns", type=int, default=200, help="turns of each tree and case")
+    parser.add_argument("--case", choices=CASES, help="one case alone")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         work(options.work)
         return
     trees = [tree.resolve() for tree in options.trees]
-    for case, (count, _) in CASES.items():
+    for case, (count, *_) in CASES.items():
+        if options.case not in (None, case):
+            continue
         for kind in ("kept", "new"):
             name, rounds = f"{case}, {kind} gradients", max(1, 1000 // count)
             times: list[list[float]] = [[], []]

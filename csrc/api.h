@@ -71,6 +71,13 @@ typedef struct {
     int8_t writeable; /* 1: a step may put zeros into the array */
 } fs_header;
 
+/* The array of a parameter as it was found. C holds its address alone; its table holds it. */
+typedef struct {
+    uintptr_t array;  /* address of the array object; 0: it is not looked at */
+    intptr_t data;    /* address of its first element */
+    int64_t elements; /* how many it has */
+} fs_parameter;
+
 /* Everything that one step needs. */
 typedef struct {
     const fs_job *jobs;
@@ -83,29 +90,45 @@ typedef struct {
     int zeroes;              /* 1: this step leaves zeros in place of the gradients */
     int64_t moves;           /* how often a gradient came at another address than before */
     fs_header *headers;      /* one for each parameter */
+    fs_parameter *parameters; /* the same */
     int64_t nheaders;
     uintptr_t ndarray;     /* address of the type object of the gradients */
     const intptr_t *lows;  /* where the ranges of memory that the step writes begin, ascending */
     const intptr_t *highs; /* highs[i] is the farthest end of ranges 0 to i */
     int64_t nranges;
+    int64_t *steps;         /* how many steps were run: it rises with what they write */
     fs_paces paces;         /* of steps */
     fs_paces squares_paces; /* of sums of squares */
 } fs_table;
 
-/* Sum the squares of each block of the gradients on up to `threads` threads, and then the
- * sums of all blocks into `total`. */
-void fs_squares(fs_table *table, int threads, double total[FS_SUMS]);
+/* What norm.py calls the same: the norm over `scale`, the factor that brings it down to
+ * `max_norm`, and whether all elements are finite. */
+typedef struct {
+    double norm;
+    double clip;
+    int finite;
+} fs_measured;
 
-/* Step all rows on up to `threads` threads. */
-void fs_step(fs_table *table, int threads, int zeroes);
+/* Sum the squares of each block of the gradients on up to `threads` threads, and measure the
+ * sum of all of them. */
+void fs_measure(fs_table *table, int threads, double scale, double max_norm, fs_measured *to);
+
+/* The first row, from `row` on, whose gradient was not finite when it was measured, or would not be
+ * when it is multiplied by `unscale`; nrows if there is none. */
+int64_t fs_unfit(const fs_table *table, int64_t row, double unscale);
+
+enum { FS_REFUSED = -1 }; /* the caller's arithmetic does not round to nearest; nothing is written */
+
+/* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. */
+int fs_step(fs_table *table, int threads, int zeroes);
 
 /* Put the gradients in `list`, the address of a Python list, into the rows, from index `start`
- * on. Returns the index of the first that does not match its header, for Python to check, or
- * nheaders. */
+ * on. Returns the index of the first that does not match its header, or whose parameter is not
+ * as it was found, for Python to check, or nheaders. */
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 
 /* Take all of `list`, and step without zeroing if every gradient matches. Returns what fs_take
- * does. */
+ * does, or FS_REFUSED. */
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads);
 
 /* The kernel of an update rule in the instruction set in force, or NULL. Bit k of `has` says

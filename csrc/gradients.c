@@ -38,10 +38,30 @@ static int equal(const intptr_t *known, const npy_intp *found, int n) {
     return 1;
 }
 
+/* Returns 1 if a parameter may be written to and has the memory that it was found with. Whatever
+ * else its object says by now, its shape and dtype are those that were checked. Only an array that
+ * owns its memory can be resized. */
+static int stands(const fs_parameter *known) {
+    PyArrayObject *array = (PyArrayObject *)known->array;
+    if (!array)
+        return 1;
+    int flags = PyArray_FLAGS(array);
+    if (!(flags & NPY_ARRAY_WRITEABLE) || (intptr_t)PyArray_DATA(array) != known->data)
+        return 0;
+    if (!(flags & NPY_ARRAY_OWNDATA))
+        return 1;
+    int64_t elements = 1;
+    for (int axis = 0; axis < PyArray_NDIM(array); axis++)
+        elements *= PyArray_DIM(array, axis);
+    return elements == known->elements;
+}
+
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
 static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (!known->row)
         return item == Py_None;
+    if (!stands(table->parameters + (known - table->headers)))
+        return 0;
     if ((uintptr_t)Py_TYPE(item) != table->ndarray)
         return 0;
     PyArrayObject *array = (PyArrayObject *)item;
@@ -64,14 +84,42 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
     return 1;
 }
 
+/* How many arrays ahead their objects, and then their shapes, are fetched into the cache: of
+ * thousands of tensors, each object is somewhere else in memory. */
+enum { OBJECTS_AHEAD = 16, SHAPES_AHEAD = 8 };
+
+static void fetch_object(const void *array) {
+    __builtin_prefetch(array);
+    __builtin_prefetch((const char *)array + 64);
+}
+
+static void fetch_shape(const fs_table *table, PyObject *item) {
+    if (item && (uintptr_t)Py_TYPE(item) == table->ndarray)
+        __builtin_prefetch(PyArray_DIMS((PyArrayObject *)item));
+}
+
+static void fetch_ahead(const fs_table *table, PyObject *list, int64_t at, int64_t n) {
+    if (at + OBJECTS_AHEAD < n) {
+        fetch_object(PyList_GetItem(list, at + OBJECTS_AHEAD));
+        fetch_object((void *)table->parameters[at + OBJECTS_AHEAD].array);
+    }
+    if (at + SHAPES_AHEAD < n) {
+        fetch_shape(table, PyList_GetItem(list, at + SHAPES_AHEAD));
+        fetch_shape(table, (PyObject *)table->parameters[at + SHAPES_AHEAD].array);
+    }
+}
+
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     int64_t at = start;
     table->zeroes = zeroes;
     PyGILState_STATE gil = PyGILState_Ensure();
     int64_t n = PyList_Size((PyObject *)list);
-    while (at < n && at < table->nheaders &&
-           take(table, PyList_GetItem((PyObject *)list, at), table->headers + at))
-        at++;
+    n = n < table->nheaders ? n : table->nheaders;
+    for (; at < n; at++) {
+        fetch_ahead(table, (PyObject *)list, at, n);
+        if (!take(table, PyList_GetItem((PyObject *)list, at), table->headers + at))
+            break;
+    }
     PyGILState_Release(gil);
     return at;
 }

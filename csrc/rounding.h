@@ -21,6 +21,11 @@ static inline rounding rounding_begin(void) {
 
 static inline void rounding_end(rounding callers) { _mm_setcsr(callers); }
 
+static inline int rounding_is_to_nearest(void) {
+    enum { DIRECTION = 0x6000 }; /* 0: to nearest */
+    return (_mm_getcsr() & DIRECTION) == 0;
+}
+
 #else
 #include <fenv.h>
 
@@ -34,4 +39,6 @@ static inline rounding rounding_begin(void) {
 }
 
 static inline void rounding_end(rounding callers) { fesetenv(&callers); }
+
+static inline int rounding_is_to_nearest(void) { return fegetround() == FE_TONEAREST; }
 #endif

@@ -6,6 +6,7 @@
  * same at each step, because its cache may still hold it; when that is done it takes chunks of
  * the other parts.
  */
+#include "norm.h"
 #include "rounding.h"
 #include "team.h"
 
@@ -150,17 +151,21 @@ static void round_scalars(const fs_table *table) {
     rounding_end(callers);
 }
 
-void fs_step(fs_table *table, int threads, int zeroes) {
+int fs_step(fs_table *table, int threads, int zeroes) {
+    if (!rounding_is_to_nearest())
+        return FS_REFUSED;
     table->zeroes = zeroes;
     round_scalars(table);
     work w = {.table = table, .starts = table->elements, .run = step_row};
     share(&w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->paces, 0);
+    ++*table->steps;
+    return 0;
 }
 
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
     int64_t taken = fs_take(table, list, 0, 0);
-    if (taken == table->nheaders)
-        fs_step(table, threads, 0);
+    if (taken == table->nheaders && fs_step(table, threads, 0) == FS_REFUSED)
+        return FS_REFUSED;
     return taken;
 }
 
@@ -172,23 +177,8 @@ static void sum_row(const fs_table *table, const fs_row *row, int64_t begin, int
     job->squares(row, begin * FS_BLOCK, end, job->scalars);
 }
 
-/* Folds the sums of all blocks in halves until one is left. */
-static void fold(const fs_table *table, double total[FS_SUMS]) {
-    int64_t n = table->blocks[table->nrows];
-    const double *sums = n ? table->rows->sums : NULL;
-    memset(total, 0, FS_SUMS * sizeof *total);
-    for (; n > 1; sums = table->folded) {
-        int64_t half = (n + 1) / 2, upper = n - half;
-        for (int64_t i = 0; i < half * FS_SUMS; i++)
-            table->folded[i] = i < upper * FS_SUMS ? sums[i] + sums[half * FS_SUMS + i] : sums[i];
-        n = half;
-    }
-    if (n)
-        memcpy(total, sums, FS_SUMS * sizeof *total);
-}
-
-void fs_squares(fs_table *table, int threads, double total[FS_SUMS]) {
+void fs_measure(fs_table *table, int threads, double scale, double max_norm, fs_measured *to) {
     work w = {.table = table, .starts = table->blocks, .run = sum_row};
     share(&w, 1, MOST_BLOCKS, worth(table, WORTH_SUMMING, threads), &table->squares_paces, 1);
-    fold(table, total);
+    measure(table, scale, max_norm, to);
 }

@@ -6,12 +6,13 @@ s sum of squares, x running maximum of v, ema moving average of p, μ momentum, 
 smoothing, β₁ β₂, ε, λ weight decay, λ₁ of L1, ηₜ what a schedule has made of α, as a factor.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from math import isfinite, sqrt
+from threading import get_ident
 from typing import Annotated, Literal, get_args
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._checks.values import (
     betas,
     flag,
@@ -33,7 +34,7 @@ from fusedstep._core.arguments import (
     Params,
 )
 from fusedstep._core.declaration import declare
-from fusedstep._core.lookahead import Lookahead
+from fusedstep._core.lookahead import Ahead, Lookahead
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
@@ -43,6 +44,7 @@ from fusedstep._numerics.coefficients import (
     gradient_constants,
     momentum_rates,
 )
+from fusedstep._numerics.rounding import check_rounding
 
 __all__ = ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"]  # noqa: RUF022  as they build up
 
@@ -154,8 +156,7 @@ class SGD(Optimizer):
     ) -> None:
         self._start(locals())
 
-    @contextmanager
-    def lookahead(self) -> Iterator[None]:
+    def lookahead(self) -> AbstractContextManager[None]:
         """Have the parameters where the momentum leads, to take the gradient there.
 
         ::
@@ -180,7 +181,8 @@ class SGD(Optimizer):
             If a group has momentum=0, so that there is nothing ahead, or nesterov=True.
         RuntimeError
             From `step`, `state_dict`, `load_state_dict`, `lookahead` or a copy inside of the
-            block, as what they would save stands ahead. In either case nothing has been written.
+            block, as what they would save stands ahead. In either case nothing has been written,
+            nor is anything left ahead if Ctrl-C or another signal interrupts.
 
         Notes
         -----
@@ -203,6 +205,28 @@ class SGD(Optimizer):
         >>> p.round(6)
         array([0.56, 1.12])
         """
+        return Ahead(self._place, self._go_ahead)
+
+    def _go_ahead(self, back: list[Call]) -> None:
+        """Move the parameters ahead, and leave the calls that undo it in `back`."""
+        turn, me = self._turn, get_ident()
+        while turn.holder:
+            turn.wait(me, "lookahead")
+        turn.holder = me
+        try:
+            way = self._look_ahead()
+            scalars = way.scalars()
+            way.keep()
+            attributes = vars(self)
+            undo = [*way.going_back(), partial(attributes.update, _ahead=False)]
+            done = [partial(attributes.update, _ahead=True), partial(back.extend, undo)]
+            if self._place.at_once([*way.going(scalars), *done]):
+                check_rounding()
+        finally:
+            turn.holder = turn.next
+
+    def _look_ahead(self) -> Lookahead:
+        """The way ahead, made anew where steps were laid out anew."""
         if self._ahead:
             self._refuse_ahead("lookahead")
         for index, group in enumerate(self._groups):
@@ -217,19 +241,6 @@ class SGD(Optimizer):
                     "stand ahead already; pass nesterov=False, or take the gradients without "
                     "lookahead()"
                 )
-        way = self._look_ahead()
-        scalars = way.scalars()
-        way.keep()
-        self._ahead = True
-        try:
-            way.go(scalars)
-            yield
-        finally:
-            way.back()
-            self._ahead = False
-
-    def _look_ahead(self) -> Lookahead:
-        """The way ahead, made anew where steps were laid out anew."""
         self._allocate(self._rules())
         if self._way is None or self._layout is None or self._way.layout is not self._layout:
             self._way = Lookahead(self._declaration, self._table, self._tensors, self._layout)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import differing_bits, ordinary
-from marks import needs, needs_c, on_each_compiled_backend
+from marks import MISSING, needs, needs_c, on_each_compiled_backend
 
 import fusedstep as fs
+from fusedstep._backends.isa import get_isa, isas, set_isa
 
 N = 300_000
 
@@ -106,6 +107,7 @@ FORK = """
 import os, sys
 import numpy as np
 import fusedstep as fs
+from fusedstep._backends.isa import get_isa, isas, set_isa
 from fusedstep._backends.c import runner
 {before}
 fs.set_num_threads(2)
@@ -201,24 +203,62 @@ def test_gradients_may_go_while_the_step_reads_them(two_threads: None) -> None:
         grads.append(np.ones(n, np.float32))
 
 
-@needs_c
+EXIT = """
+import sys, threading, time
+import numpy as np
+import fusedstep as fs
+from fusedstep._backends.isa import get_isa, isas, set_isa
+fs.set_num_threads(2)
+p, g = np.zeros(5_000_000, np.float32), np.ones(5_000_000, np.float32)
+opt = fs.SGD(p, lr=1.0, momentum=0.5, backend={backend!r})
+opt.step(g)
+def work():
+    while True:
+        opt.step(g, max_norm=1e9)
+threading.Thread(target=work, daemon=True).start()
+time.sleep({seconds})
+print("out", flush=True)
+"""
+
+
 @on_each_compiled_backend
-def test_the_callers_environment_of_arithmetic_is_put_aside_and_kept(backend: str) -> None:
-    """Torch can set the thread to flush subnormals: the step keeps them, and the setting."""
-    torch = needs("torch", "torch")
-    p, g = np.full(100, 3e-39, np.float32), np.full(100, 2e-39, np.float32)
-    expected, flushed = p.copy(), p.copy()
-    fs.SGD(expected, lr=0.5, backend="numpy").step(g)
-    if not torch.set_flush_denormal(True):
-        pytest.skip("this CPU cannot flush subnormals")
+@pytest.mark.parametrize("seconds", [0.001, 0.0123, 0.02])
+def test_a_process_that_ends_in_mid_step(seconds: float, backend: str) -> None:
+    done = python(EXIT.format(backend=backend, seconds=seconds))
+    assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
+
+
+@on_each_compiled_backend
+def test_threads_and_instruction_sets_changed_in_mid_step(backend: str) -> None:
+    before = fs.get_num_threads()
+    opt, stop = fs.Adam(np.zeros(400_000, np.float32), backend=backend), threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for n in (1, 2, 5, 3):
+                fs.set_num_threads(n)
+            for isa in [] if MISSING else isas():
+                set_isa(isa)
+
+    changing = threading.Thread(target=change)
+    isa = None if MISSING else get_isa()
+    rng = np.random.default_rng(0)
+    expected = np.zeros(400_000, np.float32)
+    reference = fs.Adam(expected, backend="numpy")
+    changing.start()
     try:
-        fs.SGD(p, lr=0.5, backend=backend).step(g)
-        fs.SGD(flushed, lr=0.5, backend="numpy").step(g)
+        for _ in range(40):
+            g = rng.standard_normal(400_000).astype(np.float32)
+            opt.step(g, max_norm=100.0)
+            reference.step(g, max_norm=100.0)
     finally:
-        torch.set_flush_denormal(False)
-    assert expected[0] > 0
+        stop.set()
+        changing.join()
+        fs.set_num_threads(before)
+        if isa:
+            set_isa(isa)
+    p = opt.param_groups[0]["params"][0]
     assert differing_bits(p, expected) == 0
-    assert (flushed == 0).all()
 
 
 @needs_c

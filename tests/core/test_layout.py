@@ -59,6 +59,62 @@ def test_parameters_in_a_file(tmp_path: Path) -> None:
     assert (np.fromfile(tmp_path / "p", np.float32) == -1).all()
 
 
+@on_each_backend
+@pytest.mark.parametrize("request_", [{}, {"max_norm": 9.0}, {"zero_grads": True}], ids=str)
+def test_a_parameter_that_was_made_read_only_is_not_written(
+    request_: dict[str, Any], backend: str
+) -> None:
+    p, q = ones(4), ones(8)[::2]
+    optimizer = fs.SGD([p, q], lr=1.0, backend=backend)
+    optimizer.step([ones(4), ones(4)])
+    for k, array in enumerate((p, q)):
+        array.flags.writeable = False
+        for _ in range(2):
+            grads = [ones(4), ones(4)]
+            with pytest.raises(ValueError, match=rf"params\[{k}\] has been made read-only"):
+                optimizer.step(grads, **request_)
+            assert (p == 0).all()
+            assert (q == 0).all()
+            assert all((g == 1).all() for g in grads)
+        # Both of the remedies work.
+        optimizer.step([g if k != each else None for each, g in enumerate(grads)])
+        array.flags.writeable = True
+        optimizer.step([-g if k != each else None for each, g in enumerate(grads)])
+        optimizer.step(grads)
+        p[...] = q[...] = 0
+
+
+@on_each_backend
+@pytest.mark.parametrize("size", [0, 3, 19, 21, 100_000])
+def test_a_parameter_that_was_resized_is_not_written(size: int, backend: str) -> None:
+    p = [ones(20), ones(4)]
+    optimizer = fs.SGD(p, lr=1.0, backend=backend)
+    optimizer.step([ones(20), ones(4)])
+    p[0].resize(size, refcheck=False)
+    before = p[0].copy()
+    requests: list[dict[str, Any]] = [{}, {"max_norm": 1.0}]
+    for request in requests:
+        with pytest.raises(ValueError, match=rf"params\[0\] has been resized .* \({size},\)"):
+            optimizer.step([ones(20), ones(4)], **request)
+        assert differing_bits(p[0], before) == 0
+        assert (p[1] == 0).all()
+    optimizer.step([None, ones(4)])
+    assert (p[1] == -1).all()
+    # The remedy.
+    fs.SGD(p, lr=1.0, backend=backend).step([np.ones_like(p[0]), ones(4)])
+
+
+@on_each_backend
+def test_no_parameter_goes_ahead_that_may_not_be_written(backend: str) -> None:
+    p = ones(4)
+    optimizer = fs.SGD(p, lr=1.0, momentum=0.5, backend=backend)
+    optimizer.step(ones(4))
+    p.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"), optimizer.lookahead():
+        pass
+    assert (p == 0).all()
+
+
 # ---- layouts are made when they must be ----
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -348,3 +349,41 @@ def test_refusals_change_nothing() -> None:
     opt.load_state_dict(saved)
     opt.step([np.ones(3), np.ones(2)])
     assert (p == -0.25).all()
+
+
+def test_a_block_among_others() -> None:
+    """`contextlib` looks for the methods in the class."""
+    p = np.zeros(2)
+    opt = fs.SGD(p, lr=1.0, momentum=0.5)
+    opt.step(np.ones(2))
+    with ExitStack() as stack:
+        stack.enter_context(opt.lookahead())
+        assert (p == -1.5).all()
+    assert (p == -1).all()
+    block = opt.lookahead()
+    assert block.__enter__() is None
+    assert not block.__exit__(None, None, None)
+    assert (p == -1).all()
+
+
+def test_a_block_that_nobody_leaves() -> None:
+    """A generator that is dropped is closed, and so is a block."""
+    p = np.zeros(2)
+    opt = fs.SGD(p, lr=1.0, momentum=0.5)
+    opt.step(np.ones(2))
+    block = opt.lookahead()
+    block.__enter__()
+    with pytest.raises(RuntimeError, match="inside of lookahead"):
+        opt.step(np.ones(2))
+    del block
+    assert (p == -1).all()
+    assert opt.step(np.ones(2)).t == 2
+
+
+def test_an_exception_passes_through() -> None:
+    p = np.zeros(2)
+    opt = fs.SGD(p, lr=1.0, momentum=0.5)
+    opt.step(np.ones(2))
+    with pytest.raises(KeyError), opt.lookahead():
+        raise KeyError
+    assert (p == -1).all()

@@ -139,7 +139,7 @@ def test_norm_and_finite_check_share_one_read(
     opt.step(grads)
     reads: list[str] = []
     table = opt.layout.plan.table
-    for name in ("squares", "run", "take_and_run"):
+    for name in ("measure", "calls", "take_and_run"):
         method = getattr(table, name)
 
         def counted(*args: Any, name: str = name, method: Any = method) -> Any:
@@ -147,8 +147,8 @@ def test_norm_and_finite_check_share_one_read(
             return method(*args)
 
         monkeypatch.setattr(table, name, counted)
-        if name == "squares":
+        if name == "measure":
             monkeypatch.setattr(opt.layout.plan, name, counted)
     opt.step(grads, max_norm=max_norm, scale=2.0)
-    once = ["squares"] if policy != "propagate" or max_norm is not None else []
-    assert reads == [*once, "run"]
+    once = ["measure"] if policy != "propagate" or max_norm is not None else []
+    assert reads == [*once, "calls"]

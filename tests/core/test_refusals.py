@@ -278,6 +278,17 @@ def test_a_schedule_that_overflows_is_refused() -> None:
         optimizer.lr = 1e3
 
 
+def test_a_rate_is_set_for_all_groups_or_for_none() -> None:
+    """The last group refuses it: its initial_lr is too small to measure such a rate by."""
+    optimizer = fs.AdamW(
+        [{"params": zeros(2)}, {"params": zeros(2), "lr": 5e-324, "decay_scale": "schedule"}],
+        lr=0.5,
+    )
+    with pytest.raises(ValueError, match=r"lr=1000.0 and initial_lr=5e-324"):
+        optimizer.lr = 1e3
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 5e-324]
+
+
 def test_a_mapping_that_makes_up_keys_is_seen_through() -> None:
     grads: dict[str, Any] = defaultdict(lambda: None, z=zeros(2))
     with pytest.raises(KeyError, match="grads lacks 'w' and has the surplus 'z'"):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 from cases import BASES, Case, differing_bits, ones, ordinary
-from marks import for_each
+from marks import for_each, on_each_backend
 
 import fusedstep as fs
+from fusedstep._arrays.place import Host
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -69,7 +71,7 @@ def test_a_state_dict_is_a_copy() -> None:
     optimizer.load_state_dict(saved)
     saved["state"]["b"][...] = 7
     assert (held == 1).all()
-    assert optimizer.state["b"] is held
+    assert np.shares_memory(optimizer.state["b"], held)
 
 
 def test_loading_brings_its_options() -> None:
@@ -125,6 +127,97 @@ def test_a_state_dict_of_live_arrays_is_read_before_it_is_written() -> None:
     assert (live["m"] == v).all()
     assert (live["v"] == m).all()
     assert live["t"] == 1
+
+
+@on_each_backend
+@pytest.mark.parametrize("t", [2**31 - 1, 2**53, 2**63 - 1, 2**64, 10**300])
+def test_steps_go_on_from_any_count(t: int, backend: str) -> None:
+    p = ones(3)
+    opt = fs.AdamW([p], backend=backend)
+    opt.step([ones(3)])
+    saved = opt.state_dict()
+    saved["state"][0]["t"] = t
+    opt.load_state_dict(saved)
+    for k in (1, 2):
+        assert opt.step([ones(3)]).t == t + k
+        assert opt.state_dict()["state"][0]["t"] == t + k
+    assert np.isfinite(p).all()
+
+
+class Fickle(Mapping[str, Any]):
+    """A mapping whose values are others when they are asked for again."""
+
+    def __init__(self, first: Mapping[str, Any], later: Mapping[str, Any]) -> None:
+        self.first, self.later = first, later
+        self.asked: list[str] = []
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.append(key)
+        return (self.later if key in self.asked[:-1] else self.first)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.first)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+@on_each_backend
+def test_each_value_is_read_once(backend: str) -> None:
+    opt = fs.Adam([ones(3), ones(2)], backend=backend)
+    opt.step([ones(3), ones(2)])
+    saved = opt.state_dict()
+    opt.step([ones(3), ones(2)])
+    state = saved["state"]
+    fickle: list[Any] = [
+        {**saved, "state": [Fickle(state[0], {**state[0], "t": -5, "m": None}), state[1]]},
+        {**saved, "param_groups": [Fickle(saved["param_groups"][0], {"lr": "x", "betas": None})]},
+        Fickle(saved, {**saved, "state": None, "param_groups": None, "optimizer": 0}),
+    ]
+    for given in fickle:
+        opt.load_state_dict(given)
+        assert [each["t"] for each in opt.state] == [1, 1]
+        assert opt.step([ones(3), ones(2)]).t == 2
+
+
+@pytest.mark.parametrize("arena", [False, True])
+def test_a_load_without_memory_changes_nothing(
+    arena: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its allocations fails in turn, the later ones of new state too."""
+    other = fs.AdamW([ones(300), np.ones(5)], lr=0.5, amsgrad=True, ema=0.5)
+    other.step([ones(300), np.ones(5)])
+    other.step([ones(300), np.ones(5)])
+    saved = other.state_dict()
+    for failing in range(20):
+        params: Any = [ones(300), np.ones(5)]
+        opt = fs.AdamW(fs.Arena(params) if arena else params)
+        opt.step(*([] if arena else [[ones(300), np.ones(5)]]))
+        before = opt.state_dict()
+        left = [failing]
+
+        def allocate(*args: Any, left: list[int] = left) -> Array:
+            left[0] -= 1
+            if left[0] == -1:
+                raise MemoryError
+            return np.zeros(*args[1:])
+
+        with monkeypatch.context() as patch:
+            for name in ("zeros", "empty"):
+                patch.setattr(Host, name, allocate)
+            try:
+                opt.load_state_dict(saved)
+                break
+            except MemoryError:
+                pass
+        after = opt.state_dict()
+        assert after["param_groups"] == before["param_groups"]
+        for one, two in zip(after["state"], before["state"], strict=True):
+            assert one.keys() == two.keys()
+            assert all(np.array_equal(one[key], two[key]) for key in one)
+    assert failing > 2
+    assert opt.state[0]["t"] == 2
+    assert opt.param_groups[0]["lr"] == 0.5
 
 
 def test_a_shallow_copy_is_refused() -> None:

@@ -1,27 +1,26 @@
-"""Checks on the arrays that a step reads and writes: each returns nothing, or raises."""
+"""Checks on the arrays that a step reads and writes: each returns nothing, or raises.
+
+They are made on plain views, as `Place.see` and `plain` give them.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from fusedstep._arrays.overlap import has_overlapping_elements
 from fusedstep._arrays.walk import Array
-from fusedstep._checks.wording import describe
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def check_parameter(p: Any, name: str) -> None:
+def check_parameter(p: Array, name: str) -> None:
     """Refuse an array that cannot be updated in place."""
     check_values(p, name)
     check_written(p, name)
 
 
-def check_values(p: Any, name: str) -> None:
+def check_values(p: Array, name: str) -> None:
     """Refuse an array that a parameter's values cannot be read from."""
-    check_array(p, name)
     if p.dtype not in DTYPES:
         raise TypeError(
             f"{name} has dtype {p.dtype.str!r} ({p.dtype.name}); "
@@ -29,15 +28,14 @@ def check_values(p: Any, name: str) -> None:
         )
 
 
-def check_state(array: Any, p: Array, name: str) -> None:
+def check_state(array: Array, p: Array, name: str) -> None:
     """Refuse a state array that does not fit its parameter."""
     check_like(array, p, name)
     check_written(array, name)
 
 
-def check_like(array: Any, p: Array, name: str) -> None:
+def check_like(array: Array, p: Array, name: str) -> None:
     """Refuse a gradient or other array that does not fit its parameter."""
-    check_array(array, name)
     if array.dtype != p.dtype:
         raise TypeError(
             f"{name} has dtype {array.dtype.str!r} ({array.dtype.name}), its parameter "
@@ -47,19 +45,6 @@ def check_like(array: Any, p: Array, name: str) -> None:
         raise ValueError(
             f"{name} has shape {array.shape}, its parameter {p.shape}; they must be equal, so "
             "broadcast it yourself: `np.broadcast_to(array, shape)`"
-        )
-
-
-def check_array(array: Any, name: str) -> None:
-    """Refuse whatever is no plain NumPy array."""
-    if not isinstance(array, np.ndarray):
-        raise TypeError(
-            f"{name} is {describe(array)}; pass a NumPy array, for instance `np.asarray(x)`, or "
-            "`x.detach().numpy()` of a torch tensor on the CPU, which share its memory"
-        )
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array, whose mask a step would ignore; pass its `.data`"
         )
 
 

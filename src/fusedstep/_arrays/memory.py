@@ -9,8 +9,9 @@ within a page, and those of all parameters follow one another, as in one large t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -27,6 +28,9 @@ LINE = 64
 SMALL = 1024
 """Bytes below which memory is aligned to lines only: a page would be mostly waste."""
 
+base_of: Any = vars(np.ndarray)["base"].__get__
+"""The function that gives an array's `base` as NumPy has it, whatever a subclass makes of it."""
+
 
 def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array:
     """New flat memory, at the place within a page where the address `like` is.
@@ -37,6 +41,18 @@ def zeros(place: Place, size: int, dtype: np.dtype[Any], like: int = 0) -> Array
     flat = place.zeros((size + alignment // dtype.itemsize,), dtype)
     skip = (like - address(flat)) % alignment // dtype.itemsize
     return flat[skip : skip + size]
+
+
+def pin(array: Array) -> ReferenceType[Array]:
+    """A reference that keeps the memory under an array in place for as long as it is held.
+
+    A user has the array that owns the memory, or gets at it by `base` of a view. NumPy refuses to
+    resize an array to which there are weak references, even with `refcheck=False`.
+    """
+    base = base_of(array)
+    while base is not None and issubclass(type(base), np.ndarray):
+        array, base = base, base_of(base)
+    return ref(array)
 
 
 class Shelf:
@@ -51,13 +67,18 @@ class Shelf:
         self.size = size
         self.like = like
         self.states: dict[str, Array] = {}
+        self.pins: dict[str, ReferenceType[Array]] = {}
+        """A pin for each of them."""
 
     def state(self, letter: str) -> Array:
         """The array of a letter, made when it is first asked for."""
         if letter not in self.states:
-            self.states[letter] = zeros(self.place, self.size, self.dtype, self.like)
+            state = zeros(self.place, self.size, self.dtype, self.like)
+            self.pins[letter] = pin(state)
+            self.states[letter] = state
         return self.states[letter]
 
-    def keep(self, letters: Iterable[str]) -> None:
+    def keep(self, letters: Collection[str]) -> None:
         """Free the memory of all other letters."""
         self.states = {letter: self.states[letter] for letter in letters}
+        self.pins = {letter: self.pins[letter] for letter in letters}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from fusedstep._arrays.cluster import FEW, Cluster, Grid
 from fusedstep._arrays.walk import Array
 
 
@@ -27,12 +29,9 @@ def extent(array: Array) -> tuple[int, int]:
     return byte_bounds(array)
 
 
-def lies_as(array: Any, other: Array) -> bool:
+def lies_as(array: Array, other: Array) -> bool:
     """Whether `array` has the very elements of `other`, in the same order."""
-    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (
-        other.shape,
-        other.dtype,
-    ):
+    if (array.shape, array.dtype) != (other.shape, other.dtype):
         return False
     strides = zip(array.strides, other.strides, array.shape, strict=True)
     return not other.size or (
@@ -58,6 +57,7 @@ class WrittenMemory:
         """Addresses at which the arrays begin, in ascending order."""
         self.highs = list(accumulate((entry[1] for entry in self.entries), max))
         """Addresses past which neither an array nor those before it reach."""
+        self._clusters: dict[int, Cluster] = {}
 
     def with_more(self, arrays: Iterable[tuple[Name, Array]]) -> WrittenMemory:
         """The union of this memory and more; the arrays here are not looked at again."""
@@ -68,7 +68,7 @@ class WrittenMemory:
     def refuse(self, g: Array, name: str) -> None:
         """Refuse a gradient in memory that the step writes: it would be read half changed."""
         low, high = extent(g)
-        other = self._first_overlap(g, low, bisect_left(self.lows, high))
+        other = self._overlap(g, low, bisect_left(self.lows, high))
         if other is not None:
             raise ValueError(
                 f"{name} shares memory with {other}, which the step writes; pass a copy"
@@ -77,7 +77,7 @@ class WrittenMemory:
     def refuse_overlaps(self) -> None:
         """Refuse memory that is there twice: the second step would undo the first."""
         for at, (low, _, array, name) in enumerate(self.entries):
-            other = self._first_overlap(array, low, at)
+            other = self._overlap(array, low, at)
             if other is not None:
                 first, second = sorted((str(name), other))
                 raise ValueError(
@@ -85,20 +85,53 @@ class WrittenMemory:
                     "array once, or copies"
                 )
 
-    def _first_overlap(self, array: Array, low: int, before: int) -> str | None:
+    def _overlap(self, array: Array, low: int, before: int) -> str | None:
         """The name of an array that shares an element with `array`, whose lowest byte is `low`.
 
         Only the first `before` arrays in order of address are searched: the others begin at its
         end or above.
         """
-        while before > 0 and self.highs[before - 1] > low:
-            before -= 1
-            _, _, other, name = self.entries[before]
+        if before == 0 or self.highs[before - 1] <= low:
+            return None
+        first = bisect_right(self.highs, low, 0, before)
+        for at in self._candidates(array, low, first, before):
+            _, _, other, name = self.entries[at]
             if np.shares_memory(array, other):
                 named = name if isinstance(name, str) else name(array)
                 if named is not None:
                     return named
         return None
+
+    def _candidates(self, array: Array, low: int, first: int, before: int) -> Iterator[int]:
+        """The arrays from `first` to `before` that may share an element with one, the last first.
+
+        If they are few these are all, and so they are where arrays lie apart from one another.
+        """
+        if before - first <= FEW:
+            yield from range(before - 1, first - 1, -1)
+            return
+        grid = Grid.of(array, low)
+        edges = self._edges
+        for k in range(bisect_left(edges, before) - 1, bisect_right(edges, first) - 2, -1):
+            begin, end = edges[k], edges[k + 1]
+            if end - begin <= FEW:
+                near: Iterable[int] = range(begin, end)
+            else:
+                near = (begin + index for index in self._cluster(begin, end).near(grid))
+            yield from (at for at in reversed([*near]) if first <= at < before)
+
+    @cached_property
+    def _edges(self) -> list[int]:
+        """Where clusters begin, and the last one ends: no extent reaches from one to another."""
+        inner = range(1, len(self.lows))
+        return [0, *(at for at in inner if self.highs[at - 1] <= self.lows[at]), len(self.lows)]
+
+    def _cluster(self, begin: int, end: int) -> Cluster:
+        """The cluster of the arrays from `begin` to `end`, made when it is first needed."""
+        if begin not in self._clusters:
+            grids = [Grid.of(array, low) for low, _, array, _ in self.entries[begin:end]]
+            self._clusters[begin] = Cluster(grids)
+        return self._clusters[begin]
 
 
 Entry: TypeAlias = tuple[int, int, Array, Name]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from operator import setitem
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import on_device
 from fusedstep._arrays.libraries import TO_HOST
+from fusedstep._arrays.plain import plain
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,11 +26,23 @@ class Place(Protocol):
     backwards: bool
     """Whether new arrays here may have negative strides."""
 
+    lasting: bool
+    """Whether calls that were made ready for one step may serve the next: no stream is in them."""
+
     def see(self, array: Any, name: str) -> Any:
-        """The description of a user's array, which errors call `name`; one elsewhere is refused."""
+        """The description of a user's array, which errors call `name`; one elsewhere is refused.
+
+        It is a new array over the same memory: nothing that is done to the user's changes it.
+        """
 
     def show(self, array: Array) -> Any:
-        """The array that a user gets for one that was made here, over the same memory."""
+        """The array that a user gets for one that was made here, over the same memory.
+
+        It is a new one: whatever its shape or dtype is set to, the array here stays as it is.
+        """
+
+    def at_once(self, calls: Sequence[Call]) -> Any:
+        """Make calls that work on arrays here, wholly or not at all; see at_once.py."""
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """A new C-contiguous array, its content undefined."""
@@ -37,8 +53,11 @@ class Place(Protocol):
     def copy(self, to: Array, source: Array) -> None:
         """Copy `source` to another array that lives here, of the same shape."""
 
-    def clear(self, array: Array) -> None:
-        """Fill an array that lives here with zeros."""
+    def copying(self, to: Array, source: Array) -> list[Call]:
+        """The calls that do what `copy` does, without any Python code."""
+
+    def clearing(self, array: Array) -> list[Call]:
+        """The calls that fill an array that lives here with zeros, without any Python code."""
 
     def read(self, array: Array) -> Array:
         """A NumPy copy of an array that was made here."""
@@ -46,11 +65,19 @@ class Place(Protocol):
     def write(self, array: Array, source: Array | float) -> None:
         """Fill an array that was made here from a NumPy array or with one number."""
 
+    def writing(self, array: Array, source: Array) -> list[Call]:
+        """The calls that fill such an array from a NumPy array of its dtype, without Python code.
+
+        All memory that they need has been allocated.
+        """
+
 
 class Host:
-    """The memory of the CPU: an array describes itself."""
+    """The memory of the CPU: an array is described by a view of it."""
 
     backwards = True
+    lasting = True
+    at_once = staticmethod(at_once)
 
     def see(self, array: Any, name: str) -> Any:
         if on_device(array):
@@ -58,10 +85,10 @@ class Host:
                 f"{name} is on a CUDA device, the parameters are on the CPU; pass a copy on the "
                 f"CPU: {TO_HOST}"
             )
-        return array
+        return plain(array, name)
 
     def show(self, array: Array) -> Any:
-        return array
+        return array.view()
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         return np.empty(shape, dtype)
@@ -72,8 +99,11 @@ class Host:
     def copy(self, to: Array, source: Array) -> None:
         to[...] = source
 
-    def clear(self, array: Array) -> None:
-        array[...] = 0
+    def copying(self, to: Array, source: Array) -> list[Call]:
+        return [partial(setitem, to, ..., source)]
+
+    def clearing(self, array: Array) -> list[Call]:
+        return [partial(setitem, array, ..., array.dtype.type(0))]
 
     def read(self, array: Array) -> Array:
         return array.copy()
@@ -81,6 +111,9 @@ class Host:
     def write(self, array: Array, source: Array | float) -> None:
         with np.errstate(over="ignore"):
             array[...] = source
+
+    def writing(self, array: Array, source: Array) -> list[Call]:
+        return self.copying(array, source)
 
 
 HOST = Host()

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.place import Place
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -52,11 +53,12 @@ class Operand:
     `before` is an operand of the same size that is given up: its scratch is used again.
     """
 
-    __slots__ = ("flat", "laid", "place", "scratch")
+    __slots__ = ("back", "flat", "laid", "place", "scratch")
 
     def __init__(self, array: Array, walk: Walk, before: Operand | None = None) -> None:
         self.place = walk.place
-        self.laid = walk.lay(array.view(np.ndarray))
+        self.back: list[Call] = []
+        self.laid = walk.lay(array)
         self.scratch = not (self.laid.flags.c_contiguous and self.laid.flags.aligned)
         if not self.scratch:
             self.flat = self.laid.reshape(-1)
@@ -76,6 +78,8 @@ class Operand:
         """Copy the array into its scratch."""
         self.place.copy(self.flat.reshape(self.laid.shape), self.laid)
 
-    def put_back(self) -> None:
-        """Copy the scratch into the array."""
-        self.place.copy(self.laid, self.flat.reshape(self.laid.shape))
+    def put_back(self) -> list[Call]:
+        """The calls that copy the scratch into the array."""
+        if not self.back or not self.place.lasting:
+            self.back = self.place.copying(self.laid, self.flat.reshape(self.laid.shape))
+        return self.back

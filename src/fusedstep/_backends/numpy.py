@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.place import HOST
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.plan import CheckedTable, Job, Row
 from fusedstep._compiler.evaluate import evaluate
 from fusedstep._numerics import norm, reference
 from fusedstep._numerics.coefficients import JobScalars
+from fusedstep._numerics.rounding import check_rounding
 
 
 class Table(CheckedTable):
@@ -25,19 +28,20 @@ class Table(CheckedTable):
         super().__init__(rows)
         self.jobs = jobs
         self.operands: list[Any] = [None] * len(rows)
-        self.sums = np.zeros((0, norm.SUMS))
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
         super().set_gradient(index, g, operand)
         self.operands[index] = operand
 
-    def squares(self) -> norm.Total:
+    def measure(self, scale: float, max_norm: float) -> norm.Measured:
         with np.errstate(all="ignore"):
             sums = [norm.squares(each.flat) for each in self.operands if each is not None]
             self.sums = np.concatenate([np.zeros((0, norm.SUMS)), *sums])
-            return norm.total(self.sums)
+            return norm.measure(norm.total(self.sums), scale, max_norm)
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+        check_rounding()
+        calls: list[Call] = []
         with np.errstate(all="ignore"):
             rounded = [
                 SimpleNamespace(
@@ -51,23 +55,26 @@ class Table(CheckedTable):
             ]
             for row, operand in zip(self.rows, self.operands, strict=True):
                 if row is not None:
-                    self.step(row, operand.flat, rounded[row.job])
+                    calls += self.step(row, operand.flat, rounded[row.job])
                     if zero:
-                        operand.flat[...] = 0
+                        calls += HOST.clearing(operand.flat)
+        return [*calls, self.counted()]
 
-    def step(self, row: Row, g: Array, h: Any) -> None:
-        """Step one tensor; `h` has the scalars of its job, rounded to its dtype."""
+    def step(self, row: Row, g: Array, h: Any) -> Iterator[Call]:
+        """The calls that write one tensor's step; `h` has its job's scalars in its dtype."""
         rule, dtype = self.jobs[row.job]
         p = row.p.flat
         states = [None if state is None else state.flat for state in row.states]
         g = reference.gradient(p, g, h)
         if rule.formula is None:
-            results = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
+            results: Sequence[Array] = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
         else:
             # Copies, because a new state may be the old p itself.
             results = [*map(np.array, evaluate(rule.formula, (p, g, *states), h, dtype))]
-        for array, result in zip((p, *states), results, strict=True):
-            if array is not None:
-                array[...] = result
+        arrays = [p, *states]
         if row.ema is not None:
-            row.ema.flat[...] = reference.average(p, row.ema.flat, h)
+            arrays.append(row.ema.flat)
+            results = [*results, reference.average(results[0], row.ema.flat, h)]
+        for array, result in zip(arrays, results, strict=True):
+            if array is not None:
+                yield from HOST.copying(array, np.asarray(result, dtype))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import setitem
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.overlap import WrittenMemory, address
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars, Rule
+from fusedstep._numerics.rounding import check_rounding
 
 MOST_STATES = 8
 """The most state arrays of one rule: a row of csrc/api.h has room for so many."""
@@ -26,15 +30,23 @@ class Job(NamedTuple):
 class Row:
     """One tensor: a parameter, its state in the order of the rule's letters, its average.
 
-    `operand` gives the operand of a state array by its letter.
+    `operand` gives the operand of a state array by its letter. `array` is the user's own array
+    of the parameter, which has to stay as it was found; None where there is none.
     """
 
-    __slots__ = ("ema", "job", "p", "rule", "states", "walk")
+    __slots__ = ("array", "ema", "job", "p", "rule", "states", "walk")
 
     def __init__(
-        self, p: Operand, walk: Walk, rule: Rule, operand: Callable[[str], Operand], job: int = 0
+        self,
+        p: Operand,
+        walk: Walk,
+        rule: Rule,
+        operand: Callable[[str], Operand],
+        job: int = 0,
+        array: Array | None = None,
     ) -> None:
         self.job = job
+        self.array = array
         self.rule = rule
         self.walk = walk
         self.p = p
@@ -55,8 +67,8 @@ class Table(Protocol):
         """A count that rises whenever a gradient is in other memory than the one before."""
 
     @property
-    def sums(self) -> Array:
-        """The sums of the gradients' blocks, row after row, as norm.py defines them."""
+    def steps(self) -> Sequence[int]:
+        """One count, of the steps that the table has run: it rises with what they write."""
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
@@ -71,11 +83,20 @@ class Table(Protocol):
         Returns the index of that one, or their number. `zero` says that they are to be written.
         """
 
-    def squares(self) -> norm.Total:
-        """Sum the squares of all gradients; the sums of their blocks are left in `sums`."""
+    def measure(self, scale: float, max_norm: float) -> norm.Measured:
+        """Measure all gradients together."""
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
-        """Run one step, with the scalars of each job; `zero` fills the gradients with zeros."""
+    def unfit(self, unscale: float) -> Iterator[int]:
+        """Places of rows whose gradient was not finite when it was measured, or unscaled is not.
+
+        They are counted without the parameters that are skipped.
+        """
+
+    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+        """The calls that write one step and count it, with the scalars of each job.
+
+        Nothing is written before. `zero` says that they fill the gradients with zeros.
+        """
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         """Take the gradients from the first on, and run without zeros if none needs a check."""
@@ -86,7 +107,11 @@ class CheckedTable:
 
     def __init__(self, rows: Sequence[Row | None]) -> None:
         self.rows = rows
+        self.present = [row for row in rows if row is not None]
         self.moves = 0
+        self.steps = [0]
+        self.sums = np.zeros((0, norm.SUMS))
+        """The sums of the blocks of the gradients that were measured."""
         self.known: list[Any] = [None] * len(rows)
 
     def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
@@ -104,11 +129,18 @@ class CheckedTable:
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
         if taken == len(grads):
-            self.run(scalars, False)
+            at_once(self.calls(scalars, False))
         return taken
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+    def unfit(self, unscale: float) -> Iterator[int]:
+        return unfit_rows(self.present, self.sums, unscale)
+
+    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
         raise NotImplementedError
+
+    def counted(self) -> Call:
+        """The call that counts a step, after those that write it."""
+        return partial(setitem, self.steps, 0, self.steps[0] + 1)
 
 
 class Plan:
@@ -124,12 +156,14 @@ class Plan:
         self.rows = rows
         self.kind = table
         self.table = table(jobs, rows, written)
+        self.steps = self.table.steps
         self.take = self.table.take
-        self.squares = self.table.squares
+        self.measure = self.table.measure
         self.scratch = [
             operand for row in rows if row for operand in row.written if operand.scratch
         ]
         self.gradient_scratch: dict[int, Operand] = {}
+        self.at_once = next((row.walk.place.at_once for row in rows if row), at_once)
 
     @property
     def moves(self) -> int:
@@ -156,30 +190,37 @@ class Plan:
         return taken
 
     def fetch_gradients(self) -> None:
-        """Copy the gradients that have gaps to scratch, which `squares` and `run` read."""
+        """Copy the gradients that have gaps to scratch, which `measure` and `run` read."""
         for operand in self.gradient_scratch.values():
             operand.fetch()
 
     def run(self, scalars: Sequence[JobScalars], zero: bool = False) -> None:
-        """See `Table.run`."""
+        """Run one step, wholly or not at all; see `calls`."""
+        if self.at_once(self.calls(scalars, zero)):
+            check_rounding()
+
+    def calls(self, scalars: Sequence[JobScalars], zero: bool = False) -> Sequence[Call]:
+        """See `Table.calls`; what has gaps is copied back from its scratch."""
         for operand in self.scratch:
             operand.fetch()
-        self.table.run(scalars, zero)
-        for operand in self.scratch:
-            operand.put_back()
-        if zero:
-            for operand in self.gradient_scratch.values():
-                operand.put_back()
+        written = [*self.scratch, *(self.gradient_scratch.values() if zero else ())]
+        put_back = [call for operand in written for call in operand.put_back()]
+        return [*self.table.calls(scalars, zero), *put_back]
 
     def unfit(self, unscale: float) -> Iterator[int]:
         """Indices of parameters whose gradient is not finite, or would not be when unscaled.
 
-        The sums that `squares` left decide.
+        They are judged as they were measured last.
         """
-        start = 0
-        for index, row in enumerate(self.rows):
-            if row is not None:
-                end = start + norm.blocks(row.p.flat.size)
-                if not norm.fits(norm.total(self.table.sums[start:end]), unscale, row.p.flat.dtype):
-                    yield index
-                start = end
+        present = [index for index, row in enumerate(self.rows) if row is not None]
+        return (present[place] for place in self.table.unfit(unscale))
+
+
+def unfit_rows(rows: Sequence[Row], sums: Array, unscale: float) -> Iterator[int]:
+    """Places of rows whose gradients are unfit; `sums` has those of their blocks, row by row."""
+    start = 0
+    for place, row in enumerate(rows):
+        end = start + norm.blocks(row.p.flat.size)
+        if not norm.fits(norm.total(sums[start:end]), unscale, row.p.flat.dtype):
+            yield place
+        start = end

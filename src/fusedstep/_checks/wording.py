@@ -12,8 +12,9 @@ def describe(value: Any) -> str:
     """A value that is not what it should be, as an error shows it."""
     if value is None:
         return "None"
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    if issubclass(type(value), np.ndarray):
+        array = np.ndarray.view(value, np.ndarray)  # a subclass may say anything
+        return f"an array of shape {array.shape} and dtype {array.dtype}"
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 

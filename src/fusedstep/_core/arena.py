@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-import numpy as np
-
 from fusedstep._arrays.checks import check_values
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.structure import named
@@ -154,7 +152,7 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
         for name, array in leaves:
             values = place.see(array, name)
             check_values(values, name)
-            seen.append((name, values.view(np.ndarray)))
+            seen.append((name, values))
         WrittenMemory(seen).refuse_overlaps()
         groups = [(name, len(arrays), own) for name, arrays, own in divided]
         walks = [(Walk(values, place), values.dtype) for _, values in seen]
@@ -165,8 +163,8 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
     def _take_up(self, memory: ArenaMemory) -> None:
         show = memory.place.show
         self._memory = memory
-        self.params = view_containers(memory.structure, "params", iter(memory.views))
-        self.grads = view_containers(memory.structure, "grads", map(show, memory.g))
+        self.params = view_containers(memory.structure, "params", iter(memory.params))
+        self.grads = view_containers(memory.structure, "grads", iter(memory.grads))
         self.buffers = MappingProxyType(
             {dtype.name: Buffer(*map(show, flat)) for dtype, flat in memory.flats.items()}
         )
@@ -178,8 +176,9 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
         self._take_up(memory)
 
     def __repr__(self) -> str:
-        elements = ", ".join(f"{flat.p.size} {name}" for name, flat in self.buffers.items())
-        return f"<arena of {len(self._memory.views)} parameters: {elements}>"
+        memory = self._memory
+        elements = ", ".join(f"{flat.p.size} {dtype}" for dtype, flat in memory.flats.items())
+        return f"<arena of {len(memory.p)} parameters: {elements}>"
 
 
 def memory_of(arena: Arena) -> ArenaMemory:

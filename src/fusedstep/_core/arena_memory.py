@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep._arrays.memory import zeros
+from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.memory import pin, zeros
 from fusedstep._arrays.overlap import lies_as
 from fusedstep._arrays.place import Host, Place
-from fusedstep._arrays.structure import Structure, is_array
+from fusedstep._arrays.structure import Structure
 from fusedstep._arrays.walk import Array, Walk
 from fusedstep._checks.wording import describe
 
@@ -43,7 +44,7 @@ class GroupViews(Sequence[Any]):
         self.memory, self.start, self.stop = memory, start, stop
 
     def __getitem__(self, index: Any) -> Any:
-        return self.memory.views[self.start : self.stop][index]
+        return self.memory.params[self.start : self.stop][index]
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -76,9 +77,13 @@ class ArenaMemory:
             dtype: Flat(zeros(place, size, dtype), zeros(place, size, dtype))
             for dtype, size in sizes.items()
         }
+        self.pins = [pin(array) for flat in self.flats.values() for array in flat]
         self.p = [slot.view(self.flats[slot.dtype].p) for slot in self.slots]
         self.g = [slot.view(self.flats[slot.dtype].g) for slot in self.slots]
-        self.views = [place.show(p) for p in self.p]
+        self.params = [place.show(p) for p in self.p]
+        """The parameters as the user gets them: other arrays over the same memory."""
+        self.grads = [place.show(g) for g in self.g]
+        """The gradients as the user gets them."""
 
     def read(self) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
         """The structure and the groups, as `read_groups` gives them for other parameters."""
@@ -91,9 +96,10 @@ class ArenaMemory:
     def refuse_others(self, grads: Any) -> None:
         """Refuse gradients other than the arena's own, in whatever containers they come."""
         flat = self.structure.flatten(grads, "grads")
-        for path, g, own in zip(self.structure.paths, flat, self.g, strict=True):
+        for path, g, given, own in zip(self.structure.paths, flat, self.grads, self.g, strict=True):
             name = f"grads{path}"
-            if g is not own and not (is_array(g) and lies_as(self.place.see(g, name), own)):
+            known = on_device(g) or issubclass(type(g), np.ndarray)
+            if g is not given and not (known and lies_as(self.place.see(g, name), own)):
                 raise ValueError(
                     f"{name} is {describe(g)} and not the arena's view; its optimizer steps all of "
                     f"`arena.grads`, so write into that: `arena.{name}[...] = value`"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
@@ -35,8 +37,7 @@ class Group(MutableMapping[str, Any]):
     """
 
     hyperparameters: dict[str, Any]
-    scheduled: bool
-    """True if the learning rate is a function of t: a step then needs the values `at` its t."""
+    """All of them, checked: replaced as a whole, and never changed."""
 
     def __init__(
         self,
@@ -48,32 +49,30 @@ class Group(MutableMapping[str, Any]):
         self._params = params
         self.where = where
         self.declaration = declaration
-        self.take(declaration.check(with_initial_lr(hyperparameters), where))
+        self.hyperparameters = declaration.check(with_initial_lr(hyperparameters), where)
 
-    def take(self, checked: dict[str, Any]) -> None:
-        """Take over hyperparameters that have been checked."""
-        self.hyperparameters = checked
-        self.scheduled = callable(checked["lr"])
+    def taking(self, checked: dict[str, Any]) -> Call:
+        """The call that takes over hyperparameters that have been checked."""
+        return partial(setattr, self, "hyperparameters", checked)
 
-    def at(self, t: int) -> dict[str, Any]:
-        """The hyperparameters of step t, in which the learning rate is a number."""
-        schedule = self.hyperparameters["lr"]
+    def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
+        """The given hyperparameters at step t, in which the learning rate is a number."""
+        schedule = hyperparameters["lr"]
         lr = schedule(t)
         if type(lr) is not float or not 0 <= lr < inf:  # it is, as a rule, and that at every step
-            lr = self._converted(lr, t)
-        values = {**self.hyperparameters, "lr": lr + 0.0}
+            lr = self._converted(schedule, lr, t)
+        values = {**hyperparameters, "lr": lr + 0.0}
         try:
             self.declaration.together(values)
         except ValueError as error:
             raise ValueError(f"{self.where}at t={t}: {error}") from None
         return values
 
-    def _converted(self, lr: Any, t: int) -> float:
+    def _converted(self, schedule: Any, lr: Any, t: int) -> float:
         """The learning rate of step t, checked, as a function returned it."""
         try:
             return non_negative("lr", lr)
         except (TypeError, ValueError) as error:
-            schedule = self.hyperparameters["lr"]
             raise type(error)(
                 f"{self.where}lr={describe(schedule)} returned {describe(lr)} at t={t}; return a "
                 "finite number, 0 or more"
@@ -87,14 +86,17 @@ class Group(MutableMapping[str, Any]):
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Assign several at once: all of them, or none if one will not do."""
-        values = dict(*args, **kwargs)
+        self.hyperparameters = self.with_more(dict(*args, **kwargs))
+
+    def with_more(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters with those values among them, all checked."""
         for name in values:
             if name not in self.hyperparameters:
                 raise KeyError(
                     f"a group has no hyperparameter {name!r} to set; it has "
                     f"{quoted(list(self.hyperparameters))}"
                 )
-        self.take(self.declaration.check({**self.hyperparameters, **values}))
+        return self.declaration.check({**self.hyperparameters, **values})
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"a group cannot lose {name!r}; assign another value instead")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from fusedstep._arrays.overlap import WrittenMemory
@@ -13,6 +14,7 @@ from fusedstep._core.parameters import Cohort, rule_of
 from fusedstep._core.tensors import Tensors
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars, Rule
+from fusedstep._numerics.rounding import check_rounding
 
 Rules = Mapping[int, Rule]
 """Rules by the id of the group whose hyperparameters call for them."""
@@ -53,7 +55,7 @@ class Layout:
                 cohort = fresh.get(key)
                 if cohort is None:
                     cohort = fresh[key] = Cohort(old.group, old.dtype, old.t)
-                    cohort.settle(declaration)
+                    cohort.settle(declaration, old.group.hyperparameters)
                     jobs[cohort] = len(jobs)
                 tensor.cohort = cohort
                 self.rows[index] = row = tensor.row_of(cohort.rule)
@@ -62,6 +64,13 @@ class Layout:
         """The cohorts of the tensors that step, in the order of the jobs."""
         self.jobs = [Job(cohort.rule, cohort.dtype) for cohort in jobs]
         self.plan = Plan(table, self.jobs, self.rows, tensors.written())
+        self.steps = self.plan.steps
+        for cohort in jobs:
+            cohort.steps = self.steps
+        self.most = max((cohort.start for cohort in jobs), default=0)
+        """The steps that the cohort with most had taken."""
+        self.coming = 0
+        """The t of that cohort in the step that `scalars` was last called for."""
         self.unshared_at = -1
         """Count of the plan's `moves` when its gradients were last found to share no memory."""
         self.closely: Plan | None = None
@@ -72,15 +81,16 @@ class Layout:
 
     def scalars(self) -> list[JobScalars] | None:
         """The scalars of the step that comes, job by job; None if another rule is called for."""
-        declaration, given = self.declaration, []
+        declaration, given, steps = self.declaration, [], self.steps[0] + 1
         for cohort in self.cohorts:
-            group, t = cohort.group, cohort.t + 1
+            group, t = cohort.group, cohort.start + steps
             values = group.hyperparameters
-            if values is not cohort.settled and not cohort.settle(declaration):
+            if values is not cohort.settled and not cohort.settle(declaration, values):
                 return None
-            if group.scheduled:
-                values = group.at(t)
+            if cohort.scheduled:
+                values = group.at(values, t)
             given.append((cohort.constants, declaration.scalars(values, t)))
+        self.coming = self.most + steps if given else 0
         return given
 
     def step(self, grads: list[Any]) -> bool:
@@ -90,6 +100,8 @@ class Layout:
             return False
         taken = self.plan.take_and_run(grads, scalars)
         if taken < len(grads):
+            if taken < 0:
+                check_rounding()
             if not self._look(grads, taken, False):
                 return False
             self.plan.fetch_gradients()
@@ -111,21 +123,21 @@ class Layout:
         self.plan.fetch_gradients()
         return True
 
-    def squares(self) -> norm.Total:
-        """Sum the squares of the gradients that were taken."""
-        return self.plan.squares()
+    def measure(self, scale: float, max_norm: float) -> norm.Measured:
+        """Measure the gradients that were taken, all together."""
+        return self.plan.measure(scale, max_norm)
 
     def unfit(self, unscale: float) -> list[int]:
         """Indices of parameters whose gradient is not finite, or not once it is unscaled.
 
-        They are judged by the sums of `squares`.
+        They are judged by the sums that `measure` left.
         """
         unfit = [*self.plan.unfit(unscale)]
         if self.tensors.by_parameter is None or not unfit:
             return unfit
         if self.closely is None:
             self.closely = self._look_closely(self.tensors.by_parameter)
-        self.closely.squares()
+        self.closely.measure(1.0, inf)
         return [*self.closely.unfit(unscale)]
 
     def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
@@ -134,17 +146,14 @@ class Layout:
 
     def clear(self, grads: list[Any]) -> None:
         """Leave zeros in the gradients, without a step."""
-        for _, g in self.tensors.seen(grads):
-            self.tensors.place.clear(g)
+        clearing = self.tensors.place.clearing
+        seen = self.tensors.seen(grads)
+        self.tensors.place.at_once([call for _, g in seen for call in clearing(g)])
 
-    def count(self, steps: int = 1) -> int:
-        """Count steps that were taken, and return those of the cohort with most."""
-        t = 0
-        for cohort in self.cohorts:
-            cohort.t += steps
-            if cohort.t > t:  # a call of max() takes longer
-                t = cohort.t
-        return t
+    @property
+    def t(self) -> int:
+        """The steps taken by the cohort with most, of those that step; 0 if there is none."""
+        return self.most + self.steps[0] if self.cohorts else 0
 
     def _look(self, grads: list[Any], at: int, zero: bool) -> bool:
         """Check the gradient at `at`, and each further one that differs from what was before."""

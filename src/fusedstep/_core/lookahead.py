@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
+from fusedstep._arrays.at_once import Block, Call
 from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Operand, Walk
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.declaration import Declaration
@@ -34,6 +37,7 @@ class Lookahead:
     ) -> None:
         self.declaration = declaration
         self.layout = layout
+        self.tensors = tensors
         self.place = place = tensors.place
         rule = Rule("sgd")
         jobs: dict[Cohort, int] = {}
@@ -51,7 +55,9 @@ class Lookahead:
             self.plan.set_gradient(index, tensor.state("b"))
 
     def keep(self) -> None:
-        """Copy every parameter, for `back`."""
+        """Copy every parameter, for the way back."""
+        for tensor in self.tensors.each:
+            tensor.check_memory()
         for p, kept in zip(self.arrays, self.kept, strict=True):
             self.place.copy(kept, p)
 
@@ -60,20 +66,50 @@ class Lookahead:
         given = []
         for cohort in self.cohorts:
             group, t = cohort.group, cohort.t + 1
-            values = group.at(t) if group.scheduled else group.hyperparameters
+            values = group.hyperparameters
+            if callable(values["lr"]):
+                values = group.at(values, t)
             rate = self.declaration.scalars(values, t)["lr"] * values["momentum"]
             given.append((PLAIN, {"lr": rate}))
         return given
 
-    def go(self, scalars: Sequence[JobScalars]) -> None:
-        """Move every parameter ahead."""
+    def going(self, scalars: Sequence[JobScalars]) -> Sequence[Call]:
+        """The calls that move every parameter ahead."""
         self.plan.fetch_gradients()
-        self.plan.run(scalars)
+        return self.plan.calls(scalars)
 
-    def back(self) -> None:
-        """Put every parameter back to the bits that it had."""
-        for p, kept in zip(self.arrays, self.kept, strict=True):
-            self.place.copy(p, kept)
+    def going_back(self) -> list[Call]:
+        """The calls that put every parameter back to the bits that it had."""
+        if self.place.lasting:
+            return self._copies()
+        return [partial(self._copy_back)]  # on the stream of that moment
+
+    def _copies(self) -> list[Call]:
+        pairs = zip(self.arrays, self.kept, strict=True)
+        return [call for p, kept in pairs for call in self.place.copying(p, kept)]
+
+    def _copy_back(self) -> None:
+        self.place.at_once(self._copies())
+
+
+class Ahead(Block):
+    """The block in which parameters stand ahead, for `with`.
+
+    `going(back)` moves them there, and puts the calls that bring them back into the list `back`,
+    all at once.
+    """
+
+    def __init__(self, place: Place, going: Callable[[list[Call]], None]) -> None:
+        super().__init__()
+        self._place = place
+        self._going = going
+
+    def __enter__(self) -> None:  # type: ignore[override]
+        try:
+            self._going(self.leaving)
+        except BaseException:  # after all was done, perhaps, and no block would be left
+            self._place.at_once([*self.leaving, partial(self.leaving.clear)])
+            raise
 
 
 def _no_state(letter: str) -> NoReturn:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from threading import get_ident
 from typing import Any, ClassVar, NoReturn
 
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.place import Host
 from fusedstep._arrays.structure import named
 from fusedstep._backends.choose import choose
@@ -17,10 +20,13 @@ from fusedstep._core.groups import Group, read_groups
 from fusedstep._core.layout import Layout, Rules, rules_of
 from fusedstep._core.parameters import State, rule_of
 from fusedstep._core.repr import show
-from fusedstep._core.request import PLAIN, Report, check_policy, check_request
-from fusedstep._core.state_dict import check_group, check_state, check_top, save
+from fusedstep._core.request import PLAIN, Report, check_policy, check_request, report_of
+from fusedstep._core.state_dict import read_group, read_state, read_top, save, saved
 from fusedstep._core.tensors import Tensors, parameters_of
+from fusedstep._core.turn import Turn
 from fusedstep._core.whole_step import whole_step
+
+UNSCALED = PLAIN.scale
 
 
 class Optimizer:
@@ -59,6 +65,8 @@ class Optimizer:
     """True while the parameters stand ahead, see `SGD.lookahead`."""
 
     _arena: Arena | None = None
+    _gathered: Tensors | None
+    """The tensors that steps go over; None until they are asked for, and after a load."""
     _layout: Layout | None
     """The steps as they are laid out; None before the first, and after a load."""
 
@@ -106,13 +114,20 @@ class Optimizer:
             self._place = arena.place  # which knows the stream of the arrays that were given
         self._groups = groups
         self._parameters = parameters_of(groups, self._structure.paths, self._place, arena)
-        self._gather()
+        self._turn = Turn()
+        self._gathered = self._layout = None
 
-    def _gather(self) -> None:
-        """Gather the tensors that steps go over, which are still to be laid out."""
-        self._tensors = Tensors(self._parameters, self._place, self._arena_memory)
-        self._tensors.tidy()
-        self._layout = None
+    @property
+    def _tensors(self) -> Tensors:
+        """The tensors that steps go over."""
+        return self._gathered or self._gather()
+
+    def _gather(self) -> Tensors:
+        """Gather the tensors, as their t now allow."""
+        gathered = Tensors(self._parameters, self._place, self._arena_memory)
+        gathered.tidy()
+        self._gathered = gathered
+        return gathered
 
     @property
     def _arena_memory(self) -> ArenaMemory | None:
@@ -173,9 +188,16 @@ class Optimizer:
             is out of its range. The message names it, and nothing has been written.
         FloatingPointError
             If a gradient is not finite, under `nonfinite="raise"`. Nothing has been written.
+        RuntimeError
+            If a step of the same optimizer is under way, in another thread or further up in this
+            one, or if this thread's arithmetic does not round to nearest. Nothing has been written.
 
         Notes
         -----
+        A step happens wholly or not at all: parameters, state, t, the average, and the zeros in
+        the gradients. Ctrl-C, or whatever another signal's handler raises, finds them as they were
+        before or as they are after.
+
         Clipping by the norm is that of Pascanu, Mikolov, Bengio (2013), "On the difficulty of
         training recurrent neural networks". torch's `clip_grad_norm_` divides by the norm +
         10⁻⁶; here a clipped norm is `max_norm` but for rounding. The norm is a sum over a fixed
@@ -193,40 +215,48 @@ class Optimizer:
         >>> g
         array([0., 0.])
         """
-        if self._ahead:
-            self._refuse_ahead("step")
-        request = PLAIN
-        # The default itself is known to be fine; any other value, also another 1.0, is checked.
-        scaled = scale is not PLAIN.scale
-        if scaled or max_norm is not None or max_value is not None or zero_grads is not False:
-            request = check_request(scale, max_norm, max_value, zero_grads)
-        if grads is ARENA_GRADIENTS or self._arena is not None:
-            flat = self._arena_gradients(grads)
-        else:
-            flat = self._structure.flatten(grads, "grads")
-        layout = self._layout
-        if request is PLAIN and self._nonfinite == "propagate":
-            while layout is None or not layout.step(flat):
+        turn, me = self._turn, get_ident()
+        while turn.holder:
+            turn.wait(me, "step")
+        turn.holder = me
+        try:
+            if self._ahead:
+                self._refuse_ahead("step")
+            request = PLAIN
+            # The default itself is known to be fine; any other value, also another 1.0, is checked.
+            scaled = scale is not UNSCALED
+            if scaled or max_norm is not None or max_value is not None or zero_grads is not False:
+                request = check_request(scale, max_norm, max_value, zero_grads)
+            if grads is ARENA_GRADIENTS or self._arena is not None:
+                flat = self._arena_gradients(grads)
+            else:
+                flat = self._structure.flatten(grads, "grads")
+            layout = self._layout
+            if request is PLAIN and self._nonfinite == "propagate":
+                while layout is None or not layout.step(flat):
+                    layout = self._lay_out(flat)
+                return report_of((None, 1.0, (), layout.coming))
+            while (
+                layout is None
+                or (scalars := layout.scalars()) is None
+                or not layout.take(flat, request.zero_grads)
+            ):
                 layout = self._lay_out(flat)
-            return Report(None, 1.0, (), layout.count())
-        while (
-            layout is None
-            or (scalars := layout.scalars()) is None
-            or not layout.take(flat, request.zero_grads)
-        ):
-            layout = self._lay_out(flat)
-        return whole_step(layout, flat, scalars, request, self._nonfinite)
+            return whole_step(layout, flat, scalars, request, self._nonfinite)
+        finally:
+            turn.holder = turn.next
 
     def _arena_gradients(self, grads: Any) -> list[Any]:
         """The gradients of the arena, which is what `grads` has to be if it is there."""
-        if self._arena is None or self._tensors.gradients is None:
+        gathered = self._gathered or self._gather()
+        if self._arena is None or gathered.gradients is None:
             raise TypeError(
                 "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
                 "gradients, in the structure of the parameters"
             )
         if grads is not ARENA_GRADIENTS and grads is not self._arena.grads:
             memory_of(self._arena).refuse_others(grads)
-        return self._tensors.gradients
+        return gathered.gradients
 
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""
@@ -255,6 +285,9 @@ class Optimizer:
     # ---- copies ----
 
     def __getstate__(self) -> dict[str, Any]:
+        return self._whole(self._copied)
+
+    def _copied(self) -> dict[str, Any]:
         if self._ahead:
             self._refuse_ahead("a copy")
         if not isinstance(self._place, Host):
@@ -264,7 +297,7 @@ class Optimizer:
             )
         kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
         state = {name: getattr(self, name) for name in kept}
-        return {**state, "states": [{**State(parameter)} for parameter in self._parameters]}
+        return {**state, "states": [saved(parameter) for parameter in self._parameters]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -275,8 +308,7 @@ class Optimizer:
         self._table, self._place = choose(self._backend, params, self._declaration.custom)
         self._enroll(self._groups)
         for parameter, kept in zip(self._parameters, states, strict=True):
-            parameter.restore(kept)
-        self._gather()
+            self._place.at_once(parameter.restoring(kept))
 
     def __copy__(self) -> NoReturn:
         raise TypeError(
@@ -313,8 +345,8 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: Rate) -> None:
-        for group in self._groups:
-            group["lr"] = value
+        changed = [(group, group.with_more({"lr": value})) for group in self._groups]
+        at_once([group.taking(checked) for group, checked in changed])
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "lr" and not name.startswith("_"):
@@ -339,11 +371,27 @@ class Optimizer:
         over parameters of the same structure goes on from it with the same bits as this one.
         A schedule is there as its dict; in place of a function of your own as `lr` stands None.
         """
+        return self._whole(self._save)
+
+    def _save(self) -> dict[str, Any]:
         if self._ahead:
             self._refuse_ahead("state_dict")
         # Hyperparameters that were assigned since the last step may call for more.
         self._allocate(self._rules())
         return save(type(self).__name__, self._groups, self._structure, self._parameters)
+
+    def _whole(self, copy: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result of `copy`, which is called while nothing is half stepped; see turn.py."""
+        turn, me = self._turn, get_ident()
+        within = turn.holder == me
+        try:
+            if not within:
+                turn.wait_to_copy(me)
+            return copy()
+        finally:
+            if not within:
+                turn.next = 0 if turn.next == me else turn.next
+                turn.holder = 0 if turn.holder == me else turn.holder
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over hyperparameters and state from what `state_dict` returned.
@@ -351,26 +399,37 @@ class Optimizer:
         Arrays are copied, into the ones that are there. Nothing is written unless all fits.
         Where a function of your own was the `lr`, this optimizer needs one and keeps it.
         """
-        if self._ahead:
-            self._refuse_ahead("load_state_dict")
-        check_top(state_dict, type(self).__name__, len(self._groups))
+        turn, me = self._turn, get_ident()
+        while turn.holder:
+            turn.wait(me, "load_state_dict")
+        turn.holder = me
+        try:
+            if self._ahead:
+                self._refuse_ahead("load_state_dict")
+            self._place.at_once(self._loading(state_dict))
+            self._gather()
+        finally:
+            turn.holder = turn.next
+
+    def _loading(self, state_dict: Mapping[str, Any]) -> list[Call]:
+        """The calls that load a state dict, which has been read, checked and copied."""
+        given = read_top(state_dict, type(self).__name__, len(self._groups))
         hyperparameters = {
-            id(group): check_group(values, group, index)
+            id(group): read_group(values, group, index)
             for index, (group, values) in enumerate(
-                zip(self._groups, state_dict["param_groups"], strict=True)
+                zip(self._groups, given["param_groups"], strict=True)
             )
         }
         states = []
-        flat = self._structure.flatten(state_dict["state"], "state_dict['state']")
+        flat = self._structure.flatten(given["state"], "state_dict['state']")
         for parameter, state in zip(self._parameters, flat, strict=True):
             rule = rule_of(self._declaration, hyperparameters[id(parameter.cohort.group)])
             known = (*filter(None, self._declaration.letters), "ema")
-            states.append(check_state(state, parameter, rule.states, known))
-        for group in self._groups:
-            group.take(hyperparameters[id(group)])
+            states.append(read_state(state, parameter, rule.states, known))
+        calls = [group.taking(hyperparameters[id(group)]) for group in self._groups]
         for parameter, state in zip(self._parameters, states, strict=True):
-            parameter.restore(state)
-        self._gather()
+            calls += parameter.restoring(state)
+        return [*calls, partial(vars(self).update, {"_gathered": None, "_layout": None})]
 
     def _refuse_ahead(self, what: str) -> NoReturn:
         raise RuntimeError(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from fusedstep._arrays.checks import check_parameter
-from fusedstep._arrays.memory import LINE, Shelf
-from fusedstep._arrays.overlap import extent
+from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.memory import LINE, Shelf, pin
+from fusedstep._arrays.overlap import address, extent
 from fusedstep._arrays.place import Place
+from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
 from fusedstep._core.declaration import Declaration
@@ -19,35 +21,52 @@ from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, aver
 
 Key = TypeVar("Key", bound=Hashable)
 
+NONE = (0,)
+"""The count of a cohort whose steps are not laid out."""
+
 
 class Cohort:
-    """Parameters of one group and dtype that have taken the same number of steps, t."""
+    """Parameters of one group and dtype that have taken the same number of steps, t.
 
-    __slots__ = ("constants", "dtype", "group", "rule", "settled", "t")
+    The count rises with the writes of a step, in the table that runs it: no signal can come
+    between the two.
+    """
+
+    __slots__ = ("constants", "dtype", "group", "rule", "scheduled", "settled", "start", "steps")
 
     rule: Rule
     constants: Values
     """Scalars that neither t nor the learning rate changes."""
+    scheduled: bool
+    """True if the learning rate is a function of t."""
 
     def __init__(self, group: Group, dtype: np.dtype[Any], t: int = 0) -> None:
         self.group = group
         self.dtype = dtype
-        self.t = t
+        self.start = t
+        """The steps that it had taken when it was made."""
+        self.steps: Sequence[int] = NONE
+        """The count of those since, see `Table.steps`."""
         self.settled: Hyperparameters | None = None
         """The hyperparameters that rule and constants were made from; None before `settle`."""
 
-    def settle(self, declaration: Declaration) -> bool:
-        """Bring the constants up to the group's hyperparameters.
+    @property
+    def t(self) -> int:
+        """The number of steps that its parameters have taken."""
+        return self.start + int(self.steps[0])
+
+    def settle(self, declaration: Declaration, values: Hyperparameters) -> bool:
+        """Bring the constants up to these hyperparameters, which are the group's.
 
         False, and nothing done, if they call for another rule than at first.
         """
-        values = self.group.hyperparameters
         rule = rule_of(declaration, values)
         if self.settled is not None and rule != self.rule:
             return False
         self.rule = rule
         average = {} if values["ema"] is None else average_constants(values["ema"])
         self.constants = {**declaration.constants(values), **average}
+        self.scheduled = callable(values["lr"])
         self.settled = values
         return True
 
@@ -61,8 +80,9 @@ def rule_of(declaration: Declaration, hyperparameters: Hyperparameters) -> Rule:
 class Parameter:
     """One parameter and its state.
 
-    `array` is the user's, `p` a view of its memory that stays as it was found: whatever is
-    done to the array object later, its shape and dtype here are those that were checked.
+    `array` is the user's, `p` a view of its memory that no user has: whatever is done to the
+    array object later, its shape and dtype here are those that were checked. Its memory is not
+    moved if it is a view of another array; if not, `check_memory` notices.
     """
 
     shelf: Shelf
@@ -70,14 +90,14 @@ class Parameter:
     start: int
 
     def __init__(
-        self, path: str, array: Any, cohort: Callable[[Any], Cohort], place: Place
+        self, path: str, array: Any, p: Array, cohort: Callable[[Any], Cohort], place: Place
     ) -> None:
-        seen = place.see(array, f"params{path}")
-        check_parameter(seen, f"params{path}")
         self.path = path
         self.array = array
+        self.p = p
+        owner = pin(p)
+        self.pin = None if owner() is array else owner
         self.place = place
-        self.p: Array = seen.view(np.ndarray)
         self.walk = Walk(self.p, place)
         self.cohort = cohort(self.p.dtype)
         self.letters: tuple[str, ...] = ()
@@ -113,25 +133,44 @@ class Parameter:
             self.place.write(self.state(letter), initial)
         self.letters += (letter,)  # last: an array that is there has its values
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over t and exactly the arrays of `state`, into the ones that are there."""
-        self.cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
-        for letter in self.letters:
-            if letter not in state:
-                self.place.clear(self.flat(letter))  # zeroed: the shelf hands this memory out again
-                self.views.pop(letter, None)
-        self.letters = tuple(letter for letter in self.letters if letter in state)
-        for letter in state:
-            if letter != "t" and letter not in self.letters:
-                self.add(letter)
-        for letter in self.letters:
-            self.place.write(self.state(letter), state[letter])
-        self.row = None
+    def restoring(self, state: Mapping[str, Any]) -> list[Call]:
+        """The calls that take over t and exactly the arrays of `state`, in memory that is there."""
+        kept = [letter for letter in self.letters if letter in state]
+        letters = (*kept, *(letter for letter in state if letter not in {"t", *kept}))
+        calls: list[Call] = []
+        for letter in set(self.letters) - state.keys():
+            calls += self.place.clearing(self.flat(letter))  # the shelf hands this memory out again
+        for letter in letters:
+            calls += self.place.writing(self.state(letter), state[letter])
+        views = {letter: self.views[letter] for letter in letters}
+        cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
+        changed = {"letters": letters, "views": views, "cohort": cohort, "row": None}
+        return [*calls, partial(vars(self).update, changed)]
+
+    def check_memory(self) -> None:
+        """Refuse a parameter that cannot be written to any more, or has lost its memory.
+
+        Whatever else its object says by now, its shape and dtype are those that were checked.
+        """
+        if not issubclass(type(self.array), np.ndarray):
+            return  # it is on a device
+        now = plain(self.array, f"params{self.path}")
+        if not now.flags.writeable:
+            raise ValueError(
+                f"params{self.path} has been made read-only since the optimizer was made, and a "
+                "step writes to it; set its `flags.writeable = True`, or pass None for its gradient"
+            )
+        if (address(now), now.nbytes) != (address(self.p), self.p.nbytes):
+            raise ValueError(
+                f"params{self.path} has been resized since the optimizer was made, to "
+                f"{now.shape}; make a new optimizer"
+            )
 
     def row_of(self, rule: Rule) -> Row:
         """The parameter's row in a plan, made once for as long as the rule has the same state."""
         if self.row is None or self.row.rule.states != rule.states:
-            self.row = Row(Operand(self.p, self.walk), self.walk, rule, self._operand)
+            p = Operand(self.p, self.walk)
+            self.row = Row(p, self.walk, rule, self._operand, array=self.array)
         return self.row
 
     def _operand(self, letter: str) -> Operand:
@@ -170,6 +209,7 @@ class State(Mapping[str, Any]):
     """One parameter's state: its arrays by letter, live, and `t`, the steps it has taken.
 
     Arrays may be written to in place. What is read-only here changes by `load_state_dict`.
+    Each look-up gives a new array over the same memory, whose shape or dtype may be set.
     """
 
     def __init__(self, parameter: Parameter) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusedstep._arrays.checks import check_like
+from fusedstep._arrays.plain import plain
 from fusedstep._arrays.structure import Structure
 from fusedstep._checks.values import whole
 from fusedstep._checks.wording import describe, differences, quoted
@@ -29,7 +30,7 @@ def save(
         "param_groups": [
             {**group.hyperparameters, "lr": _saved_rate(group["lr"])} for group in groups
         ],
-        "state": structure.rebuild(map(_saved, parameters)),
+        "state": structure.rebuild(map(saved, parameters)),
     }
 
 
@@ -43,7 +44,7 @@ def _saved_rate(lr: Any) -> Any:
 def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
     """The learning rate that was saved; in place of None the function that the optimizer has."""
     if saved is None:
-        if group.scheduled:
+        if callable(group["lr"]):
             return group["lr"]
         raise ValueError(
             f"{name} is None: it was a function of t, which a state dict cannot hold; assign that "
@@ -57,17 +58,22 @@ def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
         raise type(error)(f"{name}: {error}") from None
 
 
-def _saved(parameter: Parameter) -> dict[str, Any]:
+def saved(parameter: Parameter) -> dict[str, Any]:
+    """Copies of a parameter's state arrays, and its t."""
     copies: dict[str, Any] = {
         letter: parameter.place.read(parameter.state(letter)) for letter in parameter.letters
     }
     return {**copies, "t": parameter.cohort.t}
 
 
-def check_top(given: Any, optimizer: str, groups: int) -> None:
-    """Check that `given` is a state dict of this optimizer, with as many groups."""
-    if not isinstance(given, Mapping):
-        raise TypeError(f"state_dict is {describe(given)}; {REMEDY}")
+def read_top(state_dict: Any, optimizer: str, groups: int) -> dict[str, Any]:
+    """The top level of a state dict of this optimizer, with as many groups.
+
+    Here and below every value is read once, and what was checked is what is loaded.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict is {describe(state_dict)}; {REMEDY}")
+    given: dict[str, Any] = dict(state_dict)
     for key in ("format", "optimizer", "param_groups", "state"):
         if key not in given:
             raise KeyError(f"state_dict lacks {key!r}; {REMEDY}")
@@ -84,26 +90,29 @@ def check_top(given: Any, optimizer: str, groups: int) -> None:
             f"state_dict has {len(given['param_groups'])} param_groups, this optimizer {groups}; "
             "make it with the same groups"
         )
+    return given
 
 
-def check_group(values: Any, group: Group, index: int) -> dict[str, Any]:
+def read_group(values: Any, group: Group, index: int) -> dict[str, Any]:
     """The hyperparameters of one group, checked."""
     name = f"state_dict['param_groups'][{index}]"
     if not isinstance(values, Mapping):
         raise TypeError(f"{name} is {describe(values)}; {REMEDY}")
+    values = dict(values)
     if values.keys() != group.hyperparameters.keys():
         raise KeyError(f"{name} {differences(values, group.hyperparameters)}; {REMEDY}")
     given = {**values, "lr": _loaded_rate(values["lr"], group, f"{name}['lr']")}
     return group.declaration.check(given, f"{name}: ")
 
 
-def check_state(
+def read_state(
     state: Any, parameter: Parameter, needed: Sequence[str | None], known: Sequence[str]
 ) -> dict[str, Any]:
     """A copy of one parameter's state: all letters in `needed`, and none that is not in `known`."""
     name = f"state_dict['state']{parameter.path}"
     if not isinstance(state, Mapping):
         raise TypeError(f"{name} is {describe(state)}; {REMEDY}")
+    state = dict(state)
     for letter in ("t", *filter(None, needed)):
         if letter not in state:
             raise KeyError(f"{name} lacks {letter!r}; {REMEDY}")
@@ -112,6 +121,7 @@ def check_state(
         raise KeyError(f"{name} has the surplus {quoted(surplus)}; {REMEDY}")
     copies: dict[str, Any] = {"t": whole(f"{name}['t']", state["t"], least=0)}
     for letter in state.keys() - {"t"}:
-        check_like(state[letter], parameter.p, f"{name}[{letter!r}]")
-        copies[letter] = state[letter].copy()
+        array = plain(state[letter], f"{name}[{letter!r}]")
+        check_like(array, parameter.p, f"{name}[{letter!r}]")
+        copies[letter] = array.copy()
     return copies

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fusedstep._arrays.checks import check_like
+from fusedstep._arrays.checks import check_like, check_parameter
 from fusedstep._arrays.memory import Shelf
 from fusedstep._arrays.overlap import WrittenMemory, address
 from fusedstep._arrays.place import Place
@@ -40,6 +40,9 @@ class Tensor(Protocol):
 
     def state(self, letter: str) -> Array:
         """A state array in the tensor's shape."""
+
+    def check_memory(self) -> None:
+        """Refuse a parameter that cannot be written to any more, or has lost its memory."""
 
     def row_of(self, rule: Rule) -> Row:
         """The tensor's row in a plan of steps by `rule`."""
@@ -93,6 +96,7 @@ class Tensors:
         `zero` says that the step writes zeros to it.
         """
         tensor = self.each[index]
+        tensor.check_memory()
         name = f"grads{tensor.path}"
         seen: Array = self.place.see(g, name)
         check_like(seen, tensor.p, name)
@@ -152,6 +156,9 @@ class Stretch:
     def state(self, letter: str) -> Array:
         return self.segment.state(letter)[self.span]
 
+    def check_memory(self) -> None:
+        """An arena's buffer is its own: nobody else can resize it, or make it read-only."""
+
     def row_of(self, rule: Rule) -> Row:
         place = self.segment.place
 
@@ -169,10 +176,17 @@ def parameters_of(
     for group in groups:
         arrays = group["params"]
         here = slice(len(parameters), len(parameters) + len(arrays))
+        if arena is None:
+            views = [
+                _seen(array, f"params{path}", place)
+                for path, array in zip(paths[here], arrays, strict=True)
+            ]
+        else:
+            views = arena.p[here]
         cohort = cache(partial(Cohort, group))
         own = [
-            Parameter(path, array, cohort, place)
-            for path, array in zip(paths[here], arrays, strict=True)
+            Parameter(path, array, p, cohort, place)
+            for path, array, p in zip(paths[here], arrays, views, strict=True)
         ]
         if arena is None:
             shelve(own)
@@ -180,6 +194,13 @@ def parameters_of(
             lay_in_segments(own, arena, arena.slots[here])
         parameters += own
     return parameters
+
+
+def _seen(array: Any, name: str, place: Place) -> Array:
+    """The view of a user's array that is stepped, checked."""
+    p: Array = place.see(array, name)
+    check_parameter(p, name)
+    return p
 
 
 def lay_in_segments(

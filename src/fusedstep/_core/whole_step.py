@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any, NoReturn
 
 from fusedstep._core.layout import Layout
-from fusedstep._core.request import Report, Request, check_scale, clip_factor
-from fusedstep._numerics import norm
+from fusedstep._core.request import Report, Request, check_scale
 from fusedstep._numerics.coefficients import JobScalars, step_scalars
 
 
@@ -29,12 +29,11 @@ def whole_step(
             check_scale(scale, cohort.dtype)
     grad_norm, clip = None, 1.0
     if request.max_norm is not None or nonfinite != "propagate":
-        total = layout.squares()
+        measured = layout.measure(scale, inf if request.max_norm is None else request.max_norm)
         if request.max_norm is not None:
-            grad_norm = norm.norm(total) / scale
-            clip = clip_factor(grad_norm, request.max_norm)
+            grad_norm, clip = measured.norm, measured.clip
         # Division by a scale below 1 may overflow what is finite.
-        if nonfinite != "propagate" and (scale < 1 or not norm.is_finite(total)):
+        if nonfinite != "propagate" and (scale < 1 or not measured.finite):
             unfit = [layout.tensors.parameters[k].path for k in layout.unfit(1 / scale)]
             if unfit and nonfinite == "raise":
                 _raise(unfit)
@@ -42,11 +41,11 @@ def whole_step(
                 if request.zero_grads:
                     layout.clear(grads)
                 skipped = tuple(f"params{path}" for path in unfit)
-                return Report(grad_norm, 1.0, skipped, layout.count(0))
+                return Report(grad_norm, 1.0, skipped, layout.t)
     for _, values in scalars:
         values.update(step_scalars(scale, clip, request.max_value))
     layout.run(scalars, request.zero_grads)
-    return Report(grad_norm, clip, (), layout.count())
+    return Report(grad_norm, clip, (), layout.coming)
 
 
 def _raise(paths: list[str]) -> NoReturn:

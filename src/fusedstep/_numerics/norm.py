@@ -11,13 +11,13 @@ Portable Fortran Program to Find the Euclidean Norm of a Vector". So a block has
 and they are finite exactly if all of its elements are.
 
 The backends sum the blocks: csrc/loops.inc, _backends/numba/squares.py and
-_backends/cuda/squares.py compute what `squares` here defines.
+_backends/cuda/squares.py compute what `squares` here defines. csrc/norm.c is `measure`.
 """
 
 from __future__ import annotations
 
-from math import isfinite, ldexp, sqrt
-from typing import Any, TypeAlias
+from math import inf, isfinite, ldexp, sqrt
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -97,6 +97,23 @@ def norm(total: Total) -> float:
     if middle == 0:
         return sqrt(small) * 2.0**-UP
     return sqrt(middle + ldexp(small, -2 * UP))
+
+
+class Measured(NamedTuple):
+    """The measures of all gradients together, before a step."""
+
+    norm: float
+    """Their norm over `scale`."""
+    clip: float
+    """The factor that cuts the norm to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
+    finite: bool
+
+
+def measure(total: Total, scale: float, max_norm: float) -> Measured:
+    """The measures of gradients whose squares have this sum."""
+    scaled = norm(total) / scale
+    clip = 1.0 if scaled <= max_norm or max_norm == inf else max_norm / scaled
+    return Measured(scaled, clip, is_finite(total))
 
 
 def is_finite(total: Total) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from fusedstep._backends import threads
 from fusedstep._backends.c import engine
@@ -51,7 +52,7 @@ def bare(table: engine.Table, zero: bool = False, measured: bool = False) -> Cal
     def call() -> None:
         count = threads.get_num_threads()
         if measured:
-            lib.fs_squares(table.table, count, table.total)
+            lib.fs_measure(table.table, count, 1.0, inf, table.measured)
         lib.fs_step(table.table, count, zero)
 
     return call

@@ -26,7 +26,7 @@ class Counted:
         for owner, name in [
             *((driver, name) for name in names),
             *((driver.Event, name) for name in ("wait", "record")),
-            (driver.Kernel, "launch"),
+            (driver.Kernel, "launching"),
         ]:
             monkeypatch.setattr(owner, name, self.counting(name, getattr(owner, name)))
 
@@ -54,10 +54,10 @@ def test_what_a_step_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer.step(grads[0])
     counted = Counted(monkeypatch)
     same = counted.during(lambda: optimizer.step(grads[0]))
-    assert same == {"launch": 2}
+    assert same == {"launching": 2}
     optimizer.lr = 0.5
-    assert counted.during(lambda: optimizer.step(grads[0])) == {"launch": 2}
-    moved = {"launch": 2, "upload": 1, "wait": 1, "record": 1}
+    assert counted.during(lambda: optimizer.step(grads[0])) == {"launching": 2}
+    moved = {"launching": 2, "upload": 1, "wait": 1, "record": 1}
     for turn in range(20):
         assert counted.during(lambda: optimizer.step(grads[(turn + 1) % 2])) == moved  # noqa: B023
 
@@ -69,7 +69,7 @@ def test_what_a_step_over_an_arena_costs(monkeypatch: pytest.MonkeyPatch) -> Non
     optimizer = fs.AdamW(arena)
     optimizer.step()
     counted = Counted(monkeypatch)
-    assert counted.during(optimizer.step) == {"launch": 2}
+    assert counted.during(optimizer.step) == {"launching": 2}
 
 
 @cuda
@@ -84,7 +84,7 @@ def test_what_the_norm_costs(monkeypatch: pytest.MonkeyPatch) -> None:
         found = counted.during(
             lambda: optimizer.step([g.array for g in grads], max_norm=1.0, zero_grads=True)  # noqa: B023
         )
-        assert found == {"launch": 4, "download": 1, "synchronize": 1}
+        assert found == {"launching": 4, "download": 1, "synchronize": 1}
 
 
 @cuda
@@ -97,7 +97,7 @@ def test_gaps_cost_one_launch_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Counted(monkeypatch)
     for g in placed:
         made = counted.during(lambda: optimizer.step(g.array))  # noqa: B023
-        assert made.pop("launch") == 4
+        assert made.pop("launching") == 4
         assert not made
     assert (p.host == -3).all()
 
@@ -136,8 +136,8 @@ def test_nothing_to_do_launches_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     optimizer = fs.SGD([Placed(np.ones(0)).array, Placed(np.ones(3)).array])
     empty = Placed(np.ones(0)).array
     counted = Counted(monkeypatch)
-    assert "launch" not in counted.during(lambda: optimizer.step([empty, None]))
-    assert "launch" not in counted.during(lambda: optimizer.step([None, None]))
+    assert "launching" not in counted.during(lambda: optimizer.step([empty, None]))
+    assert "launching" not in counted.during(lambda: optimizer.step([None, None]))
 
 
 @cuda
@@ -180,7 +180,7 @@ def test_all_work_is_on_the_librarys_current_stream(
 
     def noted(function: Any) -> Any:
         def note(*args: Any) -> Any:
-            streams.add(args[3 if function.__name__ == "launch" else -1])
+            streams.add(args[3 if function.__name__ == "launching" else -1])
             return function(*args)
 
         return note
@@ -188,7 +188,7 @@ def test_all_work_is_on_the_librarys_current_stream(
     for owner, name in [
         *((driver, name) for name in ("zero", "upload", "download", "synchronize")),
         (driver.Event, "record"),
-        (driver.Kernel, "launch"),
+        (driver.Kernel, "launching"),
     ]:
         monkeypatch.setattr(owner, name, noted(getattr(owner, name)))
     memory = np.ones((3, 8), np.float32)

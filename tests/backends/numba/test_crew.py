@@ -20,35 +20,36 @@ without_c = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_as_many_threads_as_asked_for_work(threads: int) -> None:
+def woken(crew: Crew, helpers: int) -> None:
+    """Wake helpers, and wait until each of them is at work."""
+    met = threading.Barrier(helpers + 1)
+    crew.wake(lambda: met.wait(60), helpers)
+    met.wait(60)
+
+
+@pytest.mark.parametrize("helpers", [0, 1, 4])
+def test_as_many_helpers_as_asked_for_work(helpers: int) -> None:
     crew = Crew()
     for _ in range(3):
-        met = threading.Barrier(threads)
-        crew.run(lambda met=met: met.wait(60), threads)  # type: ignore[misc]
-        assert not met.broken
-    assert crew.helpers == threads - 1
+        woken(crew, helpers)
+    assert len(crew.bells) == helpers
 
 
-def test_the_caller_waits_for_no_helper_that_has_not_begun() -> None:
+def test_helpers_at_work_are_not_waited_for_and_come_afterwards() -> None:
     crew = Crew()
-    crew.helpers = 3  # of which none will ever come
-    calls: list[int] = []
-    crew.run(lambda: calls.append(1), 4)
-    assert calls == [1]
-    assert crew.invited == 0
+    begun, go_on, came = threading.Event(), threading.Event(), threading.Event()
 
+    def long() -> None:
+        begun.set()
+        go_on.wait(60)
 
-def test_a_second_caller_goes_alone() -> None:
-    crew = Crew()
-    inner: list[str] = []
-
-    def task() -> None:
-        if threading.current_thread() is threading.main_thread():
-            crew.run(lambda: inner.append(threading.current_thread().name), 2)
-
-    crew.run(task, 2)
-    assert inner == [threading.main_thread().name]
+    crew.wake(long, 1)
+    assert begun.wait(60)
+    for _ in range(3):  # rung more often than it is heard
+        crew.wake(came.set, 1)
+    assert not came.is_set()
+    go_on.set()
+    assert came.wait(60)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -56,12 +57,40 @@ def test_a_second_caller_goes_alone() -> None:
 def test_a_child_of_fork_has_a_crew_of_its_own() -> None:
     from fusedstep._backends.numba.crew import crew
 
-    crew.run(threading.Barrier(2).wait, 2)
+    woken(crew, 1)
     child = os.fork()
     if child == 0:
-        crew.run(threading.Barrier(2).wait, 2)
+        woken(crew, 1)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@without_c
+def test_the_caller_waits_for_the_helpers_that_came_and_for_no_other(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Helpers come before the task is opened, while it is open, and long after it was closed."""
+    from fusedstep._backends.numba import runner
+    from fusedstep._backends.numba.crew import crew
+
+    monkeypatch.setattr(runner, "WORTH_SHARING", 1)
+    late: list[Any] = []
+    wake = crew.wake
+    p, g = np.zeros(200_000, np.float32), np.ones(200_000, np.float32)
+    opt = fs.SGD(p, lr=1.0, backend="numba")
+    for step in range(50):
+        # In each third step nobody wakes: those who were invited come when all is over.
+        asleep = step % 3 == 2
+        monkeypatch.setattr(
+            crew,
+            "wake",
+            (lambda task, helpers: late.append(task)) if asleep else wake,
+        )
+        opt.step(g)
+        assert (p == -(step + 1)).all()
+    for task in late:
+        task()
+    assert (p == -50).all()
 
 
 @without_c

@@ -9,15 +9,17 @@ and the dtypes of arrays by NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, lru_cache
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache, partial
 from itertools import accumulate
 from operator import mul
 from typing import Any
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.overlap import WrittenMemory, address, extent
+from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
 from fusedstep._backends.plan import Job, Row
@@ -123,6 +125,30 @@ def _dtype_object(dtype: np.dtype[Any]) -> int:
     return id(np.dtype(dtype.type))
 
 
+class Parameters:
+    """The users' arrays of the parameters in C, each as it was found."""
+
+    def __init__(self, rows: Sequence[Row | None], in_c: Any) -> None:
+        """`in_c` has the rows in C, of those that are not None."""
+        present = [(index, row) for index, row in enumerate(rows) if row is not None]
+        at = [index for index, _ in present]
+        self.arrays = [row.array for _, row in present]
+        self.table = np.zeros((len(rows), 3), np.int64)
+        self.table[at, 0] = [0 if array is None else id(array) for array in self.arrays]
+        self.table[at, 1] = _addresses(in_c)
+        self.table[at, 2] = [row.p.flat.size for _, row in present]
+        for index, row in present:
+            if row.array is not None and (row.p.scratch or not row.walk.plain):
+                self.table[index, 1] = address(plain(row.array, "params"))
+        self.in_c = ffi.cast("fs_parameter *", self.table.ctypes.data)
+
+
+def _addresses(rows: Any) -> Any:
+    """The addresses of p in rows in C, where `p` is their first member."""
+    words = np.frombuffer(ffi.buffer(rows), np.int64) if len(rows) else np.zeros(0, np.int64)
+    return words[:: ffi.sizeof("fs_row") // 8]
+
+
 class Runner:
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
 
@@ -137,9 +163,11 @@ class Runner:
         self.headers = Headers(rows, self.of_rows.in_c)
         self.lows = ffi.new("intptr_t[]", written.lows)
         self.highs = ffi.new("intptr_t[]", written.highs)
+        self.parameters = Parameters(rows, self.of_rows.in_c)
+        self.steps = ffi.new("int64_t *")
         self.sums = self.of_rows.sums
         self.folded = np.zeros(((len(self.sums) + 1) // 2, norm.SUMS))
-        self.total = ffi.new("double[]", norm.SUMS)
+        self.measured = ffi.new("fs_measured *")
         self.c_jobs = self.of_jobs.in_c
         self.c_rows = self.of_rows.in_c
         self.table = ffi.new(
@@ -153,11 +181,13 @@ class Runner:
                 "blocks": self.of_rows.blocks,
                 "folded": ffi.cast("double *", self.folded.ctypes.data),
                 "headers": self.headers.in_c,
+                "parameters": self.parameters.in_c,
                 "nheaders": len(rows),
                 "ndarray": id(np.ndarray),
                 "lows": self.lows,
                 "highs": self.highs,
                 "nranges": len(written.lows),
+                "steps": self.steps,
             },
         )
 
@@ -184,13 +214,20 @@ class Runner:
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         return int(lib.fs_take(self.table, id(grads), start, zero))
 
-    def squares(self) -> norm.Total:
-        lib.fs_squares(self.table, threads.get_num_threads(), self.total)
-        return tuple(self.total)
+    def measure(self, scale: float, max_norm: float) -> norm.Measured:
+        to = self.measured
+        lib.fs_measure(self.table, threads.get_num_threads(), scale, max_norm, to)
+        return norm.Measured(to.norm, to.clip, bool(to.finite))
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+    def unfit(self, unscale: float) -> Iterator[int]:
+        place = lib.fs_unfit(self.table, 0, unscale)
+        while place < len(self.c_rows):
+            yield place
+            place = lib.fs_unfit(self.table, place + 1, unscale)
+
+    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
         self.prepare(scalars)
-        lib.fs_step(self.table, threads.get_num_threads(), zero)
+        return [partial(lib.fs_step, self.table, threads.get_num_threads(), zero)]
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         self.prepare(scalars)

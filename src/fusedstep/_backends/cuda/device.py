@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fusedstep._arrays import cuda_array
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import Array
 from fusedstep._arrays.libraries import INTERFACE, TO_DEVICE, Library, library
 from fusedstep._arrays.overlap import address
@@ -33,6 +34,7 @@ class Device:
     """One device, with work on the current stream of the parameters' library: a `Place`."""
 
     backwards = False
+    lasting = False
 
     def __init__(self, ordinal: int, library: Library) -> None:
         self.ordinal = ordinal
@@ -89,21 +91,30 @@ class Device:
                 driver.synchronize(stream)  # the first step may be on another stream
         return made
 
+    def at_once(self, calls: Sequence[Call]) -> None:
+        with self.current():
+            driver.check(at_once(calls))
+
     def copy(self, to: Array, source: Array) -> None:
+        self.at_once(self.copying(to, source))
+
+    def copying(self, to: Array, source: Array) -> list[Call]:
         if not to.size:
-            return
+            return []
         with self.current():
             stream = self.stream()
             count, axes = self._axes(to, source)
-            kernel(copies.module(to.dtype), self.ordinal).launch(
-                -(-to.size // THREADS),
-                THREADS,
-                stream,
-                (axes, count, address(to), address(source), to.size),
-            )
+            copy = kernel(copies.module(to.dtype), self.ordinal)
+        arguments = (axes, count, address(to), address(source), to.size)
+        call = copy.launching(-(-to.size // THREADS), THREADS, stream, arguments)
+        call.keeping = source  # the kernel gets its address alone
+        return [call]
 
-    def clear(self, array: Array) -> None:
-        self.copy(array, self.zeros(array.shape, array.dtype))
+    def clearing(self, array: Array) -> list[Call]:
+        return self.copying(array, self.zeros(array.shape, array.dtype))
+
+    def writing(self, array: Array, source: Array) -> list[Call]:
+        return self.copying(array, self.load(source))
 
     def _axes(self, to: Array, source: Array) -> tuple[int, int]:
         """The number of axes of a copy, and the address of their table, which is made once."""

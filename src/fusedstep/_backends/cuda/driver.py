@@ -1,17 +1,19 @@
 """The calls of the CUDA driver that a step is made of, through NVIDIA's own bindings.
 
 Numba's launcher takes 44 microseconds for 18 arguments, and streams of its own alone.
-`cuLaunchKernel` takes 8, 4 of them to make C of the arguments, and the address of any stream.
-Numba compiles the kernels and allocates the memory. simulator.py has the same names over host
-memory.
+`cuLaunchKernel` takes the address of any stream, and 8 through the bindings, 4 of them to make C
+of the arguments. But the bindings run Python code, where Ctrl-C could come between two launches
+of a step, so this one function is called in the driver itself. Numba compiles the kernels and
+allocates the memory. simulator.py has the same names over host memory.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -23,10 +25,14 @@ from numba import __version__ as numba_version
 from numba import cuda
 from numba_cuda import __version__ as numba_cuda_version
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.cuda_array import Array
 from fusedstep._backends.cuda.ptx import compile_ptx, parameters
 from fusedstep._compiler import files
 from fusedstep._compiler.interrupts import delayed
+
+LAUNCH: Any = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
+"""The types of the arguments of `cuLaunchKernel`, which returns an int."""
 
 C_TYPES = {
     "int64": ctypes.c_longlong,
@@ -149,19 +155,41 @@ class Kernel:
             # It stays loaded to the end of the process: there are few.
             image = np.frombuffer(cubin(module, ordinal), np.uint8)
             loaded = _done(driver.cuModuleLoadData(image.ctypes.data))
-            self.function = _done(driver.cuModuleGetFunction(loaded, module.__name__.encode()))
+            self.function = int(_done(driver.cuModuleGetFunction(loaded, module.__name__.encode())))
         self.types = tuple(C_TYPES[name] for name in parameters(module))
 
-    def launch(
+    def launching(
         self, blocks: int, threads: int, stream: int, arguments: tuple[int | float, ...]
-    ) -> None:
-        """Run it, in the order of the stream; floats are rounded to nearest even of their type."""
-        _done(
-            driver.cuLaunchKernel(
-                *(self.function, blocks, 1, 1, threads, 1, 1, 0, stream),
-                *((arguments, self.types), 0),
-            )
-        )
+    ) -> Call:
+        """The call that runs it, in the order of the stream; it returns 0, or an error's number.
+
+        Floats are rounded to nearest even of their type.
+        """
+        grid = blocks, 1, 1, threads, 1, 1, 0
+        return partial(_launch(), self.function, *grid, stream, pack(self.types, arguments), None)
+
+
+def pack(types: Sequence[Any], arguments: Sequence[int | float]) -> Any:
+    """A C array of the addresses of the arguments, which it keeps."""
+    values = [kind(value) for kind, value in zip(types, arguments, strict=True)]
+    packed = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+    packed.keeping = values  # type: ignore[attr-defined]
+    return packed
+
+
+@cache
+def _launch() -> Any:
+    """The driver's own `cuLaunchKernel`: a call of the bindings' runs Python code as well."""
+    library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    launch = library.cuLaunchKernel
+    launch.argtypes = LAUNCH
+    return launch
+
+
+def check(code: int | None) -> None:
+    """Raise the error that a launch returned, if it did."""
+    if code:
+        _done((driver.CUresult(code),))
 
 
 def cubin(module: ModuleType, ordinal: int) -> bytes:

@@ -9,21 +9,24 @@ ring of pinned buffers: the host waits only when it is a whole ring ahead of the
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from operator import itemgetter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import itemgetter, setitem
 from typing import Any
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import owner
 from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.overlap import WrittenMemory, address, extent
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, kernels, squares
 from fusedstep._backends.cuda.device import Device
-from fusedstep._backends.plan import Job, Row
+from fusedstep._backends.plan import Job, Row, unfit_rows
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
+from fusedstep._numerics.rounding import check_rounding
 
 RING = 8
 """How many steps with new gradients the host may be ahead of the device."""
@@ -38,10 +41,11 @@ class Launch:
         self.tiles = tiles
         self.addresses = addresses
 
-    def run(self, stream: int, given: JobScalars, zero: bool) -> None:
+    def call(self, stream: int, given: JobScalars, zero: bool) -> Call:
         constants, values = given
         arguments = (*self.addresses, zero, *self.pick({**constants, **values}))
-        self.kernel.launch(self.tiles, device.THREADS, stream, arguments)
+        call: Call = self.kernel.launching(self.tiles, device.THREADS, stream, arguments)
+        return call
 
 
 class Squares:
@@ -52,8 +56,9 @@ class Squares:
         self.blocks = blocks
         self.addresses = addresses
 
-    def run(self, stream: int) -> None:
-        self.kernel.launch(self.blocks, norm.LANES, stream, self.addresses)
+    def call(self, stream: int) -> Call:
+        call: Call = self.kernel.launching(self.blocks, norm.LANES, stream, self.addresses)
+        return call
 
 
 class Gradient:
@@ -99,6 +104,7 @@ class Table:
     ) -> None:
         self.written = written
         self.moves = 0
+        self.steps = [0]
         self.places: list[int | None] = [None] * len(rows)
         """The place of each parameter in the table on the device; None if it is skipped."""
         self.known: list[Gradient | None] = [None] * len(rows)
@@ -108,11 +114,14 @@ class Table:
         self.sums = np.zeros((0, norm.SUMS))
         self.stale = False
         """Whether the device has other addresses of gradients than `addresses`."""
+        self.at_once: Callable[[Sequence[Call]], Any] = at_once
+        self.present = [row for row in rows if row is not None]
         active = [(index, row) for index, row in enumerate(rows) if row is not None]
         if active:
             where = active[0][1].walk.place
             assert isinstance(where, Device)
             self.device = where
+            self.at_once = where.at_once
             self._lay_out(jobs, active)
 
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
@@ -200,23 +209,26 @@ class Table:
         before = bisect_left(self.written.lows, low + known.length)
         return before > 0 and self.written.highs[before - 1] > low
 
-    def squares(self) -> norm.Total:
-        """Sum the squares, the only part of a step that waits for the device."""
+    def measure(self, scale: float, max_norm: float) -> norm.Measured:
+        """Measure the gradients, the only part of a step that waits for the device."""
         if self.launches:
             with self.device.current():
                 stream = self._stream()
-                for measure in self.measures:
-                    measure.run(stream)
+                self.device.at_once([each.call(stream) for each in self.measures])
             self.sums = self.device.read(self.sums_on_device)
-        return norm.total(self.sums)
+        return norm.measure(norm.total(self.sums), scale, max_norm)
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
-        if not self.launches:
-            return
-        with self.device.current():
-            stream = self._stream()
-            for index, launch in self.launches:
-                launch.run(stream, scalars[index], zero)
+    def unfit(self, unscale: float) -> Iterator[int]:
+        return unfit_rows(self.present, self.sums, unscale)
+
+    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+        check_rounding()
+        calls: list[Call] = []
+        if self.launches:
+            with self.device.current():
+                stream = self._stream()
+            calls += [launch.call(stream, scalars[job], zero) for job, launch in self.launches]
+        return [*calls, partial(setitem, self.steps, 0, self.steps[0] + 1)]
 
     def _stream(self) -> int:
         """The stream to work on, once the gradients' addresses are on their way there."""
@@ -242,7 +254,7 @@ class Table:
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
         if taken == len(grads):
-            self.run(scalars, False)
+            self.at_once(self.calls(scalars, False))
         return taken
 
 

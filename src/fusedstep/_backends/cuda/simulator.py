@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.cuda_array import Array
 from fusedstep._backends.cuda.ptx import parameters
 
@@ -81,6 +83,10 @@ def recorded(stream: int) -> bool:
     return False
 
 
+def check(code: int | None) -> None:
+    pass
+
+
 class Event:
     def record(self, stream: int) -> None:
         pass
@@ -95,9 +101,12 @@ class Kernel:
         self.types = [getattr(np, name) for name in parameters(module)]
         self.integers = self.types.count(np.int64)
 
-    def launch(
+    def launching(
         self, blocks: int, threads: int, stream: int, arguments: tuple[int | float, ...]
-    ) -> None:
+    ) -> Call:
+        return partial(self.launch, blocks, threads, arguments)
+
+    def launch(self, blocks: int, threads: int, arguments: tuple[int | float, ...]) -> None:
         with np.errstate(all="ignore"):
             typed = [
                 int(value) if kind is np.int64 else kind(value)

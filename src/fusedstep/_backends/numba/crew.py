@@ -1,7 +1,7 @@
 """Python threads that help with a step, asleep in between.
 
-The caller always works, and waits for no helper that has not begun: one that wakes late
-finds that it is no longer invited. A child of fork starts with no helpers.
+A caller wakes them and goes on: a task itself decides, in compiled code, how many may join and
+for how long, so one that wakes late finds nothing to do. A child of fork starts with no helpers.
 """
 
 from __future__ import annotations
@@ -9,64 +9,40 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 
 class Crew:
-    """Threads that call the same task as their caller, at the same time."""
+    """Threads that each call the task of the moment when they are woken."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin without helpers, and with locks that nobody holds.
-
-        A child of fork has none of its parent's threads, and their locks as they were.
-        """
-        self.busy = threading.Lock()
-        self.changed = threading.Condition()
-        # All of these are guarded by `changed`.
-        self.helpers = 0
-        self.invited = 0
-        self.working = 0
+        """Begin without helpers: a child of fork has none of its parent's threads."""
+        self.bells: list[threading.Lock] = []
+        """A lock for each helper, which waits for it and finds it free when it is to work."""
         self.task: Callable[[], object] = int
 
-    def run(self, task: Callable[[], object], threads: int) -> None:
-        """Call `task` on this thread and on up to `threads` - 1 others at the same time."""
-        if threads < 2 or not self.busy.acquire(blocking=False):  # or another's step has them
-            task()
-            return
-        try:
-            with self.changed:
-                self.start_helpers(threads - 1)
-                self.task = task
-                self.invited = threads - 1
-                self.changed.notify(threads - 1)
-            task()
-            with self.changed:
-                self.invited = 0
-                self.changed.wait_for(lambda: not self.working)
-        finally:
-            self.busy.release()
+    def wake(self, task: Callable[[], object], helpers: int) -> None:
+        """Have so many helpers call `task`, each as soon as it is awake."""
+        while len(self.bells) < helpers:
+            self.start_helper()
+        self.task = task
+        for bell in self.bells[:helpers]:
+            with suppress(RuntimeError):  # it has been rung already
+                bell.release()
 
-    def start_helpers(self, wanted: int) -> None:
-        while self.helpers < wanted:
-            threading.Thread(target=self.help, name="fusedstep", daemon=True).start()
-            self.helpers += 1
+    def start_helper(self) -> None:
+        bell = threading.Lock()
+        bell.acquire()
+        threading.Thread(target=self.help, args=(bell,), name="fusedstep", daemon=True).start()
+        self.bells.append(bell)
 
-    def help(self) -> None:
-        with self.changed:
-            while True:
-                self.changed.wait_for(lambda: self.invited)
-                self.invited -= 1
-                self.working += 1
-                task = self.task
-                self.changed.release()
-                try:
-                    task()
-                finally:
-                    self.changed.acquire()
-                    self.working -= 1
-                self.changed.notify_all()
+    def help(self, bell: threading.Lock) -> None:
+        while True:
+            bell.acquire()
+            self.task()
 
 
 crew = Crew()

@@ -2,7 +2,9 @@
 
 As there, the table's total work is cut into chunks that may span or divide tensors, taken
 from an atomic counter by however many threads turn up. Helpers are Python's threads, which
-take longer to wake, so only long steps are shared.
+take longer to wake, so only long steps are shared. The caller's part is one compiled call, which
+no signal cuts short: it lets helpers in, works, lets nobody in any more, and waits for those who
+did come.
 """
 
 # mypy: allow-untyped-defs, disallow-untyped-decorators=false
@@ -22,6 +24,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.overlap import WrittenMemory, address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
@@ -34,6 +37,7 @@ from fusedstep._compiler.interrupts import delayed
 from fusedstep._compiler.modules import unique
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
+from fusedstep._numerics.rounding import check_rounding
 
 N, JOB, COLUMNS = READ, READ + 1, READ + 2
 """The columns of a row behind those that kernels read, and the number of all."""
@@ -46,6 +50,15 @@ CHUNK = 16384
 
 ZEROED = 4096
 """Bytes of a gradient that are zeroed at once; see there, too."""
+
+WORKING, INVITED, UNOPENED, CLOSED = 1, 1 << 16, 1 << 40, 1 << 41
+"""The word of a task's seats holds how many helpers are at work, in units of WORKING, and how many
+may still join, in units of INVITED; or that nobody may as yet, or any more."""
+
+MOST_HELPERS = INVITED - 1
+
+PATIENCE = 20_000
+"""How often a helper that woke early looks whether the task was opened: some 100 us."""
 
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -96,7 +109,7 @@ class Runner(CheckedTable):
     ) -> None:
         super().__init__(rows)
         self.of_jobs = Jobs(jobs)
-        self.of_rows = Rows([row for row in rows if row is not None])
+        self.of_rows = Rows(self.present)
         self.sums = self.of_rows.sums
         self.places = [*accumulate((row is not None for row in rows), initial=0)]
         """The place of each parameter's row, if it is not skipped."""
@@ -118,25 +131,33 @@ class Runner(CheckedTable):
         super().set_gradient(index, g, operand)
         self.of_rows.table[self.places[index], G] = address(operand.flat)
 
-    def squares(self) -> norm.Total:
+    def measure(self, scale: float, max_norm: float) -> norm.Measured:
         dtypes = self.of_jobs.dtypes
         kernels = np.array([squares.kernel(dtype).address for dtype in dtypes], np.int64)
         nothing = np.zeros_like(self.of_jobs.itemsizes)
-        self._share(self.of_rows.blocks, norm.BLOCK, kernels, nothing)
-        return norm.total(self.sums)
+        self._shared(self.of_rows.blocks, norm.BLOCK, kernels, nothing)()
+        return norm.measure(norm.total(self.sums), scale, max_norm)
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
+    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+        check_rounding()
         self.prepare(scalars)
         zeroed = self.of_jobs.itemsizes * zero
-        self._share(self.of_rows.elements, 1, self.of_jobs.kernels, zeroed)
+        run = self._shared(self.of_rows.elements, 1, self.of_jobs.kernels, zeroed)
+        return [run, self.counted()]
 
-    def _share(self, starts: Integers, unit: int, kernels: Integers, zeroed: Integers) -> None:
-        """Run kernels on chunks of all rows, which begin in `starts`, in units of elements."""
+    def _shared(self, starts: Integers, unit: int, kernels: Integers, zeroed: Integers) -> Call:
+        """The call that runs kernels on chunks of all rows, with helpers that are waking up.
+
+        The rows' chunks begin in `starts`, in units of elements.
+        """
         table, scalars = self.of_rows.table, self.of_jobs.scalars
-        taken = np.zeros(1, np.int64)
-        task = partial(_run, table, starts, unit, kernels, scalars, zeroed, taken)
         few = self.of_rows.elements[-1] < WORTH_SHARING
-        crew.run(task, 1 if few else threads.get_num_threads())
+        helpers = 0 if few else min(threads.get_num_threads() - 1, MOST_HELPERS)
+        shared = np.array([0, UNOPENED], np.int64)
+        work = table, starts, unit, kernels, scalars, zeroed, shared
+        if helpers:
+            crew.wake(partial(_help, *work), helpers)
+        return partial(_lead, *work, helpers)
 
 
 def _starts(sizes: Iterable[int]) -> Integers:
@@ -171,42 +192,69 @@ def _zero(typing_context, at, size):
     return types.void(types.int64, types.int64), generate
 
 
+def _atomic(operation: str) -> Any:
+    """An intrinsic that changes the integer at an address, and returns what it was, atomically."""
+
+    @intrinsic
+    def change(typing_context, at, amount):
+        def generate(context, builder, signature, arguments):
+            pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+            return builder.atomic_rmw(operation, pointer, arguments[1], "seq_cst")
+
+        return types.int64(types.int64, types.int64), generate
+
+    return change
+
+
+_fetch_add, _fetch_and = _atomic("add"), _atomic("and")
+
+
 @intrinsic
-def _fetch_add(typing_context, at, amount):
-    """Add to the integer at an address, and return what it was, in one atomic operation."""
+def _replace(typing_context, at, expected, new):
+    """Replace the integer at an address if it is as expected, atomically; whether it was."""
 
     def generate(context, builder, signature, arguments):
         pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", pointer, arguments[1], "monotonic")
+        pair = builder.cmpxchg(pointer, *arguments[1:], "seq_cst")
+        return builder.extract_value(pair, 1)
 
-    return types.int64(types.int64, types.int64), generate
+    return types.boolean(types.int64, types.int64, types.int64), generate
+
+
+_yield = types.ExternalFunction("sched_yield", types.int32())
+"""The system's call that lets another thread have the CPU."""
 
 
 TABLE = types.int64[:, ::1]
 COLUMN = types.int64[::1]
 
 
-def _compiled(function):
-    columns = f"{G} {READ}"  # what is not to be read in this file
+WORK = TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN
+
+
+def _compiled(function, more=()):
+    text = Path(__file__).read_bytes()
+    numbers = [each for each in globals().items() if isinstance(each[1], int)]  # imported, too
     compiled = njit(nogil=True)(function)
-    name = unique("runner", Path(__file__).read_bytes(), columns.encode())
+    name = unique(f"runner{function.__name__}", text, repr(numbers).encode())
     compiled._cache = Kept(name)  # type: ignore[attr-defined]  # noqa: SLF001
     with delayed():
-        compiled.compile(types.void(TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN))
+        compiled.compile(types.void(*WORK, *more))
     compiled.disable_compile()
     return compiled
 
 
 @_compiled
-def _run(table, starts, unit, kernels, scalars, zeroed, taken):
+def _run(table, starts, unit, kernels, scalars, zeroed, shared):
     """Run chunks until none is left; each thread of the step calls this.
 
-    `zeroed` has the itemsize of each job whose gradients are zeroed on the way, else 0.
+    `zeroed` has the itemsize of each job whose gradients are zeroed on the way, else 0. `shared`
+    holds where the next chunk begins, and the seats.
     """
     chunk = CHUNK // unit
     total = starts[-1]
     while True:
-        begin = _fetch_add(taken.ctypes.data, chunk)
+        begin = _fetch_add(shared.ctypes.data, chunk)
         if begin >= total:
             break
         end = min(begin + chunk, total)
@@ -226,3 +274,31 @@ def _run(table, starts, unit, kernels, scalars, zeroed, taken):
                 at = until
             begin = stop
             place += 1
+
+
+@partial(_compiled, more=(types.int64,))
+def _lead(table, starts, unit, kernels, scalars, zeroed, shared, helpers):
+    """Run chunks with up to that many helpers, and return when nobody is at work any more."""
+    seats = shared.ctypes.data + 8
+    if helpers:
+        _fetch_add(seats, helpers * INVITED - UNOPENED)
+    _run(table, starts, unit, kernels, scalars, zeroed, shared)
+    if helpers:
+        _fetch_and(seats, INVITED - 1)
+        while _fetch_add(seats, 0):
+            _yield()
+        _fetch_add(seats, CLOSED)
+
+
+@_compiled
+def _help(table, starts, unit, kernels, scalars, zeroed, shared):
+    """Join, if anybody may still, and run chunks."""
+    seats = shared.ctypes.data + 8
+    for _ in range(PATIENCE):
+        seen = _fetch_add(seats, 0)
+        if seen < INVITED or seen == CLOSED:
+            break
+        if seen != UNOPENED and _replace(seats, seen, seen - INVITED + WORKING):
+            _run(table, starts, unit, kernels, scalars, zeroed, shared)
+            _fetch_add(seats, -WORKING)
+            break

@@ -1,0 +1,90 @@
+"""Turns at an optimizer: one step at a time, and no copy of half a step.
+
+A step takes the turn at its start, and refuses to wait for another one, of another thread or of
+a learning rate's function that steps: the two would mix. To copy the state, which other threads
+may do at any time, waits; steps wait for it in turn.
+
+The turn is taken and given back by single assignments, between which Python handles no signal
+and switches to no other thread. So each who takes it writes::
+
+    while turn.holder:
+        turn.wait(me, "step")
+    turn.holder = me
+    try:
+        ...
+    finally:
+        turn.holder = turn.next
+
+and who copies::
+
+    within = turn.holder == me      # called by what a step calls: nothing is half stepped there
+    try:
+        if not within:
+            turn.wait_to_copy(me)
+        ...
+    finally:
+        if not within:
+            turn.next = 0 if turn.next == me else turn.next
+            turn.holder = 0 if turn.holder == me else turn.holder
+"""
+
+from __future__ import annotations
+
+import sys
+from time import sleep
+
+PAUSE = 5e-5
+"""Seconds between two looks whether the turn has come."""
+
+
+class Turn:
+    """The turns of one optimizer."""
+
+    __slots__ = ("holder", "next")
+
+    def __init__(self) -> None:
+        self.holder = 0
+        """The thread that works on the optimizer; 0: none."""
+        self.next = 0
+        """The thread that copies its state, or is the next to do so; 0: none."""
+
+    def wait(self, me: int, what: str) -> None:
+        """Wait while another thread copies the state; if anything else has the turn, refuse."""
+        holder, copier = self.holder, self.next
+        if holder == me:
+            raise RuntimeError(
+                f"{what} inside of a step, or of a copy, of the same optimizer: by a function that "
+                f"it calls, such as the one for the learning rate; call {what} after it"
+            )
+        self.refuse_what_was_cut_off(what)
+        if holder not in (0, copier):
+            raise RuntimeError(
+                f"{what} while another thread steps the same optimizer; give each thread an "
+                "optimizer of its own, or hold a threading.Lock around each step"
+            )
+        sleep(PAUSE)
+
+    def wait_to_copy(self, me: int) -> None:
+        """Wait until the state can be copied by this thread, which then has the turn."""
+        while self.holder != me:
+            if self.next in (0, me):
+                self.next = me
+                if not self.holder:
+                    self.holder = me
+                    return
+            self.refuse_what_was_cut_off("a copy")
+            sleep(PAUSE)
+
+    def refuse_what_was_cut_off(self, what: str) -> None:
+        """Refuse to go on from a step that a fork has cut off, and free the turn of a copy."""
+        alive = sys._current_frames()  # noqa: SLF001  the documented way to know
+        holder, copier = self.holder, self.next
+        if copier not in alive:
+            self.next = 0
+            self.holder = holder = 0 if holder == copier else holder
+        if holder and holder not in alive:
+            raise RuntimeError(
+                f"{what} of an optimizer that another thread was stepping when this process was "
+                "forked: parameters and state may be half stepped here; fork between steps, or "
+                "make another optimizer and load both from a checkpoint"
+            )

@@ -1,0 +1,28 @@
+"""Ctrl-C at every moment of a step, a load, a way ahead: all of it happens, or nothing."""
+
+from __future__ import annotations
+
+import pytest
+from interrupts import Judge, World, interrupted, work
+from marks import ON_CPU
+
+EACH = [
+    pytest.param(make, *each.values, marks=each.marks)
+    for each in ON_CPU
+    for make in work(str(each.values[0]))
+]
+
+
+@pytest.mark.parametrize(("make", "backend"), EACH)
+def test_all_or_nothing(make: type[World], backend: str) -> None:
+    judge = Judge(make, backend)
+    halves = []
+    at, came = 0, True
+    while came:
+        world = make(backend)
+        came = interrupted(world.act, at)
+        if not judge.is_whole(world):
+            halves.append(at)
+        at += 1
+    assert at > 10
+    assert halves == []
