@@ -1,0 +1,86 @@
+"""The flags of csrc/ffi_build.py, against hostile ones of the environment."""
+
+from __future__ import annotations
+
+import ctypes
+import runpy
+import shutil
+import subprocess
+import sys
+from math import inf
+from pathlib import Path
+
+import pytest
+from elf import hardening
+from marks import needs_c
+from processes import ROOT, python
+
+BUILD = runpy.run_path(str(ROOT / "csrc" / "ffi_build.py"))
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="ELF and its linker are Linux's")
+
+SUBNORMALS_LIVE = "print(float('1e-310') * float('1') > 0)"
+
+ONE_FUNCTION = """
+__attribute__((visibility("default"))) double large(void) { return 0x1p600; }
+"""
+
+
+def lives_beside(library: str) -> bool:
+    """Whether a process still computes with subnormals after it has loaded the library."""
+    return python(f"import ctypes; ctypes.CDLL({library!r}); {SUBNORMALS_LIVE}") == "True\n"
+
+
+def library(folder: Path, compiler: str, hostile: list[str], ours: bool) -> str:
+    """A library, with a constant, built as setuptools does it: CFLAGS are the linker's, too."""
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler}")
+    source, built = folder / "one.c", folder / f"{'ours' if ours else 'theirs'}.so"
+    source.write_text(ONE_FUNCTION)
+    flags, link_flags = (BUILD["FLAGS"], BUILD["LINK_FLAGS"]) if ours else ([], [])
+    for command in (
+        [compiler, "-fPIC", *hostile, "-c", source, "-o", folder / "one.o", *flags],
+        [compiler, "-shared", *hostile, folder / "one.o", "-o", built, *link_flags],
+    ):
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return str(built)
+
+
+@on_linux
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("flag", ["-Ofast", "-ffast-math", "-funsafe-math-optimizations"])
+def test_import_leaves_subnormals_alive(flag: str, compiler: str, tmp_path: Path) -> None:
+    theirs, ours = (library(tmp_path, compiler, [flag], ours) for ours in (False, True))
+    if lives_beside(theirs):
+        pytest.skip(f"{flag} of this {compiler} flushes nothing where a library is loaded")
+    assert lives_beside(ours)
+
+
+@on_linux
+def test_constants_are_float64(tmp_path: Path) -> None:
+    """The powers of two by which squares are scaled would else be infinity and 0."""
+    for ours, expected in ((False, inf), (True, 2.0**600)):
+        built = ctypes.CDLL(library(tmp_path, "gcc", ["-fsingle-precision-constant"], ours))
+        built.large.restype = ctypes.c_double
+        assert built.large() == expected
+
+
+@needs_c
+def test_import_of_this_build_leaves_subnormals_alive() -> None:
+    assert python(f"import fusedstep._engine; {SUBNORMALS_LIVE}") == "True\n"
+
+
+@on_linux
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_link_flags_harden(compiler: str, tmp_path: Path) -> None:
+    hostile = ["-Wl,-z,lazy", "-Wl,-z,norelro"]
+    assert hardening(library(tmp_path, compiler, hostile, ours=False)) == set()
+    assert hardening(library(tmp_path, compiler, hostile, ours=True)) == {"RELRO", "BIND_NOW"}
+
+
+@on_linux
+@needs_c
+def test_the_extension_is_hardened() -> None:
+    from fusedstep import _engine
+
+    assert hardening(_engine.__file__) == {"RELRO", "BIND_NOW"}
