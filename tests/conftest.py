@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from marks import MISSING, needs
 
 import fusedstep as fs
+from fusedstep._compiler import files, folder
 from fusedstep.program.errors import DRAWING
 
 ISAS = ["baseline", "avx2", "avx512"] if platform.machine() == "x86_64" else ["baseline", "neon"]
@@ -56,3 +58,15 @@ def extra() -> None:
     """The packages that tables and pictures need."""
     for name in DRAWING:
         needs(name, "demo")
+
+
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder of compiled kernels, of which no warning has been given."""
+    for name in folder.PLACES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "warned", [])
+    folder.wanted.cache_clear()
+    yield folder.fit_folder()
+    folder.wanted.cache_clear()

@@ -15,6 +15,8 @@ from formulas import plain
 from marks import on_backends_for_custom_rules
 
 import fusedstep as fs
+from fusedstep._core.declaration import declaration_of
+from fusedstep._numerics import variants
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -202,3 +204,77 @@ def test_helpers_that_numba_compiled_are_read_as_they_were_written() -> None:
 
 def added(x: Any) -> Any:
     return x + x
+
+
+MICRO, MU = "\u00b5", "\u03bc"
+"""Two characters that are one letter in Python's names."""
+
+
+def prepared(h: Any, t: int) -> dict[str, float]:
+    return {f"{MICRO}2": getattr(h, MU) / t, "\ufb01x": 2.0}
+
+
+def momentum(p, g, µ, h):  # type: ignore[no-untyped-def]
+    µ = h.µ * µ + h.µ2 * g
+    return p - h.lr * µ * h.fix, µ
+
+
+@on_backends_for_custom_rules
+def test_names_are_those_that_python_reads(backend: str) -> None:
+    hyperparameters: dict[str, Any] = {"lr": 0.5, MICRO + "3": 1.0, "ﬁnal": 1.0}
+    rule: Any = fs.rule(state=(MICRO,), prepare=lambda h, t: prepared(h, t), lr=0.5, µ=0.25)
+    made = rule(momentum)
+    p = np.ones(2)
+    opt = made(p, backend=backend, **{MICRO: 0.5})
+    assert opt.param_groups[0][MU] == 0.5
+    opt.step(np.ones(2))
+    np.testing.assert_array_equal(p, 1 - 0.5 * 0.5 * 2)
+    saved = opt.state_dict()
+    assert MU in saved["state"]
+    q = p.copy()
+    resumed = made(q, backend="numpy")
+    resumed.load_state_dict(pickle.loads(pickle.dumps(saved)))
+    for each in (opt, resumed):
+        each.step(np.ones(2))
+    assert differing_bits(p, q) == 0
+    assert [*inspect.signature(fs.rule(**hyperparameters)(plain)).parameters][2:4] == [
+        f"{MU}3",
+        "final",
+    ]
+
+
+def test_one_name_in_two_spellings_is_refused() -> None:
+    twice: dict[str, Any] = {"lr": 0.5, MICRO: 1, MU: 2}
+    with pytest.raises(ValueError, match="not all different names"):
+        fs.rule(**twice)
+    with pytest.raises(ValueError, match="different names"):
+        fs.rule(state=(MICRO, MU), lr=0.5)
+    with pytest.raises(ValueError, match=r"prepare returned has .*not all different names"):
+        fs.rule(lr=0.5, prepare=lambda h, t: {MICRO: 1.0, MU: 1.0})(plain)
+    one: dict[str, Any] = {"lr": 0.5, MU: 1}
+    with pytest.raises(ValueError, match="not all different names"):
+        fs.rule(**one)(plain)(np.ones(1), **{MICRO: 1, MU: 2})
+    for name in ("\uff50", "\uff49\uff46"):  # a wide p, and a wide `if`
+        with pytest.raises(ValueError, match="state has"):
+            fs.rule(state=(name,), lr=0.5)
+    taken: dict[str, Any] = {"lr": 0.5, "e\uff4da": 1.0}
+    with pytest.raises(ValueError, match="'ema' means something else"):
+        fs.rule(**taken)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['x"""\nraise SystemExit\n"""', "x'''\n\\", "{title}", "\\N{x}", "x\ny", "../x", "", "%s"],
+)
+@on_backends_for_custom_rules
+def test_the_name_of_a_function_may_be_any_text(name: str, backend: str) -> None:
+    def renamed(p, g, h):  # type: ignore[no-untyped-def]
+        return p - h.lr * g
+
+    renamed.__name__ = name
+    made = fs.rule(lr=0.5)(renamed)
+    assert made.__name__ == name
+    assert variants.title(declaration_of(made).rule({})) == "renamed"  # in a kernel's text
+    p = np.ones(2)
+    made(p, backend=backend).step(np.ones(2))
+    np.testing.assert_array_equal(p, 0.5)

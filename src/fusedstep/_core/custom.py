@@ -178,7 +178,7 @@ def _check_state(state: Any) -> tuple[str, ...]:
         raise TypeError(
             f"state={describe(state)}; pass a tuple of names, as `state=({example!r},)`"
         )
-    names = tuple(state)
+    names = tuple(map(_as_identifier, state))
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
             raise ValueError(f"state has {name!r}, which cannot be an argument's name")
@@ -209,6 +209,7 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> dict[str, Argumen
     """The keywords of a rule as arguments of its class."""
     if "lr" not in hyperparameters:
         raise TypeError("the rule has no learning rate; give it one, as `lr=1e-3`")
+    hyperparameters = _by_identifier(hyperparameters, "the rule")
     for name in hyperparameters:
         if name in TAKEN:
             raise ValueError(f"{name!r} means something else already; name it otherwise")
@@ -225,6 +226,26 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> dict[str, Argumen
         default = check(name, value)
         own[name] = Argument(name, NOTHING, default, keyword_only=False, check=check)
     return own
+
+
+def _as_identifier(name: Any) -> Any:
+    """A name as Python reads it in source, where one name may be spelled with several letters.
+
+    The micro sign is Greek mu there, and a ligature two letters.
+    """
+    if not isinstance(name, str) or name.isascii():
+        return name
+    from unicodedata import normalize  # few rules need it
+
+    return normalize("NFKC", name)
+
+
+def _by_identifier(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values by their names as Python reads them."""
+    read = {_as_identifier(name): value for name, value in values.items()}
+    if len(read) < len(values):
+        raise ValueError(f"{where} has {quoted([*values])}, which are not all different names")
+    return read
 
 
 def _is_member(name: Any) -> bool:
@@ -283,6 +304,8 @@ class _Scalars:
                 f"{self.name}: prepare returned {describe(values)}; return a mapping from names "
                 "to numbers"
             )
+        if self.prepared is None or values.keys() != self.prepared.keys():
+            values = _by_identifier(values, f"{self.name}: what prepare returned")
         if self.prepared is None:
             self.check_names(values)
         elif values.keys() != self.prepared.keys():
@@ -319,7 +342,8 @@ class CustomRule(Optimizer):
     """The base of the classes that `rule` makes."""
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        bound = self._declaration.signature.bind(params, *args, **kwargs)
+        named = _by_identifier(kwargs, type(self).__name__)
+        bound = self._declaration.signature.bind(params, *args, **named)
         bound.apply_defaults()
         self._start(bound.arguments)
 
@@ -338,7 +362,8 @@ def _optimizer(
         "__signature__": signature_of(arguments),
     }
     optimizer: type[CustomRule] = type(function.__name__, (CustomRule,), body)
-    rule = Rule(function.__name__, tuple(letters), formula=formula)
+    # The name after `def`: kernels bear it, and `__name__` may be any text.
+    rule = Rule(formula.name, tuple(letters), formula=formula)
     attach(
         Declaration(
             optimizer, arguments, dict.fromkeys(letters), lambda hyper: rule, scalars, custom=True

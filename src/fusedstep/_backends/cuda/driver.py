@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +28,8 @@ from numba_cuda import __version__ as numba_cuda_version
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.cuda_array import Array
 from fusedstep._backends.cuda.ptx import compile_ptx, parameters
-from fusedstep._compiler import modules
+from fusedstep._compiler import files
+from fusedstep._compiler.interrupts import delayed
 
 LAUNCH: Any = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
 """The types of the arguments of `cuLaunchKernel`, which returns an int."""
@@ -152,9 +152,8 @@ class Kernel:
 
     def __init__(self, module: ModuleType, ordinal: int) -> None:
         with current(ordinal):
-            cubin = _compiled(module, ordinal)
             # It stays loaded to the end of the process: there are few.
-            image = np.frombuffer(cubin, np.uint8)
+            image = np.frombuffer(cubin(module, ordinal), np.uint8)
             loaded = _done(driver.cuModuleLoadData(image.ctypes.data))
             self.function = int(_done(driver.cuModuleGetFunction(loaded, module.__name__.encode())))
         self.types = tuple(C_TYPES[name] for name in parameters(module))
@@ -193,8 +192,8 @@ def check(code: int | None) -> None:
         _done((driver.CUresult(code),))
 
 
-def _compiled(module: ModuleType, ordinal: int) -> bytes:
-    """The machine code of a module's kernel for a device, kept in a file beside its text.
+def cubin(module: ModuleType, ordinal: int) -> bytes:
+    """The machine code of a module's kernel for a device, kept for other processes.
 
     It is linked here and not by the driver, which cannot read PTX newer than itself, and
     without optimisation at link time, so it is what the PTX says. Neither can a driver load
@@ -203,11 +202,13 @@ def _compiled(module: ModuleType, ordinal: int) -> bytes:
     """
     cc = tuple(cuda.gpus[ordinal].compute_capability)
     arch = f"sm_{cc[0]}{cc[1]}"
-    assert module.__file__ is not None
     made_by = f"{numba_version}-{numba_cuda_version}-{bindings_version}"
-    path = Path(module.__file__).with_suffix(f".{made_by}.{arch}")
-    if not path.exists():
+    name = f"{module.__name__}.{made_by}.{arch}"
+    kept = files.load(name)
+    if kept is not None:
+        return kept
+    with delayed():
         code = ObjectCode.from_ptx(compile_ptx(module, cc).encode())
-        linker = Linker(code, options=LinkerOptions(arch=arch))
-        modules.write(path, linker.link("cubin").code)
-    return path.read_bytes()
+        linked = bytes(Linker(code, options=LinkerOptions(arch=arch)).link("cubin").code)
+    files.save(name, linked)
+    return linked

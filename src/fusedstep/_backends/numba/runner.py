@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,8 +30,11 @@ from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
 from fusedstep._backends.numba import squares
 from fusedstep._backends.numba.crew import crew
+from fusedstep._backends.numba.kept import Kept
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
 from fusedstep._backends.plan import CheckedTable, Job, Row
+from fusedstep._compiler.interrupts import delayed
+from fusedstep._compiler.modules import unique
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep._numerics.rounding import check_rounding
@@ -229,12 +233,15 @@ WORK = TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN
 
 
 def _compiled(function, more=()):
-    signature = types.void(*WORK, *more)
-    compiled = partial(njit, signature, nogil=True)
-    try:
-        return compiled(cache=True)(function)
-    except RuntimeError:  # there is no folder that Numba could write to
-        return compiled()(function)
+    text = Path(__file__).read_bytes()
+    numbers = [each for each in globals().items() if isinstance(each[1], int)]  # imported, too
+    compiled = njit(nogil=True)(function)
+    name = unique(f"runner{function.__name__}", text, repr(numbers).encode())
+    compiled._cache = Kept(name)  # type: ignore[attr-defined]  # noqa: SLF001
+    with delayed():
+        compiled.compile(types.void(*WORK, *more))
+    compiled.disable_compile()
+    return compiled
 
 
 @_compiled

@@ -1,0 +1,52 @@
+"""Functions that Numba compiled, kept for other processes.
+
+Numba's own cache unpickles whatever lies beside a function's file, or in NUMBA_CACHE_DIR, and a
+damaged one ends in a crash. So the place of its cache is taken by one that keeps the same
+content, in files that are checked before they are unpickled.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+# ruff: noqa: SLF001
+# Numba's own caches call the same two methods.
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+from fusedstep._compiler import files
+
+
+class Kept(NullCache):
+    """A cache of one function with one signature, by a name that no other function has."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def load_overload(self, sig, target_context):
+        """The result for this machine and these versions; None if it must be compiled."""
+        saved = files.load(self._file(target_context.codegen()))
+        if saved is None:
+            return None
+        target_context.refresh()
+        try:
+            return CompileResult._rebuild(target_context, *pickle.loads(saved))
+        except Exception:  # a version of Numba that is called as another one
+            return None
+
+    def save_overload(self, sig, data):
+        files.save(self._file(data.codegen), dumps(data._reduce()))
+
+    def _file(self, codegen: Any) -> str:
+        # Nodes of a cluster may share the folder, but not the instructions of their CPUs.
+        machine = repr((*codegen.magic_tuple(), llvmlite.__version__))
+        short = hashlib.sha256(machine.encode()).hexdigest()[:16]
+        return f"{self.name}.{sys.implementation.cache_tag}.numba-{numba.__version__}.{short}"
