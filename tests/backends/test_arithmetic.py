@@ -64,6 +64,42 @@ def test_a_step_that_would_round_otherwise_is_refused(
 
 @on_glibc
 @on_each_backend
+@pytest.mark.parametrize("assigned", [False, True])
+def test_what_is_kept_from_a_refused_step_rounds_to_nearest(assigned: bool, backend: str) -> None:
+    """No scalar that a later step uses is computed in a step that is refused."""
+    g = np.sin(np.arange(50.0))
+
+    def state(k: int, direction: int | None) -> list[Any]:
+        opt = fs.Adam(np.zeros(50), ema=0.2, backend=backend)
+        if assigned:
+            opt.step(g)
+        opt.param_groups[0].update(betas=(0.3 + k / 90, 0.1), ema=0.3)
+        if direction is not None:
+            with rounding(direction), pytest.raises(RuntimeError, match="round to nearest"):
+                opt.step(g)
+        opt.step(g)
+        return [opt.state[letter] for letter in ("m", "v", "ema")]
+
+    for k in range(9):
+        expected = state(k, None)
+        for direction in DIRECTIONS[platform.machine()]:
+            for array, other in zip(state(k, direction), expected, strict=True):
+                assert differing_bits(array, other) == 0
+
+
+@on_glibc
+def test_nor_is_state_that_starts_from_a_number_made_otherwise() -> None:
+    p, expected = np.ones(3, np.float32), np.ones(3, np.float32)
+    fs.Adagrad(expected, initial_accumulator_value=0.3).step(expected.copy())
+    for direction in DIRECTIONS[platform.machine()]:
+        with rounding(direction), pytest.raises(RuntimeError, match="round to nearest"):
+            fs.Adagrad(p, initial_accumulator_value=0.3)
+    fs.Adagrad(p, initial_accumulator_value=0.3).step(p.copy())
+    assert differing_bits(p, expected) == 0
+
+
+@on_glibc
+@on_each_backend
 def test_nor_do_parameters_go_ahead(backend: str) -> None:
     p = ones(5)
     opt = fs.SGD(p, lr=0.5, momentum=0.5, backend=backend)

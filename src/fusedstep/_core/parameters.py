@@ -18,6 +18,7 @@ from fusedstep._backends.plan import Row
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, average_constants
+from fusedstep._numerics.rounding import check_rounding
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -63,6 +64,7 @@ class Cohort:
         rule = rule_of(declaration, values)
         if self.settled is not None and rule != self.rule:
             return False
+        check_rounding()  # the constants outlive this step
         self.rule = rule
         average = {} if values["ema"] is None else average_constants(values["ema"])
         self.constants = {**declaration.constants(values), **average}
@@ -81,8 +83,8 @@ class Parameter:
     """One parameter and its state.
 
     `array` is the user's, `p` a view of its memory that no user has: whatever is done to the
-    array object later, its shape and dtype here are those that were checked. Its memory is not
-    moved if it is a view of another array; if not, `check_memory` notices.
+    array object later, its shape and dtype here are those that were checked, and NumPy refuses to
+    resize its memory.
     """
 
     shelf: Shelf
@@ -95,8 +97,7 @@ class Parameter:
         self.path = path
         self.array = array
         self.p = p
-        owner = pin(p)
-        self.pin = None if owner() is array else owner
+        self.pin = pin(p)
         self.place = place
         self.walk = Walk(self.p, place)
         self.cohort = cohort(self.p.dtype)
@@ -130,6 +131,7 @@ class Parameter:
         if letter == "ema":
             self.place.copy(self.state(letter), self.p)
         elif initial != 0:
+            check_rounding()
             self.place.write(self.state(letter), initial)
         self.letters += (letter,)  # last: an array that is there has its values
 
