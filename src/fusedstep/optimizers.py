@@ -181,8 +181,9 @@ class SGD(Optimizer):
             If a group has momentum=0, so that there is nothing ahead, or nesterov=True.
         RuntimeError
             From `step`, `state_dict`, `load_state_dict`, `lookahead` or a copy inside of the
-            block, as what they would save stands ahead. In either case nothing has been written,
-            nor is anything left ahead if Ctrl-C or another signal interrupts.
+            block, as what they would save stands ahead, and from a block that is entered a second
+            time. In any case nothing has been written, nor is anything left ahead if Ctrl-C or
+            another signal interrupts.
 
         Notes
         -----

@@ -380,6 +380,27 @@ def test_a_block_that_nobody_leaves() -> None:
     assert opt.step(np.ones(2)).t == 2
 
 
+@on_each_backend
+def test_a_block_is_entered_once(backend: str) -> None:
+    p = np.zeros(2)
+    opt = fs.SGD(p, lr=1.0, momentum=0.5, backend=backend)
+    opt.step(np.ones(2))
+    block = opt.lookahead()
+    block.__exit__(None, None, None)  # nothing, for it has not been entered
+    with block:
+        assert (p == -1.5).all()
+        with pytest.raises(RuntimeError, match=r"call lookahead\(\) for each"), block:
+            pass
+        assert (p == -1.5).all()
+    assert (p == -1).all()
+    with pytest.raises(RuntimeError, match=r"call lookahead\(\) for each"), block:
+        pass
+    assert (p == -1).all()
+    with opt.lookahead():
+        assert (p == -1.5).all()
+    assert opt.step(np.ones(2)).t == 2
+
+
 def test_an_exception_passes_through() -> None:
     p = np.zeros(2)
     opt = fs.SGD(p, lr=1.0, momentum=0.5)

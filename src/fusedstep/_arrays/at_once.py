@@ -31,6 +31,14 @@ class Block(io.IOBase):
     which happens once: at the latest when nobody holds the block any more.
     """
 
+    close = int  # type: ignore[assignment]  # a call that does nothing
+
     def __init__(self) -> None:
         self.leaving: list[Call] = []
+
+    def begin(self) -> bool:
+        """Have the block left by the calls; False, and nothing done, if it has begun before."""
+        if "close" in vars(self):
+            return False
         setattr(self, "close", partial(deque, map(partial.__call__, self.leaving), 0))  # noqa: B010
+        return True

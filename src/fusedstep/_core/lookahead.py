@@ -105,6 +105,10 @@ class Ahead(Block):
         self._going = going
 
     def __enter__(self) -> None:  # type: ignore[override]
+        if not self.begin():
+            raise RuntimeError(
+                "a block of lookahead() is entered a second time; call lookahead() for each"
+            )
         try:
             self._going(self.leaving)
         except BaseException:  # after all was done, perhaps, and no block would be left
