@@ -211,9 +211,11 @@ class SGD(Optimizer):
     def _go_ahead(self, back: list[Call]) -> None:
         """Move the parameters ahead, and leave the calls that undo it in `back`."""
         turn, me = self._turn, get_ident()
-        while turn.holder:
+        while True:
+            if not turn.holder:
+                turn.holder = me
+                break
             turn.wait(me, "lookahead")
-        turn.holder = me
         try:
             way = self._look_ahead()
             scalars = way.scalars()

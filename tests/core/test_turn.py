@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cases import ones
 from marks import needs_c, on_each_backend
 
 import fusedstep as fs
+from fusedstep._core.turn import Turn
 
 Array = np.ndarray[Any, Any]
 
@@ -197,6 +199,20 @@ def test_state_copied_by_another_thread_is_whole(arena: bool, backend: str) -> N
     assert len(seen) > 3
 
 
+@pytest.mark.parametrize(
+    "takes", [fs.SGD.step, fs.SGD.load_state_dict, fs.SGD._go_ahead, Turn.wait_to_copy]
+)
+def test_no_other_thread_comes_between_a_look_at_the_turn_and_its_taking(takes: Any) -> None:
+    """Up to Python 3.10 one may wherever a branch is taken."""
+    found = [*dis.get_instructions(takes)]
+    names = [(each.opname, each.argval) for each in found]
+    taken = names.index(("STORE_ATTR", "holder"))
+    looked = max(at for at in range(taken) if names[at] == ("LOAD_ATTR", "holder"))
+    between = found[looked + 1 : taken + 1]
+    assert not any(each.is_jump_target for each in between)
+    assert not any(each.opname.startswith("CALL") for each in between)
+
+
 def test_copies_by_several_threads_wait_for_one_another() -> None:
     opt = fs.Adam([np.zeros(100_000) for _ in range(4)])
     grads = [np.ones(100_000) for _ in range(4)]
@@ -302,6 +318,91 @@ def test_children_forked_in_mid_step_or_mid_copy(backend: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1" in done.stdout
+
+
+FORKED_AND_STARTED = """
+import os, threading, time
+import numpy as np
+import fusedstep as fs
+
+n = 300_000
+p, g = np.zeros(n), np.ones(n)
+opt = fs.SGD(p, lr=1.0, momentum=0.5, backend={backend!r})
+opt.step(g)
+stop = threading.Event()
+
+def work():
+    while not stop.is_set():
+        opt.step(g)
+
+def look():
+    for call in (opt.state_dict, lambda: opt.step(g)):
+        try:
+            call()
+            assert (p == p[0]).all() and (opt.state["b"] == opt.state["b"][0]).all()
+        except RuntimeError as error:
+            assert "when this process was forked" in str(error), error
+            seen.append("told")
+        except AssertionError:
+            seen.append("half")
+
+worker = threading.Thread(target=work)
+worker.start()
+found = set()
+for _ in range(40):
+    time.sleep(0.0007)
+    child = os.fork()
+    if not child:
+        seen = []
+        other = threading.Thread(target=look)
+        other.start()
+        other.join(30)
+        os._exit(3 if other.is_alive() else 2 if "half" in seen else len(seen) // 2)
+    found.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.set()
+worker.join()
+assert found <= {{0, 1}}, found
+print(found)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@on_each_backend
+def test_a_thread_of_the_child_is_not_the_one_that_was_lost(backend: str) -> None:
+    """It mostly has the same number."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED_AND_STARTED.format(backend=backend)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1" in done.stdout
+
+
+@on_each_backend
+def test_steps_amid_copies_without_end(backend: str) -> None:
+    """A step waits for one copy, or two, while others copy all the time."""
+    opt = fs.Adam(np.zeros(100_000), backend=backend)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            opt.state_dict()
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    watch = threading.Timer(30, stop.set)  # or a step that waits for ever would never fail
+    watch.start()
+    for _ in range(40):
+        opt.step(np.ones(100_000))
+    late = stop.is_set()
+    watch.cancel()
+    stop.set()
+    for worker in workers:
+        worker.join(60)
+    assert not late
 
 
 # ---- whatever happens, the turn is given back ----

@@ -216,9 +216,11 @@ class Optimizer:
         array([0., 0.])
         """
         turn, me = self._turn, get_ident()
-        while turn.holder:
+        while True:
+            if not turn.holder:
+                turn.holder = me
+                break
             turn.wait(me, "step")
-        turn.holder = me
         try:
             if self._ahead:
                 self._refuse_ahead("step")
@@ -400,9 +402,11 @@ class Optimizer:
         Where a function of your own was the `lr`, this optimizer needs one and keeps it.
         """
         turn, me = self._turn, get_ident()
-        while turn.holder:
+        while True:
+            if not turn.holder:
+                turn.holder = me
+                break
             turn.wait(me, "load_state_dict")
-        turn.holder = me
         try:
             if self._ahead:
                 self._refuse_ahead("load_state_dict")

@@ -4,12 +4,15 @@ A step takes the turn at its start, and refuses to wait for another one, of anot
 a learning rate's function that steps: the two would mix. To copy the state, which other threads
 may do at any time, waits; steps wait for it in turn.
 
-The turn is taken and given back by single assignments, between which Python handles no signal
-and switches to no other thread. So each who takes it writes::
+The turn is taken and given back by single assignments. Python handles no signal and switches to
+no other thread between them and the look that comes before, nor between them and `try`: up to
+3.10 it might where a branch is taken, and none is. So each who takes the turn writes::
 
-    while turn.holder:
+    while True:
+        if not turn.holder:
+            turn.holder = me
+            break
         turn.wait(me, "step")
-    turn.holder = me
     try:
         ...
     finally:
@@ -30,23 +33,36 @@ and who copies::
 
 from __future__ import annotations
 
+import os
 import sys
-from time import sleep
+from threading import get_ident
+from time import monotonic, sleep
+from weakref import WeakSet
 
 PAUSE = 5e-5
 """Seconds between two looks whether the turn has come."""
+
+PATIENCE = 1e-2
+"""Seconds for which copies let a step go first that has asked: it looks again much sooner."""
+
+LOST = -1
+"""The holder of a turn whose thread a fork has left behind in mid-step. No thread has this number:
+its own may be another's in the child."""
 
 
 class Turn:
     """The turns of one optimizer."""
 
-    __slots__ = ("holder", "next")
+    __slots__ = ("__weakref__", "asked", "holder", "next")
 
     def __init__(self) -> None:
         self.holder = 0
         """The thread that works on the optimizer; 0: none."""
         self.next = 0
         """The thread that copies its state, or is the next to do so; 0: none."""
+        self.asked = 0.0
+        """The time until which copies let a step go first, see `monotonic`."""
+        TURNS.add(self)
 
     def wait(self, me: int, what: str) -> None:
         """Wait while another thread copies the state; if anything else has the turn, refuse."""
@@ -62,6 +78,7 @@ class Turn:
                 f"{what} while another thread steps the same optimizer; give each thread an "
                 "optimizer of its own, or hold a threading.Lock around each step"
             )
+        self.asked = monotonic() + PATIENCE
         sleep(PAUSE)
 
     def wait_to_copy(self, me: int) -> None:
@@ -69,14 +86,14 @@ class Turn:
         while self.holder != me:
             if self.next in (0, me):
                 self.next = me
-                if not self.holder:
+                if monotonic() > self.asked and not self.holder:
                     self.holder = me
                     return
             self.refuse_what_was_cut_off("a copy")
             sleep(PAUSE)
 
     def refuse_what_was_cut_off(self, what: str) -> None:
-        """Refuse to go on from a step that a fork has cut off, and free the turn of a copy."""
+        """Refuse to go on from a step whose thread is gone, and free the turn of such a copy."""
         alive = sys._current_frames()  # noqa: SLF001  the documented way to know
         holder, copier = self.holder, self.next
         if copier not in alive:
@@ -88,3 +105,25 @@ class Turn:
                 "forked: parameters and state may be half stepped here; fork between steps, or "
                 "make another optimizer and load both from a checkpoint"
             )
+
+    def lose_all_but(self, me: int) -> None:
+        """Free the turn of copies by other threads than this; a step of theirs stays cut off."""
+        if self.next not in (0, me):
+            self.holder = 0 if self.holder == self.next else self.holder
+            self.next = 0
+        if self.holder not in (0, me):
+            self.holder = LOST
+
+
+TURNS: WeakSet[Turn] = WeakSet()
+"""All turns of this process."""
+
+
+def _lose_other_threads() -> None:
+    me = get_ident()
+    for turn in TURNS:
+        turn.lose_all_but(me)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lose_other_threads)
