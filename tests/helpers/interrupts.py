@@ -74,6 +74,7 @@ def interrupted(call: Callable[[], Any], at: int) -> bool:
     trace, before = _Trace(at), sys.gettrace()
     try:
         sys.settrace(trace)
+        sys._getframe().f_trace_opcodes = True  # noqa: SLF001  or 3.12 traces the operations of none
         try:
             call()
         finally:
