@@ -72,6 +72,7 @@ class _Trace:
 def interrupted(call: Callable[[], Any], at: int) -> bool:
     """Interrupt a call before its operation of number `at`; False if it has fewer."""
     trace, before = _Trace(at), sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # or 3.12 traces the operations of no frame at all
     try:
         sys.settrace(trace)
         try:
