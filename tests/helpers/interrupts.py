@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _thread
 import dis
+import gc
 import random
 import signal
 import sys
@@ -72,9 +73,10 @@ class _Trace:
 def interrupted(call: Callable[[], Any], at: int) -> bool:
     """Interrupt a call before its operation of number `at`; False if it has fewer."""
     trace, before = _Trace(at), sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # or 3.12 traces the operations of no frame at all
+    gc.disable()  # whatever watches it would be interrupted in the call's place, and nobody told
     try:
         sys.settrace(trace)
+        sys._getframe().f_trace_opcodes = True  # noqa: SLF001  or 3.12 traces the operations of none
         try:
             call()
         finally:
@@ -83,6 +85,8 @@ def interrupted(call: Callable[[], Any], at: int) -> bool:
             random.random()  # a signal that came last of all is handled here
     except KeyboardInterrupt:
         pass
+    finally:
+        gc.enable()
     return trace.came
 
 

@@ -83,8 +83,8 @@ class Parameter:
     """One parameter and its state.
 
     `array` is the user's, `p` a view of its memory that no user has: whatever is done to the
-    array object later, its shape and dtype here are those that were checked, and NumPy refuses to
-    resize its memory.
+    array object later, its shape and dtype here are those that were checked. NumPy refuses to
+    resize what it is a view of; if it is a view of nothing, `check_memory` notices.
     """
 
     shelf: Shelf
@@ -97,7 +97,8 @@ class Parameter:
         self.path = path
         self.array = array
         self.p = p
-        self.pin = pin(p)
+        owner = pin(p)
+        self.pin = None if owner() is array else owner
         self.place = place
         self.walk = Walk(self.p, place)
         self.cohort = cohort(self.p.dtype)
