@@ -74,9 +74,9 @@ def interrupted(call: Callable[[], Any], at: int) -> bool:
     """Interrupt a call before its operation of number `at`; False if it has fewer."""
     trace, before = _Trace(at), sys.gettrace()
     gc.disable()  # whatever watches it would be interrupted in the call's place, and nobody told
+    sys._getframe().f_trace_opcodes = True  # noqa: SLF001  before: 3.12 looks for it there
     try:
         sys.settrace(trace)
-        sys._getframe().f_trace_opcodes = True  # noqa: SLF001  or 3.12 traces the operations of none
         try:
             call()
         finally:
