@@ -84,29 +84,38 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
     return 1;
 }
 
-/* How many arrays ahead their objects, and then their shapes, are fetched into the cache: of
- * thousands of tensors, each object is somewhere else in memory. */
-enum { OBJECTS_AHEAD = 16, SHAPES_AHEAD = 8 };
+/* A list as CPython lays it out. The limited API hides its items behind a call for each, which for
+ * thousands of gradients takes as long as to look at them. */
+typedef struct {
+    PyVarObject head;
+    PyObject **items;
+} list_object;
+
+/* Returns 1 if this Python lays lists out so: where it should say where the items are stands the
+ * address of memory that begins with them. */
+static int lists_are_known(void) {
+    static int known = -1;
+    if (known >= 0)
+        return known;
+    PyObject *list = Py_BuildValue("[OO]", Py_True, Py_False);
+    if (!list) {
+        PyErr_Clear();
+        return 0;
+    }
+    uintptr_t items = (uintptr_t)((list_object *)list)->items;
+    known = items > UINT16_MAX && items % sizeof(PyObject *) == 0 &&
+            ((PyObject **)items)[0] == Py_True && ((PyObject **)items)[1] == Py_False;
+    Py_DECREF(list);
+    return known;
+}
+
+/* How many arrays ahead their objects are fetched into the cache: of thousands of tensors, each is
+ * somewhere else in memory. */
+enum { AHEAD = 16 };
 
 static void fetch_object(const void *array) {
     __builtin_prefetch(array);
     __builtin_prefetch((const char *)array + 64);
-}
-
-static void fetch_shape(const fs_table *table, PyObject *item) {
-    if (item && (uintptr_t)Py_TYPE(item) == table->ndarray)
-        __builtin_prefetch(PyArray_DIMS((PyArrayObject *)item));
-}
-
-static void fetch_ahead(const fs_table *table, PyObject *list, int64_t at, int64_t n) {
-    if (at + OBJECTS_AHEAD < n) {
-        fetch_object(PyList_GetItem(list, at + OBJECTS_AHEAD));
-        fetch_object((void *)table->parameters[at + OBJECTS_AHEAD].array);
-    }
-    if (at + SHAPES_AHEAD < n) {
-        fetch_shape(table, PyList_GetItem(list, at + SHAPES_AHEAD));
-        fetch_shape(table, (PyObject *)table->parameters[at + SHAPES_AHEAD].array);
-    }
 }
 
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
@@ -115,9 +124,14 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     PyGILState_STATE gil = PyGILState_Ensure();
     int64_t n = PyList_Size((PyObject *)list);
     n = n < table->nheaders ? n : table->nheaders;
+    PyObject **items = lists_are_known() ? ((list_object *)list)->items : NULL;
     for (; at < n; at++) {
-        fetch_ahead(table, (PyObject *)list, at, n);
-        if (!take(table, PyList_GetItem((PyObject *)list, at), table->headers + at))
+        if (items && at + AHEAD < n) {
+            fetch_object(items[at + AHEAD]);
+            fetch_object((void *)table->parameters[at + AHEAD].array);
+        }
+        PyObject *item = items ? items[at] : PyList_GetItem((PyObject *)list, at);
+        if (!take(table, item, table->headers + at))
             break;
     }
     PyGILState_Release(gil);

@@ -50,10 +50,11 @@ class Walk:
 class Operand:
     """An array as a kernel sees it: `flat` is its own memory, or scratch where it has gaps.
 
-    `before` is an operand of the same size that is given up: its scratch is used again.
+    `laid` is the array along the walk, and `copied` the scratch in its shape. `before` is an
+    operand of the same size that is given up: its scratch is used again.
     """
 
-    __slots__ = ("back", "flat", "laid", "place", "scratch")
+    __slots__ = ("back", "copied", "flat", "laid", "place", "scratch")
 
     def __init__(self, array: Array, walk: Walk, before: Operand | None = None) -> None:
         self.place = walk.place
@@ -62,10 +63,12 @@ class Operand:
         self.scratch = not (self.laid.flags.c_contiguous and self.laid.flags.aligned)
         if not self.scratch:
             self.flat = self.laid.reshape(-1)
-        elif before is not None and before.scratch:
+            return
+        if before is not None and before.scratch:
             self.flat = before.flat
         else:
             self.flat = walk.place.empty((array.size,), array.dtype)
+        self.copied = self.flat.reshape(self.laid.shape)
 
     @classmethod
     def of_flat(cls, flat: Array, place: Place) -> Operand:
@@ -76,10 +79,10 @@ class Operand:
 
     def fetch(self) -> None:
         """Copy the array into its scratch."""
-        self.place.copy(self.flat.reshape(self.laid.shape), self.laid)
+        self.place.copy(self.copied, self.laid)
 
     def put_back(self) -> list[Call]:
         """The calls that copy the scratch into the array."""
         if not self.back or not self.place.lasting:
-            self.back = self.place.copying(self.laid, self.flat.reshape(self.laid.shape))
+            self.back = self.place.copying(self.laid, self.copied)
         return self.back

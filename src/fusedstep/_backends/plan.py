@@ -203,9 +203,13 @@ class Plan:
         """See `Table.calls`; what has gaps is copied back from its scratch."""
         for operand in self.scratch:
             operand.fetch()
-        written = [*self.scratch, *(self.gradient_scratch.values() if zero else ())]
-        put_back = [call for operand in written for call in operand.put_back()]
-        return [*self.table.calls(scalars, zero), *put_back]
+        calls = [*self.table.calls(scalars, zero)]
+        for operand in self.scratch:
+            calls += operand.put_back()
+        if zero:
+            for operand in self.gradient_scratch.values():
+                calls += operand.put_back()
+        return calls
 
     def unfit(self, unscale: float) -> Iterator[int]:
         """Indices of parameters whose gradient is not finite, or would not be when unscaled.
