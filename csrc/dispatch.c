@@ -44,6 +44,9 @@ enum { SETS = sizeof sets / sizeof *sets };
 
 static _Atomic int selected;
 
+/* GCC reads an atomic index of an array as if it were not one. */
+static int in_force(void) { return atomic_load(&selected); }
+
 __attribute__((constructor)) static void select_last_supported(void) {
 #ifdef __x86_64__
     __builtin_cpu_init();
@@ -57,7 +60,7 @@ const char *fs_isa_name(int index) { return index >= 0 && index < SETS ? sets[in
 
 int fs_isa_supported(int index) { return index >= 0 && index < SETS && sets[index].supported(); }
 
-const char *fs_isa(void) { return sets[selected].name; }
+const char *fs_isa(void) { return sets[in_force()].name; }
 
 int fs_isa_select(const char *name) {
     for (int i = 0; i < SETS; i++)
@@ -69,7 +72,7 @@ int fs_isa_select(const char *name) {
 }
 
 fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int inside) {
-    for (const fs_entry *entry = sets[selected].kernels; entry->rule; entry++)
+    for (const fs_entry *entry = sets[in_force()].kernels; entry->rule; entry++)
         if (strcmp(entry->rule, rule) == 0 && strcmp(entry->dtype, dtype) == 0 &&
             entry->has == has && entry->inside == inside)
             return entry->kernel;

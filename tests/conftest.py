@@ -66,7 +66,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     for name in folder.PLACES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(files, "warned", [])
+    monkeypatch.setattr(files, "warned", set())
     folder.wanted.cache_clear()
     yield folder.fit_folder()
     folder.wanted.cache_clear()

@@ -26,7 +26,9 @@ def test_what_was_saved_is_loaded_under_its_name_alone(cache_folder: Path) -> No
     assert files.load(NAME) == CONTENT
     assert [path.name for path in cache_folder.iterdir()] == [NAME]
     shutil.copy(cache_folder / NAME, cache_folder / "kernel.2")
-    assert files.load("kernel.2") is None
+    with one_warning() as told:
+        assert files.load("kernel.2") is None
+    assert f"{cache_folder / 'kernel.2'} is damaged" in told[0]
 
 
 def test_any_damage_is_noticed_and_mended(cache_folder: Path) -> None:
@@ -38,7 +40,11 @@ def test_any_damage_is_noticed_and_mended(cache_folder: Path) -> None:
     cut = [sound[:size] for size in range(len(sound))]
     for damaged in (*flipped, *cut, sound + b"\x00"):
         path.write_bytes(damaged)
-        assert files.load(NAME) is None
+        files.warned.clear()
+        with one_warning() as told:
+            assert files.load(NAME) is None
+            assert files.load(NAME) is None
+        assert f"{path} is damaged" in told[0]
     files.save(NAME, CONTENT)
     assert files.load(NAME) == CONTENT
 
@@ -76,7 +82,9 @@ def of_a_terabyte(path: Path) -> None:
 def test_a_strange_file_is_neither_read_nor_left(spoil: Spoil, cache_folder: Path) -> None:
     files.save(NAME, CONTENT)
     spoil(cache_folder / NAME)
-    assert files.load(NAME) is None
+    with one_warning() as told:
+        assert files.load(NAME) is None
+    assert str(cache_folder / NAME) in told[0]
     files.save(NAME, CONTENT)
     assert files.load(NAME) == CONTENT
     assert stat.S_IMODE(os.lstat(cache_folder / NAME).st_mode) == 0o600
@@ -91,7 +99,9 @@ def test_a_file_that_may_not_be_read_is_written_anew(
     files.save(NAME, b"old")
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)  # root may read any
-        assert files.load(NAME) is None
+        with one_warning() as told:
+            assert files.load(NAME) is None
+    assert "Permission denied" in told[0]
     files.save(NAME, CONTENT)
     assert files.load(NAME) == CONTENT
 
@@ -107,16 +117,18 @@ def test_a_file_of_another_user_is_not_read(
         return os.stat_result([*status[:4], own + 1, *status[5:]])
 
     monkeypatch.setattr(os, "fstat", told)
-    assert files.load(NAME) is None
+    with one_warning() as warning:
+        assert files.load(NAME) is None
+    assert f"{cache_folder / NAME} belongs to another user" in warning[0]
 
 
 def test_a_folder_in_place_of_a_file_costs_a_warning(cache_folder: Path) -> None:
     (cache_folder / NAME).mkdir()
-    assert files.load(NAME) is None
-    with one_warning() as told:
-        files.save(NAME, CONTENT)
-        files.save(NAME, CONTENT)
-    assert str(cache_folder / NAME) in told[0]
+    for use in (lambda: files.load(NAME), lambda: files.save(NAME, CONTENT)):
+        with one_warning() as told:
+            assert use() is None
+            assert use() is None
+        assert str(cache_folder / NAME) in told[0]
     assert len([*cache_folder.iterdir()]) == 1
 
 

@@ -1,4 +1,4 @@
-"""The files in the folder of compiled kernels. Whatever is wrong with one costs only its use.
+"""The files in the folder of compiled kernels. Whatever is wrong with one costs a warning.
 
 What is loaded is machine code, or a pickle, which can run anything and crash on damage. So it
 must be a file of the user's own, and it begins with a digest of itself and its name.
@@ -12,6 +12,7 @@ import stat
 import tempfile
 import warnings
 from contextlib import suppress
+from pathlib import Path
 
 from fusedstep._compiler.folder import UnfitError, fit_folder, is_own, remedy, wanted
 
@@ -26,10 +27,26 @@ Links are not followed, and a pipe does not wait for a writer.
 
 
 def load(name: str) -> bytes | None:
-    """The bytes that were saved under a name; None if they are not there as they were saved."""
-    content = _read(name) or b""
+    """The bytes that were saved under a name; None if there are none, or if they cannot be trusted.
+
+    A file that is there and is not as it was saved costs a warning.
+    """
+    try:
+        path = fit_folder() / name
+    except (OSError, UnfitError):
+        return None  # `save` tells
+    try:
+        content = _read(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnfitError) as error:
+        _warn(ANEW, f"{error}")
+        return None
     seal, saved = content[:32], content[32:]
-    return saved if seal == _seal(name, saved) else None
+    if seal != _seal(name, saved):
+        _warn(ANEW, f"{path} is damaged")
+        return None
+    return saved
 
 
 def save(name: str, content: bytes) -> None:
@@ -40,28 +57,29 @@ def save(name: str, content: bytes) -> None:
 def show(name: str, text: str) -> None:
     """Keep a text for people, as it is."""
     content = text.encode()
-    if _read(name) != content:
-        _write(name, content)
+    with suppress(OSError, UnfitError):
+        if _read(fit_folder() / name) == content:
+            return
+    _write(name, content)
 
 
 def _seal(name: str, content: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + content).digest()
 
 
-def _read(name: str) -> bytes | None:
-    """The bytes of a file that nobody else can have written; None if there is no such file."""
+def _read(path: Path) -> bytes:
+    """The bytes of a file that nobody else can have written."""
+    opened = os.open(path, FLAGS)
     try:
-        opened = os.open(fit_folder() / name, FLAGS)
-        try:
-            status = os.fstat(opened)
-            if not stat.S_ISREG(status.st_mode) or not is_own(status):
-                return None
-            with open(opened, "rb", closefd=False) as file:
-                return file.read(min(status.st_size, MOST))
-        finally:
-            os.close(opened)
-    except (OSError, UnfitError):
-        return None
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnfitError(f"{path} is no file")
+        if not is_own(status):
+            raise UnfitError(f"{path} belongs to another user, or may be written to by others")
+        with open(opened, "rb", closefd=False) as file:
+            return file.read(min(status.st_size, MOST))
+    finally:
+        os.close(opened)
 
 
 def _write(name: str, content: bytes) -> None:
@@ -78,20 +96,22 @@ def _write(name: str, content: bytes) -> None:
                 os.unlink(draft)
             raise
     except UnfitError as error:
-        _warn(f"{error}")
+        _warn(UNKEPT, f"{error}")
     except OSError as error:
-        _warn(f"{wanted()} cannot be written to ({error}); mend that, or {remedy()}")
+        _warn(UNKEPT, f"{wanted()} cannot be written to ({error}); mend that, or {remedy()}")
 
 
-warned: list[str] = []
+ANEW = "a compiled kernel that was kept cannot be used, so it is compiled anew"
+UNKEPT = "compiled kernels cannot be kept, so each process compiles them anew"
+
+warned: set[str] = set()
+"""What has been warned of: the first fault of each kind is told.
+
+A process has several kernels, and most faults are the folder's.
+"""
 
 
-def _warn(fault: str) -> None:
-    """Warn of the first fault. A process has several kernels, and most faults are the folder's."""
-    if not warned:
-        warnings.warn(
-            f"compiled kernels cannot be kept, so each process compiles them anew: {fault}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        warned.append(fault)
+def _warn(what: str, fault: str) -> None:
+    if what not in warned:
+        warned.add(what)
+        warnings.warn(f"{what}: {fault}", RuntimeWarning, stacklevel=2)
