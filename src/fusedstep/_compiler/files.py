@@ -49,6 +49,11 @@ def load(name: str) -> bytes | None:
     return saved
 
 
+def distrust(name: str, error: Exception) -> None:
+    """Warn that what was loaded as it was saved is of no use after all."""
+    _warn(ANEW, f"{wanted() / name}: {type(error).__name__}: {error}")
+
+
 def save(name: str, content: bytes) -> None:
     """Keep bytes for `load`, in this process or another."""
     _write(name, _seal(name, content) + content)

@@ -33,13 +33,15 @@ class Kept(NullCache):
 
     def load_overload(self, sig, target_context):
         """The result for this machine and these versions; None if it must be compiled."""
-        saved = files.load(self._file(target_context.codegen()))
+        name = self._file(target_context.codegen())
+        saved = files.load(name)
         if saved is None:
             return None
         target_context.refresh()
         try:
             return CompileResult._rebuild(target_context, *pickle.loads(saved))
-        except Exception:  # a version of Numba that is called as another one
+        except Exception as error:  # a version of Numba that is called as another one
+            files.distrust(name, error)
             return None
 
     def save_overload(self, sig, data):
