@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,8 @@ def test_a_file_of_another_user_is_not_read(
 
 def test_a_folder_in_place_of_a_file_costs_a_warning(cache_folder: Path) -> None:
     (cache_folder / NAME).mkdir()
-    for use in (lambda: files.load(NAME), lambda: files.save(NAME, CONTENT)):
+    load, save = partial(files.load, NAME), partial(files.save, NAME, CONTENT)
+    for use in (load, save):
         with one_warning() as told:
             assert use() is None
             assert use() is None
