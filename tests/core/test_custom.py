@@ -243,6 +243,22 @@ def test_names_are_those_that_python_reads(backend: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("spelled", [MICRO, MU])
+def test_names_are_read_alike_wherever_they_come_as_text(spelled: str) -> None:
+    rule: Any = fs.rule(state=(MICRO,), prepare=lambda h, t: prepared(h, t), lr=0.5, µ=0.25)
+    opt = rule(momentum)([{"params": [np.ones(2)], spelled: 0.5}], backend="numpy")
+    (group,) = opt.param_groups
+    assert group[spelled] == 0.5
+    assert spelled in group
+    group[spelled] = 0.75
+    group.update({spelled: 0.625})
+    assert {**group}[MU] == 0.625
+    opt.step([[np.ones(2)]])
+    np.testing.assert_array_equal(opt.state[0][0][spelled], 0.625)
+    assert spelled in opt.state[0][0]
+    assert [*opt.state[0][0]] == [MU, "t"]
+
+
 def test_one_name_in_two_spellings_is_refused() -> None:
     twice: dict[str, Any] = {"lr": 0.5, MICRO: 1, MU: 2}
     with pytest.raises(ValueError, match="not all different names"):
@@ -254,6 +270,10 @@ def test_one_name_in_two_spellings_is_refused() -> None:
     one: dict[str, Any] = {"lr": 0.5, MU: 1}
     with pytest.raises(ValueError, match="not all different names"):
         fs.rule(**one)(plain)(np.ones(1), **{MICRO: 1, MU: 2})
+    with pytest.raises(ValueError, match=r"params\[0\] has .*not all different names"):
+        fs.rule(**one)(plain)([{"params": np.ones(1), MICRO: 1, MU: 2}])
+    with pytest.raises(ValueError, match="not all different names"):
+        fs.rule(**one)(plain)(np.ones(1)).param_groups[0].update({MICRO: 1, MU: 2})
     for name in ("\uff50", "\uff49\uff46"):  # a wide p, and a wide `if`
         with pytest.raises(ValueError, match="state has"):
             fs.rule(state=(name,), lr=0.5)

@@ -110,7 +110,7 @@ ANEW = "a compiled kernel that was kept cannot be used, so it is compiled anew"
 UNKEPT = "compiled kernels cannot be kept, so each process compiles them anew"
 
 warned: set[str] = set()
-"""What has been warned of: the first fault of each kind is told.
+"""The kinds of fault that have been warned of: the first fault of each is told.
 
 A process has several kernels, and most faults are the folder's.
 """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from fusedstep._backends.plan import MOST_STATES
+from fusedstep._checks.names import as_identifier, by_identifier
 from fusedstep._checks.values import (
     Check,
     flag,
@@ -178,7 +179,7 @@ def _check_state(state: Any) -> tuple[str, ...]:
         raise TypeError(
             f"state={describe(state)}; pass a tuple of names, as `state=({example!r},)`"
         )
-    names = tuple(map(_as_identifier, state))
+    names = tuple(map(as_identifier, state))
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
             raise ValueError(f"state has {name!r}, which cannot be an argument's name")
@@ -209,7 +210,7 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> dict[str, Argumen
     """The keywords of a rule as arguments of its class."""
     if "lr" not in hyperparameters:
         raise TypeError("the rule has no learning rate; give it one, as `lr=1e-3`")
-    hyperparameters = _by_identifier(hyperparameters, "the rule")
+    hyperparameters = by_identifier(hyperparameters, "the rule")
     for name in hyperparameters:
         if name in TAKEN:
             raise ValueError(f"{name!r} means something else already; name it otherwise")
@@ -226,26 +227,6 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> dict[str, Argumen
         default = check(name, value)
         own[name] = Argument(name, NOTHING, default, keyword_only=False, check=check)
     return own
-
-
-def _as_identifier(name: Any) -> Any:
-    """A name as Python reads it in source, where one name may be spelled with several letters.
-
-    The micro sign is Greek mu there, and a ligature two letters.
-    """
-    if not isinstance(name, str) or name.isascii():
-        return name
-    from unicodedata import normalize  # few rules need it
-
-    return normalize("NFKC", name)
-
-
-def _by_identifier(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Values by their names as Python reads them."""
-    read = {_as_identifier(name): value for name, value in values.items()}
-    if len(read) < len(values):
-        raise ValueError(f"{where} has {quoted([*values])}, which are not all different names")
-    return read
 
 
 def _is_member(name: Any) -> bool:
@@ -305,7 +286,7 @@ class _Scalars:
                 "to numbers"
             )
         if self.prepared is None or values.keys() != self.prepared.keys():
-            values = _by_identifier(values, f"{self.name}: what prepare returned")
+            values = by_identifier(values, f"{self.name}: what prepare returned")
         if self.prepared is None:
             self.check_names(values)
         elif values.keys() != self.prepared.keys():
@@ -342,7 +323,7 @@ class CustomRule(Optimizer):
     """The base of the classes that `rule` makes."""
 
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        named = _by_identifier(kwargs, type(self).__name__)
+        named = by_identifier(kwargs, type(self).__name__)
         bound = self._declaration.signature.bind(params, *args, **named)
         bound.apply_defaults()
         self._start(bound.arguments)

@@ -9,6 +9,7 @@ from typing import Any
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
+from fusedstep._checks.names import as_identifier, by_identifier
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration
@@ -79,7 +80,9 @@ class Group(MutableMapping[str, Any]):
             ) from None
 
     def __getitem__(self, name: str) -> Any:
-        return tuple(self._params) if name == "params" else self.hyperparameters[name]
+        return (
+            tuple(self._params) if name == "params" else self.hyperparameters[as_identifier(name)]
+        )
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
@@ -90,6 +93,7 @@ class Group(MutableMapping[str, Any]):
 
     def with_more(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The hyperparameters with those values among them, all checked."""
+        values = by_identifier(values, "update")
         for name in values:
             if name not in self.hyperparameters:
                 raise KeyError(
@@ -124,7 +128,8 @@ def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], 
             groups: list[tuple[str, Sequence[Any], dict[str, Any]]] = []
             for index, item in enumerate(params):
                 members = [next(rest) for _ in structure.children[index].paths]
-                own = {name: value for name, value in item.items() if name != "params"}
+                own = by_identifier(item, f"params[{index}]")
+                del own["params"]
                 groups.append((f"params[{index}]: ", members, own))
             return structure, groups
     structure, leaves = flatten(params)

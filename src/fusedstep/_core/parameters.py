@@ -15,6 +15,7 @@ from fusedstep._arrays.place import Place
 from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
+from fusedstep._checks.names import as_identifier
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, average_constants
@@ -219,6 +220,7 @@ class State(Mapping[str, Any]):
         self._parameter = parameter
 
     def __getitem__(self, key: str) -> Any:
+        key = as_identifier(key)
         if key == "t":
             return self._parameter.cohort.t
         if key not in self._parameter.letters:
