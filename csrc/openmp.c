@@ -9,8 +9,10 @@
  *
  * GNU's runtime is called through dlsym, so the extension needs no OpenMP to build or to load. A
  * forked child must not call it: the team's threads are gone, and the runtime would wait for
- * them forever. For the same reason no team is made where there was none, or children that use
- * OpenMP would hang.
+ * them forever. For the same reason no team may stay that was made here, where there was none, or
+ * children that use OpenMP would hang. Whether there is one cannot be asked: the CPU that passes for
+ * its work may be that of the pool's helpers, or of OpenBLAS. So a team is dismissed at once if the
+ * process has more threads after its first call than before.
  */
 #define _GNU_SOURCE
 #include "clock.h"
@@ -19,17 +21,22 @@
 #ifdef __linux__
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sys/stat.h>
 
 enum {
     LOOK_EVERY = 64,  /* steps between two looks for the runtime */
     LONG_NS = 200000, /* a gap that the pool's helpers do not spin through */
     TRUST = 64,       /* steps that borrow the team before it is judged again */
+    SOFT = 1,         /* omp_pause_soft: threads go, settings stay */
+    SOONEST = 64,     /* steps that seem to find a team awake, from one that was none to the next */
+    LATEST = 1 << 20, /* try, at least, and at most */
 };
 
 static void (*_Atomic gomp_parallel)(void (*)(void *), void *, unsigned threads, unsigned flags);
 static int (*_Atomic omp_get_thread_num)(void);
 static int (*_Atomic omp_get_max_threads)(void);
 static int (*_Atomic omp_in_parallel)(void);
+static int (*_Atomic omp_pause_resource_all)(int kind);
 static _Atomic int found, forked;
 
 /* A calling thread's knowledge of the OpenMP team that its parallel regions get. */
@@ -37,6 +44,8 @@ typedef struct {
     unsigned steps;   /* steps so far without a runtime */
     int trust;        /* steps that may still borrow the team */
     int acquainted;   /* 1: `second` is known */
+    int interval;     /* steps that seem to find a team awake from one try to the next */
+    int left;         /* and how many of them are left */
     clockid_t second; /* CPU clock of the team's second thread */
     int64_t wall;     /* when the last step ended, in ns; 0: it borrowed, or there was none */
     int64_t cpu;      /* cpu_of_team() at that moment */
@@ -59,7 +68,9 @@ static void look_for_runtime(void) {
     omp_get_thread_num = dlsym(runtime, "omp_get_thread_num");
     omp_get_max_threads = dlsym(runtime, "omp_get_max_threads");
     omp_in_parallel = dlsym(runtime, "omp_in_parallel");
-    found = gomp_parallel && omp_get_thread_num && omp_get_max_threads && omp_in_parallel;
+    omp_pause_resource_all = dlsym(runtime, "omp_pause_resource_all");
+    found = gomp_parallel && omp_get_thread_num && omp_get_max_threads && omp_in_parallel &&
+            omp_pause_resource_all;
 }
 
 static int available(void) {
@@ -82,6 +93,29 @@ static void introduce(void *caller) {
         known->acquainted = pthread_getcpuclockid(pthread_self(), &known->second) == 0;
 }
 
+/* How many threads the process has, and a constant; 0 if that cannot be known. */
+static uint64_t threads_of_process(void) {
+    struct stat tasks;
+    return stat("/proc/self/task", &tasks) == 0 ? tasks.st_nlink : 0;
+}
+
+static void get_acquainted(void) {
+    uint64_t before = threads_of_process();
+    if (!before)
+        return;
+    gomp_parallel(introduce, &team, 0, 0);
+    if (threads_of_process() > before) {
+        omp_pause_resource_all(SOFT);
+        team.acquainted = 0;
+    }
+    if (!team.acquainted) {
+        team.interval = team.interval == 0          ? SOONEST
+                        : team.interval < LATEST ? 2 * team.interval
+                                                 : LATEST;
+        team.left = team.interval;
+    }
+}
+
 int openmp_is_awake(void) {
     if (!available())
         return 0;
@@ -95,8 +129,8 @@ int openmp_is_awake(void) {
     team.wall = 0;
     if (team.acquainted)
         team.trust = TRUST;
-    else if (gap > LONG_NS)
-        gomp_parallel(introduce, &team, 0, 0);
+    else if (gap > LONG_NS && --team.left < 0)
+        get_acquainted();
     return team.trust > 0;
 }
 
@@ -129,6 +163,29 @@ void openmp_run(team_task task, void *arg, int threads, int soon) {
 }
 #else
 /* Other systems have neither this runtime nor a clock of another thread. */
+/* How many threads the process has, and a constant; 0 if that cannot be known. */
+static uint64_t threads_of_process(void) {
+    struct stat tasks;
+    return stat("/proc/self/task", &tasks) == 0 ? tasks.st_nlink : 0;
+}
+
+static void get_acquainted(void) {
+    uint64_t before = threads_of_process();
+    if (!before)
+        return;
+    gomp_parallel(introduce, &team, 0, 0);
+    if (threads_of_process() > before) {
+        omp_pause_resource_all(SOFT);
+        team.acquainted = 0;
+    }
+    if (!team.acquainted) {
+        team.interval = team.interval == 0          ? SOONEST
+                        : team.interval < LATEST ? 2 * team.interval
+                                                 : LATEST;
+        team.left = team.interval;
+    }
+}
+
 int openmp_is_awake(void) { return 0; }
 
 void openmp_begin_gap(void) {}

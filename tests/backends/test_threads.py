@@ -167,21 +167,36 @@ def test_children_of_a_fork_beside_torch(backend: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_no_openmp_team_is_made_where_there_was_none() -> None:
-    """A child of fork that is the first to use OpenMP would wait for that team forever."""
+@pytest.mark.parametrize("busy", [False, True])
+def test_no_openmp_team_stays_where_there_was_none(busy: bool) -> None:
+    """A child of fork that is the first to use OpenMP would wait for that team forever.
+
+    Another thread's matrix products use the CPU as a team of torch's would.
+    """
     needs("torch", "torch")
-    done = python(
-        "import os, torch, numpy as np, fusedstep as fs\n"
+    code = (
+        "import os, signal, threading, time, torch, numpy as np, fusedstep as fs\n"
         "fs.set_num_threads(2)\n"
-        "p = np.ones(300_000, np.float32)\n"
+        "p, over = np.ones(300_000, np.float32), threading.Event()\n"
         "optimizer = fs.SGD(p)\n"
-        "for _ in range(100): optimizer.step(np.ones_like(p))\n"
+        "def multiply():\n"
+        "    a = np.ones((300, 300), np.float32)\n"
+        "    while not over.is_set(): a @ a\n"
+        f"beside = threading.Thread(target={'multiply' if busy else 'int'})\n"
+        "beside.start()\n"
+        "for _ in range(100):\n"
+        "    optimizer.step(np.ones_like(p))\n"
+        f"    time.sleep({0.0005 if busy else 0})\n"
+        "over.set()\n"
+        "beside.join()\n"
         "if os.fork() == 0:\n"
+        "    signal.alarm(60)\n"
         "    torch.rand(400, 400) @ torch.rand(400, 400)\n"
         "    torch.ones(1_000_000).exp()\n"
         "    os._exit(0)\n"
         "assert os.wait()[1] == 0\n"
     )
+    done = python(code)
     assert done.returncode == 0, done.stderr
 
 
