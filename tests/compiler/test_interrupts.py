@@ -1,4 +1,4 @@
-"""Ctrl-C waits while Numba works."""
+"""Ctrl-C and other signals wait while Numba works."""
 
 from __future__ import annotations
 
@@ -72,6 +72,45 @@ def test_an_error_is_told_with_it(handle: Callable[[object], None]) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         fail()
     assert isinstance(caught.value.__context__, ValueError)
+
+
+def test_all_signals_wait_and_each_is_handled(handle: Callable[[object], None]) -> None:
+    """Also if the handler of one raises, and if another comes while handlers are put back."""
+    calls: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        calls.append(number)
+        if number == signal.SIGALRM:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            raise TimeoutError
+
+    numbers = [signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2]
+    before = [signal.signal(number, note) for number in numbers]
+    handle(signal.default_int_handler)
+    done = []
+
+    def work() -> None:
+        with delayed():
+            ctrl_c()
+            signal.raise_signal(signal.SIGALRM)
+            signal.raise_signal(signal.SIGUSR1)
+            assert not calls
+            done.append("the rest")
+
+    try:
+        with pytest.raises((TimeoutError, KeyboardInterrupt)) as caught:
+            work()
+        assert [signal.getsignal(number) for number in numbers] == [note] * 3
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    assert done == ["the rest"]
+    assert sorted(calls) == sorted(numbers)
+    assert {type(caught.value), type(caught.value.__context__)} == {
+        TimeoutError,
+        KeyboardInterrupt,
+    }
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
