@@ -219,9 +219,10 @@ class SGD(Optimizer):
         try:
             way = self._look_ahead()
             scalars = way.scalars()
-            way.keep()
+            pins = way.keep()
             attributes = vars(self)
-            undo = [*way.going_back(), partial(attributes.update, _ahead=False)]
+            leave = [partial(attributes.update, _ahead=False), partial(pins.clear)]
+            undo = [*way.going_back(), *leave]
             done = [partial(attributes.update, _ahead=True), partial(back.extend, undo)]
             if self._place.at_once([*way.going(scalars), *done]):
                 check_rounding()

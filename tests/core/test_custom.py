@@ -257,6 +257,12 @@ def test_names_are_read_alike_wherever_they_come_as_text(spelled: str) -> None:
     np.testing.assert_array_equal(opt.state[0][0][spelled], 0.625)
     assert spelled in opt.state[0][0]
     assert [*opt.state[0][0]] == [MU, "t"]
+    saved = opt.state_dict()
+    saved["param_groups"][0][spelled] = saved["param_groups"][0].pop(MU)
+    state = saved["state"][0][0]
+    state[spelled] = state.pop(MU) + 1
+    opt.load_state_dict(saved)
+    np.testing.assert_array_equal(opt.state[0][0][MU], 1.625)
 
 
 def test_one_name_in_two_spellings_is_refused() -> None:
@@ -280,6 +286,17 @@ def test_one_name_in_two_spellings_is_refused() -> None:
     taken: dict[str, Any] = {"lr": 0.5, "e\uff4da": 1.0}
     with pytest.raises(ValueError, match="'ema' means something else"):
         fs.rule(**taken)
+
+
+@pytest.mark.parametrize(
+    ("name", "borne"), [("a\0b", r"a\0b"), ("\ud800x", r"\ud800x"), ("µ", "µ")]
+)
+def test_a_name_that_no_class_can_bear_is_written_out(name: str, borne: str) -> None:
+    def renamed(p, g, h):  # type: ignore[no-untyped-def]
+        return p - h.lr * g
+
+    renamed.__name__ = name
+    assert fs.rule(lr=0.5)(renamed).__name__ == borne
 
 
 @pytest.mark.parametrize(

@@ -401,6 +401,26 @@ def test_a_block_is_entered_once(backend: str) -> None:
     assert opt.step(np.ones(2)).t == 2
 
 
+@on_each_backend
+def test_parameters_cannot_be_resized_where_they_stand_ahead(backend: str) -> None:
+    """On the way back they would be written past their end."""
+    p = np.zeros(400_000)
+    opt = fs.SGD(p, lr=1.0, momentum=0.5, backend=backend)
+    opt.step(np.ones(400_000))
+    for _ in range(2):
+        with opt.lookahead(), pytest.raises(ValueError, match="cannot resize"):
+            p.resize(10, refcheck=False)
+        assert (p == -1).all()
+    opt.param_groups[0]["lr"] = lambda t: t / 0
+    with pytest.raises(ZeroDivisionError), opt.lookahead():
+        pass
+    p.resize(10, refcheck=False)
+    opt.param_groups[0]["lr"] = 1.0
+    with pytest.raises(ValueError, match="has been resized"), opt.lookahead():
+        pass
+    p.resize(9, refcheck=False)  # a way ahead that was refused holds nothing
+
+
 def test_an_exception_passes_through() -> None:
     p = np.zeros(2)
     opt = fs.SGD(p, lr=1.0, momentum=0.5)

@@ -74,6 +74,19 @@ def test_no_parameters() -> None:
             fs.SGD(nothing)
 
 
+def test_parameters_that_hold_themselves() -> None:
+    sequence: list[Any] = []
+    sequence.append(sequence)
+    mapping: dict[str, Any] = {}
+    mapping["more"] = [mapping]
+    deep: Any = zeros(1)
+    for _ in range(10_000):
+        deep = [deep]
+    for params in (sequence, mapping, deep, [{"params": sequence}]):
+        with pytest.raises(ValueError, match=r"params holds itself, or is nested too deep"):
+            fs.SGD(params)
+
+
 def test_the_same_memory_twice() -> None:
     p = zeros(10)
     for params in ([p, p], [p[:6], p[5:]], [p, p[::-1]], [p[::2], p[2:3]], [p, p.reshape(2, 5)]):
@@ -303,6 +316,10 @@ def test_bad_functional_arguments() -> None:
         (lambda: adamw(p, g, m, v, t=0), "t=0"),
         (lambda: adamw(p, g, m, v, t=1.5), "t=1.5"),  # type: ignore[arg-type]
         (lambda: adamw(p, g, m, v, t=True), "t=True"),
+        (
+            lambda: adamw(p, g, m, v, t=10**9999),
+            r"t has \d+ bits; pass a whole number from 1 below",
+        ),
         (lambda: adamw(p, g, m, m, t=1), "m and v share memory"),
         (lambda: adamw(p, g, p, v, t=1), "m and p share memory"),
         (lambda: adamw(p, m, m, v, t=1), "g shares memory with m"),
@@ -344,6 +361,7 @@ def test_bad_state_dicts() -> None:
         ),
         ({**good, "state": {**state, "q": {**state["q"], "t": -1}}}, r"\['t'\]=-1"),
         ({**good, "state": {**state, "q": {**state["q"], "t": 1.5}}}, r"\['t'\]=1.5"),
+        ({**good, "state": {**state, "q": {**state["q"], "t": 2**1023}}}, r"\['t'\] has 1024 bits"),
     ]
     bad += [
         (7, "state_dict is 7"),  # type: ignore[list-item]

@@ -130,7 +130,7 @@ def test_a_state_dict_of_live_arrays_is_read_before_it_is_written() -> None:
 
 
 @on_each_backend
-@pytest.mark.parametrize("t", [2**31 - 1, 2**53, 2**63 - 1, 2**64, 10**300])
+@pytest.mark.parametrize("t", [2**31 - 1, 2**53, 2**63 - 1, 2**64, 10**300, 2**1023 - 1])
 def test_steps_go_on_from_any_count(t: int, backend: str) -> None:
     p = ones(3)
     opt = fs.AdamW([p], backend=backend)
@@ -218,6 +218,17 @@ def test_a_load_without_memory_changes_nothing(
     assert failing > 2
     assert opt.state[0]["t"] == 2
     assert opt.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("take_copy", [copy.deepcopy, pickle.dumps])
+def test_a_copy_with_a_parameter_that_was_resized_is_refused(take_copy: Any) -> None:
+    """It could not be made into an optimizer again."""
+    p = ones(4000)
+    opt = fs.Adam({"w": p})
+    opt.step({"w": ones(4000)})
+    p.resize(10, refcheck=False)
+    with pytest.raises(ValueError, match=r"params\['w'\] has been resized .* \(10,\)"):
+        take_copy(opt)
 
 
 def test_a_shallow_copy_is_refused() -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from types import BuiltinMethodType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from cases import ones
 from marks import needs_c, on_each_backend
 
 import fusedstep as fs
-from fusedstep._core.turn import Turn
+from fusedstep._core.turn import TURNS, Turn
 
 Array = np.ndarray[Any, Any]
 
@@ -212,6 +213,15 @@ def test_no_other_thread_comes_between_a_look_at_the_turn_and_its_taking(takes: 
     between = found[looked + 1 : taken + 1]
     assert not any(each.is_jump_target for each in between)
     assert not any(each.opname.startswith("CALL") for each in between)
+
+
+def test_a_turn_goes_without_a_call_of_python() -> None:
+    """Ctrl-C that came in a call by the collector of garbage would be lost."""
+    turn = Turn()
+    (reference,) = [each for each in TURNS if each() is turn]
+    assert isinstance(reference.__callback__, BuiltinMethodType)
+    del turn
+    assert reference not in TURNS
 
 
 def test_copies_by_several_threads_wait_for_one_another() -> None:

@@ -104,8 +104,18 @@ class Dict(Branch):
 Structure = Leaf | Branch
 
 
-def flatten(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
+def flatten(value: Any) -> tuple[Structure, list[Any]]:
     """The structure of the parameters `value`, and its leaves in order."""
+    try:
+        return _flatten(value, "")
+    except RecursionError:
+        raise ValueError(
+            "params holds itself, or is nested too deep to be read; pass a sequence or mapping of "
+            "arrays"
+        ) from None
+
+
+def _flatten(value: Any, path: str) -> tuple[Structure, list[Any]]:
     if is_array(value):
         return Leaf(path), [value]
     if not is_collection(value):
@@ -117,7 +127,7 @@ def flatten(value: Any, path: str = "") -> tuple[Structure, list[Any]]:
     children: dict[Any, Structure] = {}
     leaves: list[Any] = []
     for key, item in value.items() if mapping else enumerate(value):
-        children[key], below = flatten(item, f"{path}[{key!r}]")
+        children[key], below = _flatten(item, f"{path}[{key!r}]")
         leaves += below
     return (Dict if mapping else List)(path, children), leaves
 

@@ -21,6 +21,10 @@ Rate: TypeAlias = float | Callable[[int], float]
 """A learning rate: a number, or a function of t that gives one at each step."""
 
 
+MOST_BITS = 1023
+"""Bits of a count of steps at most: a float64 holds no number of more than one more."""
+
+
 def number(name: str, value: Any) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name}={describe(value)}; pass a number")
@@ -93,6 +97,17 @@ def whole(name: str, value: Any, least: int) -> int:
             if checked >= least:
                 return checked
     raise ValueError(f"{name}={value!r}; pass a whole number from {least}")
+
+
+def count_of_steps(name: str, value: Any, least: int) -> int:
+    """A whole number that float64 can hold, as bias correction and schedules ask for."""
+    steps = whole(name, value, least)
+    if steps.bit_length() > MOST_BITS:
+        raise ValueError(
+            f"{name} has {steps.bit_length()} bits; pass a whole number from {least} below "
+            f"2**{MOST_BITS}"
+        )
+    return steps
 
 
 def flag(name: str, value: Any) -> bool:

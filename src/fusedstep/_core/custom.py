@@ -229,6 +229,11 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> dict[str, Argumen
     return own
 
 
+def _writable(name: str) -> str:
+    """A name that a class can bear, of a text that may be any."""
+    return name.replace("\0", r"\0").encode(errors="backslashreplace").decode()
+
+
 def _is_member(name: Any) -> bool:
     return (
         isinstance(name, str)
@@ -342,7 +347,7 @@ def _optimizer(
         "__qualname__": function.__qualname__,
         "__signature__": signature_of(arguments),
     }
-    optimizer: type[CustomRule] = type(function.__name__, (CustomRule,), body)
+    optimizer: type[CustomRule] = type(_writable(function.__name__), (CustomRule,), body)
     # The name after `def`: kernels bear it, and `__name__` may be any text.
     rule = Rule(formula.name, tuple(letters), formula=formula)
     attach(

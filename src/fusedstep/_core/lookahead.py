@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
+from weakref import ReferenceType
 
 from fusedstep._arrays.at_once import Block, Call
+from fusedstep._arrays.memory import pin
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
-from fusedstep._arrays.walk import Operand, Walk
+from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.layout import Layout
@@ -54,12 +56,17 @@ class Lookahead:
         for index, tensor in enumerate(tensors.each):
             self.plan.set_gradient(index, tensor.state("b"))
 
-    def keep(self) -> None:
-        """Copy every parameter, for the way back."""
+    def keep(self) -> list[ReferenceType[Array]]:
+        """Copy every parameter, for the way back.
+
+        NumPy resizes none of them while the pins that it returns are held.
+        """
+        pins = [pin(tensor.p) for tensor in self.tensors.each]
         for tensor in self.tensors.each:
             tensor.check_memory()
         for p, kept in zip(self.arrays, self.kept, strict=True):
             self.place.copy(kept, p)
+        return pins
 
     def scalars(self) -> list[JobScalars]:
         """The scalars of a move by each cohort's momentum, as of its next step."""

@@ -12,7 +12,7 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.walk import Operand, Walk
 from fusedstep._backends.choose import choose
 from fusedstep._backends.plan import Job, Plan, Row
-from fusedstep._checks.values import whole
+from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Argument, Declaration, declaration_of
 from fusedstep._core.groups import with_initial_lr
@@ -63,7 +63,7 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
     for name, letter in call.needed.items():
         _check_needed(name, hyper[name], letter, states[letter])
     rule = declaration.rule(hyper)
-    t = whole("t", arguments["t"], least=1)
+    t = count_of_steps("t", arguments["t"], least=1)
     given = declaration.constants(hyper), declaration.scalars(hyper, t)
     _run(arguments["backend"], rule, given, arguments["p"], arguments["g"], states)
 

@@ -297,6 +297,9 @@ class Optimizer:
                 "this optimizer's state is on a CUDA device, and cannot be copied or pickled with "
                 "it; load its state_dict() into another optimizer"
             )
+        if self._arena is None:
+            for parameter in self._parameters:
+                parameter.check_size()
         kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
         state = {name: getattr(self, name) for name in kept}
         return {**state, "states": [saved(parameter) for parameter in self._parameters]}

@@ -156,19 +156,27 @@ class Parameter:
 
         Whatever else its object says by now, its shape and dtype are those that were checked.
         """
-        if not issubclass(type(self.array), np.ndarray):
-            return  # it is on a device
-        now = plain(self.array, f"params{self.path}")
-        if not now.flags.writeable:
+        now = self._now()
+        if now is not None and not now.flags.writeable:
             raise ValueError(
                 f"params{self.path} has been made read-only since the optimizer was made, and a "
                 "step writes to it; set its `flags.writeable = True`, or pass None for its gradient"
             )
-        if (address(now), now.nbytes) != (address(self.p), self.p.nbytes):
+        self.check_size()
+
+    def check_size(self) -> None:
+        """Refuse a parameter that has lost its memory."""
+        now = self._now()
+        if now is not None and (address(now), now.nbytes) != (address(self.p), self.p.nbytes):
             raise ValueError(
                 f"params{self.path} has been resized since the optimizer was made, to "
                 f"{now.shape}; make a new optimizer"
             )
+
+    def _now(self) -> Array | None:
+        """The user's array as it is now; None if it is on a device."""
+        on_host = issubclass(type(self.array), np.ndarray)
+        return plain(self.array, f"params{self.path}") if on_host else None
 
     def row_of(self, rule: Rule) -> Row:
         """The parameter's row in a plan, made once for as long as the rule has the same state."""

@@ -8,7 +8,8 @@ from typing import Any
 from fusedstep._arrays.checks import check_like
 from fusedstep._arrays.plain import plain
 from fusedstep._arrays.structure import Structure
-from fusedstep._checks.values import whole
+from fusedstep._checks.names import by_identifier
+from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe, differences, quoted
 from fusedstep._core.groups import Group
 from fusedstep._core.parameters import Parameter
@@ -98,7 +99,7 @@ def read_group(values: Any, group: Group, index: int) -> dict[str, Any]:
     name = f"state_dict['param_groups'][{index}]"
     if not isinstance(values, Mapping):
         raise TypeError(f"{name} is {describe(values)}; {REMEDY}")
-    values = dict(values)
+    values = by_identifier(dict(values), name)
     if values.keys() != group.hyperparameters.keys():
         raise KeyError(f"{name} {differences(values, group.hyperparameters)}; {REMEDY}")
     given = {**values, "lr": _loaded_rate(values["lr"], group, f"{name}['lr']")}
@@ -112,14 +113,14 @@ def read_state(
     name = f"state_dict['state']{parameter.path}"
     if not isinstance(state, Mapping):
         raise TypeError(f"{name} is {describe(state)}; {REMEDY}")
-    state = dict(state)
+    state = by_identifier(dict(state), name)
     for letter in ("t", *filter(None, needed)):
         if letter not in state:
             raise KeyError(f"{name} lacks {letter!r}; {REMEDY}")
     surplus = [letter for letter in state if letter not in {"t", *known}]
     if surplus:
         raise KeyError(f"{name} has the surplus {quoted(surplus)}; {REMEDY}")
-    copies: dict[str, Any] = {"t": whole(f"{name}['t']", state["t"], least=0)}
+    copies: dict[str, Any] = {"t": count_of_steps(f"{name}['t']", state["t"], least=0)}
     for letter in state.keys() - {"t"}:
         array = plain(state[letter], f"{name}[{letter!r}]")
         check_like(array, parameter.p, f"{name}[{letter!r}]")

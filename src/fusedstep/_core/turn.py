@@ -37,7 +37,7 @@ import os
 import sys
 from threading import get_ident
 from time import monotonic, sleep
-from weakref import WeakSet
+from weakref import ReferenceType, ref
 
 PAUSE = 5e-5
 """Seconds between two looks whether the turn has come."""
@@ -62,7 +62,7 @@ class Turn:
         """The thread that copies its state, or is the next to do so; 0: none."""
         self.asked = 0.0
         """The time until which copies let a step go first, see `monotonic`."""
-        TURNS.add(self)
+        TURNS.add(ref(self, TURNS.discard))
 
     def wait(self, me: int, what: str) -> None:
         """Wait while another thread copies the state; if anything else has the turn, refuse."""
@@ -115,14 +115,17 @@ class Turn:
             self.holder = LOST
 
 
-TURNS: WeakSet[Turn] = WeakSet()
-"""All turns of this process."""
+TURNS: set[ReferenceType[Turn]] = set()
+"""All turns of this process. A function in C takes out those that are gone: in one of Python's,
+which a WeakSet has, Ctrl-C would get lost."""
 
 
 def _lose_other_threads() -> None:
     me = get_ident()
-    for turn in TURNS:
-        turn.lose_all_but(me)
+    for reference in [*TURNS]:
+        turn = reference()
+        if turn is not None:
+            turn.lose_all_but(me)
 
 
 if hasattr(os, "register_at_fork"):
