@@ -109,9 +109,8 @@ static void get_acquainted(void) {
         team.acquainted = 0;
     }
     if (!team.acquainted) {
-        team.interval = team.interval == 0          ? SOONEST
-                        : team.interval < LATEST ? 2 * team.interval
-                                                 : LATEST;
+        int later = 2 * team.interval < LATEST ? 2 * team.interval : LATEST;
+        team.interval = later > SOONEST ? later : SOONEST;
         team.left = team.interval;
     }
 }
@@ -163,29 +162,6 @@ void openmp_run(team_task task, void *arg, int threads, int soon) {
 }
 #else
 /* Other systems have neither this runtime nor a clock of another thread. */
-/* How many threads the process has, and a constant; 0 if that cannot be known. */
-static uint64_t threads_of_process(void) {
-    struct stat tasks;
-    return stat("/proc/self/task", &tasks) == 0 ? tasks.st_nlink : 0;
-}
-
-static void get_acquainted(void) {
-    uint64_t before = threads_of_process();
-    if (!before)
-        return;
-    gomp_parallel(introduce, &team, 0, 0);
-    if (threads_of_process() > before) {
-        omp_pause_resource_all(SOFT);
-        team.acquainted = 0;
-    }
-    if (!team.acquainted) {
-        team.interval = team.interval == 0          ? SOONEST
-                        : team.interval < LATEST ? 2 * team.interval
-                                                 : LATEST;
-        team.left = team.interval;
-    }
-}
-
 int openmp_is_awake(void) { return 0; }
 
 void openmp_begin_gap(void) {}

@@ -122,6 +122,21 @@ def test_what_is_not_python_s_stays(
         assert signal.getsignal(signal.SIGINT) == handler
 
 
+def test_it_is_left_alone_where_handlers_cannot_be_set(
+    handle: Callable[[object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another interpreter of the process the main thread sets none either."""
+
+    def refuse(*arguments: object) -> None:
+        raise ValueError("signal only works in main thread of the main interpreter")
+
+    handle(signal.default_int_handler)
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", refuse)
+        with delayed():
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_other_threads_leave_it_alone(handle: Callable[[object], None]) -> None:
     handle(signal.default_int_handler)
     seen = []

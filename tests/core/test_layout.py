@@ -109,6 +109,21 @@ def test_a_parameter_that_was_resized_is_not_written(size: int, way: str, backen
 
 
 @on_each_backend
+def test_an_average_does_not_begin_from_a_parameter_that_was_resized(backend: str) -> None:
+    """Its memory is gone."""
+    p = np.ones(3_000_000, np.float32)
+    opt = fs.SGD(p, lr=1.0, backend=backend)
+    opt.step(np.ones_like(p))
+    g = np.ones_like(p)
+    opt.param_groups[0]["ema"] = 0.9
+    p.resize(1, refcheck=False)
+    for use in (lambda: opt.step(g), opt.state_dict):
+        with pytest.raises(ValueError, match="params has been resized"):
+            use()
+    assert p == 0
+
+
+@on_each_backend
 def test_no_parameter_goes_ahead_that_may_not_be_written(backend: str) -> None:
     p = ones(4)
     optimizer = fs.SGD(p, lr=1.0, momentum=0.5, backend=backend)

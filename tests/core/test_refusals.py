@@ -237,6 +237,22 @@ def test_bad_hyperparameters(
         optimizer(zeros(2), **options)
 
 
+def test_numbers_of_thousands_of_digits() -> None:
+    """Python writes none of them."""
+    vast = 10**5000
+    opt = fs.SGD(zeros(1))
+    for name, use in [
+        ("lr", lambda: fs.SGD(zeros(1), lr=vast)),
+        ("momentum", lambda: fs.SGD(zeros(1), momentum=vast)),
+        ("scale", lambda: opt.step(zeros(1), scale=vast)),
+        ("max_norm", lambda: opt.step(zeros(1), max_norm=vast)),
+        ("n", lambda: fs.set_num_threads(vast)),
+        ("t", lambda: fs.functional.sgd(zeros(1), zeros(1), t=-vast)),
+    ]:
+        with pytest.raises(ValueError, match=rf"^{name}=a number of 16610 bits"):
+            use()  # type: ignore[no-untyped-call]
+
+
 def test_an_optimizer_without_a_rule() -> None:
     with pytest.raises(TypeError, match=r"Optimizer has no rule of its own; .*AdamW\(params\)"):
         fs.Optimizer(zeros(2), lr=0.1)

@@ -13,6 +13,7 @@ from cases import BASES, Case, differing_bits, ones, ordinary
 from marks import for_each, on_each_backend
 
 import fusedstep as fs
+from fusedstep._arrays.memory import Shelf
 from fusedstep._arrays.place import Host
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -229,6 +230,51 @@ def test_a_copy_with_a_parameter_that_was_resized_is_refused(take_copy: Any) -> 
     p.resize(10, refcheck=False)
     with pytest.raises(ValueError, match=r"params\['w'\] has been resized .* \(10,\)"):
         take_copy(opt)
+
+
+def turned(p: Array) -> None:
+    p.strides = p.strides[::-1]
+
+
+def reshaped(p: Array) -> None:
+    p.shape = (3, 3, 1)
+
+
+def retyped(p: Array) -> None:
+    p.dtype = np.dtype(np.int64)  # type: ignore[misc]
+
+
+@pytest.mark.filterwarnings("ignore:.*(strides|shape|dtype):DeprecationWarning")
+@pytest.mark.parametrize("change", [turned, reshaped, retyped])
+@pytest.mark.parametrize("take_copy", [copy.deepcopy, pickle.dumps])
+def test_a_copy_of_other_elements_than_are_stepped_is_refused(take_copy: Any, change: Any) -> None:
+    """Its state would belong to others, or to none."""
+    p = np.arange(9.0).reshape(3, 3)
+    opt = fs.SGD([p], lr=1.0, momentum=0.5)
+    opt.step([np.arange(9.0).reshape(3, 3)])
+    change(p)
+    opt.step([np.ones((3, 3))])
+    with pytest.raises(ValueError, match=r"params\[0\] .*float64 of shape \(3, 3\) .*\(24, 8\)"):
+        take_copy(opt)
+    p.dtype = np.dtype(np.float64)  # type: ignore[misc]
+    p.shape, p.strides = (3, 3), (24, 8)
+    take_copy(opt)
+
+
+def test_state_that_a_signal_s_handler_adds_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = fs.SGD(ones(3))
+    opt.step(ones(3))
+    opt.param_groups[0]["momentum"] = 0.5
+    find, handler = Shelf.state, [opt.state_dict]
+
+    def interrupted(shelf: Shelf, letter: str) -> Array:
+        while handler:
+            handler.pop()()
+        return find(shelf, letter)
+
+    monkeypatch.setattr(Shelf, "state", interrupted)
+    opt.step(ones(3))
+    assert [*opt.state] == ["b", "t"]
 
 
 def test_a_shallow_copy_is_refused() -> None:

@@ -224,6 +224,22 @@ def test_a_turn_goes_without_a_call_of_python() -> None:
     assert reference not in TURNS
 
 
+def test_who_came_during_a_look_at_the_threads_keeps_the_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turn = Turn()
+
+    def look() -> dict[int, object]:
+        turn.holder, turn.next = 3, 4
+        return {}
+
+    monkeypatch.setattr(sys, "_current_frames", look)
+    for holder, copier in [(1, 0), (1, 2), (2, 2), (0, 2)]:
+        turn.holder, turn.next = holder, copier
+        turn.refuse_what_was_cut_off("step")
+        assert (turn.holder, turn.next) == (3, 4)
+
+
 def test_copies_by_several_threads_wait_for_one_another() -> None:
     opt = fs.Adam([np.zeros(100_000) for _ in range(4)])
     grads = [np.ones(100_000) for _ in range(4)]

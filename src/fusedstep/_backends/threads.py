@@ -6,6 +6,8 @@ import os
 from operator import index
 from pathlib import Path
 
+from fusedstep._checks.wording import shown
+
 MOST = 1024
 """The most threads that may be asked for."""
 
@@ -46,7 +48,7 @@ def _from_environment(named: str) -> int:
 
 def _refusal(name: str, value: object) -> ValueError:
     return ValueError(
-        f"{name}={value!r} is no number of threads; pass a whole number from 1 to {MOST}"
+        f"{name}={shown(value)} is no number of threads; pass a whole number from 1 to {MOST}"
     )
 
 

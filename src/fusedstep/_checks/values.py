@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fusedstep._checks.wording import describe, quoted
+from fusedstep._checks.wording import describe, quoted, shown
 
 Check: TypeAlias = Callable[[str, Any], Any]
 """A function of a hyperparameter's name and value, which returns the Python value, or raises."""
@@ -40,7 +40,7 @@ def number(name: str, value: Any) -> float:
 def non_negative(name: str, value: Any) -> float:
     checked = number(name, value)
     if checked < 0:
-        raise ValueError(f"{name}={value!r} is negative; pass 0 or more")
+        raise ValueError(f"{name}={shown(value)} is negative; pass 0 or more")
     return checked
 
 
@@ -66,7 +66,7 @@ def non_negative_or_none(name: str, value: Any) -> float | None:
 def fraction(name: str, value: Any) -> float:
     checked = number(name, value)
     if not 0 <= checked < 1:
-        raise ValueError(f"{name}={value!r} is outside [0, 1); pass for instance 0.9")
+        raise ValueError(f"{name}={shown(value)} is outside [0, 1); pass for instance 0.9")
     return checked
 
 
@@ -96,7 +96,7 @@ def whole(name: str, value: Any, least: int) -> int:
             checked = index(value)
             if checked >= least:
                 return checked
-    raise ValueError(f"{name}={value!r}; pass a whole number from {least}")
+    raise ValueError(f"{name}={shown(value)}; pass a whole number from {least}")
 
 
 def count_of_steps(name: str, value: Any, least: int) -> int:
@@ -118,5 +118,5 @@ def flag(name: str, value: Any) -> bool:
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={value!r}; pass one of {quoted(choices)}")
+        raise ValueError(f"{name}={shown(value)}; pass one of {quoted(choices)}")
     return value

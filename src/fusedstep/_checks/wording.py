@@ -15,8 +15,16 @@ def describe(value: Any) -> str:
     if issubclass(type(value), np.ndarray):
         array = np.ndarray.view(value, np.ndarray)  # a subclass may say anything
         return f"an array of shape {array.shape} and dtype {array.dtype}"
-    text = repr(value)
+    text = shown(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def shown(value: Any) -> str:
+    """The repr of a value; Python writes none of a number of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value"
 
 
 def differences(given: Mapping[Any, Any], expected: Mapping[Any, Any]) -> str:

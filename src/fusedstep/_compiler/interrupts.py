@@ -10,24 +10,30 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, TypeAlias
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 
+def _handlers_called_here() -> dict[int, Handler]:
+    """The handlers that Python may call in this thread, by their signals."""
+    found = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    handlers: dict[int, Handler] = {
+        number: handler for number, handler in found.items() if callable(handler)
+    }
+    try:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    except ValueError:  # only the main thread of the main interpreter may set, and calls, any
+        return {}
+    return handlers
+
+
 @contextmanager
 def delayed() -> Iterator[None]:
     """Call handlers of signals after the block: each once, however often its signal came."""
-    if current_thread() is not main_thread():  # no handler is called here
-        yield
-        return
-    handlers: dict[int, Handler] = {}
-    for each in signal.valid_signals():
-        found = signal.getsignal(each)
-        if callable(found):
-            handlers[each] = found
+    handlers = _handlers_called_here()
     came: dict[int, FrameType | None] = {}
     waiting = True
 

@@ -299,7 +299,7 @@ class Optimizer:
             )
         if self._arena is None:
             for parameter in self._parameters:
-                parameter.check_size()
+                parameter.check_as_found()
         kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
         state = {name: getattr(self, name) for name in kept}
         return {**state, "states": [saved(parameter) for parameter in self._parameters]}

@@ -10,7 +10,7 @@ import numpy as np
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.memory import LINE, Shelf, pin
-from fusedstep._arrays.overlap import address, extent
+from fusedstep._arrays.overlap import address, extent, lies_as
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Operand, Walk
@@ -131,11 +131,15 @@ class Parameter:
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
         self.shelf.state(letter)
         if letter == "ema":
+            held = pin(self.p)
+            self.check_size()
             self.place.copy(self.state(letter), self.p)
+            del held
         elif initial != 0:
             check_rounding()
             self.place.write(self.state(letter), initial)
-        self.letters += (letter,)  # last: an array that is there has its values
+        if letter not in self.letters:  # a signal's handler may have added it on the way
+            self.letters += (letter,)  # last: an array that is there has its values
 
     def restoring(self, state: Mapping[str, Any]) -> list[Call]:
         """The calls that take over t and exactly the arrays of `state`, in memory that is there."""
@@ -171,6 +175,17 @@ class Parameter:
             raise ValueError(
                 f"params{self.path} has been resized since the optimizer was made, to "
                 f"{now.shape}; make a new optimizer"
+            )
+
+    def check_as_found(self) -> None:
+        """Refuse a parameter whose object does not say any more which elements are stepped."""
+        self.check_size()
+        now = self._now()
+        if now is not None and not lies_as(now, self.p):
+            raise ValueError(
+                f"params{self.path} has been set to another shape, strides or dtype since the "
+                f"optimizer was made: it was {self.p.dtype} of shape {self.p.shape} with strides "
+                f"{self.p.strides}; set them back, or load state_dict() into a new optimizer"
             )
 
     def _now(self) -> Array | None:

@@ -94,12 +94,14 @@ class Turn:
 
     def refuse_what_was_cut_off(self, what: str) -> None:
         """Refuse to go on from a step whose thread is gone, and free the turn of such a copy."""
-        alive = sys._current_frames()  # noqa: SLF001  the documented way to know
         holder, copier = self.holder, self.next
-        if copier not in alive:
-            self.next = 0
-            self.holder = holder = 0 if holder == copier else holder
-        if holder and holder not in alive:
+        alive = sys._current_frames()  # noqa: SLF001  the documented way to know
+        if copier and copier not in alive:
+            if self.next == copier:
+                self.next = 0
+            if self.holder == copier:
+                self.holder = 0
+        if holder not in (0, copier) and holder not in alive and self.holder == holder:
             raise RuntimeError(
                 f"{what} of an optimizer that another thread was stepping when this process was "
                 "forked: parameters and state may be half stepped here; fork between steps, or "

@@ -7,9 +7,11 @@ import runpy
 import shutil
 import subprocess
 import sys
+import sysconfig
 from math import inf
 from pathlib import Path
 
+import numpy
 import pytest
 from elf import hardening
 from marks import needs_c
@@ -20,6 +22,20 @@ BUILD = runpy.run_path(str(ROOT / "csrc" / "ffi_build.py"))
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="ELF and its linker are Linux's")
 
 SUBNORMALS_LIVE = "print(float('1e-310') * float('1') > 0)"
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "csrc").glob("*.c")), ids=lambda each: each.name)
+def test_the_sources_compile_where_there_is_no_linux(source: Path) -> None:
+    """Without its futex, its threads' clocks and its runtime of OpenMP."""
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("neither gcc nor clang")
+    includes = [numpy.get_include(), sysconfig.get_path("include"), str(ROOT / "csrc")]
+    command = [compiler, "-std=gnu11", "-U__linux__", "-fsyntax-only", "-Wall", "-Werror"]
+    command += ["-Wno-unknown-pragmas", *(f"-I{each}" for each in includes)]
+    done = subprocess.run([*command, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
 
 ONE_FUNCTION = """
 __attribute__((visibility("default"))) double large(void) { return 0x1p600; }

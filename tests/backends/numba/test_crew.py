@@ -35,6 +35,33 @@ def test_as_many_helpers_as_asked_for_work(helpers: int) -> None:
     assert len(crew.bells) == helpers
 
 
+def test_where_no_more_threads_can_start_those_that_are_there_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    crew = Crew()
+    woken(crew, 1)
+    came = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        crew.wake(came.set, 3)
+    assert came.wait(60)
+    assert len(crew.bells) == 1
+    woken(crew, 3)
+
+
+@pytest.mark.skipif(BACKENDS["numba"] is not None, reason=f"{BACKENDS['numba']}")
+def test_compiled_code_finds_the_system_s_call() -> None:
+    """Where it does not, LLVM ends the process."""
+    from llvmlite.binding import address_of_symbol
+
+    from fusedstep._backends.numba.runner import YIELD
+
+    assert address_of_symbol(YIELD)
+
+
 def test_helpers_at_work_are_not_waited_for_and_come_afterwards() -> None:
     crew = Crew()
     begun, go_on, came = threading.Event(), threading.Event(), threading.Event()

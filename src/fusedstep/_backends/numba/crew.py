@@ -26,8 +26,9 @@ class Crew:
 
     def wake(self, task: Callable[[], object], helpers: int) -> None:
         """Have so many helpers call `task`, each as soon as it is awake."""
-        while len(self.bells) < helpers:
-            self.start_helper()
+        with suppress(RuntimeError):  # the system gives no more threads: those there are will do
+            while len(self.bells) < helpers:
+                self.start_helper()
         self.task = task
         for bell in self.bells[:helpers]:
             with suppress(RuntimeError):  # it has been rung already

@@ -12,6 +12,8 @@ did come.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import accumulate
@@ -20,6 +22,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import add_symbol
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -221,8 +224,15 @@ def _replace(typing_context, at, expected, new):
     return types.boolean(types.int64, types.int64, types.int64), generate
 
 
-_yield = types.ExternalFunction("sched_yield", types.int32())
-"""The system's call that lets another thread have the CPU."""
+YIELD = "fusedstep_yield"
+"""The name by which compiled code finds the system's call that gives the CPU to another thread."""
+
+if sys.platform == "win32":
+    _system = ctypes.WinDLL("kernel32").SwitchToThread
+else:
+    _system = ctypes.CDLL(None).sched_yield
+add_symbol(YIELD, ctypes.cast(_system, ctypes.c_void_p).value)
+_yield = types.ExternalFunction(YIELD, types.int32())
 
 
 TABLE = types.int64[:, ::1]
