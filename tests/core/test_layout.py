@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 import weakref
 from pathlib import Path
@@ -109,8 +110,29 @@ def test_a_parameter_that_was_resized_is_not_written(size: int, way: str, backen
 
 
 @on_each_backend
+@pytest.mark.parametrize("in_arena", [False, True])
+def test_the_memory_of_an_optimizer_goes_with_it(in_arena: bool, backend: str) -> None:
+    """At once, not when the collector of garbage looks for circles: state may be gigabytes."""
+    params: Any = fs.Arena([ones(20)]) if in_arena else [ones(20)]
+    grads: Any = params.grads if in_arena else [ones(20)]
+    opt = fs.SGD(params, lr=lambda t: 0.1, momentum=0.5, ema=0.5, backend=backend)
+    gc.disable()
+    try:
+        opt.step(grads)
+        with opt.lookahead():
+            pass
+        opt.load_state_dict(opt.state_dict())
+        opt.step(grads, max_norm=1.0)
+        gone = weakref.ref(opt.layout)
+        del opt
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@on_each_backend
 def test_an_average_does_not_begin_from_a_parameter_that_was_resized(backend: str) -> None:
-    """Its memory is gone."""
+    """The memory that it had is gone."""
     p = np.ones(3_000_000, np.float32)
     opt = fs.SGD(p, lr=1.0, backend=backend)
     opt.step(np.ones_like(p))

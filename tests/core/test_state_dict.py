@@ -248,7 +248,7 @@ def retyped(p: Array) -> None:
 @pytest.mark.parametrize("change", [turned, reshaped, retyped])
 @pytest.mark.parametrize("take_copy", [copy.deepcopy, pickle.dumps])
 def test_a_copy_of_other_elements_than_are_stepped_is_refused(take_copy: Any, change: Any) -> None:
-    """Its state would belong to others, or to none."""
+    """The state that it has would belong to others, or to none."""
     p = np.arange(9.0).reshape(3, 3)
     opt = fs.SGD([p], lr=1.0, momentum=0.5)
     opt.step([np.arange(9.0).reshape(3, 3)])

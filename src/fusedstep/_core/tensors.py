@@ -84,7 +84,7 @@ class Tensors:
         states = [(shelf, letter) for shelf in self._shelves for letter in shelf.states]
         if states != self._states:
             self._written = self._params.with_more(
-                (partial(self._name, shelf, letter), shelf.states[letter])
+                (partial(_name_of, self._shelves[shelf], letter), shelf.states[letter])
                 for shelf, letter in states
             )
             self._states = states
@@ -114,12 +114,13 @@ class Tensors:
         ]
         return [(name, self.place.see(g, name)) for name, g in named]
 
-    def _name(self, shelf: Shelf, letter: str, array: Array) -> str | None:
-        """The name of a state array on a shelf that shares memory with `array`."""
-        for parameter in self._shelves[shelf]:
-            if letter in parameter.letters and np.shares_memory(parameter.state(letter), array):
-                return f"{letter}{parameter.path}"
-        return None
+
+def _name_of(own: Sequence[Parameter], letter: str, array: Array) -> str | None:
+    """The name of a state array of the parameters on a shelf that shares memory with `array`."""
+    for parameter in own:
+        if letter in parameter.letters and np.shares_memory(parameter.state(letter), array):
+            return f"{letter}{parameter.path}"
+    return None
 
 
 class Segment(Shelf):
