@@ -123,8 +123,11 @@ def test_the_memory_of_an_optimizer_goes_with_it(in_arena: bool, backend: str) -
             pass
         opt.load_state_dict(opt.state_dict())
         opt.step(grads, max_norm=1.0)
-        gone = weakref.ref(opt.layout)
-        del opt
+        memory = opt.state[0]["b"]
+        while memory.base is not None:
+            memory = memory.base
+        gone = weakref.ref(memory)
+        del opt, memory
         assert gone() is None
     finally:
         gc.enable()
