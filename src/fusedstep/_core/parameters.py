@@ -131,10 +131,9 @@ class Parameter:
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
         self.shelf.state(letter)
         if letter == "ema":
-            held = pin(self.p)
+            _held = pin(self.p)  # until it has been read
             self.check_size()
             self.place.copy(self.state(letter), self.p)
-            del held
         elif initial != 0:
             check_rounding()
             self.place.write(self.state(letter), initial)

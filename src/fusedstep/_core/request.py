@@ -95,7 +95,7 @@ def _bound(name: str, value: Any) -> float:
     """A bound on sizes, at least 0; infinity bounds nothing."""
     if isinstance(value, (float, np.floating)) and not np.isfinite(value):
         if isnan(value) or value < 0:
-            raise ValueError(f"{name}={shown(value)}; pass 0 or more, or None for no bound")
+            raise ValueError(f"{name}={value!r}; pass 0 or more, or None for no bound")
         return inf
     return non_negative(name, value)
 
@@ -107,7 +107,7 @@ def check_scale(scale: float, dtype: np.dtype[Any]) -> None:
         inverse = dtype.type(1 / scale)
     if not 0 < inverse < inf:
         raise ValueError(
-            f"scale={shown(scale)} is out of the range of {dtype.name}; pass one nearer to 1"
+            f"scale={scale!r} is out of the range of {dtype.name}; pass one nearer to 1"
         )
 
 
