@@ -56,27 +56,47 @@ typedef struct {
     fs_pace pool, openmp; /* one for each kind of helper */
 } fs_paces;
 
+/* A library whose array objects are read here: NumPy's as they lie in memory, all others by the
+ * function that their type's DLPack exchange interface has for it. */
+typedef struct {
+    uintptr_t type;     /* address of the type object of its arrays */
+    uintptr_t read;     /* that function; 0: these are NumPy's */
+    uintptr_t deferred; /* address of a method that returns False for an array whose memory holds
+                           its values, as all do but those negated lazily; 0: there is none */
+} fs_library;
+
 /* How a parameter's gradient is laid out: at first as the parameter is, which most are, and then
  * as the array that Python checked last. It fits into a cache line. */
 typedef struct {
     fs_row *row;      /* NULL: the parameter is skipped and its gradient is None */
     intptr_t data;    /* address of its first element; 0: none was taken yet */
-    intptr_t *layout; /* its shape, then its strides in bytes */
+    intptr_t *layout; /* its shape, then its strides, in the unit of its library */
     intptr_t below;   /* bytes from `data` to the lowest byte; 0 or negative */
     int64_t bytes;    /* bytes from the lowest to past the highest */
-    uintptr_t dtype;  /* address of its dtype object */
+    uintptr_t dtype;  /* its dtype, as its library tells it: see describe() in gradients.c */
     int32_t ndim;     /* dimensions */
     int8_t itemsize;  /* bytes of an element */
     int8_t scratch;   /* 1: the row reads a copy, made from the array at `data` */
     int8_t writeable; /* 1: a step may put zeros into the array */
+    int8_t library;   /* index of its library in the table; -1: Python checks it every time */
 } fs_header;
 
-/* The array of a parameter as it was found. C holds its address alone; its table holds it. */
+/* An array of the user's as it was found. C holds its address alone; its table holds it. */
 typedef struct {
     uintptr_t array;  /* address of the array object; 0: it is not looked at */
     intptr_t data;    /* address of its first element */
     int64_t elements; /* how many it has */
-} fs_parameter;
+    int64_t library;  /* index of its library in the table; -1: Python looks at it every time */
+} fs_array;
+
+/* A number that the user can read, and that a step leaves beside the arrays, such as the count of
+ * a parameter's steps. */
+typedef struct {
+    void *at;
+    double known;     /* what it held when the table was made, or after the last step */
+    int64_t number;   /* index of the table's number that the next step leaves there */
+    int64_t itemsize; /* bytes: that of a float or of a double */
+} fs_cell;
 
 /* Everything that one step needs. */
 typedef struct {
@@ -90,9 +110,14 @@ typedef struct {
     int zeroes;              /* 1: this step leaves zeros in place of the gradients */
     int64_t moves;           /* how often a gradient came at another address than before */
     fs_header *headers;      /* one for each parameter */
-    fs_parameter *parameters; /* the same */
+    fs_array *parameters; /* the same: gradients pass only while these are as they were found */
     int64_t nheaders;
-    uintptr_t ndarray;     /* address of the type object of the gradients */
+    const fs_array *watched; /* further arrays that fs_stands looks at */
+    int64_t nwatched;
+    fs_cell *cells;
+    int64_t ncells;
+    const double *numbers;       /* what the cells hold after the next step */
+    const fs_library *libraries; /* NumPy first */
     const intptr_t *lows;  /* where the ranges of memory that the step writes begin, ascending */
     const intptr_t *highs; /* highs[i] is the farthest end of ranges 0 to i */
     int64_t nranges;
@@ -119,6 +144,9 @@ int64_t fs_unfit(const fs_table *table, int64_t row, double unscale);
 
 enum { FS_REFUSED = -1 }; /* the caller's arithmetic does not round to nearest; nothing is written */
 
+/* 1 if all watched arrays are as they were found, and all cells hold what the last step left. */
+int fs_stands(const fs_table *table);
+
 /* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. */
 int fs_step(fs_table *table, int threads, int zeroes);
 
@@ -130,6 +158,19 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 /* Take all of `list`, and step without zeroing if every gradient matches. Returns what fs_take
  * does, or FS_REFUSED. */
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads);
+
+/* Put the attribute `name` of each object in `list` into the list `into`, which has as many items,
+ * all None; objects that are None stay None. `list`, `name` and `into` are addresses of Python
+ * objects. Returns how many were put there: fewer than all after an exception, which Python finds
+ * again when it reads the next one itself. */
+int64_t fs_gather(uintptr_t list, uintptr_t name, uintptr_t into);
+
+/* 1 if two Python lists have the same objects in the same order. */
+int fs_same(uintptr_t list, uintptr_t other);
+
+/* 1 if the values of a Python dict are dicts whose values together are the objects of a list, in
+ * the same order. */
+int fs_holds(uintptr_t dict, uintptr_t list);
 
 /* The kernel of an update rule in the instruction set in force, or NULL. Bit k of `has` says
  * that the rule has state array k; `inside` says that eps stands under the root. Without these

@@ -2,15 +2,15 @@
  * The gradients of a step, read straight from their array objects.
  *
  * In most loops each step brings new arrays of the same layout. To ask Python for the address,
- * dtype and shape of an array takes microseconds; to read them from the object, nanoseconds.
+ * dtype and shape of an array takes microseconds; to read them from the object, nanoseconds. An
+ * object of NumPy's is read as it lies in memory; one of another library by the function that
+ * DLPack's exchange interface has for it, which fills in a description and owns nothing.
  *
  * Python alone decides which arrays are fit: a gradient passes here if it has the layout of its
  * parameter, or of the gradient that Python checked last, and overlaps nothing that the step
  * writes. At any other fs_take stops, and Python checks it.
  */
-#define Py_LIMITED_API 0x030a0000
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "objects.h"
 
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #define NPY_TARGET_VERSION NPY_2_0_API_VERSION
@@ -31,82 +31,140 @@ static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
     return last == 0 || table->highs[last - 1] <= low;
 }
 
-static int equal(const intptr_t *known, const npy_intp *found, int n) {
+/* A description of an array in memory, as DLPack 1.x has it, whose structs never change. */
+typedef struct {
+    void *data;
+    int32_t device, ordinal;
+    int32_t ndim;
+    uint8_t code, bits;
+    uint16_t lanes;
+    const int64_t *shape;
+    const int64_t *strides; /* in elements */
+    uint64_t offset;        /* bytes from `data` to the first element */
+} dltensor;
+
+typedef int (*dlpack_reader)(void *array, dltensor *to);
+
+enum { DLPACK_CPU = 1 };
+
+/* An array as its object describes it. */
+typedef struct {
+    intptr_t data;
+    uintptr_t dtype; /* NumPy's: address of the dtype object; DLPack's: code, bits, lanes */
+    int ndim;
+    int writeable;
+    const int64_t *shape, *strides;
+} description;
+
+static int describe(const fs_library *library, PyObject *item, description *to) {
+    if (!library->read) {
+        PyArrayObject *array = (PyArrayObject *)item;
+        to->data = (intptr_t)PyArray_DATA(array);
+        to->dtype = (uintptr_t)PyArray_DESCR(array);
+        to->ndim = PyArray_NDIM(array);
+        to->writeable = PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE;
+        to->shape = (const int64_t *)PyArray_DIMS(array);
+        to->strides = (const int64_t *)PyArray_STRIDES(array);
+        return 1;
+    }
+    dltensor seen;
+    if (((dlpack_reader)library->read)(item, &seen) != 0) {
+        PyErr_Clear(); /* Python meets it again, and says what is wrong */
+        return 0;
+    }
+    to->data = (intptr_t)seen.data + (intptr_t)seen.offset;
+    to->dtype = (uintptr_t)seen.code | (uintptr_t)seen.bits << 8 | (uintptr_t)seen.lanes << 16;
+    to->ndim = seen.ndim;
+    to->writeable = 1;
+    to->shape = seen.shape;
+    to->strides = seen.strides;
+    return seen.device == DLPACK_CPU && (seen.strides || !seen.ndim);
+}
+
+/* Returns 1 if the memory of an array holds its values. */
+static int is_plain(const fs_library *library, PyObject *item) {
+    if (!library->deferred)
+        return 1;
+    PyObject *answer = PyObject_CallFunctionObjArgs((PyObject *)library->deferred, item, NULL);
+    if (!answer)
+        PyErr_Clear();
+    Py_XDECREF(answer);
+    return answer == Py_False;
+}
+
+static int equal(const intptr_t *known, const int64_t *found, int n) {
     for (int i = 0; i < n; i++)
         if (known[i] != found[i])
             return 0;
     return 1;
 }
 
-/* Returns 1 if a parameter may be written to and has the memory that it was found with. Whatever
- * else its object says by now, its shape and dtype are those that were checked. Only an array that
- * owns its memory can be resized. */
-static int stands(const fs_parameter *known) {
-    PyArrayObject *array = (PyArrayObject *)known->array;
-    if (!array)
+/* Returns 1 if an array may be written to and has the memory that it was found with. Whatever
+ * else its object says by now, its shape and dtype are those that were checked. */
+static int stands(const fs_table *table, const fs_array *known) {
+    if (!known->array)
         return 1;
-    int flags = PyArray_FLAGS(array);
-    if (!(flags & NPY_ARRAY_WRITEABLE) || (intptr_t)PyArray_DATA(array) != known->data)
+    if (known->library < 0)
         return 0;
-    if (!(flags & NPY_ARRAY_OWNDATA))
+    description found;
+    PyObject *item = (PyObject *)known->array;
+    const fs_library *library = table->libraries + known->library;
+    if (!describe(library, item, &found) || !found.writeable || found.data != known->data)
+        return 0;
+    /* Of NumPy's only an array that owns its memory can be resized. */
+    if (!library->read && !(PyArray_FLAGS((PyArrayObject *)item) & NPY_ARRAY_OWNDATA))
         return 1;
     int64_t elements = 1;
-    for (int axis = 0; axis < PyArray_NDIM(array); axis++)
-        elements *= PyArray_DIM(array, axis);
+    for (int axis = 0; axis < found.ndim; axis++)
+        elements *= found.shape[axis];
     return elements == known->elements;
+}
+
+static int holds_what_is_known(const fs_cell *cell) {
+    return cell->itemsize == sizeof(float) ? *(float *)cell->at == (float)cell->known
+                                           : *(double *)cell->at == cell->known;
+}
+
+int fs_stands(const fs_table *table) {
+    int64_t at = 0;
+    for (int64_t cell = 0; cell < table->ncells; cell++)
+        if (!holds_what_is_known(table->cells + cell))
+            return 0;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    while (at < table->nwatched && stands(table, table->watched + at))
+        at++;
+    PyGILState_Release(gil);
+    return at == table->nwatched;
 }
 
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
 static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (!known->row)
         return item == Py_None;
-    if (!stands(table->parameters + (known - table->headers)))
+    if (known->library < 0 || !stands(table, table->parameters + (known - table->headers)))
         return 0;
-    if ((uintptr_t)Py_TYPE(item) != table->ndarray)
+    const fs_library *library = table->libraries + known->library;
+    description found;
+    if ((uintptr_t)Py_TYPE(item) != library->type || !describe(library, item, &found))
         return 0;
-    PyArrayObject *array = (PyArrayObject *)item;
-    if ((uintptr_t)PyArray_DESCR(array) != known->dtype || PyArray_NDIM(array) != known->ndim ||
-        !equal(known->layout, PyArray_DIMS(array), known->ndim) ||
-        !equal(known->layout + known->ndim, PyArray_STRIDES(array), known->ndim))
+    if (found.dtype != known->dtype || found.ndim != known->ndim ||
+        !equal(known->layout, found.shape, known->ndim) ||
+        !equal(known->layout + known->ndim, found.strides, known->ndim))
         return 0;
-    if (table->zeroes && !(known->writeable && PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE))
+    if (table->zeroes && !(known->writeable && found.writeable))
         return 0;
-    intptr_t data = (intptr_t)PyArray_DATA(array);
-    if (data == known->data)
+    if (!is_plain(library, item))
+        return 0;
+    if (found.data == known->data)
         return 1;
-    intptr_t low = data + known->below;
-    if (known->scratch || data % known->itemsize != 0 ||
+    intptr_t low = found.data + known->below;
+    if (known->scratch || found.data % known->itemsize != 0 ||
         !lies_clear(table, low, low + known->bytes))
         return 0;
-    known->data = data;
+    known->data = found.data;
     known->row->g = (void *)low;
     table->moves++;
     return 1;
-}
-
-/* A list as CPython lays it out. The limited API hides its items behind a call for each, which for
- * thousands of gradients takes as long as to look at them. */
-typedef struct {
-    PyVarObject head;
-    PyObject **items;
-} list_object;
-
-/* Returns 1 if this Python lays lists out so: where it should say where the items are stands the
- * address of memory that begins with them. */
-static int lists_are_known(void) {
-    static int known = -1;
-    if (known >= 0)
-        return known;
-    PyObject *list = Py_BuildValue("[OO]", Py_True, Py_False);
-    if (!list) {
-        PyErr_Clear();
-        return 0;
-    }
-    uintptr_t items = (uintptr_t)((list_object *)list)->items;
-    known = items > UINT16_MAX && items % sizeof(PyObject *) == 0 &&
-            ((PyObject **)items)[0] == Py_True && ((PyObject **)items)[1] == Py_False;
-    Py_DECREF(list);
-    return known;
 }
 
 /* How many arrays ahead their objects are fetched into the cache: of thousands of tensors, each is
@@ -124,7 +182,7 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     PyGILState_STATE gil = PyGILState_Ensure();
     int64_t n = PyList_Size((PyObject *)list);
     n = n < table->nheaders ? n : table->nheaders;
-    PyObject **items = lists_are_known() ? ((list_object *)list)->items : NULL;
+    PyObject **items = items_of((PyObject *)list);
     for (; at < n; at++) {
         if (items && at + AHEAD < n) {
             fetch_object(items[at + AHEAD]);

@@ -151,6 +151,19 @@ static void round_scalars(const fs_table *table) {
     rounding_end(callers);
 }
 
+/* Leaves in each cell the number of this step. */
+static void write_cells(const fs_table *table) {
+    rounding callers = rounding_begin();
+    for (fs_cell *cell = table->cells; cell < table->cells + table->ncells; cell++) {
+        cell->known = table->numbers[cell->number];
+        if (cell->itemsize == sizeof(float))
+            *(float *)cell->at = (float)cell->known;
+        else
+            *(double *)cell->at = cell->known;
+    }
+    rounding_end(callers);
+}
+
 int fs_step(fs_table *table, int threads, int zeroes) {
     if (!rounding_is_to_nearest())
         return FS_REFUSED;
@@ -158,6 +171,7 @@ int fs_step(fs_table *table, int threads, int zeroes) {
     round_scalars(table);
     work w = {.table = table, .starts = table->elements, .run = step_row};
     share(&w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->paces, 0);
+    write_cells(table);
     ++*table->steps;
     return 0;
 }

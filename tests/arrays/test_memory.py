@@ -13,8 +13,9 @@ from cases import ordinary
 
 import fusedstep as fs
 from fusedstep._arrays.memory import LINE, PAGE, SMALL, zeros
-from fusedstep._arrays.overlap import address, extent
+from fusedstep._arrays.overlap import extent
 from fusedstep._arrays.place import HOST
+from fusedstep._arrays.plain import address
 
 SIZES = [1, 7, 100, 1000, 3, 5000, 0, 64]
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from fusedstep._arrays import cluster, overlap
-from fusedstep._arrays.overlap import WrittenMemory, address, extent
+from fusedstep._arrays.overlap import WrittenMemory, extent
+from fusedstep._arrays.plain import address
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -1,7 +1,8 @@
-"""The array libraries that are known on a CUDA device: one row each.
+"""The array libraries that are known besides NumPy: one row each.
 
-Every array with `__cuda_array_interface__` will do. A row says what is known besides: how to
-read that interface's content for less, which stream the library works on, what errors advise.
+On a CUDA device every array with `__cuda_array_interface__` will do, and on the CPU every one with
+`__dlpack__`. A row says what is known besides: how to read their content for less, which stream
+the library works on, what errors advise.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from fusedstep._checks.wording import describe
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
 INTERFACE = "__cuda_array_interface__"
+
+EXCHANGE = "__dlpack_c_exchange_api__"
+"""The attribute of a type with DLPack's functions for C, see exchange.py."""
 
 Geometry: TypeAlias = tuple[Any, ...]
 """All but the address that must be as before for an array to pass without another check."""
@@ -52,6 +62,46 @@ def _glance_torch(array: Any) -> tuple[int, Geometry]:
     return array.data_ptr(), (array.shape, array.stride(), array.dtype, array.get_device())
 
 
+def _view_by_dlpack(array: Any, name: str) -> Array:
+    if not hasattr(type(array), "__dlpack__"):
+        raise TypeError(
+            f"{name} is {describe(array)}; pass a NumPy array, for instance `np.asarray(x)`, or a "
+            "tensor of torch, or another array with `__dlpack__`"
+        )
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} is {describe(array)}, which NumPy cannot view: {error}; pass a copy, as "
+            "`np.array(x)`"
+        ) from error
+
+
+def _view_torch(array: Any, name: str) -> Array:
+    """The view of a tensor; of a copy that is read-only, if its memory does not hold its values."""
+    try:
+        if array.is_neg():
+            copy: Array = array.detach().resolve_neg().numpy()
+            copy.flags.writeable = False
+            return copy
+        view: Array = array.detach().numpy()
+        return view
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(
+            f"{name} is a tensor that NumPy cannot view: {error}; pass a dense float32 or float64 "
+            "tensor on the CPU, as `x.to_dense().float()`, or its local part, `x.to_local()`"
+        ) from error
+
+
+def _read_by_type(kind: type) -> bool:
+    return EXCHANGE in vars(kind)
+
+
+def _read_torch(kind: type) -> bool:
+    torch = sys.modules["torch"]
+    return kind in (torch.Tensor, torch.nn.Parameter)
+
+
 @dataclass(frozen=True, eq=False)
 class Library:
     """Facts on a library's arrays besides the interface; the defaults hold for any library."""
@@ -73,6 +123,16 @@ class Library:
     which a launch reads may be freed before the launch has run."""
     hold: Callable[[Any], Any] = lambda array: array
     """An object that keeps an array's memory as it is now."""
+    view: Callable[[Any, str], Array] = _view_by_dlpack
+    """The NumPy view of an array on the CPU, which errors call by that name."""
+    where: Callable[[Any], tuple[int, int]] | None = None
+    """The address of an array on the CPU and its number of elements; None: the view tells them."""
+    read: Callable[[type], bool] = _read_by_type
+    """Whether C may read the arrays of a type by themselves: one that lies as its parts do."""
+    gradients: Callable[[type], type] = lambda kind: kind
+    """The type of the gradients of parameters of that type."""
+    deferred: Callable[[], Any] = lambda: None
+    """The method that returns False for an array whose memory holds its values; None: all do."""
 
 
 LIBRARIES = (
@@ -100,6 +160,11 @@ LIBRARIES = (
         stream=lambda ordinal: sys.modules["torch"].cuda.current_stream(ordinal).cuda_stream,
         ordered=True,
         hold=lambda array: array.detach(),  # a tensor's memory may be exchanged under it
+        view=_view_torch,
+        where=lambda array: (array.data_ptr(), array.numel()),
+        read=_read_torch,
+        gradients=lambda kind: sys.modules["torch"].Tensor,
+        deferred=lambda: sys.modules["torch"].Tensor.is_neg,
     ),
 )
 
@@ -111,18 +176,19 @@ TO_HOST = ", ".join(each.to_host for each in LIBRARIES)
 
 
 @cache
-def _library(kind: type) -> Library:
-    package = kind.__module__.partition(".")[0]
-    if package == "numba" and not hasattr(kind, "device_ctypes_pointer"):
+def library_of(kind: type) -> Library:
+    """The library that a type of arrays is from, or is derived from."""
+    packages = [base.__module__.partition(".")[0] for base in kind.__mro__]
+    if packages[0] == "numba" and not hasattr(kind, "device_ctypes_pointer"):
         return UNKNOWN
-    return next((each for each in LIBRARIES if each.package == package), UNKNOWN)
+    return next((each for each in LIBRARIES if each.package in packages), UNKNOWN)
 
 
 def library(array: Any) -> Library:
     """The library that an array is from."""
-    return _library(array.__class__)
+    return library_of(array.__class__)
 
 
 def glance(array: Any) -> tuple[int, Geometry]:
     """An array's address and geometry, for the least that its library lets them cost."""
-    return _library(array.__class__).glance(array)
+    return library_of(array.__class__).glance(array)

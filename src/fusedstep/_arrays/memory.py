@@ -15,8 +15,8 @@ from weakref import ReferenceType, ref
 
 import numpy as np
 
-from fusedstep._arrays.overlap import address
 from fusedstep._arrays.place import Place
+from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array
 
 PAGE = 4096

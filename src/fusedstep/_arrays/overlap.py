@@ -13,12 +13,8 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from fusedstep._arrays.cluster import FEW, Cluster, Grid
+from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array
-
-
-def address(array: Array) -> int:
-    """The address of an array's first element."""
-    return int(array.__array_interface__["data"][0])
 
 
 def extent(array: Array) -> tuple[int, int]:

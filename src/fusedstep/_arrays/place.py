@@ -12,7 +12,7 @@ import numpy as np
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import on_device
 from fusedstep._arrays.libraries import TO_HOST
-from fusedstep._arrays.plain import plain
+from fusedstep._arrays.plain import address, plain, where
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -34,6 +34,12 @@ class Place(Protocol):
 
         It is a new array over the same memory: nothing that is done to the user's changes it.
         """
+
+    def see_written(self, array: Any, name: str) -> Any:
+        """The same of an array that is going to be written: it must show the same memory twice."""
+
+    def unmoved(self, array: Any, at: int, elements: int) -> bool:
+        """Whether a user's array has so many elements, from that address on."""
 
     def show(self, array: Array) -> Any:
         """The array that a user gets for one that was made here, over the same memory.
@@ -79,13 +85,25 @@ class Host:
     lasting = True
     at_once = staticmethod(at_once)
 
-    def see(self, array: Any, name: str) -> Any:
+    def see(self, array: Any, name: str) -> Array:
         if on_device(array):
             raise ValueError(
                 f"{name} is on a CUDA device, the parameters are on the CPU; pass a copy on the "
                 f"CPU: {TO_HOST}"
             )
         return plain(array, name)
+
+    def see_written(self, array: Any, name: str) -> Array:
+        seen = self.see(array, name)
+        if not self.unmoved(array, address(seen), seen.size):
+            raise TypeError(
+                f"{name} shows other memory each time it is looked at, so that a step would be "
+                "lost; pass a NumPy array, or a tensor of torch"
+            )
+        return seen
+
+    def unmoved(self, array: Any, at: int, elements: int) -> bool:
+        return where(array) == (at, elements)
 
     def show(self, array: Array) -> Any:
         return array.view()

@@ -1,4 +1,4 @@
-"""The plain view of a user's NumPy array: the one whose shape, dtype and memory are checked."""
+"""The plain view of a user's array on the CPU: its shape, dtype and memory are what is checked."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fusedstep._checks.wording import describe
+from fusedstep._arrays.libraries import library
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
+def address(array: Array) -> int:
+    """The address of an array's first element."""
+    return int(array.__array_interface__["data"][0])
+
+
 def plain(array: Any, name: str) -> Array:
-    """A new view of an array as NumPy itself sees it; whatever is no plain array is refused.
+    """A new view of an array as NumPy itself sees it; what it cannot view is refused.
 
     A subclass may say of itself what it likes, and an array's shape may be assigned to later.
     So nothing is read off the array: the view's shape is the true one, and stays. Not even
@@ -21,12 +26,18 @@ def plain(array: Any, name: str) -> Array:
     kind = type(array)
     if kind is not np.ndarray:
         if not issubclass(kind, np.ndarray):
-            raise TypeError(
-                f"{name} is {describe(array)}; pass a NumPy array, for instance `np.asarray(x)`, "
-                "or `x.detach().numpy()` of a torch tensor on the CPU, which share its memory"
-            )
+            return library(array).view(array, name)
         if issubclass(kind, np.ma.MaskedArray):
             raise TypeError(
                 f"{name} is a masked array, whose mask a step would ignore; pass its `.data`"
             )
     return np.ndarray.view(array, np.ndarray)
+
+
+def where(array: Any) -> tuple[int, int]:
+    """The address of a user's array on the CPU, and how many elements it has."""
+    find = library(array).where
+    if find is not None:
+        return find(array)
+    now = plain(array, "the array")
+    return address(now), now.size

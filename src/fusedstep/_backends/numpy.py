@@ -25,12 +25,11 @@ class Table(CheckedTable):
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
-        super().__init__(rows)
-        self.jobs = jobs
+        super().__init__(jobs, rows)
         self.operands: list[Any] = [None] * len(rows)
 
-    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
-        super().set_gradient(index, g, operand)
+    def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
+        super().set_gradient(index, g, operand, given)
         self.operands[index] = operand
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
@@ -58,7 +57,7 @@ class Table(CheckedTable):
                     calls += self.step(row, operand.flat, rounded[row.job])
                     if zero:
                         calls += HOST.clearing(operand.flat)
-        return [*calls, self.counted()]
+        return [*calls, *self.counted()]
 
     def step(self, row: Row, g: Array, h: Any) -> Iterator[Call]:
         """The calls that write one tensor's step; `h` has its job's scalars in its dtype."""

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fusedstep._arrays.at_once import Call, at_once
-from fusedstep._arrays.overlap import WrittenMemory, address
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars, Rule
@@ -27,6 +28,16 @@ class Job(NamedTuple):
     dtype: np.dtype[Any]
 
 
+class Watched(NamedTuple):
+    """An array of the user's as it was found, for `Table.stands`."""
+
+    array: Any
+    address: int
+    """The address of its first element."""
+    elements: int
+    """How many it has, as its library counts them."""
+
+
 class Row:
     """One tensor: a parameter, its state in the order of the rule's letters, its average.
 
@@ -34,7 +45,18 @@ class Row:
     of the parameter, which has to stay as it was found; None where there is none.
     """
 
-    __slots__ = ("array", "ema", "job", "p", "rule", "states", "walk")
+    __slots__ = (
+        "array",
+        "cells",
+        "ema",
+        "gradients",
+        "job",
+        "p",
+        "rule",
+        "states",
+        "walk",
+        "watched",
+    )
 
     def __init__(
         self,
@@ -43,10 +65,19 @@ class Row:
         rule: Rule,
         operand: Callable[[str], Operand],
         job: int = 0,
-        array: Array | None = None,
+        array: Any = None,
+        gradients: type = np.ndarray,
+        watched: Sequence[Watched] = (),
+        cells: Sequence[tuple[Array, int]] = (),
     ) -> None:
         self.job = job
         self.array = array
+        self.gradients = gradients
+        """The type of arrays that its gradients are expected to be."""
+        self.watched = watched
+        """Further arrays of the user's that have to stay as they were found."""
+        self.cells = cells
+        """Arrays of one number that a step leaves there, and which of its job's numbers it is."""
         self.rule = rule
         self.walk = walk
         self.p = p
@@ -57,6 +88,10 @@ class Row:
     def written(self) -> list[Operand]:
         """The operands that a step writes."""
         return [self.p, *(each for each in (*self.states, self.ema) if each is not None)]
+
+    def stands(self) -> bool:
+        """Whether all watched arrays are as they were found."""
+        return all(self.walk.place.unmoved(*each) for each in self.watched)
 
 
 class Table(Protocol):
@@ -70,12 +105,19 @@ class Table(Protocol):
     def steps(self) -> Sequence[int]:
         """One count, of the steps that the table has run: it rises with what they write."""
 
+    @property
+    def numbers(self) -> Array:
+        """What the rows' cells hold after the next step, job by job, to be written before it."""
+
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None: ...
 
-    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
-        """Use `g`, which has been checked, as the gradient of parameter `index`."""
+    def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
+        """Use `g`, the checked view of the user's `given`, as the gradient of that parameter."""
+
+    def stands(self) -> bool:
+        """Whether watched arrays are as they were found, and cells hold what was left there."""
 
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         """Use `grads`, from `start` on, up to the first that needs a check.
@@ -102,23 +144,56 @@ class Table(Protocol):
         """Take the gradients from the first on, and run without zeros if none needs a check."""
 
 
+class Cells:
+    """The cells of a table's rows: numbers that the user can read, and that each step leaves."""
+
+    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row]) -> None:
+        width = 1 + max((which for row in rows for _, which in row.cells), default=-1)
+        self.arrays = [array for row in rows for array, _ in row.cells]
+        self.which = [width * row.job + which for row in rows for _, which in row.cells]
+        """The index of each one's number in `numbers`, as if that were flat."""
+        self.left = [array.copy() for array in self.arrays]
+        """What they were found with, or the last step left there."""
+        self.numbers = np.zeros((len(jobs), width))
+        """See `Table.numbers`."""
+
+    def stand(self) -> bool:
+        """Whether they hold what was left there."""
+        pairs = zip(self.arrays, self.left, strict=True)
+        return all(array[()] == left[()] for array, left in pairs)
+
+    def writing(self) -> list[Call]:
+        """The calls that write their numbers."""
+        return [
+            partial(setitem, each, (), each.dtype.type(self.numbers.flat[which]))
+            for array, left, which in zip(self.arrays, self.left, self.which, strict=True)
+            for each in (array, left)
+        ]
+
+
 class CheckedTable:
     """Base of tables that check every gradient at every step."""
 
-    def __init__(self, rows: Sequence[Row | None]) -> None:
+    def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
+        self.jobs = jobs
         self.rows = rows
         self.present = [row for row in rows if row is not None]
         self.moves = 0
         self.steps = [0]
+        self.cells = Cells(jobs, self.present)
+        self.numbers = self.cells.numbers
         self.sums = np.zeros((0, norm.SUMS))
         """The sums of the blocks of the gradients that were measured."""
         self.known: list[Any] = [None] * len(rows)
 
-    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+    def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         where = address(g), g.strides
         if self.known[index] != where:
             self.known[index] = where
             self.moves += 1
+
+    def stands(self) -> bool:
+        return self.cells.stand() and all(map(Row.stands, self.present))
 
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         for index in range(start, len(grads)):
@@ -138,9 +213,9 @@ class CheckedTable:
     def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
         raise NotImplementedError
 
-    def counted(self) -> Call:
-        """The call that counts a step, after those that write it."""
-        return partial(setitem, self.steps, 0, self.steps[0] + 1)
+    def counted(self) -> list[Call]:
+        """The calls that count a step, after those that write it."""
+        return [*self.cells.writing(), partial(setitem, self.steps, 0, self.steps[0] + 1)]
 
 
 class Plan:
@@ -157,6 +232,8 @@ class Plan:
         self.kind = table
         self.table = table(jobs, rows, written)
         self.steps = self.table.steps
+        self.numbers = self.table.numbers
+        self.stands = self.table.stands
         self.take = self.table.take
         self.measure = self.table.measure
         self.scratch = [
@@ -170,14 +247,17 @@ class Plan:
         """See `Table.moves`."""
         return self.table.moves
 
-    def set_gradient(self, index: int, g: Array) -> None:
-        """Use `g`, which has been checked, as the gradient of parameter `index`."""
+    def set_gradient(self, index: int, g: Array, given: Any = None) -> None:
+        """Use `g` as the gradient of that parameter.
+
+        It has been checked. `given` is the user's array that it is the view of; None: `g` itself.
+        """
         row = self.rows[index]
         assert row is not None
         operand = Operand(g, row.walk, self.gradient_scratch.pop(index, None))
         if operand.scratch:
             self.gradient_scratch[index] = operand
-        self.table.set_gradient(index, g, operand)
+        self.table.set_gradient(index, g, operand, g if given is None else given)
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         """See `Table.take_and_run`."""

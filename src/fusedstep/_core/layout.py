@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -46,15 +46,14 @@ class Layout:
         self.rules = rules
         self.rows: list[Row | None] = [None] * len(grads)
         jobs: dict[Cohort, int] = {}
-        fresh: dict[Any, Cohort] = {}
+        fresh: dict[Hashable, Cohort] = {}
         for index, tensor in enumerate(tensors.each):
             if grads[index] is not None:
                 # A new cohort for those that step: those that do not keep theirs, and its t.
                 old = tensor.cohort
-                key = id(old.group), old.dtype, old.t
-                cohort = fresh.get(key)
+                cohort = fresh.get(old.key)
                 if cohort is None:
-                    cohort = fresh[key] = Cohort(old.group, old.dtype, old.t)
+                    cohort = fresh[old.key] = old.again()
                     cohort.settle(declaration, old.group.hyperparameters)
                     jobs[cohort] = len(jobs)
                 tensor.cohort = cohort
@@ -89,7 +88,7 @@ class Layout:
                 return None
             if cohort.scheduled:
                 values = group.at(values, t)
-            given.append((cohort.constants, declaration.scalars(values, t)))
+            given.append(cohort.given(declaration, values, t))
         self.coming = self.most + steps if given else 0
         return given
 
@@ -160,7 +159,8 @@ class Layout:
         while at < len(grads):
             if (grads[at] is None) != (self.rows[at] is None):
                 return False
-            self.plan.set_gradient(at, self.tensors.check_gradient(at, grads[at], zero))
+            seen = self.tensors.check_gradient(at, grads[at], zero)
+            self.plan.set_gradient(at, seen, grads[at])
             at = self.plan.take(grads, at + 1, zero)
         return True
 

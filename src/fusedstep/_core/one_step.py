@@ -90,16 +90,16 @@ def _run(
     backend: str, rule: Rule, given: JobScalars, p: Any, g: Any, states: dict[str, Any]
 ) -> None:
     table, place = choose(backend, [("p", p)])
-    p = place.see(p, "p")
+    p = place.see_written(p, "p")
     check_parameter(p, "p")
     present = {
-        letter: place.see(state, letter)
+        letter: place.see_written(state, letter)
         for letter, state in states.items()
         if letter in rule.letters
     }
     for letter, state in present.items():
         check_state(state, p, letter)
-    g = place.see(g, "g")
+    given_g, g = g, place.see(g, "g")
     check_like(g, p, "g")
     written = WrittenMemory([("p", p), *present.items()])
     written.refuse_overlaps()
@@ -107,6 +107,6 @@ def _run(
     walk = Walk(p, place)
     row = Row(Operand(p, walk), walk, rule, lambda letter: Operand(present[letter], walk))
     plan = Plan(table, [Job(rule, p.dtype)], [row], written)
-    plan.set_gradient(0, g)
+    plan.set_gradient(0, g, given_g)
     plan.fetch_gradients()
     plan.run([given])

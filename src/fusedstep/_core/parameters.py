@@ -4,27 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.libraries import library
 from fusedstep._arrays.memory import LINE, Shelf, pin
-from fusedstep._arrays.overlap import address, extent, lies_as
-from fusedstep._arrays.place import Place
-from fusedstep._arrays.plain import plain
+from fusedstep._arrays.overlap import extent, lies_as
+from fusedstep._arrays.place import Host, Place
+from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
 from fusedstep._checks.names import as_identifier
 from fusedstep._core.declaration import Declaration
-from fusedstep._core.groups import Group
-from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, average_constants
+from fusedstep._numerics.coefficients import (
+    Hyperparameters,
+    JobScalars,
+    Rule,
+    Values,
+    average_constants,
+)
 from fusedstep._numerics.rounding import check_rounding
 
 Key = TypeVar("Key", bound=Hashable)
 
 NONE = (0,)
 """The count of a cohort whose steps are not laid out."""
+
+
+class Settings(Protocol):
+    """The hyperparameters of parameters that are stepped alike."""
+
+    hyperparameters: dict[str, Any]
+    """All of them, checked: replaced as a whole, and never changed."""
+
+    def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
+        """The given hyperparameters at step t, in which the learning rate is a number."""
 
 
 class Cohort:
@@ -42,7 +58,7 @@ class Cohort:
     scheduled: bool
     """True if the learning rate is a function of t."""
 
-    def __init__(self, group: Group, dtype: np.dtype[Any], t: int = 0) -> None:
+    def __init__(self, group: Settings, dtype: np.dtype[Any], t: int = 0) -> None:
         self.group = group
         self.dtype = dtype
         self.start = t
@@ -56,6 +72,19 @@ class Cohort:
     def t(self) -> int:
         """The number of steps that its parameters have taken."""
         return self.start + int(self.steps[0])
+
+    @property
+    def key(self) -> Hashable:
+        """A key that is equal for cohorts that take the same steps from now on."""
+        return id(self.group), self.dtype, self.t
+
+    def again(self) -> Cohort:
+        """A new cohort that takes the same steps from now on."""
+        return type(self)(self.group, self.dtype, self.t)
+
+    def given(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
+        """The scalars of its step t, of which the constants are settled."""
+        return self.constants, declaration.scalars(values, t)
 
     def settle(self, declaration: Declaration, values: Hyperparameters) -> bool:
         """Bring the constants up to these hyperparameters, which are the group's.
@@ -189,14 +218,15 @@ class Parameter:
 
     def _now(self) -> Array | None:
         """The user's array as it is now; None if it is on a device."""
-        on_host = issubclass(type(self.array), np.ndarray)
+        on_host = isinstance(self.place, Host)
         return plain(self.array, f"params{self.path}") if on_host else None
 
     def row_of(self, rule: Rule) -> Row:
         """The parameter's row in a plan, made once for as long as the rule has the same state."""
         if self.row is None or self.row.rule.states != rule.states:
             p = Operand(self.p, self.walk)
-            self.row = Row(p, self.walk, rule, self._operand, array=self.array)
+            gradients = library(self.array).gradients(type(self.array))
+            self.row = Row(p, self.walk, rule, self._operand, array=self.array, gradients=gradients)
         return self.row
 
     def _operand(self, letter: str) -> Operand:

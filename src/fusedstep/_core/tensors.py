@@ -15,8 +15,9 @@ import numpy as np
 
 from fusedstep._arrays.checks import check_like, check_parameter
 from fusedstep._arrays.memory import Shelf
-from fusedstep._arrays.overlap import WrittenMemory, address
+from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
+from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
 from fusedstep._core.arena_memory import ArenaMemory, Slot
@@ -46,6 +47,36 @@ class Tensor(Protocol):
 
     def row_of(self, rule: Rule) -> Row:
         """The tensor's row in a plan of steps by `rule`."""
+
+
+class Steppable(Protocol):
+    """The tensors that a layout is made of."""
+
+    @property
+    def each(self) -> Sequence[Tensor | None]:
+        """The tensors; None in the place of one that never has a gradient."""
+
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """The parameters, for reports and where an arena's must be looked at one by one."""
+
+    @property
+    def by_parameter(self) -> Sequence[Array] | None:
+        """An arena's gradients, parameter by parameter."""
+
+    place: Place
+
+    def written(self) -> WrittenMemory:
+        """All memory that a step writes."""
+
+    def check_gradient(self, index: int, g: Any, zero: bool) -> Array:
+        """The gradient of a tensor, as arrays here are described; refused if it does not fit.
+
+        `zero` says that the step writes zeros to it.
+        """
+
+    def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
+        """The gradients that are not None, each with its name, as arrays here are described."""
 
 
 class Tensors:
@@ -199,7 +230,7 @@ def parameters_of(
 
 def _seen(array: Any, name: str, place: Place) -> Array:
     """The view of a user's array that is stepped, checked."""
-    p: Array = place.see(array, name)
+    p: Array = place.see_written(array, name)
     check_parameter(p, name)
     return p
 

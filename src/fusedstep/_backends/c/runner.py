@@ -3,29 +3,32 @@
 The kernels come from the backends that are built on this: C's own, and Numba's.
 
 C compares and follows some objects by address, which in CPython is their id. Each outlives the
-use of its address: the list of gradients is held by whoever passes it to `take`, and the type
-and the dtypes of arrays by NumPy.
+use of its address: the list of gradients is held by whoever passes it to `take`, the types and
+the dtypes of arrays by their libraries, and the users' arrays by the rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import accumulate
 from operator import mul
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.overlap import WrittenMemory, address, extent
-from fusedstep._arrays.plain import plain
+from fusedstep._arrays.exchange import NUMPYS, exchange
+from fusedstep._arrays.overlap import WrittenMemory, extent
+from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
-from fusedstep._backends.plan import Job, Row
+from fusedstep._backends.plan import Cells, Job, Row
 from fusedstep._engine import ffi, lib
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
+
+Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Jobs:
@@ -72,17 +75,46 @@ class Rows:
             in_c.job = row.job
 
 
+class Libraries:
+    """The libraries in C whose arrays it reads by itself: NumPy first, others as they come."""
+
+    MOST = 8
+
+    def __init__(self) -> None:
+        self.in_c = ffi.new("fs_library[]", self.MOST)
+        self.known: dict[type, int] = {}
+        self.index(np.ndarray)
+
+    def holding(self, kind: type[Any]) -> int:
+        """The index of the library that reads arrays of a type, or of one derived from NumPy's."""
+        return self.index(np.ndarray if issubclass(kind, np.ndarray) else kind)
+
+    def index(self, kind: type[Any]) -> int:
+        """The index of the library of exactly this type of arrays; -1 if C cannot read them."""
+        if kind not in self.known:
+            found = exchange(kind)
+            if found is None or len(self.known) == self.MOST:
+                return -1
+            deferred = 0 if found.deferred is None else id(found.deferred)
+            self.in_c[len(self.known)] = [id(kind), found.read, deferred]
+            self.known[kind] = len(self.known)
+        return self.known[kind]
+
+
 class Headers:
     """The headers in C, one for each parameter, and memory for shapes and strides."""
 
-    def __init__(self, rows: Sequence[Row | None], in_c: Any) -> None:
+    def __init__(self, rows: Sequence[Row | None], in_c: Any, libraries: Libraries) -> None:
         """Expect gradients that lie as their parameters do, in C order: C takes those itself.
 
         `in_c` has the rows in C, of those that are not None.
         """
         present = [(index, row) for index, row in enumerate(rows) if row is not None]
+        self.libraries = libraries
         self.in_c = ffi.new("fs_header[]", len(rows))
         self.layouts = ffi.new("intptr_t[]", 2 * sum(len(row.walk.shape) for _, row in present))
+        self.kept: dict[int, Array] = {}
+        """Gradients that may be copies, whose memory nobody else holds: these are read-only."""
         layout = self.layouts
         for place, (index, row) in enumerate(present):
             header, shape, dtype = self.in_c[index], row.walk.shape, row.p.flat.dtype
@@ -90,57 +122,85 @@ class Headers:
             header.ndim = len(shape)
             header.layout = layout
             if row.walk.plain and row.p.flat.size:
-                layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize)
+                kind: Hashable = row.gradients
+                found = exchange(kind) or NUMPYS
+                layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize // found.unit(dtype))
                 header.bytes = row.p.flat.nbytes
                 header.itemsize = dtype.itemsize
                 header.writeable = True
-                header.dtype = _dtype_object(dtype)
+                header.library = libraries.index(found.type)
+                header.dtype = found.dtype(dtype)
             layout += 2 * len(shape)
 
-    def fill(self, index: int, g: Array, operand: Operand) -> None:
+    def fill(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         """Describe the gradient of a parameter, and let its row read it."""
         low, high = extent(g)
         header = self.in_c[index]
         header.row.g = ffi.from_buffer(operand.flat)
-        header.layout[0 : 2 * g.ndim] = [*g.shape, *g.strides]
         header.data = address(g)
         header.scratch = operand.scratch
         header.writeable = g.flags.writeable
         header.below = low - header.data
         header.bytes = high - low
         header.itemsize = g.itemsize
-        header.dtype = _dtype_object(g.dtype)
+        header.library = self.libraries.index(type(given))
+        self.kept.pop(index, None)
+        if header.library < 0 or not g.flags.writeable:
+            self.kept[index] = g
+        if header.library < 0:
+            return
+        found = exchange(type(given)) or NUMPYS
+        unit = found.unit(g.dtype)
+        header.layout[0 : 2 * g.ndim] = [*g.shape, *(stride // unit for stride in g.strides)]
+        header.dtype = found.dtype(g.dtype)
 
 
 @lru_cache(maxsize=1024)
-def _c_order(shape: tuple[int, ...], itemsize: int) -> list[int]:
-    """A shape, and its strides in bytes in C order."""
-    strides = [*accumulate(shape[:0:-1], mul, initial=itemsize)]
+def _c_order(shape: tuple[int, ...], innermost: int) -> list[int]:
+    """A shape, and its strides in C order, of which the last one is given."""
+    strides = [*accumulate(shape[:0:-1], mul, initial=innermost)]
     return [*shape, *strides[: len(shape)][::-1]]
 
 
-@cache
-def _dtype_object(dtype: np.dtype[Any]) -> int:
-    """The address of NumPy's own dtype object; one that is equal to it may be gone tomorrow."""
-    return id(np.dtype(dtype.type))
+class Arrays:
+    """Users' arrays in C, each as it was found: for each its object, address, size and library."""
 
+    def __init__(self, entries: Integers) -> None:
+        self.entries = entries
+        self.in_c = ffi.cast("fs_array *", entries.ctypes.data)
 
-class Parameters:
-    """The users' arrays of the parameters in C, each as it was found."""
-
-    def __init__(self, rows: Sequence[Row | None], in_c: Any) -> None:
-        """`in_c` has the rows in C, of those that are not None."""
+    @classmethod
+    def of_parameters(cls, rows: Sequence[Row | None], in_c: Any, libraries: Libraries) -> Arrays:
+        """The arrays of the parameters; `in_c` has the rows in C, of those that are not None."""
         present = [(index, row) for index, row in enumerate(rows) if row is not None]
         at = [index for index, _ in present]
-        self.arrays = [row.array for _, row in present]
-        self.table = np.zeros((len(rows), 3), np.int64)
-        self.table[at, 0] = [0 if array is None else id(array) for array in self.arrays]
-        self.table[at, 1] = _addresses(in_c)
-        self.table[at, 2] = [row.p.flat.size for _, row in present]
+        arrays: list[Any] = [row.array for _, row in present]
+        entries = np.zeros((len(rows), 4), np.int64)
+        entries[at, 0] = [0 if array is None else id(array) for array in arrays]
+        entries[at, 1] = _addresses(in_c)
+        entries[at, 2] = [row.p.flat.size for _, row in present]
+        entries[at, 3] = [libraries.holding(type(array)) for array in arrays]
         for index, row in present:
             if row.array is not None and (row.p.scratch or not row.walk.plain):
-                self.table[index, 1] = address(plain(row.array, "params"))
-        self.in_c = ffi.cast("fs_parameter *", self.table.ctypes.data)
+                entries[index, 1] = address(plain(row.array, "params"))
+        return cls(entries)
+
+    @classmethod
+    def watched(cls, rows: Sequence[Row], libraries: Libraries) -> Arrays:
+        """The further arrays that rows watch."""
+        entries = [
+            (id(array), at, elements, libraries.holding(type(array)))
+            for row in rows
+            for array, at, elements in row.watched
+            if libraries.holding(type(array)) >= 0
+        ]
+        return cls(np.array(entries, np.int64).reshape(-1, 4))
+
+
+def _cells(cells: Cells) -> Iterator[tuple[Any, float, int, int]]:
+    """The cells in C."""
+    for array, left, which in zip(cells.arrays, cells.left, cells.which, strict=True):
+        yield ffi.cast("void *", address(array)), float(left), which, array.itemsize
 
 
 def _addresses(rows: Any) -> Any:
@@ -159,11 +219,19 @@ class Runner:
         self.jobs = jobs
         self.rows = rows
         self.of_jobs = Jobs(jobs)
-        self.of_rows = Rows([row for row in rows if row is not None])
-        self.headers = Headers(rows, self.of_rows.in_c)
+        present = [row for row in rows if row is not None]
+        self.of_rows = Rows(present)
+        self.libraries = Libraries()
+        self.headers = Headers(rows, self.of_rows.in_c, self.libraries)
         self.lows = ffi.new("intptr_t[]", written.lows)
         self.highs = ffi.new("intptr_t[]", written.highs)
-        self.parameters = Parameters(rows, self.of_rows.in_c)
+        self.parameters = Arrays.of_parameters(rows, self.of_rows.in_c, self.libraries)
+        self.watched = Arrays.watched(present, self.libraries)
+        self.unread = [row for row in present if self._is_unread(row)]
+        """Rows of which C cannot read all watched arrays."""
+        self.cells = Cells(jobs, present)
+        self.numbers = self.cells.numbers
+        self.cells_in_c = ffi.new("fs_cell[]", [*_cells(self.cells)])
         self.steps = ffi.new("int64_t *")
         self.sums = self.of_rows.sums
         self.folded = np.zeros(((len(self.sums) + 1) // 2, norm.SUMS))
@@ -183,7 +251,12 @@ class Runner:
                 "headers": self.headers.in_c,
                 "parameters": self.parameters.in_c,
                 "nheaders": len(rows),
-                "ndarray": id(np.ndarray),
+                "watched": self.watched.in_c,
+                "nwatched": len(self.watched.entries),
+                "cells": self.cells_in_c,
+                "ncells": len(self.cells.arrays),
+                "numbers": ffi.cast("double *", self.numbers.ctypes.data),
+                "libraries": self.libraries.in_c,
                 "lows": self.lows,
                 "highs": self.highs,
                 "nranges": len(written.lows),
@@ -203,8 +276,14 @@ class Runner:
         """Put the scalars of a job in their place."""
         self.of_jobs.float64[index][0 : len(scalars)] = scalars
 
-    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
-        self.headers.fill(index, g, operand)
+    def stands(self) -> bool:
+        return bool(lib.fs_stands(self.table)) and all(map(Row.stands, self.unread))
+
+    def _is_unread(self, row: Row) -> bool:
+        return any(self.libraries.holding(type(each.array)) < 0 for each in row.watched)
+
+    def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
+        self.headers.fill(index, g, operand, given)
         self.table.moves += 1
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy as np
 from fusedstep._arrays import cuda_array
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import Array
-from fusedstep._arrays.libraries import INTERFACE, TO_DEVICE, Library, library
-from fusedstep._arrays.overlap import address
+from fusedstep._arrays.libraries import INTERFACE, TO_DEVICE, Library, glance, library
+from fusedstep._arrays.plain import address
 from fusedstep._arrays.structure import is_array
 from fusedstep._backends.cuda import copies
 from fusedstep._backends.cuda.available import simulated
@@ -64,6 +65,12 @@ class Device:
                 f"{self.ordinal}; pass a copy there"
             )
         return seen
+
+    see_written = see
+
+    def unmoved(self, array: Any, at: int, elements: int) -> bool:
+        found, layout = glance(array)
+        return bool(layout) and (found, prod(layout[0])) == (at, elements)
 
     def show(self, array: Array) -> Any:
         described = {

@@ -19,11 +19,12 @@ import numpy as np
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import owner
 from fusedstep._arrays.libraries import glance, library
-from fusedstep._arrays.overlap import WrittenMemory, address, extent
+from fusedstep._arrays.overlap import WrittenMemory, extent
+from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, kernels, squares
 from fusedstep._backends.cuda.device import Device
-from fusedstep._backends.plan import Job, Row, unfit_rows
+from fusedstep._backends.plan import Cells, Job, Row, unfit_rows
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep._numerics.rounding import check_rounding
@@ -105,6 +106,8 @@ class Table:
         self.written = written
         self.moves = 0
         self.steps = [0]
+        self.cells = Cells(jobs, [row for row in rows if row is not None])
+        self.numbers = self.cells.numbers
         self.places: list[int | None] = [None] * len(rows)
         """The place of each parameter in the table on the device; None if it is skipped."""
         self.known: list[Gradient | None] = [None] * len(rows)
@@ -165,7 +168,10 @@ class Table:
                 addresses = (at, gradients, at_blocks + 4 * start)
                 self.measures.append(Squares(job, ordinal, count, addresses))
 
-    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
+    def stands(self) -> bool:
+        return self.cells.stand() and all(map(Row.stands, self.present))
+
+    def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         self.known[index] = Gradient(g, operand)
         self.moves += 1
         self._point(index, address(operand.flat))
@@ -228,7 +234,8 @@ class Table:
             with self.device.current():
                 stream = self._stream()
             calls += [launch.call(stream, scalars[job], zero) for job, launch in self.launches]
-        return [*calls, partial(setitem, self.steps, 0, self.steps[0] + 1)]
+        count = partial(setitem, self.steps, 0, self.steps[0] + 1)
+        return [*calls, *self.cells.writing(), count]
 
     def _stream(self) -> int:
         """The stream to work on, once the gradients' addresses are on their way there."""

@@ -28,7 +28,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.overlap import WrittenMemory, address
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
 from fusedstep._backends.numba import squares
@@ -110,7 +111,7 @@ class Runner(CheckedTable):
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
-        super().__init__(rows)
+        super().__init__(jobs, rows)
         self.of_jobs = Jobs(jobs)
         self.of_rows = Rows(self.present)
         self.sums = self.of_rows.sums
@@ -130,8 +131,8 @@ class Runner(CheckedTable):
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
-    def set_gradient(self, index: int, g: Array, operand: Operand) -> None:
-        super().set_gradient(index, g, operand)
+    def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
+        super().set_gradient(index, g, operand, given)
         self.of_rows.table[self.places[index], G] = address(operand.flat)
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
@@ -146,7 +147,7 @@ class Runner(CheckedTable):
         self.prepare(scalars)
         zeroed = self.of_jobs.itemsizes * zero
         run = self._shared(self.of_rows.elements, 1, self.of_jobs.kernels, zeroed)
-        return [run, self.counted()]
+        return [run, *self.counted()]
 
     def _shared(self, starts: Integers, unit: int, kernels: Integers, zeroed: Integers) -> Call:
         """The call that runs kernels on chunks of all rows, with helpers that are waking up.

@@ -1,0 +1,96 @@
+/*
+ * Lists and dicts of Python, read without Python code: the gradients of thousands of parameters,
+ * and whether the parameters and their state are still the objects that they were.
+ */
+#include "objects.h"
+
+#include "api.h"
+
+/* A list as CPython lays it out. */
+typedef struct {
+    PyVarObject head;
+    PyObject **items;
+} list_object;
+
+/* Returns 1 if this Python lays lists out so: where it should say where the items are stands the
+ * address of memory that begins with them. */
+static int lists_are_known(void) {
+    static int known = -1;
+    if (known >= 0)
+        return known;
+    PyObject *list = Py_BuildValue("[OO]", Py_True, Py_False);
+    if (!list) {
+        PyErr_Clear();
+        return 0;
+    }
+    uintptr_t items = (uintptr_t)((list_object *)list)->items;
+    known = items > UINT16_MAX && items % sizeof(PyObject *) == 0 &&
+            ((PyObject **)items)[0] == Py_True && ((PyObject **)items)[1] == Py_False;
+    Py_DECREF(list);
+    return known;
+}
+
+PyObject **items_of(PyObject *list) {
+    return lists_are_known() ? ((list_object *)list)->items : NULL;
+}
+
+static int64_t gather(PyObject *list, PyObject *name, PyObject *into) {
+    int64_t at = 0;
+    for (; at < PyList_Size(list) && at < PyList_Size(into); at++) {
+        PyObject *item = PyList_GetItem(list, at);
+        if (item == Py_None)
+            continue;
+        Py_INCREF(item); /* the attribute may be a function that changes the list */
+        PyObject *value = PyObject_GetAttr(item, name);
+        Py_DECREF(item);
+        if (!value || PyList_SetItem(into, at, value) < 0) {
+            PyErr_Clear();
+            break;
+        }
+    }
+    return at;
+}
+
+int64_t fs_gather(uintptr_t list, uintptr_t name, uintptr_t into) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int64_t gathered = gather((PyObject *)list, (PyObject *)name, (PyObject *)into);
+    PyGILState_Release(gil);
+    return gathered;
+}
+
+static int same(PyObject *list, PyObject *other) {
+    int64_t n = PyList_Size(list);
+    if (n != PyList_Size(other))
+        return 0;
+    for (int64_t at = 0; at < n; at++)
+        if (PyList_GetItem(list, at) != PyList_GetItem(other, at))
+            return 0;
+    return 1;
+}
+
+int fs_same(uintptr_t list, uintptr_t other) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int is_same = same((PyObject *)list, (PyObject *)other);
+    PyGILState_Release(gil);
+    return is_same;
+}
+
+static int holds(PyObject *dict, PyObject *list) {
+    int64_t at = 0, n = PyList_Size(list);
+    PyObject *inner, *value;
+    for (Py_ssize_t outer = 0; PyDict_Next(dict, &outer, NULL, &inner);) {
+        if (!PyDict_Check(inner))
+            return 0;
+        for (Py_ssize_t next = 0; PyDict_Next(inner, &next, NULL, &value); at++)
+            if (at == n || value != PyList_GetItem(list, at))
+                return 0;
+    }
+    return at == n;
+}
+
+int fs_holds(uintptr_t dict, uintptr_t list) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int is_so = holds((PyObject *)dict, (PyObject *)list);
+    PyGILState_Release(gil);
+    return is_so;
+}

@@ -1,0 +1,83 @@
+"""Arrays that C reads by itself: those of NumPy, and of types with DLPack's exchange interface.
+
+DLPack 1.3 defines a table of C functions, which a type of arrays has as the capsule
+`__dlpack_c_exchange_api__`. The fifth of them describes an array where it lies, without owning it,
+for some 30 ns: https://dmlc.github.io/dlpack/latest/c_api.html.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusedstep._arrays.libraries import EXCHANGE, library_of
+
+CAPSULE = b"dlpack_exchange_api"
+
+MAJOR = 1
+"""The version of DLPack whose structs csrc/gradients.c knows."""
+
+FLOATS = 2
+"""DLPack's code of IEEE floats."""
+
+
+class Table(ctypes.Structure):
+    """The beginning of DLPack's `DLPackExchangeAPI`."""
+
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("previous", ctypes.c_void_p),
+        ("managed_tensor_allocator", ctypes.c_void_p),
+        ("managed_tensor_from_py_object_no_sync", ctypes.c_void_p),
+        ("managed_tensor_to_py_object_no_sync", ctypes.c_void_p),
+        ("dltensor_from_py_object_no_sync", ctypes.c_void_p),
+    )
+
+
+class Exchange(NamedTuple):
+    """How C reads the arrays of a type, see fs_library in csrc/api.h."""
+
+    type: type
+    read: int
+    """The address of DLPack's function; 0 for NumPy's arrays."""
+    deferred: Any
+    """The method that tells arrays whose memory does not hold their values; None: there is none."""
+
+    def dtype(self, dtype: np.dtype[Any]) -> int:
+        """A dtype, NumPy's own object, as these arrays have it."""
+        if not self.read:
+            # The address of NumPy's own object; one that is equal to it may be gone tomorrow.
+            return id(np.dtype(dtype.type))
+        return FLOATS | 8 * dtype.itemsize << 8 | 1 << 16
+
+    def unit(self, dtype: np.dtype[Any]) -> int:
+        """Bytes that their strides count."""
+        return dtype.itemsize if self.read else 1
+
+
+NUMPYS = Exchange(np.ndarray, 0, None)
+
+
+@cache
+def exchange(kind: type[Any]) -> Exchange | None:
+    """How C reads the arrays of a type; None: only Python can."""
+    if kind is np.ndarray:
+        return NUMPYS
+    library = library_of(kind)
+    capsule = getattr(kind, EXCHANGE, None)
+    if capsule is None or not library.read(kind) or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return None
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    at: int | None = pointer(capsule, CAPSULE)
+    while at:
+        table = Table.from_address(at)
+        if table.major == MAJOR:
+            read: int | None = table.dltensor_from_py_object_no_sync
+            return Exchange(kind, read, library.deferred()) if read else None
+        at = table.previous
+    return None

@@ -1,0 +1,118 @@
+"""Tensors as arrays that a step reads and writes: real, dense, and on this process.
+
+A distributed tensor is stepped on its local shard, and a complex one as pairs of reals. A tensor
+of 16 bits is stepped in float32: it is widened to scratch before each step and rounded to nearest
+once after it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from operator import setitem
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.place import HOST, Place
+from fusedstep._arrays.walk import Array, Operand, Walk
+from fusedstep._backends.plan import Watched
+
+HALVES = (torch.float16, torch.bfloat16)
+"""Dtypes that are stepped in float32."""
+
+PLAIN = (torch.Tensor, torch.nn.Parameter)
+"""Types of tensors that are what they seem: C reads them by itself."""
+
+
+def is_plain(tensor: Any) -> bool:
+    """Whether a tensor is read as it is: on this process, real, and of a dtype that is stepped."""
+    return type(tensor) in PLAIN and tensor.dtype in (torch.float32, torch.float64)
+
+
+def is_distributed(tensor: Any) -> bool:
+    """Whether a tensor is a DTensor, of which this process has a shard or a copy."""
+    return hasattr(tensor, "device_mesh") and hasattr(tensor, "to_local")
+
+
+def local(tensor: Any) -> Any:
+    """The part of a tensor that is on this process."""
+    if is_distributed(tensor):
+        with torch.no_grad():
+            return tensor.to_local()
+    return tensor
+
+
+def as_real(tensor: torch.Tensor) -> torch.Tensor:
+    """A local tensor as it is stepped: a complex one as pairs of reals, over the same memory."""
+    tensor = tensor.detach()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+class Half(Operand):
+    """A tensor of 16 bits as a kernel sees it: float32 scratch in C order."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.place, self.scratch = HOST, True
+        self.wide = torch.empty(tensor.shape, dtype=torch.float32)
+        self.flat = self.wide.numpy().reshape(-1)
+        self.laid = self.copied = self.wide.numpy()
+        self.narrow = tensor.detach()
+        self.back: list[Call] = [partial(setitem, self.narrow, ..., self.wide)]
+
+    def fetch(self) -> None:
+        """Widen the tensor."""
+        self.wide.copy_(self.narrow)
+
+    def put_back(self) -> list[Call]:
+        """The call that rounds the scratch into the tensor."""
+        return self.back
+
+
+class Seen:
+    """One tensor that steps write, as it was found: its array, its memory, and its operands."""
+
+    def __init__(self, tensor: torch.Tensor, place: Place, name: str) -> None:
+        self.tensor: Any = tensor
+        self.given = local(tensor)
+        """The tensor in this process, as the user may change it."""
+        self.place = place
+        self.real = as_real(self.given)
+        self.half = self.real.dtype in HALVES and place is HOST
+        self.memory = self._memory(name)
+        """Its memory, for overlaps: of its shape and strides, not always of its dtype."""
+        self.array = np.empty(self.real.shape, np.float32) if self.half else self.memory
+        """An array of its shape and of the dtype in which it is stepped."""
+
+    def _memory(self, name: str) -> Array:
+        bits = self.real.view(torch.int16) if self.half else self.real
+        seen: Array = self.place.see_written(bits, name)
+        return seen
+
+    @property
+    def watched(self) -> Watched:
+        """The memory in which steps expect it."""
+        return Watched(self.given, self.given.data_ptr(), self.given.numel())
+
+    def gradient(self, g: Any) -> Any:
+        """A gradient as it is read: local, dense, real, and of the dtype of `array`.
+
+        It is a view of `g` unless that lies in another form.
+        """
+        if is_distributed(g) and g.placements != self.tensor.placements:
+            g = g.redistribute(placements=self.tensor.placements)
+        g = local(g).detach()
+        if g.layout is not torch.strided:
+            g = g.to_dense()
+        if g.is_complex():
+            g = torch.view_as_real(g.resolve_conj())
+        return g.float() if self.half else g
+
+    def walk(self) -> Walk:
+        """The order in which steps go over it."""
+        return Walk(self.array, self.place)
+
+    def operand(self, walk: Walk) -> Operand:
+        """What a kernel sees of it."""
+        return Half(self.real) if self.half else Operand(self.array, walk)

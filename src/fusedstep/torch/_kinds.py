@@ -1,0 +1,148 @@
+"""What this package's rules are called in torch: hyperparameters, state, and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from fusedstep import optimizers, rules
+from fusedstep._checks.wording import describe
+from fusedstep._core.declaration import Declaration, declaration_of, fixed_rule
+from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values
+
+Group = dict[str, Any]
+"""One of a torch optimizer's `param_groups`."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A class of optimizers as torch has it, and the rule that steps it."""
+
+    declaration: Declaration
+    names: Mapping[str, str]
+    """The state arrays' names in torch, by letter."""
+    counted: bool = True
+    """Whether state has `"step"`; without it, a parameter has stepped if its arrays are there."""
+    product: bool = False
+    """Whether state has NAdam's `"mu_product"`."""
+    sparse: str | None = None
+    """torch's words for a sparse gradient; None: it is taken."""
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """All hyperparameters, and what each is by default."""
+        return {"decoupled_weight_decay": False, **self.declaration.defaults}
+
+    def hyperparameters(self, group: Group) -> dict[str, Any]:
+        """A group's hyperparameters as numbers."""
+        return {
+            name: _number(name, group.get(name, default)) for name, default in self.options.items()
+        }
+
+
+def _number(name: str, value: Any) -> Any:
+    """A hyperparameter, which may be a tensor of one element, as Python's own number."""
+    if type(value) is float or value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(_number(name, each) for each in value)
+    try:
+        return value.item() if isinstance(value, torch.Tensor) else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name}={describe(value)}; pass a number, or a tensor of one element"
+        ) from error
+
+
+def has_tensor(values: list[Any]) -> bool:
+    """Whether one of these hyperparameters may change without being assigned to."""
+    return any(
+        isinstance(each, torch.Tensor) or (isinstance(each, (tuple, list)) and has_tensor([*each]))
+        for each in values
+    )
+
+
+# ---- Adam and AdamW: one rule, as `decoupled_weight_decay` says ----
+
+ADAM = declaration_of(optimizers.AdamW)
+
+
+def _adam_rule(hyper: Hyperparameters) -> Rule:
+    name = "adamw" if hyper["decoupled_weight_decay"] else "adam"
+    return fixed_rule(name, ADAM.letters)(hyper)
+
+
+def _adam_constants(hyper: Hyperparameters) -> Values:
+    decoupled = hyper["decoupled_weight_decay"]
+    return (optimizers.adamw_constants if decoupled else optimizers.adam_constants)(hyper)
+
+
+def _adam_scalars(hyper: Hyperparameters, t: int) -> Values:
+    decoupled = hyper["decoupled_weight_decay"]
+    return (optimizers.adamw_scalars if decoupled else optimizers.adam_scalars)(hyper, t)
+
+
+# ---- NAdam, whose product of the μ so far is state in torch ----
+
+
+def next_product(hyper: Hyperparameters, product: Any, t: int) -> Any:
+    """μ₁···μₜ after μ₁···μₜ₋₁, in the dtype in which torch multiplies it up."""
+    return product * type(product)(_mu(hyper, t))
+
+
+def _mu(hyper: Hyperparameters, t: int) -> float:
+    mu: float = hyper["betas"][0] * (1 - 0.5 * 0.96 ** (t * hyper["momentum_decay"]))
+    return mu
+
+
+def _nadam_scalars(hyper: Hyperparameters, t: int) -> Values:
+    values: Values = declaration_of(rules.NAdam).scalars(hyper, t)
+    product, ahead = float(hyper["product"]), _mu(hyper, t + 1)
+    values["now"] = (1 - _mu(hyper, t)) / (1 - product)
+    values["ahead"] = ahead / (1 - product * ahead)
+    return values
+
+
+def _refusal(name: str, instead: str = "") -> str:
+    return f"{name} does not support sparse gradients{instead}"
+
+
+MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+KINDS = {
+    "SGD": Kind(declaration_of(optimizers.SGD), {"b": "momentum_buffer"}, counted=False),
+    "Adagrad": Kind(declaration_of(optimizers.Adagrad), {"s": "sum"}),
+    "RMSprop": Kind(
+        declaration_of(optimizers.RMSprop),
+        {"v": "square_avg", "b": "momentum_buffer", "a": "grad_avg"},
+        sparse=_refusal("RMSprop"),
+    ),
+    "Adam": Kind(
+        replace(ADAM, rule=_adam_rule, constants=_adam_constants, scalars=_adam_scalars),
+        {**MOMENTS, "x": "max_exp_avg_sq"},
+        sparse=_refusal("Adam", ", please consider SparseAdam instead"),
+    ),
+    "NAdam": Kind(
+        replace(declaration_of(rules.NAdam), scalars=_nadam_scalars),
+        MOMENTS,
+        product=True,
+        sparse=_refusal("NAdam"),
+    ),
+    "RAdam": Kind(declaration_of(rules.RAdam), MOMENTS, sparse=_refusal("RAdam")),
+    "Adamax": Kind(
+        declaration_of(rules.Adamax),
+        {"m": "exp_avg", "x": "exp_inf"},
+        sparse=_refusal("Adamax"),
+    ),
+    "Lion": Kind(declaration_of(rules.Lion), {"m": "exp_avg"}, sparse=_refusal("Lion")),
+    "Adan": Kind(
+        declaration_of(rules.Adan),
+        {"m": "exp_avg", "a": "exp_avg_diff", "v": "exp_avg_sq", "o": "previous_grad"},
+        sparse=_refusal("Adan"),
+    ),
+}
+"""Every kind, by the name of torch's class."""

@@ -1,0 +1,238 @@
+"""The steps of a torch optimizer as they are laid out over its groups and its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import torch
+
+from fusedstep._arrays.place import Place
+from fusedstep._backends.choose import choose
+from fusedstep._backends.objects import gather, holds, same, values_of
+from fusedstep._backends.plan import Table
+from fusedstep._core.layout import Layout
+from fusedstep._core.parameters import rule_of
+from fusedstep._core.request import PLAIN, Report, Request
+from fusedstep._core.whole_step import whole_step
+from fusedstep._numerics.coefficients import JobScalars
+from fusedstep.torch._arrays import is_distributed, is_plain, local
+from fusedstep.torch._kinds import Group, Kind, has_tensor
+from fusedstep.torch._state import COUNT, PRODUCT, find_state
+from fusedstep.torch._tensors import Counted, Settings, Tensor, Tensors
+
+GRAD = "grad"
+"""The attribute of a parameter that has its gradient."""
+
+
+NEVER = [object()]
+"""Objects that no state has."""
+
+
+class Numbered(Layout):
+    """A layout whose steps leave their count, and NAdam's product, where torch can read it."""
+
+    def scalars(self) -> list[JobScalars] | None:
+        given = super().scalars()
+        numbers = self.plan.numbers
+        if given is not None and numbers.shape[1]:
+            coming = self.steps[0] + 1
+            for at, cohort in enumerate(self.cohorts):
+                numbers[at, COUNT] = cohort.start + coming
+                if numbers.shape[1] > PRODUCT:
+                    assert isinstance(cohort, Counted)
+                    numbers[at, PRODUCT] = cohort.after
+        return given
+
+
+class Steps:
+    """The steps of one optimizer, for as long as its groups and its state are what they were."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        param_groups: list[Group],
+        state: Any,
+        averages: Mapping[Any, Any],
+        backend: str,
+    ) -> None:
+        self.kind = kind
+        self.state = state
+        self.averages = averages
+        self.backend = backend
+        self.groups = [*param_groups]
+        self.lists = [[*group["params"]] for group in param_groups]
+        self.settings = [Settings(group, kind) for group in param_groups]
+        self.parameters = [p for own in self.lists for p in own]
+        self.group_of = [k for k, own in enumerate(self.lists) for _ in own]
+        self.odd = [at for at, p in enumerate(self.parameters) if not is_plain(p)]
+        """Indices of parameters whose gradients are not read as they are."""
+        self.shards = [(p, local(p)) for p in self.parameters if is_distributed(p)]
+        """The distributed parameters, each with its part on this process."""
+        self.tensors: list[Tensor | None] = [None] * len(self.parameters)
+        self.place_of: list[Any] = [None] * len(self.parameters)
+        """The place of each tensor that has been stepped."""
+        self.tables: dict[Place, type[Table]] = {}
+        """The places that there are, each with what runs a step there."""
+        self.layouts: dict[Place, Numbered] = {}
+        self.stepped: list[Any] = []
+        """The parameters that have a row in a layout."""
+        self.raw: list[list[Any]] = [[]] * len(self.groups)
+        """What the groups had in the place of hyperparameters when these were last read."""
+        self.fickle = [False] * len(self.groups)
+        """Whether a tensor is among it, which may change without being assigned."""
+        self.values = values_of(state)
+        """The objects of the state."""
+
+    def path(self, at: int) -> str:
+        """The place of a parameter in the groups, as errors show it."""
+        group = self.group_of[at]
+        return f"[{group}]['params'][{at - self.group_of.index(group)}]"
+
+    def stand(self, param_groups: list[Group], state: Any) -> bool:
+        """Whether groups, parameters, state and all their memory are what they were."""
+        return (
+            state is self.state
+            and same(param_groups, self.groups)
+            and all(
+                same(group["params"], own)
+                for group, own in zip(self.groups, self.lists, strict=True)
+            )
+            and holds(state, self.values)
+            and all(local(p) is shard for p, shard in self.shards)
+            and all(layout.plan.stands() for layout in self.layouts.values())
+        )
+
+    def read_settings(self) -> None:
+        """Bring the hyperparameters up to the groups."""
+        for at, settings in enumerate(self.settings):
+            raw = [settings.group.get(name) for name in self.kind.options]
+            if self.fickle[at] or raw != self.raw[at]:
+                settings.read()
+                self.raw[at] = raw
+                self.fickle[at] = has_tensor(raw)
+
+    # ---- gradients ----
+
+    def gradients(self) -> list[Any]:
+        """The gradients of all parameters, as far as possible in the form that C takes."""
+        grads = gather(self.parameters, GRAD)
+        for at in self.odd:
+            tensor, g = self.tensors[at], grads[at]
+            if g is not None and tensor is not None:
+                self.refuse_sparse(g)
+                grads[at] = tensor.seen.gradient(g)
+        return grads
+
+    def refuse_sparse(self, g: Any) -> None:
+        """Refuse a sparse gradient, in torch's words, where torch does."""
+        if self.kind.sparse is not None and local(g).layout is not torch.strided:
+            raise RuntimeError(self.kind.sparse)
+
+    # ---- a step ----
+
+    def step(self, request: Request, nonfinite: str) -> Report:
+        """Step all parameters that have a gradient, wholly or not at all."""
+        self.read_settings()
+        grads = self.gradients()
+        if request is PLAIN and nonfinite == "propagate" and len(self.layouts) == 1:
+            (layout,) = self.layouts.values()
+            if layout.step(grads):
+                return Report(None, 1.0, (), layout.coming)
+        given = self.take(grads)
+        reports = [
+            whole_step(layout, grads, scalars, request, nonfinite) for layout, grads, scalars in given
+        ]
+        return reports[0] if reports else Report(None, 1.0, (), 0)
+
+    def take(self, grads: list[Any]) -> list[tuple[Numbered, list[Any], list[JobScalars]]]:
+        """The layouts, each with its gradients, which it has taken, and with its scalars."""
+        given = self._taken(grads) if self.layouts else None
+        if given is None:
+            self.values = NEVER  # until all is in its place
+            made = self.lay_out(grads)
+            given = self._taken(grads)
+            assert given is not None
+            for p, state in filter(itemgetter(1), made):
+                self.state.setdefault(p, {}).update(state)
+            self.values = values_of(self.state)
+        return given
+
+    def _taken(
+        self, grads: list[Any]
+    ) -> list[tuple[Numbered, list[Any], list[JobScalars]]] | None:
+        """What `take` returns; None if a step must be laid out anew."""
+        given = []
+        for place, layout in self.layouts.items():
+            own = self._at(place, grads)
+            scalars = layout.scalars()
+            if scalars is None or not layout.take(own, False):
+                return None
+            given.append((layout, own, scalars))
+        return given
+
+    def _at(self, place: Place, grads: list[Any]) -> list[Any]:
+        """The gradients of the parameters at one place."""
+        if len(self.tables) == 1:
+            return grads
+        return [
+            g if own is place else None for own, g in zip(self.place_of, grads, strict=True)
+        ]
+
+    # ---- the layout ----
+
+    def lay_out(self, grads: list[Any]) -> list[tuple[Any, dict[str, Any]]]:
+        """Lay out steps with these gradients; the result is what is to be added to the state."""
+        rules = [rule_of(self.kind.declaration, each.hyperparameters) for each in self.settings]
+        made = []
+        for at, g in enumerate(grads):
+            if g is None:
+                continue
+            self.refuse_sparse(g)
+            rule, tensor = rules[self.group_of[at]], self.tensors[at]
+            if tensor is None or tensor.states.keys() != {*rule.states}:
+                p = self.parameters[at]
+                made.append((p, self._find(at, rule)))
+        self.stepped = [p for p, g in zip(self.parameters, grads, strict=True) if g is not None]
+        self.layouts = {}
+        for place, table in self.tables.items():
+            tensors = [
+                tensor if own is place else None
+                for own, tensor in zip(self.place_of, self.tensors, strict=True)
+            ]
+            self.layouts[place] = Numbered(
+                self.kind.declaration,
+                table,
+                Tensors(tensors, place),
+                {},
+                self._at(place, grads),
+            )
+        return made
+
+    def _find(self, at: int, rule: Any) -> dict[str, Any]:
+        """Look up a parameter and its state; the result is what is to be added to it."""
+        p, settings = self.parameters[at], self.settings[self.group_of[at]]
+        table, place = self._choose(at)
+        average = self.averages.get(p)
+        found = find_state(
+            self.kind, p, self.state.get(p, {}), rule, settings.hyperparameters, average
+        )
+        self.tensors[at] = Tensor(p, self.path(at), settings, place, found)
+        self.place_of[at] = place
+        self.tables[place] = table
+        return found.made
+
+    def _choose(self, at: int) -> tuple[type[Table], Place]:
+        """The place of a parameter, and what runs a step there."""
+        part = local(self.parameters[at]).detach()
+        table, place = choose(
+            self.backend, [(f"params{self.path(at)}", part)], self.kind.declaration.custom
+        )
+        known = next((each for each in self.tables if is_same(each, place)), place)
+        return table, known
+
+
+def is_same(one: Place, other: Place) -> bool:
+    """Whether two places are the same."""
+    return one is other or getattr(one, "ordinal", -1) == getattr(other, "ordinal", -2)

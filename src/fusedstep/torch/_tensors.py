@@ -1,0 +1,173 @@
+"""The parameters of a torch optimizer, each with its state as torch has it.
+
+torch's own structures, `param_groups` and `state`, hold everything. What is here are views of
+them, made anew whenever they are no longer what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusedstep._arrays.checks import check_like, check_written
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.place import Place
+from fusedstep._arrays.walk import Array
+from fusedstep._backends.plan import Row
+from fusedstep._core.declaration import Declaration
+from fusedstep._core.parameters import Cohort
+from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
+from fusedstep.torch._arrays import Seen, local
+from fusedstep.torch._kinds import Group, Kind, next_product
+from fusedstep.torch._state import Found
+
+class Settings:
+    """The hyperparameters of one group, as the rules read them."""
+
+    def __init__(self, group: Group, kind: Kind) -> None:
+        self.group = group
+        self.kind = kind
+        self.hyperparameters: dict[str, Any] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read them from the group, which anybody may have assigned to."""
+        values = self.kind.hyperparameters(self.group)
+        if values != self.hyperparameters:
+            self.hyperparameters = values
+
+    def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
+        """The same at every step: a torch optimizer's rate is a number, which schedulers assign."""
+        return hyperparameters
+
+
+class Counted(Cohort):
+    """A cohort whose t torch can read, and of NAdam the product of all μ that it has stepped by."""
+
+    __slots__ = ("after", "before", "t_of_after")
+
+    def __init__(self, group: Any, dtype: np.dtype[Any], t: int = 0, product: Any = None) -> None:
+        super().__init__(group, dtype, t)
+        self.before = product
+        """The product before step `t_of_after`; None but for NAdam."""
+        self.after = product
+        """The product after that step, if it was taken as it was last asked for."""
+        self.t_of_after = t + 1
+
+    def product(self) -> Any:
+        """The product now."""
+        return self.after if self.t == self.t_of_after else self.before
+
+    @property
+    def key(self) -> Hashable:
+        return super().key, self.product()
+
+    def again(self) -> Counted:
+        return Counted(self.group, self.dtype, self.t, self.product())
+
+    def given(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
+        if self.before is None:
+            return super().given(declaration, values, t)
+        self.before = self.product()
+        self.t_of_after = t
+        self.after = next_product(values, self.before, t)
+        return super().given(declaration, {**values, "product": self.after}, t)
+
+
+class Tensor:
+    """One parameter: what it is stepped as, and its state."""
+
+    def __init__(
+        self,
+        parameter: Any,
+        path: str,
+        settings: Settings,
+        place: Place,
+        state: Found,
+    ) -> None:
+        self.path = path
+        self.seen = Seen(parameter, place, f"params{path}")
+        self.p = self.seen.array
+        self.walk = self.seen.walk()
+        self.cohort: Cohort = Counted(settings, self.p.dtype, state.t, state.product)
+        self.states = {
+            letter: Seen(array, place, f"{letter}{path}") for letter, array in state.arrays.items()
+        }
+        self.cells = [(each.numpy().reshape(()), which) for each, which in state.cells]
+        for name, memory in self.written():
+            check_written(memory, name)
+        for letter, each in self.states.items():
+            check_like(each.array, self.p, f"{letter}{path}")
+
+    def written(self) -> list[tuple[str, Array]]:
+        """The memory of all that a step writes, with its names."""
+        states = [(f"{letter}{self.path}", each.memory) for letter, each in self.states.items()]
+        return [(f"params{self.path}", self.seen.memory), *states]
+
+    def state(self, letter: str) -> Array:
+        """A state array in the parameter's shape."""
+        return self.states[letter].array
+
+    def check_memory(self) -> None:
+        """Nothing: before each step all that was found is looked at."""
+
+    def row_of(self, rule: Rule) -> Row:
+        """The parameter's row in a plan."""
+        return Row(
+            self.seen.operand(self.walk),
+            self.walk,
+            rule,
+            lambda letter: self.states[letter].operand(self.walk),
+            gradients=torch.Tensor,
+            watched=[each.watched for each in (self.seen, *self.states.values())],
+            cells=self.cells,
+        )
+
+    def check_gradient(self, g: torch.Tensor, place: Place) -> Array:
+        """The gradient as an array, which is read-only where it is a copy."""
+        name = f"grads{self.path}"
+        read = self.seen.gradient(g)
+        seen: Array = place.see(read, name)
+        if seen.flags.writeable and read.data_ptr() != local(g).data_ptr():
+            seen.flags.writeable = False
+        check_like(seen, self.p, name)
+        return seen
+
+
+class Tensors:
+    """The tensors at one place: what a layout of steps is made of."""
+
+    by_parameter = None
+
+    def __init__(self, each: Sequence[Tensor | None], place: Place) -> None:
+        self.each = each
+        self.parameters: Any = each
+        self.place = place
+        self._written: WrittenMemory | None = None
+
+    def written(self) -> WrittenMemory:
+        """All memory that a step writes."""
+        if self._written is None:
+            present = [tensor for tensor in self.each if tensor is not None]
+            self._written = WrittenMemory(pair for tensor in present for pair in tensor.written())
+            self._written.refuse_overlaps()
+        return self._written
+
+    def check_gradient(self, index: int, g: Any, zero: bool) -> Array:
+        """The gradient of a tensor as an array; refused if it does not fit."""
+        tensor = self.each[index]
+        assert tensor is not None
+        seen = tensor.check_gradient(g, self.place)
+        self.written().refuse(seen, f"grads{tensor.path}")
+        return seen
+
+    def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
+        """The gradients that are not None, each with its name, as arrays."""
+        return [
+            (f"grads{tensor.path}", tensor.check_gradient(g, self.place))
+            for tensor, g in zip(self.each, grads, strict=True)
+            if tensor is not None and g is not None
+        ]
