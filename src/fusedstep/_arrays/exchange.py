@@ -8,7 +8,6 @@ for some 30 ns: https://dmlc.github.io/dlpack/latest/c_api.html.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,9 +61,17 @@ class Exchange(NamedTuple):
 NUMPYS = Exchange(np.ndarray, 0, None)
 
 
-@cache
-def exchange(kind: type[Any]) -> Exchange | None:
+def exchange(kind: type) -> Exchange | None:
     """How C reads the arrays of a type; None: only Python can."""
+    if kind not in _known:
+        _known[kind] = _exchange(kind)
+    return _known[kind]
+
+
+_known: dict[type, Exchange | None] = {}
+
+
+def _exchange(kind: type) -> Exchange | None:
     if kind is np.ndarray:
         return NUMPYS
     library = library_of(kind)

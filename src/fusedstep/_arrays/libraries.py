@@ -8,7 +8,7 @@ the library works on, what errors advise.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -176,8 +176,9 @@ TO_HOST = ", ".join(each.to_host for each in LIBRARIES)
 
 
 @cache
-def library_of(kind: type) -> Library:
+def library_of(kind: Hashable) -> Library:
     """The library that a type of arrays is from, or is derived from."""
+    assert isinstance(kind, type)
     packages = [base.__module__.partition(".")[0] for base in kind.__mro__]
     if packages[0] == "numba" and not hasattr(kind, "device_ctypes_pointer"):
         return UNKNOWN

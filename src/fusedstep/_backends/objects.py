@@ -1,6 +1,6 @@
-"""Python's own objects, many at a time: attributes of a list's items, and whether they are the same.
+"""Many of Python's objects at a time: attributes of a list's items, and whether they are the same.
 
-C does it without Python code where it was built.
+C does it without Python code, where it was built.
 """
 
 from __future__ import annotations

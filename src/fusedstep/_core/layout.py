@@ -11,7 +11,7 @@ from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
 from fusedstep._core.parameters import Cohort, rule_of
-from fusedstep._core.tensors import Tensors
+from fusedstep._core.tensors import Steppable
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
@@ -37,7 +37,7 @@ class Layout:
         self,
         declaration: Declaration,
         table: type[Table],
-        tensors: Tensors,
+        tensors: Steppable,
         rules: Rules,
         grads: Sequence[Any],
     ) -> None:
@@ -48,7 +48,7 @@ class Layout:
         jobs: dict[Cohort, int] = {}
         fresh: dict[Hashable, Cohort] = {}
         for index, tensor in enumerate(tensors.each):
-            if grads[index] is not None:
+            if tensor is not None and grads[index] is not None:
                 # A new cohort for those that step: those that do not keep theirs, and its t.
                 old = tensor.cohort
                 cohort = fresh.get(old.key)

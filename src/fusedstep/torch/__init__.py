@@ -4,10 +4,14 @@ try:
     import torch  # noqa: F401
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "fusedstep.torch needs torch; `pip install 'fusedstep[torch]'`, or torch's own instructions",
+        "fusedstep.torch needs torch; `pip install 'fusedstep[torch]'`",
         name="torch",
     ) from error
 
-from fusedstep.torch.optimizers import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop
+from fusedstep.torch import functional
+from fusedstep.torch.backward import step_in_backward
+from fusedstep.torch.optimizers import *  # noqa: F403  each of them is public
+from fusedstep.torch.optimizers import __all__ as _optimizers
+from fusedstep.torch.replacing import replace
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"]
+__all__ = ["functional", "replace", "step_in_backward", *_optimizers]

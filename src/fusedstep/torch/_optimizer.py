@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
 from threading import get_ident
 from typing import Any, ClassVar
 
@@ -32,11 +31,15 @@ class FusedOptimizer(Optimizer):
     """
 
     kind: ClassVar[Kind]
+    defaults: dict[str, Any]
+    param_groups: list[Group]
 
     max_norm: float | None
     """The largest norm that all gradients have together; set it to change the next step's."""
     max_value: float | None
     """The largest size of an element of a gradient; set it to change the next step's."""
+    backend: str
+    """What runs the steps, see `fusedstep.info`."""
     nonfinite: str
     """What to do about gradients with NaN or infinity, see `fusedstep.Optimizer`."""
     report: Report
@@ -45,35 +48,56 @@ class FusedOptimizer(Optimizer):
     _step_supports_amp_scaling = True
     """Tells torch's GradScaler that `step` unscales, and skips, by itself."""
 
+    beyond: ClassVar[frozenset[str]]
+    """The hyperparameters beyond torch's."""
+
     def _begin(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Take note of the arguments that are this package's, and return those that are torch's."""
-        own = {name: arguments[name] for name in OF_ALL}
-        checks = self.kind.declaration.checks
-        self.max_norm, self.max_value = own["max_norm"], own["max_value"]
-        self.nonfinite = check_policy(own["nonfinite"])
-        self.backend = own["backend"]
-        self._extras = {}
-        """Hyperparameters beyond torch's that were given: torch's defaults have no place for
-        others, so that a state dict with none of them is torch's to the letter."""
-        torchs_own = {"self", "__class__", "ema_into", *OF_ALL}
-        theirs = {}
-        for name, value in arguments.items():
-            if name in self.beyond:
-                if value != self.kind.options[name]:
-                    self._extras[name] = checks[name](name, value)
-            elif name not in torchs_own:
-                theirs[name] = value
-        self._request(1.0)
-        into = arguments["ema_into"]
+        ours = {*OF_ALL, *self.beyond, "ema_into"}
+        self._note({name: value for name, value in arguments.items() if name in ours})
+        return {
+            name: value
+            for name, value in arguments.items()
+            if name not in {*ours, "self", "__class__"}
+        }
+
+    def _note(self, options: Mapping[str, Any]) -> None:
+        """Take note of arguments beyond torch's."""
+        of_all = {**OF_ALL, **{name: options[name] for name in OF_ALL if name in options}}
+        check_policy(of_all["nonfinite"])
+        check_request(1.0, of_all["max_norm"], of_all["max_value"], False)
+        checks, defaults = self.kind.declaration.checks, self.kind.options
+        extras = {
+            name: checks[name](name, value)
+            for name, value in options.items()
+            if name in self.beyond and value != defaults[name]
+        }
+        for name, value in of_all.items():
+            setattr(self, name, value)
+        self._extras = extras
+        """Hyperparameters beyond torch's that were given. Groups hold no others, so that a state
+        dict is torch's to the letter where there are none."""
+        into = options.get("ema_into")
         self._into: Iterator[Any] | None = None if into is None else iter(into)
         self._averages: dict[Any, Any] = {}
         self._turn = Turn()
         self._steps: Steps | None = None
+        self._alone: dict[Any, Steps] = {}
+        """The steps of parameters that are stepped one by one."""
         self.report = NOT_STEPPED
-        return theirs
 
-    beyond: ClassVar[frozenset[str]]
-    """The hyperparameters beyond torch's."""
+    @classmethod
+    def options(cls) -> set[str]:
+        """The names of arguments beyond torch's that `replace` takes."""
+        return {*OF_ALL, *cls.beyond, "ema_into"}
+
+    def adopt(self, options: Mapping[str, Any]) -> None:
+        """Become what a live optimizer of torch's is, with arguments beyond torch's."""
+        self._note(options)
+        self.defaults = {**self.defaults, **self._extras}
+        self.param_groups[:] = [{**group, **self._extras} for group in self.param_groups]
+        for group in self.param_groups:
+            self._complete(group, self._into)
 
     # ---- groups and state ----
 
@@ -111,16 +135,14 @@ class FusedOptimizer(Optimizer):
         self._averages.update(targets)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {
-            name: getattr(self, name)
-            for name in (*OF_ALL, "_extras", "_averages", "report")
-        }
+        own = {name: getattr(self, name) for name in (*OF_ALL, "_extras", "_averages", "report")}
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._turn = Turn()
         self._steps = self._into = None
+        self._alone = {}
         for group in self.param_groups:
             for name, value in self._extras.items():
                 group.setdefault(name, value)
@@ -166,12 +188,21 @@ class FusedOptimizer(Optimizer):
         ):
             self._step_as_torch()
             return loss
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and found_inf.item():
+        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if self._alone and found_inf is not None:
+            raise RuntimeError(
+                "a GradScaler steps an optimizer that has stepped in the backward pass already, "
+                "by gradients that were multiplied by its scale; use one or the other"
+            )
+        if found_inf:
             self.report = Report(None, 1.0, self.report.skipped, self.report.t)
             return loss
-        scale = getattr(self, "grad_scale", None)
-        request = self._request(1.0 if scale is None else scale.item())
+        request = self._request(1.0 if scale is None else float(scale))
+        self._take_turn(self._step, request)
+        return loss
+
+    def _take_turn(self, step: Callable[[Request], None], request: Request) -> None:
+        """Step while nobody else steps this optimizer; see turn.py."""
         turn, me = self._turn, get_ident()
         while True:
             if not turn.holder:
@@ -179,10 +210,9 @@ class FusedOptimizer(Optimizer):
                 break
             turn.wait(me, "step")
         try:
-            self._step(request)
+            step(request)
         finally:
             turn.holder = turn.next
-        return loss
 
     _watched_step = Optimizer.profile_hook_step(_closed_step)
 
@@ -197,8 +227,41 @@ class FusedOptimizer(Optimizer):
             self._steps = None
             steps = Steps(self.kind, self.param_groups, self.state, self._averages, self.backend)
             self._steps = steps
-        self.report = steps.step(request, self.nonfinite)
+        self.report = steps.step(steps.gradients(), request, self.nonfinite)
         increment_version(steps.stepped)
+
+    def step_one(self, parameter: torch.Tensor) -> None:
+        """Step one parameter alone, by its gradient, as hooks of the backward pass do."""
+
+        def step(request: Request) -> None:
+            steps = self._alone_of(parameter)
+            self.report = steps.step(steps.gradients(), request, "propagate")
+            if steps.state.get(parameter):
+                self.state[parameter] = steps.state[parameter]
+            increment_version(steps.stepped)
+
+        self._take_turn(step, self._request(1.0))
+
+    def _alone_of(self, parameter: Any) -> Steps:
+        """The steps of one parameter, laid out anew unless all that they are made of stands."""
+        state = {parameter: self.state[parameter]} if parameter in self.state else {}
+        steps = self._alone.get(parameter)
+        if (
+            steps is None
+            or steps.state.get(parameter) is not state.get(parameter)
+            or not any(steps.groups[0] is group for group in self.param_groups)
+            or not steps.stand(steps.groups, steps.state)
+        ):
+            group = next(
+                group
+                for group in self.param_groups
+                if any(parameter is each for each in group["params"])
+            )
+            steps = Steps(
+                self.kind, [group], state, self._averages, self.backend, lists=[[parameter]]
+            )
+            self._alone[parameter] = steps
+        return steps
 
     def _step_as_torch(self) -> None:
         """Step as torch itself does, which alone can do so in a graph of autograd or of CUDA."""
@@ -208,7 +271,7 @@ class FusedOptimizer(Optimizer):
                 f"capturable=True and differentiable=True hand the step to torch, which has no "
                 f"{quoted(own)}; leave out one or the other"
             )
-        step = super().step.__func__  # type: ignore[attr-defined]
+        step = super().step.__func__
         while getattr(step, "hooked", False):
             step = step.__wrapped__
         step(self)

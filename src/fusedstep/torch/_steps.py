@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -56,13 +56,16 @@ class Steps:
         state: Any,
         averages: Mapping[Any, Any],
         backend: str,
+        lists: list[list[Any]] | None = None,
     ) -> None:
+        """`lists` has the parameters of each group; None: all that the groups have."""
         self.kind = kind
         self.state = state
         self.averages = averages
         self.backend = backend
         self.groups = [*param_groups]
-        self.lists = [[*group["params"]] for group in param_groups]
+        self.lists = [[*group["params"]] for group in param_groups] if lists is None else lists
+        self.partial = lists is not None
         self.settings = [Settings(group, kind) for group in param_groups]
         self.parameters = [p for own in self.lists for p in own]
         self.group_of = [k for k, own in enumerate(self.lists) for _ in own]
@@ -96,7 +99,7 @@ class Steps:
             state is self.state
             and same(param_groups, self.groups)
             and all(
-                same(group["params"], own)
+                self.partial or same(group["params"], own)
                 for group, own in zip(self.groups, self.lists, strict=True)
             )
             and holds(state, self.values)
@@ -117,7 +120,13 @@ class Steps:
 
     def gradients(self) -> list[Any]:
         """The gradients of all parameters, as far as possible in the form that C takes."""
-        grads = gather(self.parameters, GRAD)
+        return self.prepared(gather(self.parameters, GRAD))
+
+    def prepared(self, grads: list[Any]) -> list[Any]:
+        """The list of these gradients, in which each has as far as possible the form that C takes.
+
+        It is changed in place.
+        """
         for at in self.odd:
             tensor, g = self.tensors[at], grads[at]
             if g is not None and tensor is not None:
@@ -132,17 +141,17 @@ class Steps:
 
     # ---- a step ----
 
-    def step(self, request: Request, nonfinite: str) -> Report:
+    def step(self, grads: list[Any], request: Request, nonfinite: str) -> Report:
         """Step all parameters that have a gradient, wholly or not at all."""
         self.read_settings()
-        grads = self.gradients()
         if request is PLAIN and nonfinite == "propagate" and len(self.layouts) == 1:
             (layout,) = self.layouts.values()
             if layout.step(grads):
                 return Report(None, 1.0, (), layout.coming)
         given = self.take(grads)
         reports = [
-            whole_step(layout, grads, scalars, request, nonfinite) for layout, grads, scalars in given
+            whole_step(layout, grads, scalars, request, nonfinite)
+            for layout, grads, scalars in given
         ]
         return reports[0] if reports else Report(None, 1.0, (), 0)
 
@@ -159,9 +168,7 @@ class Steps:
             self.values = values_of(self.state)
         return given
 
-    def _taken(
-        self, grads: list[Any]
-    ) -> list[tuple[Numbered, list[Any], list[JobScalars]]] | None:
+    def _taken(self, grads: list[Any]) -> list[tuple[Numbered, list[Any], list[JobScalars]]] | None:
         """What `take` returns; None if a step must be laid out anew."""
         given = []
         for place, layout in self.layouts.items():
@@ -176,9 +183,7 @@ class Steps:
         """The gradients of the parameters at one place."""
         if len(self.tables) == 1:
             return grads
-        return [
-            g if own is place else None for own, g in zip(self.place_of, grads, strict=True)
-        ]
+        return [g if own is place else None for own, g in zip(self.place_of, grads, strict=True)]
 
     # ---- the layout ----
 

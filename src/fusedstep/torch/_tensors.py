@@ -24,6 +24,7 @@ from fusedstep.torch._arrays import Seen, local
 from fusedstep.torch._kinds import Group, Kind, next_product
 from fusedstep.torch._state import Found
 
+
 class Settings:
     """The hyperparameters of one group, as the rules read them."""
 

@@ -267,3 +267,70 @@ class Adamax(FusedOptimizer, torch.optim.Adamax):
         backend: str = "auto",
     ) -> None:
         super().__init__(**self._begin(locals()))
+
+
+class Lion(FusedOptimizer):
+    kind = KINDS["Lion"]
+    beyond = frozenset({"l1", "ema"})
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        l1: float = 0.0,
+        ema: float | None = None,
+        ema_into: Any = None,
+        max_norm: float | None = None,
+        max_value: float | None = None,
+        nonfinite: str = "propagate",
+        backend: str = "auto",
+    ) -> None:
+        defaults = check_as_torch(self._begin(locals()))
+        super().__init__(defaults.pop("params"), defaults)
+
+
+class Adan(FusedOptimizer):
+    kind = KINDS["Adan"]
+    beyond = frozenset({"l1", "ema"})
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        no_prox: bool = False,
+        *,
+        maximize: bool = False,
+        l1: float = 0.0,
+        ema: float | None = None,
+        ema_into: Any = None,
+        max_norm: float | None = None,
+        max_value: float | None = None,
+        nonfinite: str = "propagate",
+        backend: str = "auto",
+    ) -> None:
+        defaults = check_as_torch(self._begin(locals()))
+        super().__init__(defaults.pop("params"), defaults)
+
+
+def check_as_torch(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a class that torch has not, refused where torch would, in its words."""
+    lr = arguments["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    if not lr >= 0.0:
+        raise ValueError(f"Invalid learning rate: {lr}")
+    for at, beta in enumerate(arguments["betas"]):
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {at}: {beta}")
+    if not arguments.get("eps", 0.0) >= 0.0:
+        raise ValueError(f"Invalid epsilon value: {arguments['eps']}")
+    if not arguments["weight_decay"] >= 0.0:
+        raise ValueError(f"Invalid weight_decay value: {arguments['weight_decay']}")
+    return arguments

@@ -122,8 +122,7 @@ class Headers:
             header.ndim = len(shape)
             header.layout = layout
             if row.walk.plain and row.p.flat.size:
-                kind: Hashable = row.gradients
-                found = exchange(kind) or NUMPYS
+                found = exchange(row.gradients) or NUMPYS
                 layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize // found.unit(dtype))
                 header.bytes = row.p.flat.nbytes
                 header.itemsize = dtype.itemsize
