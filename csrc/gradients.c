@@ -109,7 +109,9 @@ static int stands(const fs_table *table, const fs_array *known) {
     description found;
     PyObject *item = (PyObject *)known->array;
     const fs_library *library = table->libraries + known->library;
-    if (!describe(library, item, &found) || !found.writeable || found.data != known->data)
+    if (!describe(library, item, &found) || !found.writeable)
+        return 0;
+    if (found.data != known->data && known->elements)
         return 0;
     /* Of NumPy's only an array that owns its memory can be resized. */
     if (!library->read && !(PyArray_FLAGS((PyArrayObject *)item) & NPY_ARRAY_OWNDATA))

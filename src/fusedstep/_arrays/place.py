@@ -103,7 +103,8 @@ class Host:
         return seen
 
     def unmoved(self, array: Any, at: int, elements: int) -> bool:
-        return where(array) == (at, elements)
+        found, count = where(array)
+        return count == elements and (found == at or not count)
 
     def show(self, array: Array) -> Any:
         return array.view()

@@ -36,7 +36,7 @@ def whole_step(
         if nonfinite != "propagate" and (scale < 1 or not measured.finite):
             unfit = [layout.tensors.parameters[k].path for k in layout.unfit(1 / scale)]
             if unfit and nonfinite == "raise":
-                _raise(unfit)
+                refuse_nonfinite(unfit)
             if unfit:
                 if request.zero_grads:
                     layout.clear(grads)
@@ -48,7 +48,8 @@ def whole_step(
     return Report(grad_norm, clip, (), layout.coming)
 
 
-def _raise(paths: list[str]) -> NoReturn:
+def refuse_nonfinite(paths: list[str]) -> NoReturn:
+    """Refuse gradients, of the parameters with these paths, that are not finite."""
     raise FloatingPointError(
         f"{', '.join(f'grads{path}' for path in paths[:8])} "
         f"{'and more ' if len(paths) > 8 else ''}held NaN or infinity, or do so divided "

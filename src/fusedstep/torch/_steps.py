@@ -15,12 +15,12 @@ from fusedstep._backends.plan import Table
 from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import rule_of
 from fusedstep._core.request import PLAIN, Report, Request
-from fusedstep._core.whole_step import whole_step
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep.torch._arrays import is_distributed, is_plain, local
 from fusedstep.torch._kinds import Group, Kind, has_tensor
 from fusedstep.torch._state import COUNT, PRODUCT, find_state
 from fusedstep.torch._tensors import Counted, Settings, Tensor, Tensors
+from fusedstep.torch._whole import Ready, Sharing, whole_step
 
 GRAD = "grad"
 """The attribute of a parameter that has its gradient."""
@@ -44,6 +44,20 @@ class Numbered(Layout):
                     assert isinstance(cohort, Counted)
                     numbers[at, PRODUCT] = cohort.after
         return given
+
+
+class Site:
+    """A place, and how the parameters there are shared between processes."""
+
+    def __init__(self, place: Place, sharing: Sharing) -> None:
+        self.place = place
+        self.sharing = sharing
+
+    def is_like(self, other: Site) -> bool:
+        """Whether parameters there can be stepped together with those of the other."""
+        one, two = self.place, other.place
+        same_place = one is two or getattr(one, "ordinal", -1) == getattr(two, "ordinal", -2)
+        return same_place and self.sharing == other.sharing
 
 
 class Steps:
@@ -74,11 +88,11 @@ class Steps:
         self.shards = [(p, local(p)) for p in self.parameters if is_distributed(p)]
         """The distributed parameters, each with its part on this process."""
         self.tensors: list[Tensor | None] = [None] * len(self.parameters)
-        self.place_of: list[Any] = [None] * len(self.parameters)
-        """The place of each tensor that has been stepped."""
-        self.tables: dict[Place, type[Table]] = {}
-        """The places that there are, each with what runs a step there."""
-        self.layouts: dict[Place, Numbered] = {}
+        self.site_of: list[Any] = [None] * len(self.parameters)
+        """The site of each parameter that has been stepped."""
+        self.tables: dict[Site, type[Table]] = {}
+        """The sites that there are, each with what runs a step there."""
+        self.layouts: dict[Site, Numbered] = {}
         self.stepped: list[Any] = []
         """The parameters that have a row in a layout."""
         self.raw: list[list[Any]] = [[]] * len(self.groups)
@@ -89,9 +103,13 @@ class Steps:
         """The objects of the state."""
 
     def path(self, at: int) -> str:
-        """The place of a parameter in the groups, as errors show it."""
+        """A parameter as errors call it: by its name, if it has one, or its place."""
         group = self.group_of[at]
-        return f"[{group}]['params'][{at - self.group_of.index(group)}]"
+        own = at - self.group_of.index(group)
+        names = self.groups[group].get("param_names")
+        if names is not None and not self.partial:
+            return f"[{names[own]!r}]"
+        return f"[{group}]['params'][{own}]"
 
     def stand(self, param_groups: list[Group], state: Any) -> bool:
         """Whether groups, parameters, state and all their memory are what they were."""
@@ -148,42 +166,38 @@ class Steps:
             (layout,) = self.layouts.values()
             if layout.step(grads):
                 return Report(None, 1.0, (), layout.coming)
-        given = self.take(grads)
-        reports = [
-            whole_step(layout, grads, scalars, request, nonfinite)
-            for layout, grads, scalars in given
-        ]
-        return reports[0] if reports else Report(None, 1.0, (), 0)
+        return whole_step(self.take(grads), request, nonfinite)
 
-    def take(self, grads: list[Any]) -> list[tuple[Numbered, list[Any], list[JobScalars]]]:
-        """The layouts, each with its gradients, which it has taken, and with its scalars."""
-        given = self._taken(grads) if self.layouts else None
-        if given is None:
+    def take(self, grads: list[Any]) -> list[Ready]:
+        """The layouts, which have taken these gradients."""
+        ready = self._taken(grads) if self.layouts else None
+        if ready is None:
             self.values = NEVER  # until all is in its place
             made = self.lay_out(grads)
-            given = self._taken(grads)
-            assert given is not None
+            ready = self._taken(grads)
+            assert ready is not None
             for p, state in filter(itemgetter(1), made):
                 self.state.setdefault(p, {}).update(state)
             self.values = values_of(self.state)
-        return given
+        return ready
 
-    def _taken(self, grads: list[Any]) -> list[tuple[Numbered, list[Any], list[JobScalars]]] | None:
+    def _taken(self, grads: list[Any]) -> list[Ready] | None:
         """What `take` returns; None if a step must be laid out anew."""
-        given = []
-        for place, layout in self.layouts.items():
-            own = self._at(place, grads)
+        ready = []
+        for site, layout in self.layouts.items():
+            own = self._at(site, grads)
             scalars = layout.scalars()
             if scalars is None or not layout.take(own, False):
                 return None
-            given.append((layout, own, scalars))
-        return given
+            ready.append(Ready(layout, site.sharing, own, scalars))
+        return ready
 
-    def _at(self, place: Place, grads: list[Any]) -> list[Any]:
-        """The gradients of the parameters at one place."""
+    def _at(self, site: Site, items: list[Any]) -> list[Any]:
+        """The list with None in the place of what belongs to parameters elsewhere."""
         if len(self.tables) == 1:
-            return grads
-        return [g if own is place else None for own, g in zip(self.place_of, grads, strict=True)]
+            return items
+        pairs = zip(self.site_of, items, strict=True)
+        return [item if own is site else None for own, item in pairs]
 
     # ---- the layout ----
 
@@ -201,43 +215,32 @@ class Steps:
                 made.append((p, self._find(at, rule)))
         self.stepped = [p for p, g in zip(self.parameters, grads, strict=True) if g is not None]
         self.layouts = {}
-        for place, table in self.tables.items():
-            tensors = [
-                tensor if own is place else None
-                for own, tensor in zip(self.place_of, self.tensors, strict=True)
-            ]
-            self.layouts[place] = Numbered(
-                self.kind.declaration,
-                table,
-                Tensors(tensors, place),
-                {},
-                self._at(place, grads),
+        for site, table in self.tables.items():
+            tensors = Tensors(self._at(site, self.tensors), site.place)
+            self.layouts[site] = Numbered(
+                self.kind.declaration, table, tensors, {}, self._at(site, grads)
             )
         return made
 
     def _find(self, at: int, rule: Any) -> dict[str, Any]:
         """Look up a parameter and its state; the result is what is to be added to it."""
         p, settings = self.parameters[at], self.settings[self.group_of[at]]
-        table, place = self._choose(at)
+        table, site = self._choose(at)
         average = self.averages.get(p)
         found = find_state(
             self.kind, p, self.state.get(p, {}), rule, settings.hyperparameters, average
         )
-        self.tensors[at] = Tensor(p, self.path(at), settings, place, found)
-        self.place_of[at] = place
-        self.tables[place] = table
+        self.tensors[at] = Tensor(p, self.path(at), settings, site.place, found)
+        self.site_of[at] = site
+        self.tables[site] = table
         return found.made
 
-    def _choose(self, at: int) -> tuple[type[Table], Place]:
-        """The place of a parameter, and what runs a step there."""
-        part = local(self.parameters[at]).detach()
+    def _choose(self, at: int) -> tuple[type[Table], Site]:
+        """The site of a parameter, and what runs a step there."""
+        p = self.parameters[at]
+        part = local(p).detach()
         table, place = choose(
             self.backend, [(f"params{self.path(at)}", part)], self.kind.declaration.custom
         )
-        known = next((each for each in self.tables if is_same(each, place)), place)
-        return table, known
-
-
-def is_same(one: Place, other: Place) -> bool:
-    """Whether two places are the same."""
-    return one is other or getattr(one, "ordinal", -1) == getattr(other, "ordinal", -2)
+        found = Site(place, Sharing.of(p) if is_distributed(p) else Sharing())
+        return table, next((known for known in self.tables if known.is_like(found)), found)

@@ -1,0 +1,115 @@
+"""A step with more than its rule, over all layouts of an optimizer and all ranks of its meshes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, isfinite, sqrt
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed
+
+from fusedstep._core.layout import Layout
+from fusedstep._core.request import Report, Request, check_scale
+from fusedstep._core.whole_step import refuse_nonfinite
+from fusedstep._numerics.coefficients import JobScalars, step_scalars
+
+
+class Sharing(NamedTuple):
+    """How the parameters of a layout are shared between processes."""
+
+    mesh: Any = None
+    """The DTensors' mesh of ranks; None: this process has all of each parameter."""
+    dimensions: tuple[int, ...] = ()
+    """The dimensions of the mesh whose ranks each have a part; along others all have the same."""
+
+    @classmethod
+    def of(cls, parameter: Any) -> Sharing:
+        """The sharing of a distributed tensor."""
+        sharded = (at for at, each in enumerate(parameter.placements) if each.is_shard())
+        return cls(parameter.device_mesh, tuple(sharded))
+
+    def gather(self, own: Sequence[float]) -> list[list[float]]:
+        """These numbers of all ranks that have parts, rank by rank."""
+        rows = [[*own]]
+        for dimension in self.dimensions:
+            group = self.mesh.get_group(dimension)
+            mine = torch.tensor(rows, dtype=torch.float64, device=self.mesh.device_type)
+            ranks = torch.distributed.get_world_size(group)
+            parts = [torch.empty_like(mine) for _ in range(ranks)]
+            torch.distributed.all_gather(parts, mine, group=group)
+            rows = torch.cat(parts).tolist()
+        return rows
+
+
+class Ready(NamedTuple):
+    """A layout that has taken its gradients for a step."""
+
+    layout: Layout
+    sharing: Sharing
+    grads: list[Any]
+    scalars: list[JobScalars]
+
+
+def whole_step(ready: Sequence[Ready], request: Request, nonfinite: str) -> Report:
+    """Step all layouts as requested; `nonfinite` is the policy for gradients with NaN or infinity.
+
+    The norm is that of all gradients, of all ranks together: each layout's own is taken on each
+    rank, and these are folded in the order of ranks and then of layouts. All that may raise comes
+    before anything is written.
+    """
+    for each in ready:
+        for cohort in each.layout.cohorts:
+            check_scale(request.scale, cohort.dtype)
+    grad_norm, clip = None, 1.0
+    if request.max_norm is not None or nonfinite != "propagate":
+        norms, unfit, elsewhere = [], [], False
+        for each in ready:
+            norm, found, others = _measure(each, request.scale, nonfinite)
+            norms.append(norm)
+            unfit += found
+            elsewhere |= others
+        if request.max_norm is not None:
+            grad_norm = fold(norms)
+            clip = _clip(grad_norm, request.max_norm)
+        if unfit or elsewhere:
+            if nonfinite == "raise":
+                refuse_nonfinite(unfit or ["of another rank"])
+            return Report(grad_norm, 1.0, tuple(f"params{path}" for path in unfit), _t(ready))
+    for each in ready:
+        for _, values in each.scalars:
+            values.update(step_scalars(request.scale, clip, request.max_value))
+    for each in ready:
+        each.layout.run(each.scalars, False)
+    return Report(grad_norm, clip, (), _t(ready))
+
+
+def _t(ready: Sequence[Ready]) -> int:
+    return max((each.layout.t for each in ready), default=0)
+
+
+def _measure(ready: Ready, scale: float, nonfinite: str) -> tuple[float, list[str], bool]:
+    """The norm of a layout's gradients on all ranks, and the paths of those that are unfit here.
+
+    Last, whether there are unfit ones on another rank.
+    """
+    layout, sharing = ready.layout, ready.sharing
+    measured = layout.measure(scale, inf)
+    unfit = []
+    if nonfinite != "propagate" and (scale < 1 or not measured.finite):
+        unfit = [layout.tensors.parameters[at].path for at in layout.unfit(1 / scale)]
+    rows = sharing.gather([measured.norm, len(unfit)])
+    return fold([norm for norm, _ in rows]), unfit, any(count for _, count in rows)
+
+
+def fold(norms: Sequence[float]) -> float:
+    """The norm of all together, of parts in this order; no square overflows."""
+    largest = max(norms, default=0.0)
+    if not (largest > 0 and isfinite(sum(norms))):
+        return sum(norms)
+    return largest * sqrt(sum((norm / largest) ** 2 for norm in norms))
+
+
+def _clip(norm: float, max_norm: float) -> float:
+    """The factor that brings the norm down to `max_norm`; NaN for a norm that is NaN."""
+    return 1.0 if norm <= max_norm or max_norm == inf else max_norm / norm
