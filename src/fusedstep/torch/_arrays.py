@@ -50,6 +50,12 @@ def as_real(tensor: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
+def is_copy(read: Any, given: Any) -> bool:
+    """Whether a tensor is in other memory than the local one that it was made of."""
+    dense = given.layout is torch.strided
+    return not dense or bool(read.data_ptr() != given.data_ptr())
+
+
 class Half(Operand):
     """A tensor of 16 bits as a kernel sees it: float32 scratch in C order."""
 
@@ -98,7 +104,7 @@ class Seen:
     def gradient(self, g: Any) -> Any:
         """A gradient as it is read: local, dense, real, and of the dtype of `array`.
 
-        It is a view of `g` unless that lies in another form.
+        It is over the memory of `g` unless that lies in another form.
         """
         if is_distributed(g) and g.placements != self.tensor.placements:
             g = g.redistribute(placements=self.tensor.placements)

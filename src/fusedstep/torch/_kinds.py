@@ -31,6 +31,13 @@ class Kind:
     """Whether state has NAdam's `"mu_product"`."""
     sparse: str | None = None
     """torch's words for a sparse gradient; None: it is taken."""
+    sparse_and_decay: str | None = None
+    """torch's words for one with weight decay."""
+
+    def refusal(self, hyper: Hyperparameters) -> str | None:
+        """Torch's words for a sparse gradient with these hyperparameters, or None."""
+        decays = hyper["weight_decay"] != 0
+        return self.sparse or (self.sparse_and_decay if decays else None)
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -115,7 +122,11 @@ MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 
 KINDS = {
     "SGD": Kind(declaration_of(optimizers.SGD), {"b": "momentum_buffer"}, counted=False),
-    "Adagrad": Kind(declaration_of(optimizers.Adagrad), {"s": "sum"}),
+    "Adagrad": Kind(
+        declaration_of(optimizers.Adagrad),
+        {"s": "sum"},
+        sparse_and_decay="weight_decay option is not compatible with sparse gradients",
+    ),
     "RMSprop": Kind(
         declaration_of(optimizers.RMSprop),
         {"v": "square_avg", "b": "momentum_buffer", "a": "grad_avg"},

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
-import torch
-
 from fusedstep._arrays.place import Place
 from fusedstep._backends.choose import choose
 from fusedstep._backends.objects import gather, holds, same, values_of
@@ -148,14 +146,9 @@ class Steps:
         for at in self.odd:
             tensor, g = self.tensors[at], grads[at]
             if g is not None and tensor is not None:
-                self.refuse_sparse(g)
+                tensor.settings.refuse_sparse(g)
                 grads[at] = tensor.seen.gradient(g)
         return grads
-
-    def refuse_sparse(self, g: Any) -> None:
-        """Refuse a sparse gradient, in torch's words, where torch does."""
-        if self.kind.sparse is not None and local(g).layout is not torch.strided:
-            raise RuntimeError(self.kind.sparse)
 
     # ---- a step ----
 
@@ -208,7 +201,7 @@ class Steps:
         for at, g in enumerate(grads):
             if g is None:
                 continue
-            self.refuse_sparse(g)
+            self.settings[self.group_of[at]].refuse_sparse(g)
             rule, tensor = rules[self.group_of[at]], self.tensors[at]
             if tensor is None or tensor.states.keys() != {*rule.states}:
                 p = self.parameters[at]

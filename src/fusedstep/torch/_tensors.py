@@ -20,7 +20,7 @@ from fusedstep._backends.plan import Row
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.parameters import Cohort
 from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
-from fusedstep.torch._arrays import Seen, local
+from fusedstep.torch._arrays import Seen, is_copy, local
 from fusedstep.torch._kinds import Group, Kind, next_product
 from fusedstep.torch._state import Found
 
@@ -39,6 +39,12 @@ class Settings:
         values = self.kind.hyperparameters(self.group)
         if values != self.hyperparameters:
             self.hyperparameters = values
+
+    def refuse_sparse(self, g: Any) -> None:
+        """Refuse a sparse gradient, in torch's words, where torch does."""
+        words = self.kind.refusal(self.hyperparameters)
+        if words is not None and local(g).layout is not torch.strided:
+            raise RuntimeError(words)
 
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
         """The same at every step: a torch optimizer's rate is a number, which schedulers assign."""
@@ -93,6 +99,7 @@ class Tensor:
         self.seen = Seen(parameter, place, f"params{path}")
         self.p = self.seen.array
         self.walk = self.seen.walk()
+        self.settings = settings
         self.cohort: Cohort = Counted(settings, self.p.dtype, state.t, state.product)
         self.states = {
             letter: Seen(array, place, f"{letter}{path}") for letter, array in state.arrays.items()
@@ -129,10 +136,11 @@ class Tensor:
 
     def check_gradient(self, g: torch.Tensor, place: Place) -> Array:
         """The gradient as an array, which is read-only where it is a copy."""
+        self.settings.refuse_sparse(g)
         name = f"grads{self.path}"
         read = self.seen.gradient(g)
         seen: Array = place.see(read, name)
-        if seen.flags.writeable and read.data_ptr() != local(g).data_ptr():
+        if seen.flags.writeable and is_copy(read, local(g)):
             seen.flags.writeable = False
         check_like(seen, self.p, name)
         return seen

@@ -26,8 +26,9 @@ class Sharing(NamedTuple):
     @classmethod
     def of(cls, parameter: Any) -> Sharing:
         """The sharing of a distributed tensor."""
-        sharded = (at for at, each in enumerate(parameter.placements) if each.is_shard())
-        return cls(parameter.device_mesh, tuple(sharded))
+        placements = enumerate(parameter.placements)
+        parts = (dimension for dimension, each in placements if not each.is_replicate())
+        return cls(parameter.device_mesh, tuple(parts))
 
     def gather(self, own: Sequence[float]) -> list[list[float]]:
         """These numbers of all ranks that have parts, rank by rank."""

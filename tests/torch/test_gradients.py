@@ -1,0 +1,358 @@
+"""What a step finds out by itself: other gradients, other memory, other state than the time before.
+
+C takes what looks as it did, and all else goes back to Python; both ways are gone here.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from marks import needs, needs_c, on_each_backend
+
+torch = needs("torch", "torch")
+
+from torch_cases import bits, copies, draw, ours, parameters, same_bits, walk  # noqa: E402
+
+import fusedstep as fs  # noqa: E402
+import fusedstep.torch as fst  # noqa: E402
+from fusedstep._arrays import exchange  # noqa: E402
+
+
+@pytest.fixture(params=["by C", "by Python"])
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Tensors read by DLPack's exchange interface, and as in a torch that has none."""
+    if request.param == "by Python":
+        known = {torch.Tensor: None, torch.nn.Parameter: None, np.ndarray: exchange.NUMPYS}
+        monkeypatch.setattr(exchange, "_known", known)
+    yield request.param
+
+
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The gradients that Python looks at from now on."""
+    from fusedstep.torch import _tensors
+
+    seen = []
+    check = _tensors.Tensor.check_gradient
+
+    def counting(self: Any, g: Any, place: Any) -> Any:
+        seen.append(self.path)
+        return check(self, g, place)
+
+    monkeypatch.setattr(_tensors.Tensor, "check_gradient", counting)
+    return seen
+
+
+@needs_c
+def test_new_gradients_of_each_backward_pass_are_taken_in_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if exchange.exchange(torch.Tensor) is None:
+        pytest.skip("this torch has no exchange interface")
+    params = parameters(shapes=[(3, 4), (5,), (), (2, 3, 4)])
+    optimizer = fst.AdamW(params)
+    walk(optimizer, params, 1)
+    seen = looks(monkeypatch)
+    for _ in range(5):
+        optimizer.zero_grad()
+        sum((p * p).sum() for p in params).backward()
+        optimizer.step()
+    assert seen == []
+
+
+@needs_c
+def test_a_step_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusedstep.torch import _steps
+
+    made = []
+    start = _steps.Numbered.__init__
+
+    def counting(self: Any, *args: Any) -> None:
+        made.append(self)
+        start(self, *args)
+
+    monkeypatch.setattr(_steps.Numbered, "__init__", counting)
+    params = parameters()
+    optimizer = fst.AdamW(params, max_norm=1.0, ema=0.9)
+    walk(optimizer, params, 6)
+    assert len(made) == 1
+
+
+@on_each_backend
+def test_every_backend_gives_the_same_bits(backend: str, reading: str) -> None:
+    for name in ("SGD", "AdamW", "RMSprop", "NAdam"):
+        if backend == "c" and name == "NAdam":
+            continue  # a custom rule
+        params, expected = parameters(), parameters()
+        walk(ours(name)(params, backend=backend), params)
+        walk(ours(name)(expected, backend="numpy"), expected)
+        assert same_bits(params, expected)
+
+
+def gradient_of_ones(p: Any) -> Any:
+    return torch.ones_like(p)
+
+
+def negated_lazily(p: Any) -> Any:
+    """Ones whose memory holds -1: the imaginary part of a conjugate."""
+    complex_ones = torch.complex(torch.zeros(p.shape), -torch.ones(p.shape)).conj()
+    lazy = complex_ones.imag
+    assert lazy.is_neg()
+    return lazy
+
+
+def expanded(p: Any) -> Any:
+    return torch.ones(()).expand(p.shape)
+
+
+def requiring_grad(p: Any) -> Any:
+    return torch.ones(p.shape, requires_grad=True)
+
+
+def subclassed(p: Any) -> Any:
+    class Mine(torch.Tensor):  # type: ignore[misc]
+        pass
+
+    return torch.ones(p.shape).as_subclass(Mine)
+
+
+def strided(p: Any) -> Any:
+    return torch.ones((*p.shape, 3))[..., 1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [gradient_of_ones, negated_lazily, expanded, requiring_grad, subclassed, strided],
+    ids=lambda make: make.__name__,
+)
+def test_gradients_that_mean_the_same_are_stepped_the_same(
+    make: Callable[[Any], Any], reading: str
+) -> None:
+    """Before, between and after ordinary ones."""
+    params, expected = parameters(shapes=[(3, 4), (1,)]), parameters(shapes=[(3, 4), (1,)])
+    optimizer, reference = fst.AdamW(params), fst.AdamW(expected)
+    for special in (True, False, True, True, False):
+        for p, q in zip(params, expected, strict=True):
+            p.grad = make(p) if special else gradient_of_ones(p)
+            q.grad = gradient_of_ones(q)
+        optimizer.step()
+        reference.step()
+        assert same_bits(params, expected)
+
+
+def test_conjugated_gradients_of_complex_parameters(reading: str) -> None:
+    params, expected = [parameters(torch.complex64, [(3, 4)]) for _ in range(2)]
+    optimizer, reference = fst.Adam(params), fst.Adam(expected)
+    for step in range(3):
+        (g,) = draw(params, step)
+        params[0].grad = g.conj()
+        expected[0].grad = g.conj().resolve_conj()
+        optimizer.step()
+        reference.step()
+    assert same_bits(params, expected)
+
+
+# ---- memory that is exchanged ----
+
+
+def exchange_data(p: Any, optimizer: Any) -> None:
+    p.data = p.data.clone()
+
+
+def exchange_by_set(p: Any, optimizer: Any) -> None:
+    with torch.no_grad():
+        p.set_(p.detach().clone())
+
+
+def transpose_data(p: Any, optimizer: Any) -> None:
+    p.data = p.data.t().contiguous().t()
+
+
+def exchange_moment(p: Any, optimizer: Any) -> None:
+    state = optimizer.state[p]
+    state["exp_avg"] = state["exp_avg"].clone()
+
+
+def exchange_data_of_moment(p: Any, optimizer: Any) -> None:
+    state = optimizer.state[p]
+    state["exp_avg_sq"].data = state["exp_avg_sq"].data.clone()
+
+
+def exchange_state_of_parameter(p: Any, optimizer: Any) -> None:
+    optimizer.state[p] = {key: value.clone() for key, value in optimizer.state[p].items()}
+
+
+def exchange_state(p: Any, optimizer: Any) -> None:
+    optimizer.state = {
+        q: {key: value.clone() for key, value in state.items()}
+        for q, state in optimizer.state.items()
+    }
+
+
+def exchange_groups(p: Any, optimizer: Any) -> None:
+    optimizer.param_groups = [dict(group) for group in optimizer.param_groups]
+
+
+def load_its_own(p: Any, optimizer: Any) -> None:
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+CHANGES = [
+    exchange_data,
+    exchange_by_set,
+    transpose_data,
+    exchange_moment,
+    exchange_data_of_moment,
+    exchange_state_of_parameter,
+    exchange_state,
+    exchange_groups,
+    load_its_own,
+]
+
+
+@on_each_backend
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_is_exchanged_between_steps_is_noticed(
+    change: Callable[[Any, Any], None], backend: str, reading: str
+) -> None:
+    shapes = [(3, 4), (5, 2)]
+    params, expected = parameters(shapes=shapes), parameters(shapes=shapes)
+    optimizer = fst.AdamW(params, backend=backend)
+    reference = fst.AdamW(expected, backend=backend)
+    walk(reference, expected, 4)
+    walk(optimizer, params, 2)
+    before = weakref.ref(optimizer.state[params[0]]["exp_avg"])
+    change(params[0], optimizer)
+    walk(optimizer, params, 2, 2)
+    assert same_bits(params, expected)
+    for p, q in zip(params, expected, strict=True):
+        assert same_bits(optimizer.state[p].values(), reference.state[q].values())
+    if change is exchange_moment:
+        gc.collect()
+        assert before() is None
+
+
+def test_state_is_written_in_place() -> None:
+    """The tensors of the state, whoever made them, are those that are stepped."""
+    params = parameters(shapes=[(3, 4)])
+    optimizer = fst.Adam(params)
+    walk(optimizer, params, 1)
+    mine = torch.zeros(3, 4)
+    optimizer.state[params[0]]["exp_avg"] = mine
+    walk(optimizer, params, 1, 1)
+    assert optimizer.state[params[0]]["exp_avg"] is mine
+    assert mine.any()
+
+
+def test_a_count_that_is_set_counts() -> None:
+    params, expected = parameters(shapes=[(3,)]), parameters(shapes=[(3,)])
+    optimizer, reference = fst.Adam(params), torch.optim.Adam(expected)
+    for own, each in ((params, optimizer), (expected, reference)):
+        walk(each, own, 3)
+        each.state[own[0]]["step"].fill_(50.0)
+        walk(each, own, 2, 3)
+    assert optimizer.state[params[0]]["step"] == 52
+    assert torch.allclose(params[0], expected[0], rtol=1e-5)
+
+
+def test_surgery_as_splats_are_grown() -> None:
+    """A parameter is exchanged for a longer one, its state carried over and padded."""
+    p = torch.nn.Parameter(torch.ones(4, 3))
+    optimizer = fst.Adam([{"params": [p], "lr": 0.1}])
+    p.grad = torch.ones(4, 3)
+    optimizer.step()
+    state = optimizer.state.pop(p)
+    longer = torch.nn.Parameter(torch.cat([p.detach(), torch.zeros(2, 3)]))
+    for key in ("exp_avg", "exp_avg_sq"):
+        state[key] = torch.cat([state[key], torch.zeros(2, 3)])
+    optimizer.state[longer] = state
+    optimizer.param_groups[0]["params"] = [longer]
+    before = longer.detach().clone()
+    longer.grad = torch.ones(6, 3)
+    optimizer.step()
+    assert optimizer.state[longer]["step"] == 2
+    assert bool((longer < before).all())
+    assert [*optimizer.state] == [longer]
+
+
+def test_a_list_of_parameters_that_is_changed_in_place() -> None:
+    one, other = parameters(shapes=[(3,), (3,)])
+    optimizer = fst.SGD([one])
+    one.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.param_groups[0]["params"][0] = other
+    other.grad = torch.ones(3)
+    before = copies([one, other])
+    optimizer.step()
+    assert same_bits([one], [before[0]])
+    assert not same_bits([other], [before[1]])
+
+
+def test_nothing_of_a_step_keeps_gradients_alive(reading: str) -> None:
+    params = parameters(shapes=[(300,)])
+    optimizer = fst.AdamW(params)
+    for step in range(4):
+        params[0].grad = torch.ones(300) * step
+        optimizer.step()
+    gone = weakref.ref(params[0].grad)
+    params[0].grad = None
+    gc.collect()
+    assert gone() is None
+
+
+# ---- plain optimizers over tensors ----
+
+
+@on_each_backend
+def test_plain_optimizers_take_tensors(backend: str, reading: str) -> None:
+    shapes: list[tuple[int, ...]] = [(3, 4), (5,), (), (7, 2)]
+    params = parameters(shapes=shapes)
+    params[3].data = params[3].data.t().contiguous().t()
+    arrays = [p.detach().numpy().copy() for p in params]
+    optimizer = fs.AdamW(params, lr=0.1, backend=backend)
+    reference = fs.AdamW(arrays, lr=0.1, backend=backend)
+    for step in range(4):
+        grads = draw(params, step)
+        optimizer.step(grads, max_norm=1.0)
+        reference.step([g.numpy() for g in grads], max_norm=1.0)
+    for p, array in zip(params, arrays, strict=True):
+        assert bits(p) == bits(torch.from_numpy(array))
+
+
+@on_each_backend
+def test_tensors_and_arrays_may_be_mixed(backend: str) -> None:
+    p, array = torch.ones(4), np.ones(4, np.float32)
+    optimizer = fs.SGD({"p": p, "array": array}, lr=0.5, backend=backend)
+    for _ in range(2):
+        optimizer.step({"p": np.ones(4, np.float32), "array": torch.ones(4)})
+        optimizer.step({"p": torch.ones(4), "array": np.ones(4, np.float32)})
+    assert p.tolist() == array.tolist() == [-1.0] * 4
+
+
+def test_a_plain_optimizer_refuses_a_tensor_that_was_exchanged(reading: str) -> None:
+    p = torch.ones(4)
+    optimizer = fs.SGD(p)
+    optimizer.step(torch.ones(4))
+    p.data = torch.ones(5)
+    with pytest.raises(ValueError, match="has been resized"):
+        optimizer.step(torch.ones(4))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (lambda: torch.eye(3).to_sparse(), "tensor that NumPy cannot view"),
+        (lambda: torch.ones(3, dtype=torch.bfloat16), "tensor that NumPy cannot view"),
+        (lambda: torch.ones(3, dtype=torch.float16), "dtype '<f2'"),
+        (lambda: torch.ones(3, device="meta"), "tensor that NumPy cannot view"),
+        (lambda: torch.ones(3).expand(2, 3), "elements that share memory"),
+        (lambda: torch.ones(3, dtype=torch.complex64), "dtype '<c8'"),
+    ],
+)
+def test_tensors_that_plain_optimizers_refuse(tensor: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        fs.SGD(tensor())
