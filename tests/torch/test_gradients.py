@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,12 @@ from fusedstep._arrays import exchange  # noqa: E402
 
 
 @pytest.fixture(params=["by C", "by Python"])
-def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Tensors read by DLPack's exchange interface, and as in a torch that has none."""
     if request.param == "by Python":
         known = {torch.Tensor: None, torch.nn.Parameter: None, np.ndarray: exchange.NUMPYS}
         monkeypatch.setattr(exchange, "_known", known)
-    yield request.param
+    return str(request.param)
 
 
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -114,7 +114,7 @@ def requiring_grad(p: Any) -> Any:
 
 
 def subclassed(p: Any) -> Any:
-    class Mine(torch.Tensor):  # type: ignore[misc]
+    class Mine(torch.Tensor):  # type: ignore[misc, name-defined]
         pass
 
     return torch.ones(p.shape).as_subclass(Mine)

@@ -94,10 +94,12 @@ class FusedOptimizer(Optimizer):
     def adopt(self, options: Mapping[str, Any]) -> None:
         """Become what a live optimizer of torch's is, with arguments beyond torch's."""
         self._note(options)
-        self.defaults = {**self.defaults, **self._extras}
-        self.param_groups[:] = [{**group, **self._extras} for group in self.param_groups]
-        for group in self.param_groups:
+        complete = [{**group, **self._extras} for group in self.param_groups]
+        for group in complete:
             self._complete(group, self._into)
+        for group, more in zip(self.param_groups, complete, strict=True):
+            group.update(more)
+        self.defaults = {**self.defaults, **self._extras}
 
     # ---- groups and state ----
 

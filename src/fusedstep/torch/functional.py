@@ -10,9 +10,9 @@ runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 
 from fusedstep._core.request import PLAIN, check_request
@@ -366,7 +366,7 @@ def adamax(
 
 def _as_torch(name: str, arguments: dict[str, Any]) -> None:
     """Call torch's own function of that name."""
-    getattr(getattr(torch.optim, name), name)(**arguments)
+    getattr(import_module(f"torch.optim.{name}"), name)(**arguments)
 
 
 def _step(

@@ -1,0 +1,108 @@
+"""Steps during the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from marks import needs
+
+torch = needs("torch", "torch")
+
+from torch_cases import ALL, ours, same_bits  # noqa: E402
+
+import fusedstep.torch as fst  # noqa: E402
+
+
+def model(depth: int = 3) -> Any:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(6, 6) for _ in range(depth)]
+    return torch.nn.Sequential(*layers)
+
+
+def train(net: Any, optimizer: Any, steps: int = 4) -> None:
+    for step in range(steps):
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+        (net(x) ** 2).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_bits_are_those_of_ordinary_steps(name: str) -> None:
+    one, other = model(), model()
+    optimizer, reference = ours(name)(one.parameters()), ours(name)(other.parameters())
+    hooks = fst.step_in_backward(one, optimizer)
+    schedules = [torch.optim.lr_scheduler.StepLR(each, 1, 0.5) for each in (optimizer, reference)]
+    for _ in range(3):
+        train(one, optimizer, 1)
+        train(other, reference, 1)
+        for schedule in schedules:
+            schedule.step()
+    assert same_bits([*one.parameters()], [*other.parameters()])
+    assert optimizer.state_dict()["state"].keys() == reference.state_dict()["state"].keys()
+    hooks.remove()
+    train(one, optimizer, 2)
+    train(other, reference, 2)
+    assert same_bits([*one.parameters()], [*other.parameters()])
+
+
+def test_gradients_are_freed_at_once() -> None:
+    net = model(8)
+    optimizer = fst.AdamW(net.parameters())
+    alive, most = [], []
+
+    def count(p: Any) -> None:
+        alive.append(sum(q.grad is not None for q in net.parameters()))
+        most.append(max(alive))
+
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(count)
+    with fst.step_in_backward(net, optimizer):
+        train(net, optimizer, 2)
+    assert max(alive) == 1
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_a_checkpoint_in_mid_training() -> None:
+    one, other = model(), model()
+    optimizer, reference = fst.AdamW(one.parameters()), fst.AdamW(other.parameters())
+    with fst.step_in_backward(one, optimizer):
+        train(one, optimizer, 2)
+        optimizer.load_state_dict(optimizer.state_dict())
+        train(one, optimizer, 2)
+    train(other, reference, 2)
+    train(other, reference, 2)
+    assert same_bits([*one.parameters()], [*other.parameters()])
+    assert {int(state["step"]) for state in optimizer.state.values()} == {4}
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_norm", 1.0), ("nonfinite", "skip")])
+def test_what_needs_all_gradients_is_refused(name: str, value: Any) -> None:
+    net = model()
+    optimizer = fst.AdamW(net.parameters(), **{name: value})
+    with pytest.raises(ValueError, match=f"{name}=.*needs all gradients"):
+        fst.step_in_backward(net, optimizer)
+    optimizer = fst.AdamW(net.parameters())
+    fst.step_in_backward(net, optimizer)
+    setattr(optimizer, name, value)
+    with pytest.raises(ValueError, match=f"{name}=.*needs all gradients"):
+        train(net, optimizer, 1)
+
+
+def test_a_grad_scaler_is_refused() -> None:
+    net = model()
+    optimizer = fst.AdamW(net.parameters())
+    scaler = torch.amp.GradScaler("cpu")
+    with fst.step_in_backward(net, optimizer):
+        scaler.scale(net(torch.ones(2, 6)).sum()).backward()
+        with pytest.raises(RuntimeError, match="has stepped in the backward pass already"):
+            scaler.step(optimizer)
+
+
+def test_models_and_optimizers_that_do_not_fit() -> None:
+    net = model()
+    with pytest.raises(TypeError, match=r"fusedstep.torch.replace\(optimizer\)"):
+        fst.step_in_backward(net, torch.optim.SGD(net.parameters()))
+    with pytest.raises(ValueError, match="no parameter of the model"):
+        fst.step_in_backward(net, fst.SGD(model().parameters()))
