@@ -87,6 +87,7 @@ typedef struct {
     intptr_t data;    /* address of its first element */
     int64_t elements; /* how many it has */
     int64_t library;  /* index of its library in the table; -1: Python looks at it every time */
+    uintptr_t parts[2]; /* addresses of what the object consists of, to be fetched ahead; or 0 */
 } fs_array;
 
 /* A number that the user can read, and that a step leaves beside the arrays, such as the count of
@@ -112,7 +113,8 @@ typedef struct {
     fs_header *headers;      /* one for each parameter */
     fs_array *parameters; /* the same: gradients pass only while these are as they were found */
     int64_t nheaders;
-    const fs_array *watched; /* further arrays that fs_stands looks at */
+    const fs_array *watched; /* further arrays that fs_stands looks at: the exposed ones first */
+    int64_t nexposed;        /* how many of them anybody may change at any time */
     int64_t nwatched;
     fs_cell *cells;
     int64_t ncells;
@@ -144,8 +146,9 @@ int64_t fs_unfit(const fs_table *table, int64_t row, double unscale);
 
 enum { FS_REFUSED = -1 }; /* the caller's arithmetic does not round to nearest; nothing is written */
 
-/* 1 if all watched arrays are as they were found, and all cells hold what the last step left. */
-int fs_stands(const fs_table *table);
+/* 1 if all watched arrays are as they were found, and all cells hold what the last step left;
+ * unless `all`, only the exposed arrays are looked at. */
+int fs_stands(const fs_table *table, int all);
 
 /* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. */
 int fs_step(fs_table *table, int threads, int zeroes);
@@ -168,9 +171,15 @@ int64_t fs_gather(uintptr_t list, uintptr_t name, uintptr_t into);
 /* 1 if two Python lists have the same objects in the same order. */
 int fs_same(uintptr_t list, uintptr_t other);
 
-/* 1 if the values of a Python dict are dicts whose values together are the objects of a list, in
- * the same order. */
-int fs_holds(uintptr_t dict, uintptr_t list);
+/* 1 if each object in a Python list has as many references as `counts`, its address, says. */
+int fs_counts(uintptr_t list, const int64_t *counts);
+
+/* Put None in the place of all items of a Python list. */
+void fs_empty(uintptr_t list);
+
+/* 1 if the values of a Python dict are the dicts of the list `inner`, and their values together the
+ * objects of `list`, in the same order. */
+int fs_holds(uintptr_t dict, uintptr_t inner, uintptr_t list);
 
 /* The kernel of an update rule in the instruction set in force, or NULL. Bit k of `has` says
  * that the rule has state array k; `inside` says that eps stands under the root. Without these

@@ -127,16 +127,30 @@ static int holds_what_is_known(const fs_cell *cell) {
                                            : *(double *)cell->at == cell->known;
 }
 
-int fs_stands(const fs_table *table) {
-    int64_t at = 0;
-    for (int64_t cell = 0; cell < table->ncells; cell++)
+static void fetch_array(const fs_array *array) {
+    fetch((void *)array->array, 2);
+    for (int part = 0; part < 2; part++)
+        if (array->parts[part])
+            fetch((void *)array->parts[part], part == 0 ? 4 : 1);
+}
+
+int fs_stands(const fs_table *table, int all) {
+    int64_t at = 0, n = all ? table->nwatched : table->nexposed;
+    for (int64_t cell = 0; all && cell < table->ncells; cell++) {
+        if (cell + FAR < table->ncells)
+            fetch(table->cells[cell + FAR].at, 1);
         if (!holds_what_is_known(table->cells + cell))
             return 0;
+    }
     PyGILState_STATE gil = PyGILState_Ensure();
-    while (at < table->nwatched && stands(table, table->watched + at))
-        at++;
+    for (; at < n; at++) {
+        if (at + FAR < n)
+            fetch_array(table->watched + at + FAR);
+        if (!stands(table, table->watched + at))
+            break;
+    }
     PyGILState_Release(gil);
-    return at == table->nwatched;
+    return at == n;
 }
 
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
@@ -169,15 +183,6 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
     return 1;
 }
 
-/* How many arrays ahead their objects are fetched into the cache: of thousands of tensors, each is
- * somewhere else in memory. */
-enum { AHEAD = 16 };
-
-static void fetch_object(const void *array) {
-    __builtin_prefetch(array);
-    __builtin_prefetch((const char *)array + 64);
-}
-
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     int64_t at = start;
     table->zeroes = zeroes;
@@ -186,10 +191,10 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     n = n < table->nheaders ? n : table->nheaders;
     PyObject **items = items_of((PyObject *)list);
     for (; at < n; at++) {
-        if (items && at + AHEAD < n) {
-            fetch_object(items[at + AHEAD]);
-            fetch_object((void *)table->parameters[at + AHEAD].array);
-        }
+        if (at + FAR < n)
+            fetch_array(table->parameters + at + FAR);
+        if (items)
+            fetch_ahead(items, at, n, OF_TENSOR);
         PyObject *item = items ? items[at] : PyList_GetItem((PyObject *)list, at);
         if (!take(table, item, table->headers + at))
             break;

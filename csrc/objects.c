@@ -36,7 +36,10 @@ PyObject **items_of(PyObject *list) {
 
 static int64_t gather(PyObject *list, PyObject *name, PyObject *into) {
     int64_t at = 0;
+    PyObject **items = items_of(list);
     for (; at < PyList_Size(list) && at < PyList_Size(into); at++) {
+        if (items)
+            fetch_ahead(items, at, PyList_Size(list), OF_TENSOR);
         PyObject *item = PyList_GetItem(list, at);
         if (item == Py_None)
             continue;
@@ -58,6 +61,24 @@ int64_t fs_gather(uintptr_t list, uintptr_t name, uintptr_t into) {
     return gathered;
 }
 
+void fs_empty(uintptr_t list) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    for (int64_t at = 0; at < PyList_Size((PyObject *)list); at++) {
+        Py_INCREF(Py_None);
+        PyList_SetItem((PyObject *)list, at, Py_None);
+    }
+    PyGILState_Release(gil);
+}
+
+int fs_counts(uintptr_t list, const int64_t *counts) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int64_t at = 0, n = PyList_Size((PyObject *)list);
+    while (at < n && Py_REFCNT(PyList_GetItem((PyObject *)list, at)) == counts[at])
+        at++;
+    PyGILState_Release(gil);
+    return at == n;
+}
+
 static int same(PyObject *list, PyObject *other) {
     int64_t n = PyList_Size(list);
     if (n != PyList_Size(other))
@@ -75,22 +96,31 @@ int fs_same(uintptr_t list, uintptr_t other) {
     return is_same;
 }
 
-static int holds(PyObject *dict, PyObject *list) {
-    int64_t at = 0, n = PyList_Size(list);
-    PyObject *inner, *value;
-    for (Py_ssize_t outer = 0; PyDict_Next(dict, &outer, NULL, &inner);) {
-        if (!PyDict_Check(inner))
+/* Returns 1 if the values of a dict are the objects of `list` from `at` on, and moves `at` on. */
+static int has(PyObject *dict, PyObject *list, int64_t *at) {
+    PyObject *value;
+    for (Py_ssize_t next = 0; PyDict_Next(dict, &next, NULL, &value); ++*at)
+        if (*at >= PyList_Size(list) || value != PyList_GetItem(list, *at))
             return 0;
-        for (Py_ssize_t next = 0; PyDict_Next(inner, &next, NULL, &value); at++)
-            if (at == n || value != PyList_GetItem(list, at))
-                return 0;
-    }
-    return at == n;
+    return 1;
 }
 
-int fs_holds(uintptr_t dict, uintptr_t list) {
+static int holds(PyObject *dict, PyObject *inner, PyObject *list) {
+    int64_t at = 0, outer = 0, n = PyList_Size(inner);
+    PyObject **items = items_of(inner), *value;
+    for (Py_ssize_t next = 0; PyDict_Next(dict, &next, NULL, &value); outer++) {
+        if (items)
+            fetch_ahead(items, outer, n, OF_DICT);
+        if (outer >= n || value != PyList_GetItem(inner, outer) || !PyDict_Check(value) ||
+            !has(value, list, &at))
+            return 0;
+    }
+    return outer == n && at == PyList_Size(list);
+}
+
+int fs_holds(uintptr_t dict, uintptr_t inner, uintptr_t list) {
     PyGILState_STATE gil = PyGILState_Ensure();
-    int is_so = holds((PyObject *)dict, (PyObject *)list);
+    int is_so = holds((PyObject *)dict, (PyObject *)inner, (PyObject *)list);
     PyGILState_Release(gil);
     return is_so;
 }

@@ -99,7 +99,7 @@ def test_a_scaler_s_scale_and_its_infinities() -> None:
     functional.adam([p], [torch.ones(3)], [m], [v], [], [t], found_inf=torch.ones(()), **arguments)
     assert (p.tolist(), t.item()) == ([1.0] * 3, 0.0)
     q = p.clone()
-    lists = [[torch.zeros(3)], [torch.zeros(3)], [], [torch.tensor(0.0)]]
+    lists: list[Any] = [[torch.zeros(3)], [torch.zeros(3)], [], [torch.tensor(0.0)]]
     functional.adam([q], [torch.ones(3)], *lists, **arguments)
     scale = torch.tensor(4.0)
     functional.adam([p], [torch.full((3,), 4.0)], [m], [v], [], [t], grad_scale=scale, **arguments)

@@ -90,7 +90,7 @@ def test_what_is_this_package_s_already() -> None:
     assert fst.replace(optimizer) is optimizer
 
 
-class Derived(torch.optim.SGD):
+class Derived(torch.optim.SGD):  # type: ignore[misc, name-defined]
     pass
 
 

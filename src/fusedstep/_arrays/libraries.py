@@ -97,6 +97,10 @@ def _read_by_type(kind: type) -> bool:
     return EXCHANGE in vars(kind)
 
 
+def _parts_torch(array: Any) -> tuple[int, int]:
+    return getattr(array, "_cdata", 0), getattr(array.untyped_storage(), "_cdata", 0)
+
+
 def _read_torch(kind: type) -> bool:
     torch = sys.modules["torch"]
     return kind in (torch.Tensor, torch.nn.Parameter)
@@ -129,6 +133,8 @@ class Library:
     """The address of an array on the CPU and its number of elements; None: the view tells them."""
     read: Callable[[type], bool] = _read_by_type
     """Whether C may read the arrays of a type by themselves: one that lies as its parts do."""
+    parts: Callable[[Any], tuple[int, int]] = lambda array: (0, 0)
+    """The addresses of what an array's object consists of; they need not be right."""
     gradients: Callable[[type], type] = lambda kind: kind
     """The type of the gradients of parameters of that type."""
     deferred: Callable[[], Any] = lambda: None
@@ -163,6 +169,7 @@ LIBRARIES = (
         view=_view_torch,
         where=lambda array: (array.data_ptr(), array.numel()),
         read=_read_torch,
+        parts=_parts_torch,
         gradients=lambda kind: sys.modules["torch"].Tensor,
         deferred=lambda: sys.modules["torch"].Tensor.is_neg,
     ),

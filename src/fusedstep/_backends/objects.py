@@ -5,23 +5,36 @@ C does it without Python code, where it was built.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain
 from operator import is_
 from typing import Any
 
+import numpy as np
+
 try:
-    from fusedstep._engine import lib
+    from fusedstep._engine import ffi, lib
 except ImportError:  # fusedstep.info() says why
-    lib = None
+    ffi = lib = None
 
 
-def gather(items: list[Any], name: str) -> list[Any]:
-    """The attribute `name` of each item, or None where an item is None."""
-    into: list[Any] = [None] * len(items)
+def gather(items: list[Any], name: str, into: list[Any]) -> None:
+    """Put the attribute `name` of each item into a list of Nones; None has none.
+
+    The list is there already, because a new one of thousands of items may take as long as all
+    else: it is where the allocator tidies up.
+    """
     done = 0 if lib is None else lib.fs_gather(id(items), id(name), id(into))
     for at in range(done, len(items)):
         into[at] = None if items[at] is None else getattr(items[at], name)
-    return into
+
+
+def empty(items: list[Any]) -> None:
+    """Put None in the place of all items."""
+    if lib is not None:
+        lib.fs_empty(id(items))
+    else:
+        items[:] = [None] * len(items)
 
 
 def same(items: list[Any], others: list[Any]) -> bool:
@@ -31,13 +44,32 @@ def same(items: list[Any], others: list[Any]) -> bool:
     return len(items) == len(others) and all(map(is_, items, others))
 
 
-def holds(state: dict[Any, dict[Any, Any]], values: list[Any]) -> bool:
-    """Whether the values of the dicts in `state`, one after the other, are these objects."""
-    if lib is not None and isinstance(state, dict):
-        return bool(lib.fs_holds(id(state), id(values)))
-    return same(values_of(state), values)
+class Content:
+    """The dicts in a dict as they were, and the objects in these."""
 
+    def __init__(self, of: dict[Any, dict[Any, Any]]) -> None:
+        self.inner = [*of.values()]
+        self.values = [*chain.from_iterable(each.values() for each in self.inner)]
 
-def values_of(state: dict[Any, dict[Any, Any]]) -> list[Any]:
-    """The values of the dicts in `state`, one after the other."""
-    return [*chain.from_iterable(each.values() for each in state.values())]
+    def is_of(self, state: dict[Any, dict[Any, Any]]) -> bool:
+        """Whether these are still the very dicts in `state`, and the very objects in them."""
+        if lib is not None and isinstance(state, dict):
+            return bool(lib.fs_holds(id(state), id(self.inner), id(self.values)))
+        now = Content(state)
+        return same(now.inner, self.inner) and same(now.values, self.values)
+
+    def is_reached(self, held: Counter[int]) -> bool:
+        """Whether anybody else has a dict or an object of it.
+
+        `held` has by id how many references to an object the caller knows of, besides those of
+        the dicts and of this.
+        """
+        if lib is None:
+            return True
+        mine = 2  # that of a dict, and that of a list here
+        counts = np.array([mine + held[id(each)] for each in self.values], np.int64)
+        dicts = np.full(len(self.inner), mine)
+        return not (
+            lib.fs_counts(id(self.inner), ffi.cast("int64_t *", dicts.ctypes.data))
+            and lib.fs_counts(id(self.values), ffi.cast("int64_t *", counts.ctypes.data))
+        )

@@ -46,16 +46,8 @@ class Row:
     """
 
     __slots__ = (
-        "array",
-        "cells",
-        "ema",
-        "gradients",
-        "job",
-        "p",
-        "rule",
-        "states",
-        "walk",
-        "watched",
+        *("array", "cells", "ema", "exposed", "gradients", "job"),
+        *("p", "rule", "sheltered", "states", "walk"),
     )
 
     def __init__(
@@ -67,15 +59,18 @@ class Row:
         job: int = 0,
         array: Any = None,
         gradients: type = np.ndarray,
-        watched: Sequence[Watched] = (),
+        exposed: Sequence[Watched] = (),
+        sheltered: Sequence[Watched] = (),
         cells: Sequence[tuple[Array, int]] = (),
     ) -> None:
         self.job = job
         self.array = array
         self.gradients = gradients
         """The type of arrays that its gradients are expected to be."""
-        self.watched = watched
-        """Further arrays of the user's that have to stay as they were found."""
+        self.exposed = exposed
+        """Further arrays that have to stay as they were found, and that anybody may change."""
+        self.sheltered = sheltered
+        """The same of arrays that only some can reach."""
         self.cells = cells
         """Arrays of one number that a step leaves there, and which of its job's numbers it is."""
         self.rule = rule
@@ -89,9 +84,10 @@ class Row:
         """The operands that a step writes."""
         return [self.p, *(each for each in (*self.states, self.ema) if each is not None)]
 
-    def stands(self) -> bool:
-        """Whether all watched arrays are as they were found."""
-        return all(self.walk.place.unmoved(*each) for each in self.watched)
+    def stands(self, everything: bool) -> bool:
+        """Whether exposed arrays, or both kinds, are as they were found."""
+        watched = (*self.exposed, *self.sheltered) if everything else self.exposed
+        return all(self.walk.place.unmoved(*each) for each in watched)
 
 
 class Table(Protocol):
@@ -116,8 +112,11 @@ class Table(Protocol):
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         """Use `g`, the checked view of the user's `given`, as the gradient of that parameter."""
 
-    def stands(self) -> bool:
-        """Whether watched arrays are as they were found, and cells hold what was left there."""
+    def stands(self, everything: bool) -> bool:
+        """Whether exposed arrays are as they were found.
+
+        And if everything is asked for, whether sheltered ones are, and cells hold what was left.
+        """
 
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         """Use `grads`, from `start` on, up to the first that needs a check.
@@ -192,8 +191,10 @@ class CheckedTable:
             self.known[index] = where
             self.moves += 1
 
-    def stands(self) -> bool:
-        return self.cells.stand() and all(map(Row.stands, self.present))
+    def stands(self, everything: bool) -> bool:
+        if everything and not self.cells.stand():
+            return False
+        return all(row.stands(everything) for row in self.present)
 
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         for index in range(start, len(grads)):

@@ -79,6 +79,9 @@ class Half(Operand):
 class Seen:
     """One tensor that steps write, as it was found: its array, its memory, and its operands."""
 
+    HOLDS = 3
+    """References to a plain tensor that this has: as itself, as its part here, and to watch it."""
+
     def __init__(self, tensor: torch.Tensor, place: Place, name: str) -> None:
         self.tensor: Any = tensor
         self.given = local(tensor)
@@ -88,6 +91,8 @@ class Seen:
         self.half = self.real.dtype in HALVES and place is HOST
         self.memory = self._memory(name)
         """Its memory, for overlaps: of its shape and strides, not always of its dtype."""
+        self.watched = Watched(self.given, self.given.data_ptr(), self.given.numel())
+        """The memory in which steps expect it."""
         self.array = np.empty(self.real.shape, np.float32) if self.half else self.memory
         """An array of its shape and of the dtype in which it is stepped."""
 
@@ -95,11 +100,6 @@ class Seen:
         bits = self.real.view(torch.int16) if self.half else self.real
         seen: Array = self.place.see_written(bits, name)
         return seen
-
-    @property
-    def watched(self) -> Watched:
-        """The memory in which steps expect it."""
-        return Watched(self.given, self.given.data_ptr(), self.given.numel())
 
     def gradient(self, g: Any) -> Any:
         """A gradient as it is read: local, dense, real, and of the dtype of `array`.

@@ -103,6 +103,24 @@ class FusedOptimizer(Optimizer):
 
     # ---- groups and state ----
 
+    _touched = True
+    """Whether somebody may have got at the state since the last step."""
+
+    @property
+    def state(self) -> Any:
+        """Each parameter's state as torch has it: live, and anybody's to change."""
+        try:
+            state = vars(self)["state"]
+        except KeyError:
+            raise AttributeError("state") from None
+        self._touched = True
+        return state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        vars(self)["state"] = state
+        self._touched = True
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as torch does; it may have hyperparameters of this package, too."""
         for name, value in self._extras.items():
@@ -224,20 +242,23 @@ class FusedOptimizer(Optimizer):
         return check_request(scale, self.max_norm, self.max_value, False)
 
     def _step(self, request: Request) -> None:
-        steps = self._steps
-        if steps is None or not steps.stand(self.param_groups, self.state):
-            self._steps = None
-            steps = Steps(self.kind, self.param_groups, self.state, self._averages, self.backend)
+        steps, state, touched = self._steps, vars(self)["state"], self._touched
+        self._touched = False
+        if steps is None or not steps.stand(self.param_groups, state, touched):
+            self._steps, touched = None, True
+            steps = Steps(self.kind, self.param_groups, state, self._averages, self.backend)
             self._steps = steps
-        self.report = steps.step(steps.gradients(), request, self.nonfinite)
+        self.report = steps.step(request, self.nonfinite)
         increment_version(steps.stepped)
+        if touched or steps.reached:
+            steps.look_who_has_state()
 
     def step_one(self, parameter: torch.Tensor) -> None:
         """Step one parameter alone, by its gradient, as hooks of the backward pass do."""
 
         def step(request: Request) -> None:
             steps = self._alone_of(parameter)
-            self.report = steps.step(steps.gradients(), request, "propagate")
+            self.report = steps.step(request, "propagate")
             if steps.state.get(parameter):
                 self.state[parameter] = steps.state[parameter]
             increment_version(steps.stepped)
@@ -252,7 +273,7 @@ class FusedOptimizer(Optimizer):
             steps is None
             or steps.state.get(parameter) is not state.get(parameter)
             or not any(steps.groups[0] is group for group in self.param_groups)
-            or not steps.stand(steps.groups, steps.state)
+            or not steps.stand(steps.groups, steps.state, True)
         ):
             group = next(
                 group

@@ -30,6 +30,8 @@ class Found(NamedTuple):
     """NAdam's product of all μ so far, in its tensor's dtype; None for all others."""
     made: dict[str, Any]
     """What was not there, for the state."""
+    average_is_callers: bool
+    """Whether the moving average is not in the state, but a tensor of the caller's."""
 
 
 def find_state(
@@ -70,7 +72,7 @@ def find_state(
         if array is None:
             array = made[EMA] = parameter.detach().clone()
         arrays["ema"] = array
-    return Found(arrays, cells, t, product, made)
+    return Found(arrays, cells, t, product, made, rule.averaged and average is not None)
 
 
 def _number(name: str, value: Any, default: float, made: dict[str, Any]) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
 from fusedstep._arrays.place import Place
 from fusedstep._backends.choose import choose
-from fusedstep._backends.objects import gather, holds, same, values_of
+from fusedstep._backends.objects import Content, empty, gather, same
 from fusedstep._backends.plan import Table
 from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import rule_of
@@ -22,10 +23,6 @@ from fusedstep.torch._whole import Ready, Sharing, whole_step
 
 GRAD = "grad"
 """The attribute of a parameter that has its gradient."""
-
-
-NEVER = [object()]
-"""Objects that no state has."""
 
 
 class Numbered(Layout):
@@ -97,8 +94,12 @@ class Steps:
         """What the groups had in the place of hyperparameters when these were last read."""
         self.fickle = [False] * len(self.groups)
         """Whether a tensor is among it, which may change without being assigned."""
-        self.values = values_of(state)
-        """The objects of the state."""
+        self.reached = True
+        """Whether anybody else may have a part of the state."""
+        self.content: Content | None = Content(state)
+        """What is in the state; None while it is being added to."""
+        self.grads: list[Any] = [None] * len(self.parameters)
+        """The gradients of the step that is under way."""
 
     def path(self, at: int) -> str:
         """A parameter as errors call it: by its name, if it has one, or its place."""
@@ -109,8 +110,13 @@ class Steps:
             return f"[{names[own]!r}]"
         return f"[{group}]['params'][{own}]"
 
-    def stand(self, param_groups: list[Group], state: Any) -> bool:
-        """Whether groups, parameters, state and all their memory are what they were."""
+    def stand(self, param_groups: list[Group], state: Any, touched: bool) -> bool:
+        """Whether groups, parameters, state and all their memory are what they were.
+
+        `touched` says that somebody may have got at the state since the step before. If nobody
+        has, and nobody had any of it then, none of it needs to be looked at.
+        """
+        everything = touched or self.reached
         return (
             state is self.state
             and same(param_groups, self.groups)
@@ -118,10 +124,23 @@ class Steps:
                 self.partial or same(group["params"], own)
                 for group, own in zip(self.groups, self.lists, strict=True)
             )
-            and holds(state, self.values)
+            and self.content is not None
+            and (not everything or self.content.is_of(state))
             and all(local(p) is shard for p, shard in self.shards)
-            and all(layout.plan.stands() for layout in self.layouts.values())
+            and all(layout.plan.stands(everything) for layout in self.layouts.values())
         )
+
+    def look_who_has_state(self) -> None:
+        """Note whether anybody else has a part of the state, as it is now."""
+        assert self.content is not None
+        held = Counter(
+            id(each.given)
+            for tensor in self.tensors
+            if tensor is not None
+            for each in tensor.sheltered
+            for _ in range(each.HOLDS)
+        )
+        self.reached = bool(self.odd) or self.content.is_reached(held)
 
     def read_settings(self) -> None:
         """Bring the hyperparameters up to the groups."""
@@ -136,7 +155,9 @@ class Steps:
 
     def gradients(self) -> list[Any]:
         """The gradients of all parameters, as far as possible in the form that C takes."""
-        return self.prepared(gather(self.parameters, GRAD))
+        empty(self.grads)  # if an exception left some there
+        gather(self.parameters, GRAD, self.grads)
+        return self.prepared(self.grads)
 
     def prepared(self, grads: list[Any]) -> list[Any]:
         """The list of these gradients, in which each has as far as possible the form that C takes.
@@ -152,9 +173,16 @@ class Steps:
 
     # ---- a step ----
 
-    def step(self, grads: list[Any], request: Request, nonfinite: str) -> Report:
+    def step(self, request: Request, nonfinite: str) -> Report:
         """Step all parameters that have a gradient, wholly or not at all."""
         self.read_settings()
+        try:
+            return self.step_by(self.gradients(), request, nonfinite)
+        finally:
+            empty(self.grads)
+
+    def step_by(self, grads: list[Any], request: Request, nonfinite: str) -> Report:
+        """The same by gradients that are given."""
         if request is PLAIN and nonfinite == "propagate" and len(self.layouts) == 1:
             (layout,) = self.layouts.values()
             if layout.step(grads):
@@ -165,13 +193,13 @@ class Steps:
         """The layouts, which have taken these gradients."""
         ready = self._taken(grads) if self.layouts else None
         if ready is None:
-            self.values = NEVER  # until all is in its place
+            self.content, self.reached = None, True
             made = self.lay_out(grads)
             ready = self._taken(grads)
             assert ready is not None
             for p, state in filter(itemgetter(1), made):
                 self.state.setdefault(p, {}).update(state)
-            self.values = values_of(self.state)
+            self.content = Content(self.state)
         return ready
 
     def _taken(self, grads: list[Any]) -> list[Ready] | None:

@@ -104,6 +104,11 @@ class Tensor:
         self.states = {
             letter: Seen(array, place, f"{letter}{path}") for letter, array in state.arrays.items()
         }
+        average = [self.states["ema"]] if state.average_is_callers else []
+        self.exposed = [self.seen, *average]
+        """What the caller has, too."""
+        self.sheltered = [each for each in self.states.values() if each not in average]
+        """What is in the state alone."""
         self.cells = [(each.numpy().reshape(()), which) for each, which in state.cells]
         for name, memory in self.written():
             check_written(memory, name)
@@ -130,7 +135,8 @@ class Tensor:
             rule,
             lambda letter: self.states[letter].operand(self.walk),
             gradients=torch.Tensor,
-            watched=[each.watched for each in (self.seen, *self.states.values())],
+            exposed=[each.watched for each in self.exposed],
+            sheltered=[each.watched for each in self.sheltered],
             cells=self.cells,
         )
 

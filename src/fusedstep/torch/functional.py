@@ -399,7 +399,8 @@ def _step(
     one = Steps(KINDS[name], [{"params": [*params], **hyper}], state, {}, "auto")
     scale = 1.0 if grad_scale is None else grad_scale.item()
     request = PLAIN if scale == 1 else check_request(scale, None, None, False)
-    one.step([*grads], request, "propagate")
+    one.read_settings()
+    one.step_by(one.prepared([*grads]), request, "propagate")
     for at, p in enumerate(params):
         for key, items in lists.items():
             made = state[p][key]

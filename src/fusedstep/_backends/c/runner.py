@@ -9,7 +9,7 @@ the dtypes of arrays by their libraries, and the users' arrays by the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import accumulate
 from operator import mul
@@ -19,11 +19,12 @@ import numpy as np
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.exchange import NUMPYS, exchange
+from fusedstep._arrays.libraries import library
 from fusedstep._arrays.overlap import WrittenMemory, extent
 from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
-from fusedstep._backends.plan import Cells, Job, Row
+from fusedstep._backends.plan import Cells, Job, Row, Watched
 from fusedstep._engine import ffi, lib
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
@@ -162,7 +163,9 @@ def _c_order(shape: tuple[int, ...], innermost: int) -> list[int]:
 
 
 class Arrays:
-    """Users' arrays in C, each as it was found: for each its object, address, size and library."""
+    """Users' arrays in C, each as it was found: see fs_array in csrc/api.h."""
+
+    COLUMNS = 6
 
     def __init__(self, entries: Integers) -> None:
         self.entries = entries
@@ -174,26 +177,31 @@ class Arrays:
         present = [(index, row) for index, row in enumerate(rows) if row is not None]
         at = [index for index, _ in present]
         arrays: list[Any] = [row.array for _, row in present]
-        entries = np.zeros((len(rows), 4), np.int64)
+        entries = np.zeros((len(rows), cls.COLUMNS), np.int64)
         entries[at, 0] = [0 if array is None else id(array) for array in arrays]
         entries[at, 1] = _addresses(in_c)
         entries[at, 2] = [row.p.flat.size for _, row in present]
         entries[at, 3] = [libraries.holding(type(array)) for array in arrays]
+        entries[at, 4:] = [parts_of(array) for array in arrays]
         for index, row in present:
             if row.array is not None and (row.p.scratch or not row.walk.plain):
                 entries[index, 1] = address(plain(row.array, "params"))
         return cls(entries)
 
     @classmethod
-    def watched(cls, rows: Sequence[Row], libraries: Libraries) -> Arrays:
-        """The further arrays that rows watch."""
+    def watched(cls, arrays: Iterable[Watched], libraries: Libraries) -> Arrays:
+        """Further arrays, as far as C can read them."""
         entries = [
-            (id(array), at, elements, libraries.holding(type(array)))
-            for row in rows
-            for array, at, elements in row.watched
+            (id(array), at, elements, libraries.holding(type(array)), *parts_of(array))
+            for array, at, elements in arrays
             if libraries.holding(type(array)) >= 0
         ]
-        return cls(np.array(entries, np.int64).reshape(-1, 4))
+        return cls(np.array(entries, np.int64).reshape(-1, cls.COLUMNS))
+
+
+def parts_of(array: Any) -> tuple[int, int]:
+    """The addresses of what an array's object consists of, to be fetched into the cache ahead."""
+    return library(array).parts(array)
 
 
 def _cells(cells: Cells) -> Iterator[tuple[Any, float, int, int]]:
@@ -225,7 +233,9 @@ class Runner:
         self.lows = ffi.new("intptr_t[]", written.lows)
         self.highs = ffi.new("intptr_t[]", written.highs)
         self.parameters = Arrays.of_parameters(rows, self.of_rows.in_c, self.libraries)
-        self.watched = Arrays.watched(present, self.libraries)
+        exposed = [each for row in present for each in row.exposed]
+        sheltered = [each for row in present for each in row.sheltered]
+        self.watched = Arrays.watched([*exposed, *sheltered], self.libraries)
         self.unread = [row for row in present if self._is_unread(row)]
         """Rows of which C cannot read all watched arrays."""
         self.cells = Cells(jobs, present)
@@ -251,6 +261,7 @@ class Runner:
                 "parameters": self.parameters.in_c,
                 "nheaders": len(rows),
                 "watched": self.watched.in_c,
+                "nexposed": len(Arrays.watched(exposed, self.libraries).entries),
                 "nwatched": len(self.watched.entries),
                 "cells": self.cells_in_c,
                 "ncells": len(self.cells.arrays),
@@ -275,11 +286,13 @@ class Runner:
         """Put the scalars of a job in their place."""
         self.of_jobs.float64[index][0 : len(scalars)] = scalars
 
-    def stands(self) -> bool:
-        return bool(lib.fs_stands(self.table)) and all(map(Row.stands, self.unread))
+    def stands(self, everything: bool) -> bool:
+        stands = lib.fs_stands(self.table, everything)
+        return bool(stands) and all(row.stands(everything) for row in self.unread)
 
     def _is_unread(self, row: Row) -> bool:
-        return any(self.libraries.holding(type(each.array)) < 0 for each in row.watched)
+        watched = (*row.exposed, *row.sheltered)
+        return any(self.libraries.holding(type(each.array)) < 0 for each in watched)
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         self.headers.fill(index, g, operand, given)

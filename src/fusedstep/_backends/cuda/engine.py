@@ -168,8 +168,10 @@ class Table:
                 addresses = (at, gradients, at_blocks + 4 * start)
                 self.measures.append(Squares(job, ordinal, count, addresses))
 
-    def stands(self) -> bool:
-        return self.cells.stand() and all(map(Row.stands, self.present))
+    def stands(self, everything: bool) -> bool:
+        if everything and not self.cells.stand():
+            return False
+        return all(row.stands(everything) for row in self.present)
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         self.known[index] = Gradient(g, operand)
