@@ -477,6 +477,41 @@ def test_a_compiled_model_trains() -> None:
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "NAdam", "Lion"])
+def test_a_step_inside_of_what_is_compiled(name: str) -> None:
+    """It is taken as ever, outside of the graph."""
+    params, expected = parameters(), parameters()
+    optimizer, reference = ours(name)(params, max_norm=1.0), ours(name)(expected, max_norm=1.0)
+    step = torch.compile(lambda: optimizer.step(), backend="eager")
+    for number in range(3):
+        for own in (params, expected):
+            for p, g in zip(own, draw(own, number), strict=True):
+                p.grad = g
+        step()
+        reference.step()
+    assert same_bits(params, expected)
+    assert optimizer.report == reference.report
+    torch.compiler.reset()
+
+
+@for_each_of_torch
+def test_parameters_on_the_meta_device_step_as_torchs(name: str) -> None:
+    p = torch.nn.Parameter(torch.ones(3, device="meta"))
+    optimizer = ours(name)([p])
+    p.grad = torch.ones(3, device="meta")
+    optimizer.step()
+    assert all(value.device.type in ("cpu", "meta") for value in optimizer.state[p].values())
+
+
+def test_parameters_on_the_meta_device_that_torch_cannot_step() -> None:
+    p = torch.nn.Parameter(torch.ones(3, device="meta"))
+    p.grad = torch.ones(3, device="meta")
+    with pytest.raises(ValueError, match="parameters on 'meta': Lion has no such steps"):
+        fst.Lion([p]).step()
+    with pytest.raises(ValueError, match="parameters on 'meta': these steps are torch's own"):
+        fst.Adam([p], max_norm=1.0).step()
+
+
 def test_accumulation_over_several_backward_passes() -> None:
     params, expected = parameters(torch.float64), parameters(torch.float64)
     for own, optimizer in ((params, fst.Adam(params)), (expected, torch.optim.Adam(expected))):
@@ -512,7 +547,7 @@ def test_what_torch_would_not_do_is_not_handed_to_it() -> None:
     before = copies(params)
     for p, g in zip(params, draw(params, 0), strict=True):
         p.grad = g
-    with pytest.raises(ValueError, match="torch, which has no 'eps_inside_sqrt'"):
+    with pytest.raises(ValueError, match="torch's own, which has no 'eps_inside_sqrt'"):
         optimizer.step()
     assert same_bits(params, before)
 

@@ -47,9 +47,15 @@ def same(items: list[Any], others: list[Any]) -> bool:
 class Content:
     """The dicts in a dict as they were, and the objects in these."""
 
-    def __init__(self, of: dict[Any, dict[Any, Any]]) -> None:
+    def __init__(self, of: dict[Any, dict[Any, Any]], held: Counter[int] | None = None) -> None:
+        """`held` has by id how many references to an object the caller has, if any."""
         self.inner = [*of.values()]
         self.values = [*chain.from_iterable(each.values() for each in self.inner)]
+        mine = 2  # that of a dict, and that of a list here
+        held = Counter() if held is None else held
+        self.counts = np.array([mine + held[id(each)] for each in self.values], np.int64)
+        """The references to the objects, if nobody else has any."""
+        self.inner_counts = np.full(len(self.inner), mine, np.int64)
 
     def is_of(self, state: dict[Any, dict[Any, Any]]) -> bool:
         """Whether these are still the very dicts in `state`, and the very objects in them."""
@@ -58,18 +64,12 @@ class Content:
         now = Content(state)
         return same(now.inner, self.inner) and same(now.values, self.values)
 
-    def is_reached(self, held: Counter[int]) -> bool:
-        """Whether anybody else has a dict or an object of it.
-
-        `held` has by id how many references to an object the caller knows of, besides those of
-        the dicts and of this.
-        """
+    def is_reached(self) -> bool:
+        """Whether anybody else has one of the dicts or of the objects; True if C cannot tell."""
         if lib is None:
             return True
-        mine = 2  # that of a dict, and that of a list here
-        counts = np.array([mine + held[id(each)] for each in self.values], np.int64)
-        dicts = np.full(len(self.inner), mine)
-        return not (
-            lib.fs_counts(id(self.inner), ffi.cast("int64_t *", dicts.ctypes.data))
-            and lib.fs_counts(id(self.values), ffi.cast("int64_t *", counts.ctypes.data))
+        pairs = (self.inner, self.inner_counts), (self.values, self.counts)
+        return not all(
+            lib.fs_counts(id(items), ffi.cast("int64_t *", counts.ctypes.data))
+            for items, counts in pairs
         )

@@ -18,6 +18,10 @@ Group = dict[str, Any]
 """One of a torch optimizer's `param_groups`."""
 
 
+HANDED_ON = ("capturable", "differentiable")
+"""Options of groups whose steps are torch's own: in a graph of CUDA's, or of autograd's."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A class of optimizers as torch has it, and the rule that steps it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import get_ident
 from typing import Any, ClassVar
 
@@ -19,6 +19,9 @@ from fusedstep.torch._steps import Steps
 
 OF_ALL = {"max_norm": None, "max_value": None, "nonfinite": "propagate", "backend": "auto"}
 """Arguments beyond torch's that are the same for all groups, and what each is by default."""
+
+SELDOM = 16
+"""Steps between two looks whether state that somebody had got at is nobody else's again."""
 
 NOT_STEPPED = Report(None, 1.0, (), 0)
 
@@ -118,7 +121,7 @@ class FusedOptimizer(Optimizer):
 
     @state.setter
     def state(self, state: Any) -> None:
-        vars(self)["state"] = state
+        self.__dict__["state"] = state
         self._touched = True
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -182,9 +185,11 @@ class FusedOptimizer(Optimizer):
         loss
             What `closure` returned; None without one.
         """
+        if torch.compiler.is_dynamo_compiling():
+            return self._uncompiled_step(*args, **kwargs)
         if self._is_watched():
             return self._watched_step(*args, **kwargs)
-        return self._closed_step(*args, **kwargs)
+        return self._unwatched_step(*args, **kwargs)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it for hooks, for some 5 us
 
@@ -198,28 +203,37 @@ class FusedOptimizer(Optimizer):
             or torch.autograd._profiler_enabled()  # noqa: SLF001
         )
 
-    def _closed_step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def _unwatched_step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if any(
-            group.get("capturable") or group.get("differentiable") for group in self.param_groups
-        ):
-            self._step_as_torch()
-            return loss
-        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
-        if self._alone and found_inf is not None:
+        scale = 1.0
+        if "found_inf" in vars(self):  # under a GradScaler, as long as it calls
+            if self._is_skipped():
+                return loss
+            grad_scale = getattr(self, "grad_scale", None)
+            scale = 1.0 if grad_scale is None else float(grad_scale)
+        self._take_turn(self._step, self._request(scale))
+        return loss
+
+    _watched_step = Optimizer.profile_hook_step(_unwatched_step)
+
+    # As torch's own methods do it: the public way would import the compiler, for a second.
+    @torch._disable_dynamo  # type: ignore[untyped-decorator]  # noqa: SLF001
+    def _uncompiled_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Step outside of the graph that torch.compile makes of what calls it."""
+        return self.step(*args, **kwargs)
+
+    def _is_skipped(self) -> bool:
+        """Whether a GradScaler has found infinity or NaN in a gradient."""
+        if self._alone:
             raise RuntimeError(
                 "a GradScaler steps an optimizer that has stepped in the backward pass already, "
                 "by gradients that were multiplied by its scale; use one or the other"
             )
-        if found_inf:
-            self.report = Report(None, 1.0, self.report.skipped, self.report.t)
-            return loss
-        request = self._request(1.0 if scale is None else float(scale))
-        self._take_turn(self._step, request)
-        return loss
+        found_inf: Any = self.found_inf
+        return found_inf is not None and bool(found_inf)
 
     def _take_turn(self, step: Callable[[Request], None], request: Request) -> None:
         """Step while nobody else steps this optimizer; see turn.py."""
@@ -234,8 +248,6 @@ class FusedOptimizer(Optimizer):
         finally:
             turn.holder = turn.next
 
-    _watched_step = Optimizer.profile_hook_step(_closed_step)
-
     def _request(self, scale: float) -> Request:
         if scale == 1 and self.max_norm is None and self.max_value is None:
             return PLAIN
@@ -243,14 +255,19 @@ class FusedOptimizer(Optimizer):
 
     def _step(self, request: Request) -> None:
         steps, state, touched = self._steps, vars(self)["state"], self._touched
-        self._touched = False
         if steps is None or not steps.stand(self.param_groups, state, touched):
             self._steps, touched = None, True
             steps = Steps(self.kind, self.param_groups, state, self._averages, self.backend)
             self._steps = steps
-        self.report = steps.step(request, self.nonfinite)
+        steps.read_settings()
+        if steps.handed_on:
+            self._step_as_torch(steps.elsewhere)
+            return
+        self.report = report = steps.step(request, self.nonfinite)
         increment_version(steps.stepped)
-        if touched or steps.reached:
+        if touched or (steps.reached and report.t % SELDOM == 0):
+            # In this order, so that whatever happens in between is found out by the next step.
+            steps.reached, self._touched = True, False
             steps.look_who_has_state()
 
     def step_one(self, parameter: torch.Tensor) -> None:
@@ -258,6 +275,12 @@ class FusedOptimizer(Optimizer):
 
         def step(request: Request) -> None:
             steps = self._alone_of(parameter)
+            steps.read_settings()
+            if steps.handed_on:
+                raise ValueError(
+                    "capturable=True and differentiable=True hand the step to torch, which has "
+                    "none of one parameter alone; leave them out, or step as ever"
+                )
             self.report = steps.step(request, "propagate")
             if steps.state.get(parameter):
                 self.state[parameter] = steps.state[parameter]
@@ -286,15 +309,21 @@ class FusedOptimizer(Optimizer):
             self._alone[parameter] = steps
         return steps
 
-    def _step_as_torch(self) -> None:
-        """Step as torch itself does, which alone can do so in a graph of autograd or of CUDA."""
+    def _step_as_torch(self, devices: Sequence[str]) -> None:
+        """Step as torch itself does, which alone can do so in a graph, or on these devices."""
+        step: Any = super().step.__func__
+        while getattr(step, "hooked", False):
+            step = step.__wrapped__
+        what = f"parameters on {quoted(devices)}" if devices else "capturable and differentiable"
+        if step is Optimizer.step:
+            raise ValueError(
+                f"{what}: {type(self).__name__} has no such steps; pass parameters on the CPU or "
+                "on a CUDA device"
+            )
         own = [*self._extras, *(name for name in OF_ALL if getattr(self, name) != OF_ALL[name])]
         if own:
             raise ValueError(
-                f"capturable=True and differentiable=True hand the step to torch, which has no "
-                f"{quoted(own)}; leave out one or the other"
+                f"{what}: these steps are torch's own, which has no {quoted(own)}; leave out one "
+                "or the other"
             )
-        step = super().step.__func__
-        while getattr(step, "hooked", False):
-            step = step.__wrapped__
         step(self)

@@ -13,10 +13,10 @@ from fusedstep._backends.objects import Content, empty, gather, same
 from fusedstep._backends.plan import Table
 from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import rule_of
-from fusedstep._core.request import PLAIN, Report, Request
+from fusedstep._core.request import PLAIN, Report, Request, report_of
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep.torch._arrays import is_distributed, is_plain, local
-from fusedstep.torch._kinds import Group, Kind, has_tensor
+from fusedstep.torch._kinds import Group, Kind
 from fusedstep.torch._state import COUNT, PRODUCT, find_state
 from fusedstep.torch._tensors import Counted, Settings, Tensor, Tensors
 from fusedstep.torch._whole import Ready, Sharing, whole_step
@@ -31,11 +31,12 @@ class Numbered(Layout):
     def scalars(self) -> list[JobScalars] | None:
         given = super().scalars()
         numbers = self.plan.numbers
-        if given is not None and numbers.shape[1]:
+        if given is not None and numbers.size:
             coming = self.steps[0] + 1
             for at, cohort in enumerate(self.cohorts):
                 numbers[at, COUNT] = cohort.start + coming
-                if numbers.shape[1] > PRODUCT:
+            if numbers.shape[1] > PRODUCT:
+                for at, cohort in enumerate(self.cohorts):
                     assert isinstance(cohort, Counted)
                     numbers[at, PRODUCT] = cohort.after
         return given
@@ -90,10 +91,11 @@ class Steps:
         self.layouts: dict[Site, Numbered] = {}
         self.stepped: list[Any] = []
         """The parameters that have a row in a layout."""
-        self.raw: list[list[Any]] = [[]] * len(self.groups)
-        """What the groups had in the place of hyperparameters when these were last read."""
-        self.fickle = [False] * len(self.groups)
-        """Whether a tensor is among it, which may change without being assigned."""
+        self.elsewhere = sorted({p.device.type for p in self.parameters} - {"cpu", "cuda"})
+        """Devices that have no backend here."""
+        self.handed_on = self._is_handed_on()
+        """Whether torch alone can take these steps."""
+        self.pairs = [*zip(self.groups, self.lists, strict=True)]
         self.reached = True
         """Whether anybody else may have a part of the state."""
         self.content: Content | None = Content(state)
@@ -116,48 +118,41 @@ class Steps:
         `touched` says that somebody may have got at the state since the step before. If nobody
         has, and nobody had any of it then, none of it needs to be looked at.
         """
+        if state is not self.state or not same(param_groups, self.groups):
+            return False
+        if not self.partial:
+            for group, own in self.pairs:
+                if not same(group["params"], own):
+                    return False
         everything = touched or self.reached
-        return (
-            state is self.state
-            and same(param_groups, self.groups)
-            and all(
-                self.partial or same(group["params"], own)
-                for group, own in zip(self.groups, self.lists, strict=True)
-            )
-            and self.content is not None
-            and (not everything or self.content.is_of(state))
-            and all(local(p) is shard for p, shard in self.shards)
-            and all(layout.plan.stands(everything) for layout in self.layouts.values())
-        )
+        if everything and not (self.content is not None and self.content.is_of(state)):
+            return False
+        for p, shard in self.shards:
+            if local(p) is not shard:
+                return False
+        return all(layout.plan.stands(everything) for layout in self.layouts.values())
 
     def look_who_has_state(self) -> None:
         """Note whether anybody else has a part of the state, as it is now."""
         assert self.content is not None
-        held = Counter(
-            id(each.given)
-            for tensor in self.tensors
-            if tensor is not None
-            for each in tensor.sheltered
-            for _ in range(each.HOLDS)
-        )
-        self.reached = bool(self.odd) or self.content.is_reached(held)
+        self.reached = bool(self.odd) or self.content.is_reached()
 
     def read_settings(self) -> None:
         """Bring the hyperparameters up to the groups."""
-        for at, settings in enumerate(self.settings):
-            raw = [settings.group.get(name) for name in self.kind.options]
-            if self.fickle[at] or raw != self.raw[at]:
+        for settings in self.settings:
+            if settings.are_old():
                 settings.read()
-                self.raw[at] = raw
-                self.fickle[at] = has_tensor(raw)
+                self.handed_on = self._is_handed_on()
+
+    def _is_handed_on(self) -> bool:
+        return bool(self.elsewhere) or any(each.handed_on for each in self.settings)
 
     # ---- gradients ----
 
     def gradients(self) -> list[Any]:
         """The gradients of all parameters, as far as possible in the form that C takes."""
-        empty(self.grads)  # if an exception left some there
         gather(self.parameters, GRAD, self.grads)
-        return self.prepared(self.grads)
+        return self.prepared(self.grads) if self.odd else self.grads
 
     def prepared(self, grads: list[Any]) -> list[Any]:
         """The list of these gradients, in which each has as far as possible the form that C takes.
@@ -174,8 +169,10 @@ class Steps:
     # ---- a step ----
 
     def step(self, request: Request, nonfinite: str) -> Report:
-        """Step all parameters that have a gradient, wholly or not at all."""
-        self.read_settings()
+        """Step all parameters that have a gradient, wholly or not at all.
+
+        `read_settings` comes first.
+        """
         try:
             return self.step_by(self.gradients(), request, nonfinite)
         finally:
@@ -186,7 +183,7 @@ class Steps:
         if request is PLAIN and nonfinite == "propagate" and len(self.layouts) == 1:
             (layout,) = self.layouts.values()
             if layout.step(grads):
-                return Report(None, 1.0, (), layout.coming)
+                return report_of((None, 1.0, (), layout.coming))
         return whole_step(self.take(grads), request, nonfinite)
 
     def take(self, grads: list[Any]) -> list[Ready]:
@@ -199,8 +196,18 @@ class Steps:
             assert ready is not None
             for p, state in filter(itemgetter(1), made):
                 self.state.setdefault(p, {}).update(state)
-            self.content = Content(self.state)
+            self.content = Content(self.state, self._held())
         return ready
+
+    def _held(self) -> Counter[int]:
+        """The references to tensors of the state that there are here, by the tensors' ids."""
+        present = [tensor for tensor in self.tensors if tensor is not None]
+        return Counter(
+            id(each.given)
+            for tensor in present
+            for each in tensor.sheltered
+            for _ in range(each.HOLDS)
+        )
 
     def _taken(self, grads: list[Any]) -> list[Ready] | None:
         """What `take` returns; None if a step must be laid out anew."""

@@ -7,6 +7,7 @@ them, made anew whenever they are no longer what they were.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from fusedstep._core.declaration import Declaration
 from fusedstep._core.parameters import Cohort
 from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
 from fusedstep.torch._arrays import Seen, is_copy, local
-from fusedstep.torch._kinds import Group, Kind, next_product
+from fusedstep.torch._kinds import HANDED_ON, Group, Kind, has_tensor, next_product
 from fusedstep.torch._state import Found
 
 
@@ -36,9 +37,29 @@ class Settings:
 
     def read(self) -> None:
         """Read them from the group, which anybody may have assigned to."""
-        values = self.kind.hyperparameters(self.group)
+        group, kind = self.group, self.kind
+        values = kind.hyperparameters(group)
         if values != self.hyperparameters:
             self.hyperparameters = values
+        names = [name for name in (*kind.options, *HANDED_ON) if name in group]
+        self.handed_on = any(group.get(name) for name in HANDED_ON)
+        """Whether the group asks for steps that torch alone can take."""
+        self.pick = itemgetter(*names)
+        self.length = len(group)
+        self.raw = self.pick(group)
+        """What the group had in the place of hyperparameters, and how many items in all."""
+        self.fickle = has_tensor([*self.raw])
+        """Whether a tensor is among it, which may change without being assigned."""
+
+    def are_old(self) -> bool:
+        """Whether they are, or may be, others by now."""
+        group = self.group
+        if self.fickle or len(group) != self.length:
+            return True
+        try:
+            return bool(self.pick(group) != self.raw)
+        except KeyError:
+            return True
 
     def refuse_sparse(self, g: Any) -> None:
         """Refuse a sparse gradient, in torch's words, where torch does."""

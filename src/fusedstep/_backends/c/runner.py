@@ -182,7 +182,7 @@ class Arrays:
         entries[at, 1] = _addresses(in_c)
         entries[at, 2] = [row.p.flat.size for _, row in present]
         entries[at, 3] = [libraries.holding(type(array)) for array in arrays]
-        entries[at, 4:] = [parts_of(array) for array in arrays]
+        entries[at, 4:] = np.array([parts_of(array) for array in arrays], np.int64).reshape(-1, 2)
         for index, row in present:
             if row.array is not None and (row.p.scratch or not row.walk.plain):
                 entries[index, 1] = address(plain(row.array, "params"))
