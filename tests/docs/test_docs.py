@@ -33,6 +33,8 @@ def test_docstrings(name: str) -> None:
         pytest.skip(f"no c backend: {MISSING}")
     if name.endswith(NEED_CUDA):
         needs("numba_cuda", "cuda")
+    if name.startswith("fusedstep.torch"):
+        needs("torch", "torch")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
@@ -45,6 +47,18 @@ def test_every_argument_is_described(name: str) -> None:
     for argument in arguments:
         assert re.search(rf"^{argument}$", text, re.MULTILINE), argument
     assert ">>> " in text
+
+
+def test_every_argument_of_torchs_classes_is_described() -> None:
+    needs("torch", "torch")
+    from fusedstep.torch import optimizers
+
+    for name in optimizers.__all__:
+        optimizer = getattr(optimizers, name)
+        text = inspect.getdoc(optimizer) or ""
+        for argument in inspect.signature(optimizer).parameters:
+            assert re.search(rf"^{argument}\n    \S", text, re.MULTILINE), (name, argument)
+        assert ">>> " in text
 
 
 def test_every_argument_of_a_step_is_described() -> None:

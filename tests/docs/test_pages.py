@@ -15,6 +15,7 @@ from typing import Any
 
 import pages
 import pytest
+from marks import needs
 from pages import ROOT, Block
 
 import fusedstep as fs
@@ -40,6 +41,14 @@ def threads() -> Iterator[None]:
 )
 def test_the_code_does_what_the_page_says(page: Path) -> None:
     pages.run(page)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in pages.pages() if pages.runnable(page, "torch")], ids=pages.name
+)
+def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
+    needs("torch", "torch")
+    pages.run(page, "torch")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +178,11 @@ def check_command(words: list[str]) -> None:
         options.add_argument("paths", nargs="*")
         known, _ = options.parse_known_args(arguments)
         assert all((ROOT / path).exists() for path in known.paths), words
+    elif program == "torchrun":
+        launcher = needs("torch.distributed.run", "torch")
+        with pytest.raises(SystemExit) as stop:
+            launcher.get_args_parser().parse_args(arguments)
+        assert not stop.value.code, words
     elif program == "python":
         assert arguments[:2] == ["-m", "fusedstep"] or (ROOT / arguments[0]).exists(), words
     else:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "src" / "fusedstep"
 FACE = "face"
-"""The modules that lie in no folder: the public ones."""
+"""The public modules, in no folder or in one of their own."""
+PUBLIC = ("torch",)
+"""The folders of these."""
 EXTENSION = "._engine"
 """The compiled module, which imports nothing."""
 
@@ -53,7 +55,7 @@ def folder(module: str, package: Path = PACKAGE) -> str:
     first = module.removeprefix(package.name).removeprefix(".").partition(".")[0]
     if first == "__main__":
         return "program"
-    return first if first and (package / first).is_dir() else FACE
+    return first if first not in PUBLIC and first and (package / first).is_dir() else FACE
 
 
 def main(package: Path) -> None:

@@ -1,4 +1,4 @@
-"""What tests of fusedstep.torch go over: torch's own configurations, and loops on both sides."""
+"""Cases of tests of fusedstep.torch: torch's own configurations, and loops on both sides."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def configurations(name: str, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
 
 
 def errors(name: str) -> Iterator[Any]:
-    """What torch tests its class to refuse."""
+    """Arguments that torch tests its class to refuse."""
     for info in database():
         if info.optim_cls.__name__ == name:
             yield from info.optim_error_inputs_func(device="cpu", dtype=torch.float32)

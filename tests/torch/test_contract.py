@@ -331,7 +331,7 @@ SCHEDULERS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "NAdam"])
 def test_every_scheduler(name: str, scheduler: str) -> None:
-    """Those that cycle momentum change betas at every step."""
+    """Some cycle momentum, and so change betas at every step."""
 
     def run(side: Callable[[str], Any], **more: Any) -> tuple[list[Any], list[float]]:
         params, rates = parameters(torch.float64), []

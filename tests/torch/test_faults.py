@@ -137,7 +137,7 @@ def test_a_gradient_that_is_expanded(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @for_each_class
 def test_the_tail_rounds_as_the_body_does(name: str, dtype: Any, size: int) -> None:
-    """What becomes of an element does not depend on where it stands."""
+    """The new value of an element does not depend on where it stands."""
     x, g = values(torch.float32, (1,)).to(dtype), values(torch.float32, (1,)).to(dtype) / 3
     p = x.repeat(size)
     optimizer = ours(name)([p], lr=0.05)

@@ -1,6 +1,7 @@
-"""What a step finds out by itself: other gradients, other memory, other state than the time before.
+"""Changes that a step finds out by itself: other gradients, other memory, other state.
 
-C takes what looks as it did, and all else goes back to Python; both ways are gone here.
+C takes what looks as it did the time before, and all else goes back to Python; both ways are gone
+here.
 """
 
 from __future__ import annotations

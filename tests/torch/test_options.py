@@ -79,7 +79,7 @@ def test_the_average_of_parameters(name: str) -> None:
 
 @on_each_backend
 def test_the_average_may_go_to_tensors_of_the_caller(backend: str) -> None:
-    """As a target network's, of another layout, updated in the step."""
+    """A target network's, say, of another layout, updated in the step."""
     params = parameters()
     model = torch.nn.ParameterList(params)
     target = copy.deepcopy(model)
@@ -156,7 +156,7 @@ def test_options_are_those_of_the_plain_optimizer(name: str, options: dict[str, 
 
 
 def test_decay_by_schedule() -> None:
-    """With a scheduler of torch's, which leaves the first rate in the group."""
+    """A scheduler of torch's leaves the first rate in the group."""
     params = parameters(torch.float64)
     arrays = [p.detach().numpy().copy() for p in params]
     optimizer = fst.AdamW(params, lr=0.1, weight_decay=0.01, decay_scale="schedule")

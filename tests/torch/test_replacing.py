@@ -29,7 +29,7 @@ for_each_class = pytest.mark.parametrize("name", OF_TORCH)
 
 @for_each_class
 def test_a_run_goes_on_along_the_same_way(name: str) -> None:
-    """With its groups, its state, a scheduler and a hook; what refers to it needs not know."""
+    """The groups, the state, a scheduler and a hook stay; what refers to it needs not know."""
 
     def run(swap: bool) -> tuple[list[Any], list[float], int]:
         params, rates, hooked = parameters(torch.float64), [], []

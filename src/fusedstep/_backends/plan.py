@@ -103,7 +103,7 @@ class Table(Protocol):
 
     @property
     def numbers(self) -> Array:
-        """What the rows' cells hold after the next step, job by job, to be written before it."""
+        """The numbers of the next step for the rows' cells, job by job, to be written before it."""
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
@@ -152,7 +152,7 @@ class Cells:
         self.which = [width * row.job + which for row in rows for _, which in row.cells]
         """The index of each one's number in `numbers`, as if that were flat."""
         self.left = [array.copy() for array in self.arrays]
-        """What they were found with, or the last step left there."""
+        """The numbers that they were found with, or that the last step left there."""
         self.numbers = np.zeros((len(jobs), width))
         """See `Table.numbers`."""
 

@@ -1,4 +1,4 @@
-"""What this package's rules are called in torch: hyperparameters, state, and what they refuse."""
+"""The rules by torch's names: of classes, hyperparameters and state, and what is refused."""
 
 from __future__ import annotations
 

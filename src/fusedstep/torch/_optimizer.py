@@ -42,9 +42,9 @@ class FusedOptimizer(Optimizer):
     max_value: float | None
     """The largest size of an element of a gradient; set it to change the next step's."""
     backend: str
-    """What runs the steps, see `fusedstep.info`."""
+    """The name of what runs the steps, see `fusedstep.info`."""
     nonfinite: str
-    """What to do about gradients with NaN or infinity, see `fusedstep.Optimizer`."""
+    """The policy for gradients with NaN or infinity, see `fusedstep.Optimizer`."""
     report: Report
     """The report of the last step, see `fusedstep.Report`."""
 

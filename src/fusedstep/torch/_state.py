@@ -29,7 +29,7 @@ class Found(NamedTuple):
     product: Any
     """NAdam's product of all μ so far, in its tensor's dtype; None for all others."""
     made: dict[str, Any]
-    """What was not there, for the state."""
+    """Entries that the state lacks."""
     average_is_callers: bool
     """Whether the moving average is not in the state, but a tensor of the caller's."""
 

@@ -99,7 +99,7 @@ class Steps:
         self.reached = True
         """Whether anybody else may have a part of the state."""
         self.content: Content | None = Content(state)
-        """What is in the state; None while it is being added to."""
+        """The objects in the state; None while some are being added."""
         self.grads: list[Any] = [None] * len(self.parameters)
         """The gradients of the step that is under way."""
 
@@ -210,7 +210,7 @@ class Steps:
         )
 
     def _taken(self, grads: list[Any]) -> list[Ready] | None:
-        """What `take` returns; None if a step must be laid out anew."""
+        """The result of `take`; None if a step must be laid out anew."""
         ready = []
         for site, layout in self.layouts.items():
             own = self._at(site, grads)

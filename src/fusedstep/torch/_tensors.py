@@ -47,7 +47,7 @@ class Settings:
         self.pick = itemgetter(*names)
         self.length = len(group)
         self.raw = self.pick(group)
-        """What the group had in the place of hyperparameters, and how many items in all."""
+        """The values that the group had for the hyperparameters."""
         self.fickle = has_tensor([*self.raw])
         """Whether a tensor is among it, which may change without being assigned."""
 
@@ -127,9 +127,9 @@ class Tensor:
         }
         average = [self.states["ema"]] if state.average_is_callers else []
         self.exposed = [self.seen, *average]
-        """What the caller has, too."""
+        """Tensors that the caller has, too."""
         self.sheltered = [each for each in self.states.values() if each not in average]
-        """What is in the state alone."""
+        """Tensors that are in the state alone."""
         self.cells = [(each.numpy().reshape(()), which) for each, which in state.cells]
         for name, memory in self.written():
             check_written(memory, name)

@@ -1,4 +1,9 @@
-"""The optimizers: torch's classes, with this package's step."""
+"""The optimizers: torch's classes, with this package's step.
+
+Each takes the arguments of torch's class of that name, in its order and with its defaults, and has
+its state under its names. What it takes besides is keyword-only. Lion and Adan, which torch has
+not, are made to the same pattern.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from fusedstep.torch._docs import described
 from fusedstep.torch._kinds import KINDS
 from fusedstep.torch._optimizer import FusedOptimizer
 
@@ -27,7 +33,23 @@ Params: TypeAlias = Any
 Number: TypeAlias = "float | Tensor"
 
 
+@described
 class SGD(FusedOptimizer, torch.optim.SGD):
+    """Stochastic gradient descent, with momentum or Nesterov's, as `torch.optim.SGD`.
+
+    The formula is that of `fusedstep.SGD`; state `"momentum_buffer"` is its b.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.SGD([p], lr=0.1, momentum=0.9)
+    >>> p.grad = torch.tensor([1.0, -1.0])
+    >>> opt.step()
+    >>> p.data, opt.state[p]
+    (tensor([0.9000, 2.1000]), {'momentum_buffer': tensor([ 1., -1.])})
+    """
+
     kind = KINDS["SGD"]
     beyond = frozenset({"lr_in_momentum", "l1", "ema"})
 
@@ -56,7 +78,23 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         super().__init__(**self._begin(locals()))
 
 
+@described
 class Adagrad(FusedOptimizer, torch.optim.Adagrad):
+    """AdaGrad, as `torch.optim.Adagrad`.
+
+    The formula is that of `fusedstep.Adagrad`; state `"sum"` is its s, and `"step"` its t.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.Adagrad([p], lr=0.5)
+    >>> p.grad = torch.tensor([3.0, -0.01])
+    >>> opt.step()
+    >>> p.data
+    tensor([0.5000, 2.5000])
+    """
+
     kind = KINDS["Adagrad"]
     beyond = frozenset({"eps_inside_sqrt", "l1", "ema"})
 
@@ -85,7 +123,24 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         super().__init__(**self._begin(locals()))
 
 
+@described
 class RMSprop(FusedOptimizer, torch.optim.RMSprop):
+    """RMSprop, as `torch.optim.RMSprop`.
+
+    The formula is that of `fusedstep.RMSprop`; state `"square_avg"` is its v, `"grad_avg"` its a,
+    `"momentum_buffer"` its b, and `"step"` its t.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.RMSprop([p], lr=0.1, alpha=0.75)
+    >>> p.grad = torch.tensor([3.0, -0.01])
+    >>> opt.step()
+    >>> p.data
+    tensor([0.8000, 2.2000])
+    """
+
     kind = KINDS["RMSprop"]
     beyond = frozenset({"eps_inside_sqrt", "lr_in_momentum", "l1", "ema"})
 
@@ -116,7 +171,24 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         super().__init__(**self._begin(locals()))
 
 
+@described
 class Adam(FusedOptimizer, torch.optim.Adam):
+    """Adam, with weight decay as coupled L2, as `torch.optim.Adam`.
+
+    The formula is that of `fusedstep.Adam`; state `"exp_avg"` is its m, `"exp_avg_sq"` its v,
+    `"max_exp_avg_sq"` its x, and `"step"` its t.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.Adam([p], lr=0.1, max_norm=1.0)
+    >>> p.grad = torch.tensor([3.0, -4.0])
+    >>> opt.step()
+    >>> p.data, opt.report.grad_norm
+    (tensor([0.9000, 2.1000]), 5.0)
+    """
+
     kind = KINDS["Adam"]
     beyond = frozenset(
         {"eps_inside_sqrt", "eps_uncorrected", "bias_correction", "decay_scale", "l1", "ema"}
@@ -152,7 +224,24 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         super().__init__(**self._begin(locals()))
 
 
+@described
 class AdamW(FusedOptimizer, torch.optim.AdamW):
+    """Adam with decoupled weight decay, as `torch.optim.AdamW`.
+
+    The formula is that of `fusedstep.AdamW`; state `"exp_avg"` is its m, `"exp_avg_sq"` its v,
+    `"max_exp_avg_sq"` its x, and `"step"` its t.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.AdamW([p], lr=0.1, weight_decay=0.5)
+    >>> p.grad = torch.tensor([3.0, -0.01])
+    >>> opt.step()
+    >>> p.data
+    tensor([0.8500, 2.0000])
+    """
+
     kind = KINDS["Adam"]
     beyond = Adam.beyond
 
@@ -185,7 +274,25 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         super().__init__(**self._begin(locals()))
 
 
+@described
 class NAdam(FusedOptimizer, torch.optim.NAdam):
+    """NAdam: Adam with Nesterov's momentum, as `torch.optim.NAdam`.
+
+    The formula is that of `fusedstep.rules.NAdam`; state `"exp_avg"` is its m, `"exp_avg_sq"` its
+    v, and `"step"` its t. The product μ₁···μₜ is torch's state `"mu_product"`, multiplied up step
+    by step in that tensor's dtype, as torch does it.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.NAdam([p], lr=0.1)
+    >>> p.grad = torch.tensor([3.0, -0.01])
+    >>> opt.step()
+    >>> p.data
+    tensor([0.8944, 2.1056])
+    """
+
     kind = KINDS["NAdam"]
     beyond = frozenset({"l1", "ema"})
 
@@ -214,7 +321,24 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         super().__init__(**self._begin(locals()))
 
 
+@described
 class RAdam(FusedOptimizer, torch.optim.RAdam):
+    """RAdam: Adam that trusts its second moment only as far as it has seen gradients.
+
+    The class is `torch.optim.RAdam`'s, the formula that of `fusedstep.rules.RAdam`; state
+    `"exp_avg"` is its m, `"exp_avg_sq"` its v, and `"step"` its t.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.RAdam([p], lr=0.1)
+    >>> p.grad = torch.tensor([3.0, -0.01])
+    >>> opt.step()
+    >>> p.data
+    tensor([0.7000, 2.0010])
+    """
+
     kind = KINDS["RAdam"]
     beyond = frozenset({"l1", "ema"})
 
@@ -242,7 +366,24 @@ class RAdam(FusedOptimizer, torch.optim.RAdam):
         super().__init__(**self._begin(locals()))
 
 
+@described
 class Adamax(FusedOptimizer, torch.optim.Adamax):
+    """Adamax: Adam with the largest gradient, which fades, as `torch.optim.Adamax`.
+
+    The formula is that of `fusedstep.rules.Adamax`; state `"exp_avg"` is its m, `"exp_inf"` its x,
+    and `"step"` its t.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.Adamax([p], lr=0.1)
+    >>> p.grad = torch.tensor([3.0, -0.01])
+    >>> opt.step()
+    >>> p.data
+    tensor([0.9000, 2.1000])
+    """
+
     kind = KINDS["Adamax"]
     beyond = frozenset({"l1", "ema"})
 
@@ -269,7 +410,24 @@ class Adamax(FusedOptimizer, torch.optim.Adamax):
         super().__init__(**self._begin(locals()))
 
 
+@described
 class Lion(FusedOptimizer):
+    """Lion: steps of one size, in the direction of the momentum's sign.
+
+    The formula is that of `fusedstep.rules.Lion`; state `"exp_avg"` is its m, and `"step"` its t.
+    torch has no such class; this one has the contract of all of torch's.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.Lion([p], lr=0.1)
+    >>> p.grad = torch.tensor([3.0, -0.01])
+    >>> opt.step()
+    >>> p.data
+    tensor([0.9000, 2.1000])
+    """
+
     kind = KINDS["Lion"]
     beyond = frozenset({"l1", "ema"})
 
@@ -293,7 +451,25 @@ class Lion(FusedOptimizer):
         super().__init__(defaults.pop("params"), defaults)
 
 
+@described
 class Adan(FusedOptimizer):
+    """Adan: Adam with Nesterov's momentum, read off the change of the gradients.
+
+    The formula is that of `fusedstep.rules.Adan`; state `"exp_avg"` is its m, `"exp_avg_diff"` its
+    a, `"exp_avg_sq"` its v, `"previous_grad"` its o, and `"step"` its t. torch has no such class;
+    this one has the contract of all of torch's.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = fusedstep.torch.Adan([p], lr=0.1)
+    >>> p.grad = torch.tensor([3.0, -0.01])
+    >>> opt.step()
+    >>> p.data
+    tensor([0.9000, 2.1000])
+    """
+
     kind = KINDS["Adan"]
     beyond = frozenset({"l1", "ema"})
 

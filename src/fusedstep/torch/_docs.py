@@ -1,0 +1,64 @@
+"""The Parameters sections of the classes, from the declarations of the plain optimizers."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TypeVar
+
+from fusedstep._core.declaration import Argument, documented
+from fusedstep.torch._kinds import Kind
+
+Class = TypeVar("Class", bound=type)
+
+TEXTS = {
+    "params": (
+        "What to update: parameters, pairs of name and parameter, or groups, as for torch's "
+        "optimizers."
+    ),
+    "foreach": "Changes nothing; there so that code which passes it goes on.",
+    "fused": "Changes nothing: every step is fused.",
+    "capturable": "True hands each step to torch's own class, which can be part of a CUDA graph.",
+    "differentiable": "True hands each step to torch's own class, which autograd can follow.",
+    "decoupled_weight_decay": "Decay as AdamW does, and not through the moments.",
+    "momentum_decay": "ψ, how fast the momentum μₜ grows from β₁/2 to β₁, at least 0.",
+    "no_prox": "Decay as AdamW does.",
+    "ema": (
+        "What a moving average of the parameters keeps at each step, in [0, 1); None for no\n"
+        'average. State `"ema"`, which starts from the parameters.'
+    ),
+    "ema_into": (
+        "Tensors like the parameters, in their order, that take the moving average in the place\n"
+        "of the state, such as a target network's; it starts from what they hold."
+    ),
+    "max_norm": (
+        "The largest norm that all gradients have together, those of all ranks of a sharded model\n"
+        "included, at least 0; None: any. Attribute `max_norm`, `report.grad_norm` tells it."
+    ),
+    "max_value": "The largest size of an element of a gradient, after `max_norm`, at least 0.",
+    "nonfinite": (
+        '`"propagate"`, `"skip"` or `"raise"`: what to do about gradients with NaN or infinity,\n'
+        "see `fusedstep.Optimizer`."
+    ),
+    "backend": '`"auto"`, or the name of a backend; `fusedstep.info()` lists them.',
+    "lr": "α, the learning rate, at least 0: a number or a tensor of one element.",
+    "eps": "ε, at least 0.",
+}
+"""The entries of arguments that the plain optimizers have not, or mean otherwise."""
+
+
+OF_CUSTOM_RULES = {
+    "betas": "What stays of the averages at each step, each in [0, 1).",
+    "weight_decay": "λ, at least 0.",
+}
+"""The entries of arguments that custom rules have no text for."""
+
+
+def described(optimizer: Class) -> Class:
+    """Give the docstring of a class its Parameters section."""
+    kind: Kind = vars(optimizer)["kind"]
+    plain = {each.name: each.text for each in kind.declaration.arguments}
+    _, *own = inspect.signature(vars(optimizer)["__init__"]).parameters
+    texts = {**OF_CUSTOM_RULES, **{name: text for name, text in plain.items() if text}, **TEXTS}
+    arguments = [Argument(name, None, None, False, None, texts[name]) for name in own]
+    optimizer.__doc__ = documented(optimizer.__doc__, arguments)
+    return optimizer
