@@ -277,6 +277,20 @@ class Claimed:
         return "claimed"
 
 
+class Lent:
+    """An array as DLPack hands it over: the same memory each time, or a copy."""
+
+    def __init__(self, array: Array, fresh: bool = False) -> None:
+        self.array = array
+        self.fresh = fresh
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return (self.array.copy() if self.fresh else self.array).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+
 NO_ARRAYS: list[Any] = [Interface(four()), Converted(), Exchanged(), Claimed()]
 
 
@@ -293,3 +307,23 @@ def test_what_is_no_array_is_refused(given: Any, place: Any, backend: str) -> No
         assert type(given).__name__ in refused
         if isinstance(given, (Interface, Converted)):
             assert outcome(place, np.asarray(given), backend) == ""
+
+
+@on_each_backend
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+def test_what_dlpack_lends_is_an_array(place: Any, backend: str) -> None:
+    given, expected = four(), four()
+    found = outcome(place, Lent(given), backend)
+    if place is in_place_of_an_arenas:
+        assert "not the arena's view" in found
+    else:
+        assert found == outcome(place, expected, backend)
+        assert given.tolist() == expected.tolist()
+
+
+@on_each_backend
+@pytest.mark.parametrize("place", [as_parameter, as_one_of_two, as_p, as_state])
+def test_what_dlpack_copies_cannot_be_stepped(place: Any, backend: str) -> None:
+    refused = outcome(place, Lent(four(), fresh=True), backend)
+    assert refused.startswith("TypeError")
+    assert "shows other memory each time" in refused

@@ -63,14 +63,14 @@ def _glance_torch(array: Any) -> tuple[int, Geometry]:
 
 
 def _view_by_dlpack(array: Any, name: str) -> Array:
-    if not hasattr(type(array), "__dlpack__"):
+    if not all(hasattr(type(array), name) for name in ("__dlpack__", "__dlpack_device__")):
         raise TypeError(
             f"{name} is {describe(array)}; pass a NumPy array, for instance `np.asarray(x)`, or a "
             "tensor of torch, or another array with `__dlpack__`"
         )
     try:
         return np.from_dlpack(array)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(
             f"{name} is {describe(array)}, which NumPy cannot view: {error}; pass a copy, as "
             "`np.array(x)`"

@@ -225,7 +225,9 @@ class Parameter:
         """The parameter's row in a plan, made once for as long as the rule has the same state."""
         if self.row is None or self.row.rule.states != rule.states:
             p = Operand(self.p, self.walk)
-            gradients = library(self.array).gradients(type(self.array))
+            kind = type(self.array)
+            on_host = isinstance(self.place, Host)  # where C reads gradients
+            gradients = library(self.array).gradients(kind) if on_host else kind
             self.row = Row(p, self.walk, rule, self._operand, array=self.array, gradients=gradients)
         return self.row
 
