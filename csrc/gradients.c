@@ -183,6 +183,15 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
     return 1;
 }
 
+/* The word of an array object where NumPy has its memory, and torch what a tensor consists of. */
+enum { BEHIND_THE_HEAD = 2 };
+
+/* Returns 1 for an array of NumPy, or of the library that came next. */
+static int is_readable(const fs_table *table, PyObject *item) {
+    uintptr_t type = (uintptr_t)Py_TYPE(item);
+    return type == table->libraries[0].type || type == table->libraries[1].type;
+}
+
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     int64_t at = start;
     table->zeroes = zeroes;
@@ -193,8 +202,10 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     for (; at < n; at++) {
         if (at + FAR < n)
             fetch_array(table->parameters + at + FAR);
-        if (items)
-            fetch_ahead(items, at, n, OF_TENSOR);
+        if (items && at + FAR < n)
+            fetch(items[at + FAR], 2);
+        if (items && at + NEAR < n && is_readable(table, items[at + NEAR]))
+            fetch_from(items[at + NEAR], BEHIND_THE_HEAD);
         PyObject *item = items ? items[at] : PyList_GetItem((PyObject *)list, at);
         if (!take(table, item, table->headers + at))
             break;

@@ -38,8 +38,8 @@ static int64_t gather(PyObject *list, PyObject *name, PyObject *into) {
     int64_t at = 0;
     PyObject **items = items_of(list);
     for (; at < PyList_Size(list) && at < PyList_Size(into); at++) {
-        if (items)
-            fetch_ahead(items, at, PyList_Size(list), OF_TENSOR);
+        if (items && at + FAR < PyList_Size(list))
+            fetch(items[at + FAR], 2);
         PyObject *item = PyList_GetItem(list, at);
         if (item == Py_None)
             continue;
@@ -96,6 +96,9 @@ int fs_same(uintptr_t list, uintptr_t other) {
     return is_same;
 }
 
+/* The word of a dict where CPython has its keys and values. */
+enum { KEYS_OF_A_DICT = 4 };
+
 /* Returns 1 if the values of a dict are the objects of `list` from `at` on, and moves `at` on. */
 static int has(PyObject *dict, PyObject *list, int64_t *at) {
     PyObject *value;
@@ -109,8 +112,10 @@ static int holds(PyObject *dict, PyObject *inner, PyObject *list) {
     int64_t at = 0, outer = 0, n = PyList_Size(inner);
     PyObject **items = items_of(inner), *value;
     for (Py_ssize_t next = 0; PyDict_Next(dict, &next, NULL, &value); outer++) {
-        if (items)
-            fetch_ahead(items, outer, n, OF_DICT);
+        if (items && outer + FAR < n)
+            fetch(items[outer + FAR], 2);
+        if (items && outer + NEAR < n && PyDict_Check(items[outer + NEAR]))
+            fetch_from(items[outer + NEAR], KEYS_OF_A_DICT);
         if (outer >= n || value != PyList_GetItem(inner, outer) || !PyDict_Check(value) ||
             !has(value, list, &at))
             return 0;

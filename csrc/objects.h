@@ -11,19 +11,17 @@
 PyObject **items_of(PyObject *list);
 
 /* Thousands of objects lie all over the memory, and most of the time goes to waiting for them. So
- * each is fetched into the cache some turns of a loop before it is needed, and some turns later the
- * memory that its word `word` points to: a tensor of torch is little more than such a pointer. To
- * fetch what is no address does nothing. */
-enum { FAR = 16, NEAR = 8, OF_TENSOR = 2, OF_DICT = 4 };
+ * each is fetched into the cache FAR turns of a loop before it is needed, and, NEAR turns before,
+ * the memory that it points to: a tensor of torch is little more than such a pointer. To fetch what
+ * is no address does nothing. */
+enum { FAR = 16, NEAR = 8 };
 
 static inline void fetch(const void *at, int lines) {
     for (int line = 0; line < lines; line++)
         __builtin_prefetch((const char *)at + 64 * line);
 }
 
-static inline void fetch_ahead(PyObject *const *objects, int64_t at, int64_t n, int word) {
-    if (at + FAR < n)
-        fetch(objects[at + FAR], 2);
-    if (at + NEAR < n && objects[at + NEAR] != Py_None)
-        fetch(((void *const *)objects[at + NEAR])[word], 3);
+/* Fetches what word `word` of an object, which must have that many, points to. */
+static inline void fetch_from(const PyObject *object, int word) {
+    fetch(((void *const *)object)[word], 3);
 }

@@ -313,7 +313,8 @@ def test_what_is_no_array_is_refused(given: Any, place: Any, backend: str) -> No
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 def test_what_dlpack_lends_is_an_array(place: Any, backend: str) -> None:
     given, expected = four(), four()
-    found = outcome(place, Lent(given), backend)
+    lent: Any = Lent(given)
+    found = outcome(place, lent, backend)
     if place is in_place_of_an_arenas:
         assert "not the arena's view" in found
     else:
@@ -324,6 +325,7 @@ def test_what_dlpack_lends_is_an_array(place: Any, backend: str) -> None:
 @on_each_backend
 @pytest.mark.parametrize("place", [as_parameter, as_one_of_two, as_p, as_state])
 def test_what_dlpack_copies_cannot_be_stepped(place: Any, backend: str) -> None:
-    refused = outcome(place, Lent(four(), fresh=True), backend)
+    lent: Any = Lent(four(), fresh=True)
+    refused = outcome(place, lent, backend)
     assert refused.startswith("TypeError")
     assert "shows other memory each time" in refused

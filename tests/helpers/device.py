@@ -75,6 +75,12 @@ class Tensor(Plain):
     def detach(self) -> Tensor:
         return Tensor(self.owner, self.address, self.like)
 
+    def is_neg(self) -> bool:
+        return False
+
+    def numpy(self) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
 
 class Ndarray(Plain):
     """An array of CuPy, as far as the backend looks at one."""

@@ -357,3 +357,84 @@ def test_a_plain_optimizer_refuses_a_tensor_that_was_exchanged(reading: str) -> 
 def test_tensors_that_plain_optimizers_refuse(tensor: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         fs.SGD(tensor())
+
+
+# ---- state that nobody else has ----
+
+
+def steps_of(optimizer: Any) -> Any:
+    return vars(optimizer)["_steps"]
+
+
+@needs_c
+def test_state_that_nobody_else_has_is_not_looked_at_again() -> None:
+    params = parameters()
+    optimizer = fst.AdamW(params, ema=0.9)
+    walk(optimizer, params, 2)
+    assert not steps_of(optimizer).reached
+    for hold in (lambda: optimizer.state, lambda: optimizer.state[params[0]]["step"]):
+        held = hold()
+        walk(optimizer, params, 1, 3)
+        assert steps_of(optimizer).reached
+        del held
+        walk(optimizer, params, 16, 4)
+        assert not steps_of(optimizer).reached
+
+
+def hold_state(optimizer: Any, p: Any) -> tuple[Any, Callable[[Any], None]]:
+    return optimizer.state, lambda held: held[p].update(exp_avg=held[p]["exp_avg"].clone())
+
+
+def hold_inner(optimizer: Any, p: Any) -> tuple[Any, Callable[[Any], None]]:
+    return optimizer.state[p], lambda held: held.update(exp_avg=held["exp_avg"].clone())
+
+
+def hold_tensor(optimizer: Any, p: Any) -> tuple[Any, Callable[[Any], None]]:
+    def change(held: Any) -> None:
+        held.data = held.data.clone()
+
+    return optimizer.state[p]["exp_avg"], change
+
+
+def hold_count(optimizer: Any, p: Any) -> tuple[Any, Callable[[Any], None]]:
+    return optimizer.state[p]["step"], lambda held: held.fill_(held.item())
+
+
+def hold_what_was_saved(optimizer: Any, p: Any) -> tuple[Any, Callable[[Any], None]]:
+    def change(held: Any) -> None:
+        tensor = held["state"][0]["exp_avg_sq"]
+        tensor.data = tensor.data.clone()
+
+    return optimizer.state_dict(), change
+
+
+def hold_in_a_hook(optimizer: Any, p: Any) -> tuple[Any, Callable[[Any], None]]:
+    kept: list[Any] = []
+    optimizer.register_step_post_hook(lambda o, *_: kept.append(o.state[p]["exp_avg"]))
+
+    def change(held: Any) -> None:
+        held[-1].data = held[-1].data.clone()
+
+    return kept, change
+
+
+HOLDING = [hold_state, hold_inner, hold_tensor, hold_count, hold_what_was_saved, hold_in_a_hook]
+
+
+@on_each_backend
+@pytest.mark.parametrize("hold", HOLDING, ids=lambda hold: hold.__name__)
+@pytest.mark.parametrize("steps", [1, 3, 17])
+def test_whoever_holds_state_may_change_it_at_any_time(hold: Any, backend: str, steps: int) -> None:
+    shapes = [(3, 4), (5, 2)]
+    params, expected = parameters(shapes=shapes), parameters(shapes=shapes)
+    optimizer = fst.AdamW(params, backend=backend)
+    reference = fst.AdamW(expected, backend=backend)
+    walk(optimizer, params, 3)
+    held, change = hold(optimizer, params[0])
+    walk(optimizer, params, steps, 3)
+    change(held)
+    walk(optimizer, params, 2, 3 + steps)
+    walk(reference, expected, 5 + steps)
+    assert same_bits(params, expected)
+    for p, q in zip(params, expected, strict=True):
+        assert same_bits(optimizer.state[p].values(), reference.state[q].values())

@@ -88,8 +88,9 @@ def _view_torch(array: Any, name: str) -> Array:
         return view
     except (RuntimeError, TypeError) as error:
         raise TypeError(
-            f"{name} is a tensor that NumPy cannot view: {error}; pass a dense float32 or float64 "
-            "tensor on the CPU, as `x.to_dense().float()`, or its local part, `x.to_local()`"
+            f"{name} is a tensor that NumPy cannot view: {error}; pass a NumPy array, or a dense "
+            "float32 or float64 tensor on the CPU, as `x.cpu().to_dense().float()`, or its local "
+            "part, `x.to_local()`"
         ) from error
 
 

@@ -48,14 +48,18 @@ class Content:
     """The dicts in a dict as they were, and the objects in these."""
 
     def __init__(self, of: dict[Any, dict[Any, Any]], held: Counter[int] | None = None) -> None:
-        """`held` has by id how many references to an object the caller has, if any."""
+        """`held` has by id how many references to an object, or to `of`, the caller has."""
+        self.outer = [of]
         self.inner = [*of.values()]
         self.values = [*chain.from_iterable(each.values() for each in self.inner)]
-        mine = 2  # that of a dict, and that of a list here
         held = Counter() if held is None else held
-        self.counts = np.array([mine + held[id(each)] for each in self.values], np.int64)
-        """The references to the objects, if nobody else has any."""
-        self.inner_counts = np.full(len(self.inner), mine, np.int64)
+        mine = 2  # that of a dict, and that of a list here
+        self.counts = [
+            (self.outer, np.array([1 + held[id(of)]], np.int64)),
+            (self.inner, np.full(len(self.inner), mine, np.int64)),
+            (self.values, np.array([mine + held[id(each)] for each in self.values], np.int64)),
+        ]
+        """The references to all of these, if nobody else has any."""
 
     def is_of(self, state: dict[Any, dict[Any, Any]]) -> bool:
         """Whether these are still the very dicts in `state`, and the very objects in them."""
@@ -66,10 +70,7 @@ class Content:
 
     def is_reached(self) -> bool:
         """Whether anybody else has one of the dicts or of the objects; True if C cannot tell."""
-        if lib is None:
-            return True
-        pairs = (self.inner, self.inner_counts), (self.values, self.counts)
-        return not all(
+        return lib is None or not all(
             lib.fs_counts(id(items), ffi.cast("int64_t *", counts.ctypes.data))
-            for items, counts in pairs
+            for items, counts in self.counts
         )

@@ -254,10 +254,10 @@ class FusedOptimizer(Optimizer):
         return check_request(scale, self.max_norm, self.max_value, False)
 
     def _step(self, request: Request) -> None:
-        steps, state, touched = self._steps, vars(self)["state"], self._touched
-        if steps is None or not steps.stand(self.param_groups, state, touched):
+        steps, own, touched = self._steps, vars(self), self._touched
+        if steps is None or not steps.stand(self.param_groups, own["state"], touched):
             self._steps, touched = None, True
-            steps = Steps(self.kind, self.param_groups, state, self._averages, self.backend)
+            steps = Steps(self.kind, self.param_groups, own["state"], self._averages, self.backend)
             self._steps = steps
         steps.read_settings()
         if steps.handed_on:

@@ -200,14 +200,16 @@ class Steps:
         return ready
 
     def _held(self) -> Counter[int]:
-        """The references to tensors of the state that there are here, by the tensors' ids."""
+        """The references to the state and to its tensors that there are here, by their ids."""
         present = [tensor for tensor in self.tensors if tensor is not None]
-        return Counter(
+        held = Counter(
             id(each.given)
             for tensor in present
             for each in tensor.sheltered
             for _ in range(each.HOLDS)
         )
+        held[id(self.state)] = 2  # that of the optimizer, and that of this
+        return held
 
     def _taken(self, grads: list[Any]) -> list[Ready] | None:
         """The result of `take`; None if a step must be laid out anew."""
