@@ -8,8 +8,9 @@
     NUMBA_ENABLE_CUDASIM=1 pytest -m cuda   the same in Numba's simulator, as `pytest` does it
     PYTHONPATH=tests/helpers pytest -p without_c    all tests as if C had not been compiled
 
-A test that needs more skips, and names the extra that brings it: torch, others (Keras, optax),
-cuda (the compiler for PTX; no device), docs. `pytest -rs` lists why tests were skipped.
+A test that needs more skips, and names the extra that brings it: torch, compare (torch with what
+its own tests need), clients (trainers of others), others (Keras, optax), cuda (the compiler for
+PTX; no device), docs. `pytest -rs` lists why tests were skipped.
 
 The folders are those of src/fusedstep, with tests of its public modules on top; helpers/ holds
 what tests share. Start with helpers/cases.py, a row for each optimizer and set of options, and

@@ -14,6 +14,7 @@ from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
     from fusedstep import presets, rules
+    from fusedstep import torch as torch
 
 __all__ = [
     "Arena",
@@ -36,11 +37,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Imported when they are asked for, because they would slow the import: the version is looked
     # up by a library that costs as much as the rest, `rules` reads its own source, and few use
-    # presets.
+    # presets. torch may not even be there.
     if name == "__version__":
         from importlib.metadata import version
 
         return version("fusedstep")
+    if name == "torch":
+        import fusedstep.torch as torch
+
+        return torch
     if name == "presets":
         import fusedstep.presets as presets
 

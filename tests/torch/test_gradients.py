@@ -372,7 +372,11 @@ def test_state_that_nobody_else_has_is_not_looked_at_again() -> None:
     optimizer = fst.AdamW(params, ema=0.9)
     walk(optimizer, params, 2)
     assert not steps_of(optimizer).reached
-    for hold in (lambda: optimizer.state, lambda: optimizer.state[params[0]]["step"]):
+    ways: list[Callable[[], Any]] = [
+        lambda: optimizer.state,
+        lambda: optimizer.state[params[0]]["step"],
+    ]
+    for hold in ways:
         held = hold()
         walk(optimizer, params, 1, 3)
         assert steps_of(optimizer).reached

@@ -90,7 +90,7 @@ class Seen:
         self.real = as_real(self.given)
         self.half = self.real.dtype in HALVES and place is HOST
         self.memory = self._memory(name)
-        """An array over its memory, for overlaps: of its shape and strides, not always of its dtype."""
+        """An array over its memory, for overlaps: like it, but not always of its dtype."""
         self.watched = Watched(self.given, self.given.data_ptr(), self.given.numel())
         """The memory in which steps expect it."""
         self.array = np.empty(self.real.shape, np.float32) if self.half else self.memory
