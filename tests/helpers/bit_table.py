@@ -4,15 +4,16 @@
 
 Every case, also with what a step may be asked for besides its rule, runs on difficult
 values at sizes around the vector width and on ordinary ones at a size that threads share:
-by C on each instruction set and by Numba, with 1, 2 and 7 threads, and on a CUDA device,
-several tensors a launch. Where there is no device, Numba simulates one, in tiny blocks and
-without the large sizes.
+by C on each instruction set and by Numba, with 1, 2 and 7 threads; by both again on tensors of
+torch, if it is installed, all of them in one step; and on a CUDA device, several tensors a launch.
+Where there is no device, Numba simulates one, in tiny blocks and without the large sizes.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from importlib.util import find_spec
 from typing import Any
 
 from fusedstep._backends.cuda.available import why_missing
@@ -68,6 +69,20 @@ class Here:
         self.array = self.host = view
 
 
+class Lent:
+    """A tensor of torch over such a copy."""
+
+    def __init__(self, view: Any) -> None:
+        import torch
+
+        self.host = view
+        self.array = torch.from_numpy(view)
+
+
+TENSORS = {"c": "c, tensors", "numba": "numba, tensors"} if find_spec("torch") else {}
+"""The columns of backends over tensors."""
+
+
 def together(case: Case, backend: str, place: Any, data: Data) -> list[dict[str, Any]]:
     """The results of `steps` for each of the data, all stepped by one optimizer."""
     params = [place(p.copy()) for p, _ in data]
@@ -101,6 +116,12 @@ def compare(case: Case, data: Data) -> tuple[Counter[str], Counter[str]]:
                 fs.set_isa(isa)
                 count(f"c {isa}", steps(case, "c", p, grads), expected)
             count("numba", steps(case, "numba", p, grads), expected)
+    everything = together(case, "numpy", Here, data)
+    for backend, column in TENSORS.items():
+        if backend == "c" and case in CUSTOM:
+            continue
+        for found, expected in zip(together(case, backend, Lent, data), everything, strict=True):
+            count(column, found, expected)
     if MISSING is None:
         # In the simulator each block of a norm takes a tenth of a second.
         sizes = (0, 5, 33) if "max_norm" in case.request else SIZES
@@ -116,10 +137,10 @@ def main() -> None:
         from fusedstep._backends.cuda import device
 
         device.THREADS = 4
-    console = Console(width=120)
+    console = Console(width=140)
     data = inputs(difficult)
     finite = inputs(difficult_but_finite)
-    backends = [*(f"c {isa}" for isa in fs.info().isas), "numba"]
+    backends = [*(f"c {isa}" for isa in fs.info().isas), "numba", *TENSORS.values()]
     backends += [CUDA] if MISSING is None else []
     table = Table(title="elements that differ from the reference")
     table.add_column("case", no_wrap=True)

@@ -310,7 +310,7 @@ def test_nothing_of_a_step_keeps_gradients_alive(reading: str) -> None:
 
 @on_each_backend
 def test_plain_optimizers_take_tensors(backend: str, reading: str) -> None:
-    shapes: list[tuple[int, ...]] = [(3, 4), (5,), (), (7, 2)]
+    shapes: list[tuple[int, ...]] = [(3, 4), (5,), (), (7, 2), (0, 3)]
     params = parameters(shapes=shapes)
     params[3].data = params[3].data.t().contiguous().t()
     arrays = [p.detach().numpy().copy() for p in params]

@@ -199,7 +199,9 @@ class Parameter:
     def check_size(self) -> None:
         """Refuse a parameter that has lost its memory."""
         now = self._now()
-        if now is not None and (address(now), now.nbytes) != (address(self.p), self.p.nbytes):
+        if now is None or now.nbytes == self.p.nbytes == 0:
+            return
+        if (address(now), now.nbytes) != (address(self.p), self.p.nbytes):
             raise ValueError(
                 f"params{self.path} has been resized since the optimizer was made, to "
                 f"{now.shape}; make a new optimizer"
