@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -90,16 +90,17 @@ def copies(params: Sequence[Any]) -> list[Any]:
     return copy.deepcopy([*params])
 
 
-def bits(tensor: torch.Tensor) -> list[Any]:
-    """The bits of a tensor, NaNs by the sign and payload that they have."""
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The bits of a tensor as integers, NaNs by the sign and payload that they have."""
     kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
-    found: list[Any] = real.contiguous().view(kinds[real.element_size()]).tolist()
-    return found
+    return real.contiguous().view(kinds[real.element_size()])
 
 
-def same_bits(ones: Sequence[Any], others: Sequence[Any]) -> bool:
-    return [bits(one) for one in ones] == [bits(other) for other in others]
+def same_bits(ones: Iterable[Any], others: Iterable[Any]) -> bool:
+    """Whether two lists of tensors have the same bits."""
+    pairs = zip(ones, others, strict=True)
+    return all(torch.equal(bits(one), bits(other)) for one, other in pairs)
 
 
 def farthest(found: Sequence[Any], expected: Sequence[Any]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusedstep._arrays.checks import check_like, check_written
+from fusedstep._arrays.checks import check_like, check_values, check_written
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array
@@ -131,6 +131,7 @@ class Tensor:
         self.sheltered = [each for each in self.states.values() if each not in average]
         """Tensors that are in the state alone."""
         self.cells = [(each.numpy().reshape(()), which) for each, which in state.cells]
+        check_values(self.p, f"params{path}")
         for name, memory in self.written():
             check_written(memory, name)
         for letter, each in self.states.items():
