@@ -53,7 +53,7 @@ THEIRS: dict[str, dict[str, bool]] = {
 IN_TRAINING = ["torch", "torch fused", OURS]
 AROUND_BACKWARD = ["torch fused", OURS, IN_BACKWARD]
 
-SECONDS = 5.0
+SECONDS = 4.0
 """Seconds of all turns of a comparison, if five of each contestant are over by then."""
 
 WARM, WARMING = 60, 0.5
@@ -408,7 +408,7 @@ def main() -> None:
     print(*describe(here), sep="\n")
     rows: list[Row] = []
     for topic in options.what or TOPICS:
-        print(f"\n## {TOPICS[topic].__doc__}\n")
+        print(f"\n## {(TOPICS[topic].__doc__ or topic).rstrip('.')}\n")
         names: list[str] = []
         for group in TOPICS[topic](seconds):
             if not names:

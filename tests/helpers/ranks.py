@@ -510,6 +510,10 @@ def whole(choice: Choice) -> None:
     assert_same_on_all_ranks([norm], "norm")
     torch.testing.assert_close(norm.item(), truth, rtol=1e-14, atol=0)
 
+    laid_out = vars(generous)["_steps"]
+    generous.step()
+    assert vars(generous)["_steps"] is laid_out, "each step is laid out anew"
+
     limit = truth / 3
     before = [full(p) for p in parameters]
     clipping = choice(parameters, max_norm=limit)

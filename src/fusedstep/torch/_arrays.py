@@ -37,11 +37,15 @@ def is_distributed(tensor: Any) -> bool:
 
 
 def local(tensor: Any) -> Any:
-    """The part of a tensor that is on this process."""
-    if is_distributed(tensor):
-        with torch.no_grad():
-            return tensor.to_local()
-    return tensor
+    """The part of a tensor that is on this process: of a DTensor the same object each time."""
+    if not is_distributed(tensor):
+        return tensor
+    # `to_local` makes a new view of a parameter's each time. It is for parts that are on their way.
+    part = getattr(tensor, "_local_tensor", None)
+    if type(part) in PLAIN:
+        return part
+    with torch.no_grad():
+        return tensor.to_local()
 
 
 def as_real(tensor: torch.Tensor) -> torch.Tensor:
