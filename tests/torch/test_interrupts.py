@@ -33,6 +33,8 @@ def make(params: list[Any], backend: str, options: dict[str, Any]) -> Any:
     return fst.AdamW(params, lr=0.01, backend=backend, **options)
 
 
+# One that comes while the collector calls back somebody, as Hypothesis wants it, is lost.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @on_each_backend
 @pytest.mark.parametrize("options", [{}, {"max_norm": 1.0, "ema": 0.9}], ids=["plain", "whole"])
 def test_ctrl_c_finds_a_step_done_or_not_begun(backend: str, options: dict[str, Any]) -> None:
