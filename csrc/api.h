@@ -88,6 +88,9 @@ typedef struct {
     int64_t elements; /* how many it has */
     int64_t library;  /* index of its library in the table; -1: Python looks at it every time */
     uintptr_t parts[2]; /* addresses of what the object consists of, to be fetched ahead; or 0 */
+    intptr_t *layout;   /* its shape, then its strides; NULL: these are not looked at */
+    uintptr_t dtype;    /* its dtype, see describe() in gradients.c */
+    int64_t ndim;       /* its dimensions */
 } fs_array;
 
 /* A number that the user can read, and that a step leaves beside the arrays, such as the count of
@@ -113,7 +116,7 @@ typedef struct {
     fs_header *headers;      /* one for each parameter */
     fs_array *parameters; /* the same: gradients pass only while these are as they were found */
     int64_t nheaders;
-    const fs_array *watched; /* further arrays that fs_stands looks at: the exposed ones first */
+    fs_array *watched; /* further arrays that fs_stands looks at: the exposed ones first */
     int64_t nexposed;        /* how many of them anybody may change at any time */
     int64_t nwatched;
     fs_cell *cells;
@@ -146,8 +149,11 @@ int64_t fs_unfit(const fs_table *table, int64_t row, double unscale);
 
 enum { FS_REFUSED = -1 }; /* the caller's arithmetic does not round to nearest; nothing is written */
 
+/* Note the layout and dtype of all watched arrays, as they are now. */
+void fs_learn(fs_table *table);
+
 /* 1 if all watched arrays are as they were found, and all cells hold what the last step left;
- * unless `all`, only the exposed arrays are looked at. */
+ * unless `all`, the exposed arrays and the cells alone are looked at. */
 int fs_stands(const fs_table *table, int all);
 
 /* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. */
@@ -177,8 +183,8 @@ int fs_counts(uintptr_t list, const int64_t *counts);
 /* Put None in the place of all items of a Python list. */
 void fs_empty(uintptr_t list);
 
-/* 1 if the values of a Python dict are the dicts of the list `inner`, and their values together the
- * objects of `list`, in the same order. */
+/* 1 if the values of a Python dict are the objects of the list `inner`, and the values of those of
+ * them that are dicts together the objects of `list`, in the same order. */
 int fs_holds(uintptr_t dict, uintptr_t inner, uintptr_t list);
 
 /* The kernel of an update rule in the instruction set in force, or NULL. Bit k of `has` says

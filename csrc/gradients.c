@@ -113,6 +113,10 @@ static int stands(const fs_table *table, const fs_array *known) {
         return 0;
     if (found.data != known->data && known->elements)
         return 0;
+    if (known->layout && (found.dtype != known->dtype || found.ndim != known->ndim ||
+                          !equal(known->layout, found.shape, found.ndim) ||
+                          !equal(known->layout + found.ndim, found.strides, found.ndim)))
+        return 0;
     /* Of NumPy's only an array that owns its memory can be resized. */
     if (!library->read && !(PyArray_FLAGS((PyArrayObject *)item) & NPY_ARRAY_OWNDATA))
         return 1;
@@ -134,14 +138,28 @@ static void fetch_array(const fs_array *array) {
             fetch((void *)array->parts[part], part == 0 ? 4 : 1);
 }
 
+static void learn(const fs_table *table, fs_array *array) {
+    description found;
+    if (!describe(table->libraries + array->library, (PyObject *)array->array, &found) ||
+        found.ndim != array->ndim)
+        return;
+    array->dtype = found.dtype;
+    for (int axis = 0; axis < found.ndim; axis++) {
+        array->layout[axis] = found.shape[axis];
+        array->layout[found.ndim + axis] = found.strides[axis];
+    }
+}
+
+void fs_learn(fs_table *table) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    for (int64_t at = 0; at < table->nwatched; at++)
+        learn(table, table->watched + at);
+    PyGILState_Release(gil);
+}
+
+/* The arrays come first: cells are read where the arrays that hold them are. */
 int fs_stands(const fs_table *table, int all) {
     int64_t at = 0, n = all ? table->nwatched : table->nexposed;
-    for (int64_t cell = 0; all && cell < table->ncells; cell++) {
-        if (cell + FAR < table->ncells)
-            fetch(table->cells[cell + FAR].at, 1);
-        if (!holds_what_is_known(table->cells + cell))
-            return 0;
-    }
     PyGILState_STATE gil = PyGILState_Ensure();
     for (; at < n; at++) {
         if (at + FAR < n)
@@ -150,7 +168,15 @@ int fs_stands(const fs_table *table, int all) {
             break;
     }
     PyGILState_Release(gil);
-    return at == n;
+    if (at < n)
+        return 0;
+    for (int64_t cell = 0; cell < table->ncells; cell++) {
+        if (cell + FAR < table->ncells)
+            fetch(table->cells[cell + FAR].at, 1);
+        if (!holds_what_is_known(table->cells + cell))
+            return 0;
+    }
+    return 1;
 }
 
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */

@@ -116,8 +116,9 @@ static int holds(PyObject *dict, PyObject *inner, PyObject *list) {
             fetch(items[outer + FAR], 2);
         if (items && outer + NEAR < n && PyDict_Check(items[outer + NEAR]))
             fetch_from(items[outer + NEAR], KEYS_OF_A_DICT);
-        if (outer >= n || value != PyList_GetItem(inner, outer) || !PyDict_Check(value) ||
-            !has(value, list, &at))
+        if (outer >= n || value != PyList_GetItem(inner, outer))
+            return 0;
+        if (PyDict_Check(value) && !has(value, list, &at))
             return 0;
     }
     return outer == n && at == PyList_Size(list);

@@ -76,9 +76,6 @@ class Tensor(Plain):
         return Tensor(self.owner, self.address, self.like)
 
     def is_neg(self) -> bool:
-        return False
-
-    def numpy(self) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
 

@@ -77,34 +77,73 @@ def _view_by_dlpack(array: Any, name: str) -> Array:
         ) from error
 
 
+class Memory:
+    """The memory of a tensor as NumPy sees it, which keeps that in place.
+
+    A view by the tensor's own `numpy()` would forbid torch for ever to resize or free its storage.
+    """
+
+    def __init__(self, tensor: Any, dtype: np.dtype[Any]) -> None:
+        self.tensor = tensor
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (tensor.data_ptr() or 16, False),  # an empty one is nowhere
+            "shape": tuple(tensor.shape),
+            "strides": tuple(dtype.itemsize * stride for stride in tensor.stride()),
+            "typestr": dtype.str,
+        }
+
+
+VIEWED = {
+    f"torch.{name}": np.dtype(name)
+    for name in ("float16", "float32", "float64", "complex64", "complex128", "int16")
+}
+"""Dtypes of torch that NumPy has, too."""
+
+
 def _view_torch(array: Any, name: str) -> Array:
     """The view of a tensor; of a copy that is read-only, if its memory does not hold its values."""
     try:
-        if array.is_neg():
-            copy: Array = array.detach().resolve_neg().numpy()
-            copy.flags.writeable = False
-            return copy
-        view: Array = array.detach().numpy()
-        return view
-    except (RuntimeError, TypeError) as error:
+        tensor = array.detach()
+        copied = tensor.is_neg() or tensor.is_conj()
+        tensor = tensor.resolve_neg().resolve_conj()
+        dtype = VIEWED.get(str(tensor.dtype))
+        if dtype is None or not _is_plain_torch(array):
+            view: Array = tensor.numpy()  # which mostly raises, and says why
+        else:
+            view = np.asarray(Memory(tensor, dtype))
+    except (AttributeError, RuntimeError, TypeError) as error:
         raise TypeError(
             f"{name} is a tensor that NumPy cannot view: {error}; pass a NumPy array, or a dense "
             "float32 or float64 tensor on the CPU, as `x.cpu().to_dense().float()`, or its local "
             "part, `x.to_local()`"
         ) from error
+    if copied:
+        view.flags.writeable = False
+    return view
+
+
+def _is_plain_torch(array: Any) -> bool:
+    """Whether a tensor is dense, on the CPU, and of torch's own type."""
+    torch = sys.modules["torch"]
+    return _read_torch(type(array)) and array.is_cpu and array.layout is torch.strided
+
+
+def _where_torch(array: Any) -> tuple[int, Geometry]:
+    return array.data_ptr(), (tuple(array.shape), array.stride(), array.dtype)
 
 
 def _read_by_type(kind: type) -> bool:
     return EXCHANGE in vars(kind)
 
 
-def _parts_torch(array: Any) -> tuple[int, int]:
-    return getattr(array, "_cdata", 0), getattr(array.untyped_storage(), "_cdata", 0)
-
-
 def _read_torch(kind: type) -> bool:
     torch = sys.modules["torch"]
     return kind in (torch.Tensor, torch.nn.Parameter)
+
+
+def _parts_torch(array: Any) -> tuple[int, int]:
+    return getattr(array, "_cdata", 0), getattr(array.untyped_storage(), "_cdata", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +169,8 @@ class Library:
     """An object that keeps an array's memory as it is now."""
     view: Callable[[Any, str], Array] = _view_by_dlpack
     """The NumPy view of an array on the CPU, which errors call by that name."""
-    where: Callable[[Any], tuple[int, int]] | None = None
-    """The address of an array on the CPU and its number of elements; None: the view tells them."""
+    where: Callable[[Any], tuple[int, Geometry]] | None = None
+    """The address and geometry of an array on the CPU; None: the view tells them."""
     read: Callable[[type], bool] = _read_by_type
     """Whether C may read the arrays of a type by themselves: one that lies as its parts do."""
     parts: Callable[[Any], tuple[int, int]] = lambda array: (0, 0)
@@ -168,7 +207,7 @@ LIBRARIES = (
         ordered=True,
         hold=lambda array: array.detach(),  # a tensor's memory may be exchanged under it
         view=_view_torch,
-        where=lambda array: (array.data_ptr(), array.numel()),
+        where=_where_torch,
         read=_read_torch,
         parts=_parts_torch,
         gradients=lambda kind: sys.modules["torch"].Tensor,

@@ -34,10 +34,10 @@ def plain(array: Any, name: str) -> Array:
     return np.ndarray.view(array, np.ndarray)
 
 
-def where(array: Any) -> tuple[int, int]:
-    """The address of a user's array on the CPU, and how many elements it has."""
+def where(array: Any) -> tuple[int, Any]:
+    """The address of a user's array on the CPU, and its shape, strides and dtype."""
     find = library(array).where
     if find is not None:
         return find(array)
     now = plain(array, "the array")
-    return address(now), now.size
+    return address(now), (now.shape, now.strides, now.dtype)

@@ -51,7 +51,8 @@ class Content:
         """`held` has by id how many references to an object, or to `of`, the caller has."""
         self.outer = [of]
         self.inner = [*of.values()]
-        self.values = [*chain.from_iterable(each.values() for each in self.inner)]
+        dicts = [each for each in self.inner if isinstance(each, dict)]
+        self.values = [*chain.from_iterable(each.values() for each in dicts)]
         held = Counter() if held is None else held
         mine = 2  # that of a dict, and that of a list here
         self.counts = [

@@ -32,10 +32,8 @@ class Watched(NamedTuple):
     """An array of the user's as it was found, for `Table.stands`."""
 
     array: Any
-    address: int
-    """The address of its first element."""
-    elements: int
-    """How many it has, as its library counts them."""
+    where: tuple[int, Any]
+    """The address of its first element, and its shape, strides and dtype; see `Place.where`."""
 
 
 class Row:
@@ -87,7 +85,8 @@ class Row:
     def stands(self, everything: bool) -> bool:
         """Whether exposed arrays, or both kinds, are as they were found."""
         watched = (*self.exposed, *self.sheltered) if everything else self.exposed
-        return all(self.walk.place.unmoved(*each) for each in watched)
+        where = self.walk.place.where
+        return all(where(each.array) == each.where for each in watched)
 
 
 class Table(Protocol):
@@ -113,9 +112,9 @@ class Table(Protocol):
         """Use `g`, the checked view of the user's `given`, as the gradient of that parameter."""
 
     def stands(self, everything: bool) -> bool:
-        """Whether exposed arrays are as they were found.
+        """Whether exposed arrays are as they were found, and cells hold what was left there.
 
-        And if everything is asked for, whether sheltered ones are, and cells hold what was left.
+        And if everything is asked for, whether sheltered arrays are.
         """
 
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
@@ -184,17 +183,18 @@ class CheckedTable:
         self.sums = np.zeros((0, norm.SUMS))
         """The sums of the blocks of the gradients that were measured."""
         self.known: list[Any] = [None] * len(rows)
+        self.kept: list[Array | None] = [None] * len(rows)
+        """Gradients that may be copies, whose memory nobody else holds: these are read-only."""
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
+        self.kept[index] = None if g.flags.writeable else g
         where = address(g), g.strides
         if self.known[index] != where:
             self.known[index] = where
             self.moves += 1
 
     def stands(self, everything: bool) -> bool:
-        if everything and not self.cells.stand():
-            return False
-        return all(row.stands(everything) for row in self.present)
+        return all(row.stands(everything) for row in self.present) and self.cells.stand()
 
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         for index in range(start, len(grads)):

@@ -65,7 +65,7 @@ class Half(Operand):
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.place, self.scratch = HOST, True
-        self.wide = torch.empty(tensor.shape, dtype=torch.float32)
+        self.wide = torch.empty(tensor.shape, dtype=torch.float32, device="cpu")
         self.flat = self.wide.numpy().reshape(-1)
         self.laid = self.copied = self.wide.numpy()
         self.narrow = tensor.detach()
@@ -95,7 +95,7 @@ class Seen:
         self.half = self.real.dtype in HALVES and place is HOST
         self.memory = self._memory(name)
         """An array over its memory, for overlaps: like it, but not always of its dtype."""
-        self.watched = Watched(self.given, self.given.data_ptr(), self.given.numel())
+        self.watched = Watched(self.given, place.where(self.given))
         """The memory in which steps expect it."""
         self.array = np.empty(self.real.shape, np.float32) if self.half else self.memory
         """An array of its shape and of the dtype in which it is stepped."""
@@ -117,7 +117,8 @@ class Seen:
             g = g.to_dense()
         if g.is_complex():
             g = torch.view_as_real(g.resolve_conj())
-        return g.float() if self.half else g
+        wanted = torch.float32 if self.half else self.real.dtype
+        return g if g.dtype is wanted else g.to(wanted)
 
     def walk(self) -> Walk:
         """The order in which steps go over it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from fusedstep import optimizers, rules
@@ -50,16 +51,20 @@ class Kind:
 
     def hyperparameters(self, group: Group) -> dict[str, Any]:
         """A group's hyperparameters as numbers."""
-        return {
+        values = {
             name: _number(name, group.get(name, default)) for name, default in self.options.items()
         }
+        if values.get("decay_scale") == "schedule" and values["initial_lr"] is None:
+            # Under a name of its own: `initial_lr` is what torch's schedulers begin with.
+            values["initial_lr"] = group.setdefault("decay_initial_lr", values["lr"])
+        return values
 
 
 def _number(name: str, value: Any) -> Any:
     """A hyperparameter, which may be a tensor of one element, as Python's own number."""
     if type(value) is float or value is None or isinstance(value, (bool, str)):
         return value
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list, np.ndarray)) and np.ndim(value) == 1:
         return tuple(_number(name, each) for each in value)
     try:
         return value.item() if isinstance(value, torch.Tensor) else float(value)
@@ -69,12 +74,16 @@ def _number(name: str, value: Any) -> Any:
         ) from error
 
 
-def has_tensor(values: list[Any]) -> bool:
+def is_fickle(values: Iterable[Any]) -> bool:
     """Whether one of these hyperparameters may change without being assigned to."""
     return any(
-        isinstance(each, torch.Tensor) or (isinstance(each, (tuple, list)) and has_tensor([*each]))
+        is_fickle(each) if isinstance(each, tuple) else not isinstance(each, FIXED)
         for each in values
     )
+
+
+FIXED = (float, int, str, type(None))
+"""Types of values that stay what they are."""
 
 
 # ---- Adam and AdamW: one rule, as `decoupled_weight_decay` says ----

@@ -7,15 +7,14 @@ from threading import get_ident
 from typing import Any, ClassVar
 
 import torch
-from torch.autograd.graph import increment_version
 from torch.optim import optimizer as torchs
 from torch.optim.optimizer import Optimizer
 
 from fusedstep._checks.wording import quoted
 from fusedstep._core.request import PLAIN, Report, Request, check_policy, check_request
 from fusedstep._core.turn import Turn
-from fusedstep.torch._kinds import Group, Kind
-from fusedstep.torch._steps import Steps
+from fusedstep.torch._kinds import HANDED_ON, Group, Kind
+from fusedstep.torch._steps import STEPPED_HERE, Steps
 
 OF_ALL = {"max_norm": None, "max_value": None, "nonfinite": "propagate", "backend": "auto"}
 """Arguments beyond torch's that are the same for all groups, and what each is by default."""
@@ -45,14 +44,42 @@ class FusedOptimizer(Optimizer):
     """The name of what runs the steps, see `fusedstep.info`."""
     nonfinite: str
     """The policy for gradients with NaN or infinity, see `fusedstep.Optimizer`."""
+    _into: Iterator[Any] | None
+    """The tensors of `ema_into` that have no parameter yet."""
+
     report: Report
     """The report of the last step, see `fusedstep.Report`."""
 
-    _step_supports_amp_scaling = True
-    """Tells torch's GradScaler that `step` unscales, and skips, by itself."""
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether `step` unscales and skips by itself, for torch's GradScaler."""
+        return not any(
+            group.get(name) for group in self.param_groups for name in HANDED_ON
+        ) and all(
+            p.device.type in STEPPED_HERE for group in self.param_groups for p in group["params"]
+        )
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, value: bool) -> None:
+        """Nothing: torch's classes set it for their fused steps."""
 
     beyond: ClassVar[frozenset[str]]
     """The hyperparameters beyond torch's."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = super().__new__(cls)
+        made._note({})  # so that a derived class need not go through `__init__` here
+        return made
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        surplus = [] if self._into is None else [*self._into]
+        self._into = None
+        if surplus:
+            raise ValueError(
+                f"ema_into has {len(surplus)} tensors more than there are parameters; pass one "
+                "for each, in the order of the groups"
+            )
 
     def _begin(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Take note of the arguments that are this package's, and return those that are torch's."""
@@ -81,7 +108,7 @@ class FusedOptimizer(Optimizer):
         """Hyperparameters beyond torch's that were given. Groups hold no others, so that a state
         dict is torch's to the letter where there are none."""
         into = options.get("ema_into")
-        self._into: Iterator[Any] | None = None if into is None else iter(into)
+        self._into = None if into is None else iter(into)
         self._averages: dict[Any, Any] = {}
         self._turn = Turn()
         self._steps: Steps | None = None
@@ -122,7 +149,7 @@ class FusedOptimizer(Optimizer):
     @state.setter
     def state(self, state: Any) -> None:
         self.__dict__["state"] = state
-        self._touched = True
+        self._touched, self._steps = True, None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as torch does; it may have hyperparameters of this package, too."""
@@ -141,8 +168,6 @@ class FusedOptimizer(Optimizer):
         checks = self.kind.declaration.checks
         for name in self.beyond & group.keys():
             group[name] = checks[name](name, group[name])
-        if group.get("decay_scale") == "schedule":
-            group.setdefault("initial_lr", group["lr"])
         if into is None:
             return
         if group.get("ema") is None:
@@ -162,7 +187,11 @@ class FusedOptimizer(Optimizer):
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        before = vars(self).get("param_groups", [])
         super().__setstate__(state)
+        for group, old in zip(self.param_groups, before, strict=False):
+            for name in self.beyond & old.keys():
+                group.setdefault(name, old[name])
         self._turn = Turn()
         self._steps = self._into = None
         self._alone = {}
@@ -264,7 +293,6 @@ class FusedOptimizer(Optimizer):
             self._step_as_torch(steps.elsewhere)
             return
         self.report = report = steps.step(request, self.nonfinite)
-        increment_version(steps.stepped)
         if touched or (steps.reached and report.t % SELDOM == 0):
             # In this order, so that whatever happens in between is found out by the next step.
             steps.reached, self._touched = True, False
@@ -284,7 +312,6 @@ class FusedOptimizer(Optimizer):
             self.report = steps.step(request, "propagate")
             if steps.state.get(parameter):
                 self.state[parameter] = steps.state[parameter]
-            increment_version(steps.stepped)
 
         self._take_turn(step, self._request(1.0))
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fusedstep._arrays.plain import plain
 from fusedstep._numerics.coefficients import Rule
 from fusedstep.torch._arrays import local
 from fusedstep.torch._kinds import Kind
@@ -57,11 +58,17 @@ def find_state(
     if kind.product:
         shown = _number(MU_PRODUCT, existing.get(MU_PRODUCT), 1.0, made)
         cells.append((shown, PRODUCT))
-        product = shown.numpy().reshape(())[()]  # a number of its dtype
+        product = plain(shown, MU_PRODUCT).reshape(())[()]  # a number of its dtype
     arrays: dict[str, Any] = {}
     for letter, name in kind.names.items():
         if letter in rule.states:
             array = existing.get(name)
+            if array is None and kind.counted and existing.get(STEP) is not None:
+                raise KeyError(
+                    f"the state of a parameter has {STEP!r} and no {name!r}, which these "
+                    "hyperparameters need; load a state dict that was saved with them, or delete "
+                    "the parameter's state to begin anew"
+                )
             if array is None:
                 array = made[name] = _initial(letter, parameter, values)
             elif not kind.counted:
@@ -85,9 +92,10 @@ def _number(name: str, value: Any, default: float, made: dict[str, Any]) -> Any:
         and value.numel() == 1
     )
     if kept:
-        return value.detach()
+        return value
     dtype = torch.float64 if torch.get_default_dtype() is torch.float64 else torch.float32
-    made[name] = torch.tensor(default if value is None else float(value), dtype=dtype)
+    number = default if value is None else float(value)
+    made[name] = torch.tensor(number, dtype=dtype, device="cpu")
     return made[name]
 
 

@@ -6,6 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
+from weakref import getweakrefcount
+
+import torch
+from torch.autograd.graph import increment_version
 
 from fusedstep._arrays.place import Place
 from fusedstep._backends.choose import choose
@@ -23,6 +27,22 @@ from fusedstep.torch._whole import Ready, Sharing, whole_step
 
 GRAD = "grad"
 """The attribute of a parameter that has its gradient."""
+
+
+STEPPED_HERE = ("cpu", "cuda")
+"""Types of devices that have a backend."""
+
+
+STATE_USES, COUNT_USES = 4, 3
+"""Uses of the storage of a state array, and of a count, if nobody else has a view of it: as itself,
+as the views here, and as the storage that is asked."""
+
+
+def storage_uses(tensor: Any) -> int:
+    """The uses of a tensor's storage; 0 if this torch does not tell."""
+    count = getattr(torch._C, "_storage_Use_Count", None)  # noqa: SLF001  it is nowhere else
+    storage = tensor.untyped_storage()
+    return 0 if count is None else int(count(storage._cdata))  # noqa: SLF001
 
 
 class Numbered(Layout):
@@ -89,9 +109,11 @@ class Steps:
         self.tables: dict[Site, type[Table]] = {}
         """The sites that there are, each with what runs a step there."""
         self.layouts: dict[Site, Numbered] = {}
-        self.stepped: list[Any] = []
-        """The parameters that have a row in a layout."""
-        self.elsewhere = sorted({p.device.type for p in self.parameters} - {"cpu", "cuda"})
+        self.stepped: set[int] = set()
+        """The indices of parameters that have a row in a layout."""
+        self.written: list[Any] = []
+        """These parameters, and the caller's own averages of them."""
+        self.elsewhere = sorted({p.device.type for p in self.parameters} - {*STEPPED_HERE})
         """Devices that have no backend here."""
         self.handed_on = self._is_handed_on()
         """Whether torch alone can take these steps."""
@@ -135,7 +157,19 @@ class Steps:
     def look_who_has_state(self) -> None:
         """Note whether anybody else has a part of the state, as it is now."""
         assert self.content is not None
-        self.reached = bool(self.odd) or self.content.is_reached()
+        self.reached = bool(self.odd) or self.content.is_reached() or self._is_aliased()
+
+    def _is_aliased(self) -> bool:
+        """Whether the memory of a state tensor is anybody else's, or of other processes."""
+        assert self.content is not None
+        here = {id(each.given) for tensor in self.tensors if tensor for each in tensor.sheltered}
+        return any(
+            not is_plain(value)
+            or value.is_shared()
+            or getweakrefcount(value) > 0
+            or storage_uses(value) != (STATE_USES if id(value) in here else COUNT_USES)
+            for value in self.content.values
+        )
 
     def read_settings(self) -> None:
         """Bring the hyperparameters up to the groups."""
@@ -183,8 +217,11 @@ class Steps:
         if request is PLAIN and nonfinite == "propagate" and len(self.layouts) == 1:
             (layout,) = self.layouts.values()
             if layout.step(grads):
+                increment_version(self.written)
                 return report_of((None, 1.0, (), layout.coming))
-        return whole_step(self.take(grads), request, nonfinite)
+        report = whole_step(self.take(grads), request, nonfinite)
+        increment_version(self.written)
+        return report
 
     def take(self, grads: list[Any]) -> list[Ready]:
         """The layouts, which have taken these gradients."""
@@ -208,6 +245,7 @@ class Steps:
             for each in tensor.sheltered
             for _ in range(each.HOLDS)
         )
+        held.update(id(each.array) for tensor in present for each in tensor.counts)
         held[id(self.state)] = 2  # that of the optimizer, and that of this
         return held
 
@@ -240,10 +278,13 @@ class Steps:
                 continue
             self.settings[self.group_of[at]].refuse_sparse(g)
             rule, tensor = rules[self.group_of[at]], self.tensors[at]
-            if tensor is None or tensor.states.keys() != {*rule.states}:
+            # What had no row was not looked at, and may have changed.
+            if at not in self.stepped or tensor is None or tensor.states.keys() != {*rule.states}:
                 p = self.parameters[at]
                 made.append((p, self._find(at, rule)))
-        self.stepped = [p for p, g in zip(self.parameters, grads, strict=True) if g is not None]
+        self.stepped = {at for at, g in enumerate(grads) if g is not None}
+        self.written = [self.parameters[at] for at in sorted(self.stepped)]
+        self.written += [self.averages[p] for p in self.written if p in self.averages]
         self.layouts = {}
         for site, table in self.tables.items():
             tensors = Tensors(self._at(site, self.tensors), site.place)

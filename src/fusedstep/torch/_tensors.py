@@ -15,14 +15,15 @@ import torch
 
 from fusedstep._arrays.checks import check_like, check_values, check_written
 from fusedstep._arrays.overlap import WrittenMemory
-from fusedstep._arrays.place import Place
+from fusedstep._arrays.place import HOST, Place
+from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array
-from fusedstep._backends.plan import Row
+from fusedstep._backends.plan import Row, Watched
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.parameters import Cohort
 from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
 from fusedstep.torch._arrays import Seen, is_copy, local
-from fusedstep.torch._kinds import HANDED_ON, Group, Kind, has_tensor, next_product
+from fusedstep.torch._kinds import HANDED_ON, Group, Kind, is_fickle, next_product
 from fusedstep.torch._state import Found
 
 
@@ -48,7 +49,7 @@ class Settings:
         self.length = len(group)
         self.raw = self.pick(group)
         """The values that the group had for the hyperparameters."""
-        self.fickle = has_tensor([*self.raw])
+        self.fickle = is_fickle(self.raw)
         """Whether a tensor is among it, which may change without being assigned."""
 
     def are_old(self) -> bool:
@@ -58,7 +59,7 @@ class Settings:
             return True
         try:
             return bool(self.pick(group) != self.raw)
-        except KeyError:
+        except (KeyError, RuntimeError, ValueError):
             return True
 
     def refuse_sparse(self, g: Any) -> None:
@@ -70,6 +71,11 @@ class Settings:
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
         """The same at every step: a torch optimizer's rate is a number, which schedulers assign."""
         return hyperparameters
+
+
+def as_array(number: torch.Tensor) -> Array:
+    """The array over a tensor of one number."""
+    return plain(number, "a count").reshape(())
 
 
 class Counted(Cohort):
@@ -130,7 +136,9 @@ class Tensor:
         """Tensors that the caller has, too."""
         self.sheltered = [each for each in self.states.values() if each not in average]
         """Tensors that are in the state alone."""
-        self.cells = [(each.numpy().reshape(()), which) for each, which in state.cells]
+        self.cells = [(as_array(each), which) for each, which in state.cells]
+        counts = [each for each, _ in state.cells]
+        self.counts = [Watched(each, HOST.where(each)) for each in counts]
         check_values(self.p, f"params{path}")
         for name, memory in self.written():
             check_written(memory, name)
@@ -158,7 +166,7 @@ class Tensor:
             lambda letter: self.states[letter].operand(self.walk),
             gradients=torch.Tensor,
             exposed=[each.watched for each in self.exposed],
-            sheltered=[each.watched for each in self.sheltered],
+            sheltered=[*(each.watched for each in self.sheltered), *self.counts],
             cells=self.cells,
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import accumulate
+from math import prod
 from operator import mul
 from typing import Any, TypeAlias
 
@@ -165,7 +166,9 @@ def _c_order(shape: tuple[int, ...], innermost: int) -> list[int]:
 class Arrays:
     """Users' arrays in C, each as it was found: see fs_array in csrc/api.h."""
 
-    COLUMNS = 6
+    COLUMNS = 9
+    layouts: Integers
+    """Memory for their shapes and strides."""
 
     def __init__(self, entries: Integers) -> None:
         self.entries = entries
@@ -182,7 +185,7 @@ class Arrays:
         entries[at, 1] = _addresses(in_c)
         entries[at, 2] = [row.p.flat.size for _, row in present]
         entries[at, 3] = [libraries.holding(type(array)) for array in arrays]
-        entries[at, 4:] = np.array([parts_of(array) for array in arrays], np.int64).reshape(-1, 2)
+        entries[at, 4:6] = np.array([parts_of(array) for array in arrays], np.int64).reshape(-1, 2)
         for index, row in present:
             if row.array is not None and (row.p.scratch or not row.walk.plain):
                 entries[index, 1] = address(plain(row.array, "params"))
@@ -190,13 +193,20 @@ class Arrays:
 
     @classmethod
     def watched(cls, arrays: Iterable[Watched], libraries: Libraries) -> Arrays:
-        """Further arrays, as far as C can read them."""
-        entries = [
-            (id(array), at, elements, libraries.holding(type(array)), *parts_of(array))
-            for array, at, elements in arrays
-            if libraries.holding(type(array)) >= 0
-        ]
-        return cls(np.array(entries, np.int64).reshape(-1, cls.COLUMNS))
+        """Further arrays, as far as C can read them; `fs_learn` notes how they lie."""
+        known = [each for each in arrays if libraries.holding(type(each.array)) >= 0]
+        entries = np.zeros((len(known), cls.COLUMNS), np.int64)
+        made = cls(entries)
+        ndims = [len(each.where[1][0]) for each in known]
+        made.layouts = np.zeros(2 * sum(ndims), np.int64)
+        at = address(made.layouts)
+        for entry, each, ndim in zip(entries, known, ndims, strict=True):
+            place, (shape, *_) = each.where
+            entry[:4] = id(each.array), place, prod(shape), libraries.holding(type(each.array))
+            entry[4:6] = parts_of(each.array)
+            entry[6], entry[8] = at, ndim
+            at += 16 * ndim
+        return made
 
 
 def parts_of(array: Any) -> tuple[int, int]:
@@ -273,6 +283,7 @@ class Runner:
                 "steps": self.steps,
             },
         )
+        lib.fs_learn(self.table)
 
     def prepare(self, scalars: Sequence[JobScalars]) -> None:
         """Put the kernels and scalars of the next step into the jobs."""

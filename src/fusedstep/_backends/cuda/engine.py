@@ -169,9 +169,7 @@ class Table:
                 self.measures.append(Squares(job, ordinal, count, addresses))
 
     def stands(self, everything: bool) -> bool:
-        if everything and not self.cells.stand():
-            return False
-        return all(row.stands(everything) for row in self.present)
+        return all(row.stands(everything) for row in self.present) and self.cells.stand()
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         self.known[index] = Gradient(g, operand)
