@@ -105,15 +105,19 @@ class Measured(NamedTuple):
     norm: float
     """Their norm over `scale`."""
     clip: float
-    """The factor that cuts the norm to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
+    """The factor that cuts the norm to `max_norm`."""
     finite: bool
 
 
 def measure(total: Total, scale: float, max_norm: float) -> Measured:
     """The measures of gradients whose squares have this sum."""
     scaled = norm(total) / scale
-    clip = 1.0 if scaled <= max_norm or max_norm == inf else max_norm / scaled
-    return Measured(scaled, clip, is_finite(total))
+    return Measured(scaled, factor(scaled, max_norm), is_finite(total))
+
+
+def factor(norm: float, max_norm: float) -> float:
+    """The factor that cuts a norm to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
+    return 1.0 if norm <= max_norm or max_norm == inf else max_norm / norm
 
 
 def is_finite(total: Total) -> bool:

@@ -53,10 +53,10 @@ class FusedOptimizer(Optimizer):
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """Whether `step` unscales and skips by itself, for torch's GradScaler."""
-        return not any(
-            group.get(name) for group in self.param_groups for name in HANDED_ON
-        ) and all(
-            p.device.type in STEPPED_HERE for group in self.param_groups for p in group["params"]
+        groups = self.param_groups
+        handed_on = any(group.get(name) for group in groups for name in HANDED_ON)
+        return not handed_on and all(
+            p.device.type in STEPPED_HERE for group in groups for p in group["params"]
         )
 
     @_step_supports_amp_scaling.setter
@@ -83,7 +83,7 @@ class FusedOptimizer(Optimizer):
 
     def _begin(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Take note of the arguments that are this package's, and return those that are torch's."""
-        ours = {*OF_ALL, *self.beyond, "ema_into"}
+        ours = self.options()
         self._note({name: value for name, value in arguments.items() if name in ours})
         return {
             name: value
@@ -118,7 +118,7 @@ class FusedOptimizer(Optimizer):
 
     @classmethod
     def options(cls) -> set[str]:
-        """The names of arguments beyond torch's that `replace` takes."""
+        """The names of arguments beyond torch's."""
         return {*OF_ALL, *cls.beyond, "ema_into"}
 
     def adopt(self, options: Mapping[str, Any]) -> None:

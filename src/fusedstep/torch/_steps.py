@@ -28,10 +28,8 @@ from fusedstep.torch._whole import Ready, Sharing, whole_step
 GRAD = "grad"
 """The attribute of a parameter that has its gradient."""
 
-
 STEPPED_HERE = ("cpu", "cuda")
 """Types of devices that have a backend."""
-
 
 STATE_USES, COUNT_USES = 4, 3
 """Uses of the storage of a state array, and of a count, if nobody else has a view of it: as itself,

@@ -13,6 +13,7 @@ from fusedstep._core.layout import Layout
 from fusedstep._core.request import Report, Request, check_scale
 from fusedstep._core.whole_step import refuse_nonfinite
 from fusedstep._numerics.coefficients import JobScalars, step_scalars
+from fusedstep._numerics.norm import factor
 
 
 class Sharing(NamedTuple):
@@ -72,7 +73,7 @@ def whole_step(ready: Sequence[Ready], request: Request, nonfinite: str) -> Repo
             elsewhere |= others
         if request.max_norm is not None:
             grad_norm = fold(norms)
-            clip = _clip(grad_norm, request.max_norm)
+            clip = factor(grad_norm, request.max_norm)
         if unfit or elsewhere:
             if nonfinite == "raise":
                 refuse_nonfinite(unfit or ["of another rank"])
@@ -109,8 +110,3 @@ def fold(norms: Sequence[float]) -> float:
     if not (largest > 0 and isfinite(sum(norms))):
         return sum(norms)
     return largest * sqrt(sum((norm / largest) ** 2 for norm in norms))
-
-
-def _clip(norm: float, max_norm: float) -> float:
-    """The factor that brings the norm down to `max_norm`; NaN for a norm that is NaN."""
-    return 1.0 if norm <= max_norm or max_norm == inf else max_norm / norm

@@ -102,6 +102,10 @@ class Libraries:
             self.known[kind] = len(self.known)
         return self.known[kind]
 
+    def reads(self, array: Any) -> bool:
+        """Whether C can read this array."""
+        return self.holding(type(array)) >= 0
+
 
 class Headers:
     """The headers in C, one for each parameter, and memory for shapes and strides."""
@@ -194,7 +198,7 @@ class Arrays:
     @classmethod
     def watched(cls, arrays: Iterable[Watched], libraries: Libraries) -> Arrays:
         """Further arrays, as far as C can read them; `fs_learn` notes how they lie."""
-        known = [each for each in arrays if libraries.holding(type(each.array)) >= 0]
+        known = [each for each in arrays if libraries.reads(each.array)]
         entries = np.zeros((len(known), cls.COLUMNS), np.int64)
         made = cls(entries)
         ndims = [len(each.where[1][0]) for each in known]
@@ -271,7 +275,7 @@ class Runner:
                 "parameters": self.parameters.in_c,
                 "nheaders": len(rows),
                 "watched": self.watched.in_c,
-                "nexposed": len(Arrays.watched(exposed, self.libraries).entries),
+                "nexposed": sum(self.libraries.reads(each.array) for each in exposed),
                 "nwatched": len(self.watched.entries),
                 "cells": self.cells_in_c,
                 "ncells": len(self.cells.arrays),
@@ -303,7 +307,7 @@ class Runner:
 
     def _is_unread(self, row: Row) -> bool:
         watched = (*row.exposed, *row.sheltered)
-        return any(self.libraries.holding(type(each.array)) < 0 for each in watched)
+        return not all(self.libraries.reads(each.array) for each in watched)
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         self.headers.fill(index, g, operand, given)
