@@ -102,8 +102,10 @@ def against_torch(turns: int) -> None:
     if not torch.cuda.is_available():
         print("torch was built for the CPU alone; nothing to compare with")
         return
-    kinds = ["fusedstep", "new grads", "fused", "foreach"]
-    print(f"µs{'':>17} on the device:{'':>29} on the host:")
+    import fusedstep.torch
+
+    kinds = ["fusedstep", "new grads", "its class", "fused", "foreach"]
+    print(f"µs{'':>17} on the device:{'':>40} on the host:")
     print(f"{'tensors':>8} {'elements':>9}", *(f"{kind:>10}" for kind in 2 * kinds))
     for count, n, calls in AGAINST:
 
@@ -120,7 +122,9 @@ def against_torch(turns: int) -> None:
             else:
                 for p, g in zip(params, grads, strict=True):
                     p.grad = g
-                steps.append(torch.optim.AdamW(params, **{kind: True}).step)
+                own = {} if kind == "its class" else {kind: True}
+                library = torch.optim if own else fusedstep.torch
+                steps.append(library.AdamW(params, **own).step)
         times = measure(steps, calls, turns)
         figures = [each.device for each in times] + [each.host for each in times]
         print(f"{count:>8} {n:>9}", *(f"{1e3 * figure:10.1f}" for figure in figures))

@@ -11,6 +11,7 @@ import numpy as np
 
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.place import Place
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._numerics import norm
@@ -32,8 +33,18 @@ class Watched(NamedTuple):
     """An array of the user's as it was found, for `Table.stands`."""
 
     array: Any
+    place: Place
     where: tuple[int, Any]
     """The address of its first element, and its shape, strides and dtype; see `Place.where`."""
+
+    @classmethod
+    def at(cls, place: Place, array: Any) -> Watched:
+        """An array at a place, as it is now."""
+        return cls(array, place, place.where(array))
+
+    def stands(self) -> bool:
+        """Whether it is as it was found."""
+        return bool(self.place.where(self.array) == self.where)
 
 
 class Row:
@@ -85,8 +96,7 @@ class Row:
     def stands(self, everything: bool) -> bool:
         """Whether exposed arrays, or both kinds, are as they were found."""
         watched = (*self.exposed, *self.sheltered) if everything else self.exposed
-        where = self.walk.place.where
-        return all(where(each.array) == each.where for each in watched)
+        return all(each.stands() for each in watched)
 
 
 class Table(Protocol):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.place import HOST, Place
+from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Watched
 
@@ -63,11 +63,11 @@ def is_copy(read: Any, given: Any) -> bool:
 class Half(Operand):
     """A tensor of 16 bits as a kernel sees it: float32 scratch in C order."""
 
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.place, self.scratch = HOST, True
-        self.wide = torch.empty(tensor.shape, dtype=torch.float32, device="cpu")
-        self.flat = self.wide.numpy().reshape(-1)
-        self.laid = self.copied = self.wide.numpy()
+    def __init__(self, tensor: torch.Tensor, place: Place) -> None:
+        self.place, self.scratch = place, True
+        self.wide = torch.empty(tensor.shape, dtype=torch.float32, device=tensor.device)
+        self.laid = self.copied = place.see(self.wide, "scratch")
+        self.flat = self.laid.reshape(-1)
         self.narrow = tensor.detach()
         self.back: list[Call] = [partial(setitem, self.narrow, ..., self.wide)]
 
@@ -92,10 +92,10 @@ class Seen:
         """The tensor in this process, as the user may change it."""
         self.place = place
         self.real = as_real(self.given)
-        self.half = self.real.dtype in HALVES and place is HOST
+        self.half = self.real.dtype in HALVES
         self.memory = self._memory(name)
         """An array over its memory, for overlaps: like it, but not always of its dtype."""
-        self.watched = Watched(self.given, place.where(self.given))
+        self.watched = Watched.at(place, self.given)
         """The memory in which steps expect it."""
         self.array = np.empty(self.real.shape, np.float32) if self.half else self.memory
         """An array of its shape and of the dtype in which it is stepped."""
@@ -126,4 +126,4 @@ class Seen:
 
     def operand(self, walk: Walk) -> Operand:
         """The operand of kernels."""
-        return Half(self.real) if self.half else Operand(self.array, walk)
+        return Half(self.real, self.place) if self.half else Operand(self.array, walk)

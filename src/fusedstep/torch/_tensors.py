@@ -137,8 +137,7 @@ class Tensor:
         self.sheltered = [each for each in self.states.values() if each not in average]
         """Tensors that are in the state alone."""
         self.cells = [(as_array(each), which) for each, which in state.cells]
-        counts = [each for each, _ in state.cells]
-        self.counts = [Watched(each, HOST.where(each)) for each in counts]
+        self.counts = [Watched.at(HOST, each) for each, _ in state.cells]
         check_values(self.p, f"params{path}")
         for name, memory in self.written():
             check_written(memory, name)

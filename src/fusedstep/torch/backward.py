@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import torch
@@ -92,9 +93,12 @@ def step_in_backward(model: torch.nn.Module, optimizer: FusedOptimizer) -> Steps
             "no parameter of the model is the optimizer's; pass the model that it was made for"
         )
 
+    lock = Lock()
+
     def step(parameter: torch.Tensor) -> None:
         _refuse_what_needs_all(optimizer)
-        optimizer.step_one(parameter)
+        with lock:  # autograd has a thread for each device, and one for each caller
+            optimizer.step_one(parameter)
         parameter.grad = None
 
     return StepsInBackward([p.register_post_accumulate_grad_hook(step) for p in params])

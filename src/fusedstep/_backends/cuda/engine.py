@@ -67,6 +67,9 @@ class Gradient:
 
     __slots__ = ("address", "below", "kept", "layout", "length", "ordered", "scratch", "writeable")
 
+    kept: Any
+    """What keeps its memory until the next one is there; None where that is not needed."""
+
     def __init__(self, g: Array, operand: Operand) -> None:
         given = owner(g)
         self.address, self.layout = glance(given)
@@ -76,7 +79,8 @@ class Gradient:
         self.scratch = operand.scratch
         self.writeable = g.flags.writeable
         self.ordered = library(given).ordered
-        self.kept: Any = None if self.ordered else given
+        # One that is read-only may be a copy, which nobody else holds until the launch.
+        self.kept = None if self.ordered and self.writeable else given
 
 
 class Pieces:
@@ -125,6 +129,8 @@ class Table:
             assert isinstance(where, Device)
             self.device = where
             self.at_once = where.at_once
+            with where.current():
+                _stream_now(where)  # to allocate would end the recording
             self._lay_out(jobs, active)
 
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
@@ -204,7 +210,7 @@ class Table:
         if not known.ordered:  # layouts of other libraries do not say which device it is on
             if device.driver.several() and device.driver.ordinal(to) != self.device.ordinal:
                 return False
-            known.kept = g
+        known.kept = None if known.ordered else g
         known.address = to
         self.moves += 1
         self._point(index, to)
@@ -239,12 +245,7 @@ class Table:
 
     def _stream(self) -> int:
         """The stream to work on, once the gradients' addresses are on their way there."""
-        stream = self.device.stream()
-        if device.driver.recorded(stream):
-            raise RuntimeError(
-                "a step cannot be part of a CUDA graph, which would repeat it with the same "
-                "t and learning rate; step outside of the graph"
-            )
+        stream = _stream_now(self.device)
         if self.stale:
             self._send_addresses(stream)
         return stream
@@ -263,6 +264,17 @@ class Table:
         if taken == len(grads):
             self.at_once(self.calls(scalars, False))
         return taken
+
+
+def _stream_now(where: Device) -> int:
+    """The stream to work on; refused while its work is recorded, before it has any."""
+    stream = where.stream()
+    if device.driver.recorded(stream):
+        raise RuntimeError(
+            "a step cannot be part of a CUDA graph, which would repeat it with the same "
+            "t and learning rate; step outside of the graph"
+        )
+    return stream
 
 
 def _columns(rows: Sequence[Row]) -> Any:
