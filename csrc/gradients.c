@@ -56,6 +56,13 @@ typedef struct {
     const int64_t *shape, *strides;
 } description;
 
+static int64_t elements_of(const description *array) {
+    int64_t elements = 1;
+    for (int axis = 0; axis < array->ndim; axis++)
+        elements *= array->shape[axis];
+    return elements;
+}
+
 static int describe(const fs_library *library, PyObject *item, description *to) {
     if (!library->read) {
         PyArrayObject *array = (PyArrayObject *)item;
@@ -69,7 +76,7 @@ static int describe(const fs_library *library, PyObject *item, description *to) 
     }
     dltensor seen;
     if (((dlpack_reader)library->read)(item, &seen) != 0) {
-        PyErr_Clear(); /* Python meets it again, and says what is wrong */
+        pass_over();
         return 0;
     }
     to->data = (intptr_t)seen.data + (intptr_t)seen.offset;
@@ -78,7 +85,8 @@ static int describe(const fs_library *library, PyObject *item, description *to) 
     to->writeable = 1;
     to->shape = seen.shape;
     to->strides = seen.strides;
-    return seen.device == DLPACK_CPU && (seen.strides || !seen.ndim);
+    return seen.device == DLPACK_CPU && (seen.strides || !seen.ndim) &&
+           (seen.data || !elements_of(to)); /* zeros of torch's autograd are nowhere */
 }
 
 /* Returns 1 if the memory of an array holds its values. */
@@ -87,7 +95,7 @@ static int is_plain(const fs_library *library, PyObject *item) {
         return 1;
     PyObject *answer = PyObject_CallFunctionObjArgs((PyObject *)library->deferred, item, NULL);
     if (!answer)
-        PyErr_Clear();
+        pass_over();
     Py_XDECREF(answer);
     return answer == Py_False;
 }
@@ -120,10 +128,7 @@ static int stands(const fs_table *table, const fs_array *known) {
     /* Of NumPy's only an array that owns its memory can be resized. */
     if (!library->read && !(PyArray_FLAGS((PyArrayObject *)item) & NPY_ARRAY_OWNDATA))
         return 1;
-    int64_t elements = 1;
-    for (int axis = 0; axis < found.ndim; axis++)
-        elements *= found.shape[axis];
-    return elements == known->elements;
+    return elements_of(&found) == known->elements;
 }
 
 static int holds_what_is_known(const fs_cell *cell) {

@@ -34,6 +34,13 @@ PyObject **items_of(PyObject *list) {
     return lists_are_known() ? ((list_object *)list)->items : NULL;
 }
 
+void pass_over(void) {
+    int interrupted = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+    PyErr_Clear();
+    if (interrupted)
+        PyErr_SetInterrupt();
+}
+
 static int64_t gather(PyObject *list, PyObject *name, PyObject *into) {
     int64_t at = 0;
     PyObject **items = items_of(list);
@@ -47,7 +54,7 @@ static int64_t gather(PyObject *list, PyObject *name, PyObject *into) {
         PyObject *value = PyObject_GetAttr(item, name);
         Py_DECREF(item);
         if (!value || PyList_SetItem(into, at, value) < 0) {
-            PyErr_Clear();
+            pass_over();
             break;
         }
     }

@@ -10,6 +10,10 @@
  * to look at them. */
 PyObject **items_of(PyObject *list);
 
+/* Forgets an exception: Python meets what raised it again, and says what is wrong. Only an interrupt
+ * comes but once, so it is raised again as soon as Python runs. */
+void pass_over(void);
+
 /* Thousands of objects lie all over the memory, and most of the time goes to waiting for them. So
  * each is fetched into the cache FAR turns of a loop before it is needed, and, NEAR turns before,
  * the memory that it points to: a tensor of torch is little more than such a pointer. To fetch what

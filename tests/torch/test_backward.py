@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -88,6 +89,72 @@ def test_what_needs_all_gradients_is_refused(name: str, value: Any) -> None:
     setattr(optimizer, name, value)
     with pytest.raises(ValueError, match=f"{name}=.*needs all gradients"):
         train(net, optimizer, 1)
+
+
+def test_the_group_that_a_parameter_is_in_counts() -> None:
+    net = model()
+    first, *others = net.parameters()
+    groups = [{"params": [first]}, {"params": others, "lr": 0.0}]
+    optimizer = fst.SGD(groups, lr=0.1)
+    with fst.step_in_backward(net, optimizer):
+        train(net, optimizer, 2)
+        optimizer.param_groups[1]["params"].append(optimizer.param_groups[0]["params"].pop())
+        before = first.detach().clone()
+        train(net, optimizer, 2)
+        assert same_bits([first], [before])
+        optimizer.param_groups[1]["lr"] = 0.1
+        train(net, optimizer, 1)
+        assert not same_bits([first], [before])
+
+
+def test_a_parameter_that_is_in_no_group_any_more_is_left_alone() -> None:
+    net = model()
+    last = [*net.parameters()][-1]
+    optimizer = fst.SGD(net.parameters(), lr=0.1)
+    before = last.detach().clone()
+    with fst.step_in_backward(net, optimizer):
+        optimizer.param_groups[0]["params"].pop()
+        net(torch.ones(2, 6)).sum().backward()
+    assert same_bits([last], [before])
+    assert last.grad is not None
+
+
+def test_a_grad_scaler_afterwards() -> None:
+    net = model()
+    optimizer = fst.AdamW(net.parameters())
+    with fst.step_in_backward(net, optimizer):
+        train(net, optimizer, 2)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(net(torch.ones(2, 6)).sum()).backward()
+    scaler.step(optimizer)
+    assert {int(state["step"]) for state in optimizer.state.values()} == {3}
+
+
+def test_threads_of_autograd_take_turns() -> None:
+    """It has one for each device, and for each thread that calls it."""
+    halves = [model(), model()]
+    net = torch.nn.ModuleList(halves)
+    optimizer = fst.AdamW(net.parameters())
+    start = threading.Barrier(2)
+    failures: list[BaseException] = []
+
+    def work(half: Any) -> None:
+        try:
+            for _ in range(30):
+                start.wait()
+                half(torch.ones(2, 6)).sum().backward()
+        except BaseException as error:
+            failures.append(error)
+            start.abort()
+
+    with fst.step_in_backward(net, optimizer):
+        threads = [threading.Thread(target=work, args=(half,)) for half in halves]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert {int(state["step"]) for state in optimizer.state.values()} == {30}
 
 
 def test_a_grad_scaler_is_refused() -> None:

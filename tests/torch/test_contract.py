@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import io
 import pickle
 from collections.abc import Callable, Sequence
@@ -408,6 +410,37 @@ def test_hooks_of_a_derived_class_run_once() -> None:
     assert seen == [1]
 
 
+def test_hooks_run_where_a_step_is_wrapped_as_itself() -> None:
+    """So that torch takes it for one that sees to the hooks."""
+
+    class Derived(fst.AdamW):
+        @functools.wraps(fst.AdamW.step)
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure)
+
+    seen = []
+    optimizer: Any = Derived(parameters(shapes=[(2,)]))
+    optimizer.register_step_post_hook(lambda *_: seen.append(1))
+    optimizer.step()
+    assert seen == [1]
+
+
+def test_hooks_run_where_the_step_of_a_class_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As instruments for measuring do it, while the optimizer is there already."""
+    seen = []
+    optimizer = fst.AdamW(parameters(shapes=[(2,)]))
+    optimizer.register_step_pre_hook(lambda *_: seen.append(1))
+    step = fst.AdamW.step
+    monkeypatch.setattr(fst.AdamW, "step", lambda self, *args: step(self, *args), raising=False)
+    optimizer.step()
+    assert seen == [1]
+
+
+def test_the_signature_of_a_step_is_torchs() -> None:
+    names = [*inspect.signature(torch.optim.AdamW.step).parameters]
+    assert [*inspect.signature(fst.AdamW.step).parameters] == names
+
+
 def test_the_profiler_sees_the_step() -> None:
     params = parameters(shapes=[(2,)])
     optimizer = fst.Adam(params)
@@ -550,6 +583,59 @@ def test_what_torch_would_not_do_is_not_handed_to_it() -> None:
     with pytest.raises(ValueError, match="torch's own, which has no 'eps_inside_sqrt'"):
         optimizer.step()
     assert same_bits(params, before)
+
+
+@pytest.mark.parametrize("edited", [True, False], ids=["edited", "in the group"])
+def test_nesterov_with_dampening_is_torchs(edited: bool) -> None:
+    """Torch's constructor refuses the two, and its step takes them from a group."""
+
+    def run(cls: Any) -> Any:
+        p = torch.ones(3, dtype=torch.float64)
+        groups = [{"params": [p]} if edited else {"params": [p], "dampening": 0.5}]
+        given = {"dampening": 0.5} if edited else {"nesterov": True}
+        optimizer = cls(groups, lr=0.1, momentum=0.9, **given)
+        optimizer.param_groups[0]["nesterov"] = True
+        walk(optimizer, [p], 4)
+        return p
+
+    assert same_bits([run(fst.SGD)], [run(torch.optim.SGD)])
+
+
+def test_tensors_of_several_parts_are_stepped_by_torch() -> None:
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    def run(cls: Any) -> list[Any]:
+        p = torch.nn.Parameter(TwoTensor(torch.ones(3), torch.full((3,), 2.0)))
+        optimizer = cls([p], lr=0.1)
+        p.grad = TwoTensor(torch.ones(3), torch.full((3,), -3.0))
+        optimizer.step()
+        return [p.a, p.b]
+
+    assert same_bits(run(fst.AdamW), run(torch.optim.AdamW))
+    with pytest.raises(ValueError, match="parameters of TwoTensor: Lion has no such steps"):
+        run(fst.Lion)
+
+
+def test_tensors_without_content_are_stepped_by_torch() -> None:
+    """Such are what a model's memory is estimated by."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        model = torch.nn.Linear(3, 3)
+        optimizer = fst.Adam(model.parameters())
+        model(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
+        assert optimizer.state[model.weight]["exp_avg"].shape == (3, 3)
+
+
+def test_parameters_that_are_negated_lazily_are_stepped_by_torch() -> None:
+    def run(cls: Any) -> Any:
+        p = torch.ones(3, dtype=torch.cfloat).conj().imag
+        p.grad = torch.ones(3)
+        cls([p], lr=0.1).step()
+        return p.resolve_neg()
+
+    assert same_bits([run(fst.SGD)], [run(torch.optim.SGD)])
 
 
 def test_capturable_on_the_cpu_is_refused_in_torchs_words() -> None:

@@ -202,3 +202,51 @@ def test_a_gradient_in_the_memory_of_a_parameter_is_refused() -> None:
         optimizer.step()
     assert bool((p == 1).all())
     assert not optimizer.state
+
+
+# ---- gradients without memory ----
+
+
+class Zeros(torch.autograd.Function):  # type: ignore[name-defined,misc]
+    """Twice x, with a gradient of autograd's own zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return torch._efficientzerotensor(g.shape, dtype=g.dtype)  # noqa: SLF001
+
+
+@for_each_dtype
+@for_each_class
+def test_zeros_that_autograd_does_not_write_down(name: str, dtype: Any) -> None:
+    def run(written: bool) -> Any:
+        p = torch.nn.Parameter(values(dtype))
+        optimizer = ours(name)([p])
+        for step in range(3):
+            if step == 1:
+                Zeros.apply(p).abs().sum().backward()
+                assert p.grad._is_zerotensor()  # noqa: SLF001
+                p.grad = torch.zeros_like(p.grad) if written else p.grad
+            else:
+                (p.grad,) = draw([p], step)
+            optimizer.step()
+            p.grad = None
+        return p
+
+    assert same_bits([run(False)], [run(True)])
+
+
+def test_a_gradient_whose_storage_was_freed_is_refused() -> None:
+    p = torch.nn.Parameter(torch.ones(8))
+    optimizer = fst.AdamW([p])
+    for _ in range(2):
+        p.grad = torch.ones(8)
+        optimizer.step()
+    before = p.detach().clone()
+    p.grad.untyped_storage().resize_(0)
+    with pytest.raises(TypeError, match="its storage was freed"):
+        optimizer.step()
+    assert same_bits([p], [before])

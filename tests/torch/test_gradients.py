@@ -305,6 +305,28 @@ def test_nothing_of_a_step_keeps_gradients_alive(reading: str) -> None:
     assert gone() is None
 
 
+@on_each_backend
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+def test_nor_where_they_lie_otherwise_than_their_parameter(
+    backend: str, dtype: Any, reading: str
+) -> None:
+    params = parameters(dtype, [(30, 20)])
+    reference = copies(params)
+    optimizer = fst.AdamW(params, backend=backend)
+    expected = fst.AdamW(reference, backend=backend)
+    for step in range(4):
+        (g,) = draw(params, step)
+        params[0].grad = g.t().contiguous().t()
+        reference[0].grad = g
+        optimizer.step()
+        expected.step()
+    gone = weakref.ref(params[0].grad.untyped_storage())
+    params[0].grad = None
+    gc.collect()
+    assert gone() is None
+    assert same_bits(params, reference)
+
+
 # ---- plain optimizers over tensors ----
 
 

@@ -8,10 +8,11 @@ import threading
 from typing import Any
 
 import pytest
-from marks import needs, on_each_backend
+from marks import needs, needs_c, on_each_backend
 
 torch = needs("torch", "torch")
 
+from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch_cases import draw, parameters, same_bits  # noqa: E402
 
 import fusedstep.torch as fst  # noqa: E402
@@ -80,3 +81,44 @@ def alarm() -> Any:
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     yield
     signal.signal(signal.SIGALRM, before)
+
+
+class Interrupting(TorchFunctionMode):  # type: ignore[misc]
+    """Raises Ctrl-C once, where this function of torch is called."""
+
+    def __init__(self, at: Any) -> None:
+        super().__init__()
+        self.at: Any = at
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function == self.at:
+            self.at = None
+            raise KeyboardInterrupt
+        return function(*args, **(kwargs or {}))
+
+
+@needs_c
+@pytest.mark.parametrize(
+    "at", [torch.Tensor.is_neg, torch.Tensor.grad.__get__], ids=["is_neg", "grad"]
+)
+def test_ctrl_c_is_not_lost_where_c_passes_over_an_error(at: Any) -> None:
+    """Python code runs even there: of a mode that looks at every function of torch."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals come to the main thread alone")
+    params = parameters(shapes=SHAPES)
+    optimizer = fst.AdamW(params)
+    for step in range(2):
+        for p, g in zip(params, draw(params, step), strict=True):
+            p.grad = g
+        optimizer.step()
+    count, before = snapshot(optimizer, params)
+    mode = Interrupting(at)
+    with mode, pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    assert mode.at is None
+    found = snapshot(optimizer, params)
+    assert found[0] in (count, count + 1)
+    if found[0] == count:
+        assert same_bits(found[1], before)

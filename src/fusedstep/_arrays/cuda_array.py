@@ -76,6 +76,8 @@ def see(array: Any, name: str) -> Array:
     if described.get("mask") is not None:
         raise TypeError(f"{name} has a mask, which a step would ignore; pass its plain data")
     address, readonly = described["data"]
+    if not address and 0 not in described["shape"]:
+        raise TypeError(f"{name} has no memory: its storage was freed; pass one that has its data")
     seen = shadow(
         library(array).hold(array),
         address,

@@ -63,6 +63,8 @@ def _glance_torch(array: Any) -> tuple[int, Geometry]:
 
 
 def _view_by_dlpack(array: Any, name: str) -> Array:
+    if hasattr(array, INTERFACE):
+        raise TypeError(f"{name} is on a CUDA device; pass a NumPy array, by {TO_HOST}")
     if not all(hasattr(type(array), name) for name in ("__dlpack__", "__dlpack_device__")):
         raise TypeError(
             f"{name} is {describe(array)}; pass a NumPy array, for instance `np.asarray(x)`, or a "
@@ -105,8 +107,10 @@ def _view_torch(array: Any, name: str) -> Array:
     """The view of a tensor; of a copy that is read-only, if its memory does not hold its values."""
     try:
         tensor = array.detach()
-        copied = tensor.is_neg() or tensor.is_conj()
-        tensor = tensor.resolve_neg().resolve_conj()
+        copied = tensor.is_neg() or tensor.is_conj() or is_nowhere(tensor)
+        tensor = tensor.clone() if is_nowhere(tensor) else tensor.resolve_neg().resolve_conj()
+        if tensor.numel() and not tensor.data_ptr():
+            raise RuntimeError("its storage was freed")
         dtype = VIEWED.get(str(tensor.dtype))
         if dtype is None or not _is_plain_torch(array):
             view: Array = tensor.numpy()  # which mostly raises, and says why
@@ -121,6 +125,11 @@ def _view_torch(array: Any, name: str) -> Array:
     if copied:
         view.flags.writeable = False
     return view
+
+
+def is_nowhere(tensor: Any) -> bool:
+    """Whether a tensor is of zeros that torch's autograd does not write down."""
+    return bool(tensor._is_zerotensor())  # noqa: SLF001  torch has no public name for it
 
 
 def _is_plain_torch(array: Any) -> bool:

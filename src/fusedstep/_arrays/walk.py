@@ -81,6 +81,10 @@ class Operand:
         """Copy the array into its scratch."""
         self.place.copy(self.copied, self.laid)
 
+    def let_go(self) -> None:
+        """Hold the scratch alone."""
+        self.laid, self.back = self.copied, []
+
     def put_back(self) -> list[Call]:
         """The calls that copy the scratch into the array."""
         if not self.back or not self.place.lasting:

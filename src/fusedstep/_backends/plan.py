@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import setitem
 from typing import Any, NamedTuple, Protocol
@@ -20,6 +20,10 @@ from fusedstep._numerics.rounding import check_rounding
 
 MOST_STATES = 8
 """The most state arrays of one rule: a row of csrc/api.h has room for so many."""
+
+
+ALL = slice(None)
+"""The index of a whole list."""
 
 
 class Job(NamedTuple):
@@ -151,6 +155,9 @@ class Table(Protocol):
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         """Take the gradients from the first on, and run without zeros if none needs a check."""
 
+    def let_go(self, indices: Iterable[int]) -> None:
+        """Hold no gradient any more; those of some parameters need a check in any case."""
+
 
 class Cells:
     """The cells of a table's rows: numbers that the user can read, and that each step leaves."""
@@ -160,23 +167,27 @@ class Cells:
         self.arrays = [array for row in rows for array, _ in row.cells]
         self.which = [width * row.job + which for row in rows for _, which in row.cells]
         """The index of each one's number in `numbers`, as if that were flat."""
-        self.left = [array.copy() for array in self.arrays]
-        """The numbers that they were found with, or that the last step left there."""
         self.numbers = np.zeros((len(jobs), width))
         """See `Table.numbers`."""
+        self.left = [array.item() for array in self.arrays]
+        """The numbers that they were found with, or that the last step left there."""
+        self.reads = [array.item for array in self.arrays]
+        self.fills = [array.fill for array in self.arrays]
+        kinds = [(which, a.dtype) for which, a in zip(self.which, self.arrays, strict=True)]
+        self.kinds = [*dict.fromkeys(kinds)]
+        """What is written, each number in each dtype once: there are far fewer than cells."""
+        place = {kind: at for at, kind in enumerate(self.kinds)}
+        self.kind_of = [place[kind] for kind in kinds]
 
     def stand(self) -> bool:
         """Whether they hold what was left there."""
-        pairs = zip(self.arrays, self.left, strict=True)
-        return all(array[()] == left[()] for array, left in pairs)
+        return [read() for read in self.reads] == self.left
 
     def writing(self) -> list[Call]:
         """The calls that write their numbers."""
-        return [
-            partial(setitem, each, (), each.dtype.type(self.numbers.flat[which]))
-            for array, left, which in zip(self.arrays, self.left, self.which, strict=True)
-            for each in (array, left)
-        ]
+        rounded = [dtype.type(self.numbers.flat[which]).item() for which, dtype in self.kinds]
+        values = [rounded[kind] for kind in self.kind_of]
+        return [*map(partial, self.fills, values), partial(setitem, self.left, ALL, values)]
 
 
 class CheckedTable:
@@ -218,6 +229,9 @@ class CheckedTable:
             at_once(self.calls(scalars, False))
         return taken
 
+    def let_go(self, indices: Iterable[int]) -> None:
+        self.kept = [None] * len(self.rows)
+
     def unfit(self, unscale: float) -> Iterator[int]:
         return unfit_rows(self.present, self.sums, unscale)
 
@@ -251,6 +265,8 @@ class Plan:
             operand for row in rows if row for operand in row.written if operand.scratch
         ]
         self.gradient_scratch: dict[int, Operand] = {}
+        self.holding = False
+        """Whether gradients are held: those with gaps, and copies."""
         self.at_once = next((row.walk.place.at_once for row in rows if row), at_once)
 
     @property
@@ -268,6 +284,7 @@ class Plan:
         operand = Operand(g, row.walk, self.gradient_scratch.pop(index, None))
         if operand.scratch:
             self.gradient_scratch[index] = operand
+        self.holding |= operand.scratch or not g.flags.writeable
         self.table.set_gradient(index, g, operand, g if given is None else given)
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
@@ -284,6 +301,13 @@ class Plan:
         """Copy the gradients that have gaps to scratch, which `measure` and `run` read."""
         for operand in self.gradient_scratch.values():
             operand.fetch()
+
+    def let_go(self) -> None:
+        """Hold no gradient any more, so that its memory is free as soon as its owner wishes."""
+        self.table.let_go(self.gradient_scratch)
+        for operand in self.gradient_scratch.values():
+            operand.let_go()
+        self.holding = False
 
     def run(self, scalars: Sequence[JobScalars], zero: bool = False) -> None:
         """Run one step, wholly or not at all; see `calls`."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.libraries import is_nowhere
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Watched
@@ -115,6 +116,8 @@ class Seen:
         g = local(g).detach()
         if g.layout is not torch.strided:
             g = g.to_dense()
+        if is_nowhere(g):
+            g = torch.zeros_like(g)
         if g.is_complex():
             g = torch.view_as_real(g.resolve_conj())
         wanted = torch.float32 if self.half else self.real.dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,10 +17,6 @@ from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values
 
 Group = dict[str, Any]
 """One of a torch optimizer's `param_groups`."""
-
-
-HANDED_ON = ("capturable", "differentiable")
-"""Options of groups whose steps are torch's own: in a graph of CUDA's, or of autograd's."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,8 @@ class Kind:
     """torch's words for a sparse gradient; None: it is taken."""
     sparse_and_decay: str | None = None
     """torch's words for one with weight decay."""
+    of_torch: Callable[[Group], str | None] = lambda group: None
+    """What of a group's hyperparameters torch alone has a step for; None: nothing."""
 
     def refusal(self, hyper: Hyperparameters) -> str | None:
         """Torch's words for a sparse gradient with these hyperparameters, or None."""
@@ -84,6 +82,16 @@ def is_fickle(values: Iterable[Any]) -> bool:
 
 FIXED = (float, int, str, type(None))
 """Types of values that stay what they are."""
+
+
+# ---- SGD ----
+
+
+def _dampened_nesterov(group: Group) -> str | None:
+    """What torch's constructor refuses, and its step takes from a group."""
+    if group["nesterov"] and group["momentum"] != 0 and group["dampening"] != 0:
+        return "nesterov=True with dampening"
+    return None
 
 
 # ---- Adam and AdamW: one rule, as `decoupled_weight_decay` says ----
@@ -134,7 +142,12 @@ def _refusal(name: str, instead: str = "") -> str:
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 
 KINDS = {
-    "SGD": Kind(declaration_of(optimizers.SGD), {"b": "momentum_buffer"}, counted=False),
+    "SGD": Kind(
+        declaration_of(optimizers.SGD),
+        {"b": "momentum_buffer"},
+        counted=False,
+        of_torch=_dampened_nesterov,
+    ),
     "Adagrad": Kind(
         declaration_of(optimizers.Adagrad),
         {"s": "sum"},

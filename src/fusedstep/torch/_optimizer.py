@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
 from threading import get_ident
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch.optim import optimizer as torchs
@@ -13,8 +14,9 @@ from torch.optim.optimizer import Optimizer
 from fusedstep._checks.wording import quoted
 from fusedstep._core.request import PLAIN, Report, Request, check_policy, check_request
 from fusedstep._core.turn import Turn
-from fusedstep.torch._kinds import HANDED_ON, Group, Kind
-from fusedstep.torch._steps import STEPPED_HERE, Steps
+from fusedstep.torch._handed_on import reasons_of_group, reasons_of_parameters
+from fusedstep.torch._kinds import Group, Kind
+from fusedstep.torch._steps import Steps
 
 OF_ALL = {"max_norm": None, "max_value": None, "nonfinite": "propagate", "backend": "auto"}
 """Arguments beyond torch's that are the same for all groups, and what each is by default."""
@@ -23,6 +25,30 @@ SELDOM = 16
 """Steps between two looks whether state that somebody had got at is nobody else's again."""
 
 NOT_STEPPED = Report(None, 1.0, (), 0)
+
+HOOKING = Optimizer.profile_hook_step(id).__code__
+"""The code of torch's wrapper around a step, which runs its hooks."""
+
+
+def _runs_hooks(step: Any) -> bool:
+    """Whether a step, or one that it says it wraps, is torch's wrapper."""
+    while step is not None and getattr(step, "__code__", None) is not HOOKING:
+        step = getattr(step, "__wrapped__", None)
+    return step is not None
+
+
+class Membership(NamedTuple):
+    """The group that a parameter is in, and its place there."""
+
+    group: Group
+    at: int
+
+    def holds(self, parameter: Any, param_groups: list[Group]) -> bool:
+        """Whether it is still there, and the group one of these."""
+        own = self.group["params"]
+        return any(self.group is each for each in param_groups) and (
+            self.at < len(own) and own[self.at] is parameter
+        )
 
 
 class FusedOptimizer(Optimizer):
@@ -54,9 +80,8 @@ class FusedOptimizer(Optimizer):
     def _step_supports_amp_scaling(self) -> bool:
         """Whether `step` unscales and skips by itself, for torch's GradScaler."""
         groups = self.param_groups
-        handed_on = any(group.get(name) for group in groups for name in HANDED_ON)
-        return not handed_on and all(
-            p.device.type in STEPPED_HERE for group in groups for p in group["params"]
+        return not any(reasons_of_group(group, self.kind) for group in groups) and not any(
+            reasons_of_parameters(group["params"]) for group in groups
         )
 
     @_step_supports_amp_scaling.setter
@@ -114,6 +139,8 @@ class FusedOptimizer(Optimizer):
         self._steps: Steps | None = None
         self._alone: dict[Any, Steps] = {}
         """The steps of parameters that are stepped one by one."""
+        self._memberships: dict[Any, Membership] = {}
+        """Where these were found in the groups."""
         self.report = NOT_STEPPED
 
     @classmethod
@@ -194,7 +221,7 @@ class FusedOptimizer(Optimizer):
                 group.setdefault(name, old[name])
         self._turn = Turn()
         self._steps = self._into = None
-        self._alone = {}
+        self._alone, self._memberships = {}, {}
         for group in self.param_groups:
             for name, value in self._extras.items():
                 group.setdefault(name, value)
@@ -223,14 +250,17 @@ class FusedOptimizer(Optimizer):
     step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it for hooks, for some 5 us
 
     def _is_watched(self) -> bool:
-        """Whether hooks or a profiler wait for this step; a subclass's step has them already."""
-        return type(self).step is FusedOptimizer.step and bool(
+        """Whether hooks or a profiler wait for this step, and torch has not seen to them.
+
+        It does so around the step of a derived class.
+        """
+        return bool(
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
             or torchs._global_optimizer_pre_hooks  # noqa: SLF001  torch has no other way
             or torchs._global_optimizer_post_hooks  # noqa: SLF001
             or torch.autograd._profiler_enabled()  # noqa: SLF001
-        )
+        ) and not _runs_hooks(type(self).step)
 
     def _unwatched_step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -238,14 +268,16 @@ class FusedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         scale = 1.0
-        if "found_inf" in vars(self):  # under a GradScaler, as long as it calls
+        own = vars(self)
+        if "found_inf" in own or "grad_scale" in own:  # under a GradScaler, as long as it calls
             if self._is_skipped():
                 return loss
-            grad_scale = getattr(self, "grad_scale", None)
+            grad_scale = own.get("grad_scale")
             scale = 1.0 if grad_scale is None else float(grad_scale)
         self._take_turn(self._step, self._request(scale))
         return loss
 
+    step.__signature__ = signature(_unwatched_step)  # type: ignore[attr-defined]
     _watched_step = Optimizer.profile_hook_step(_unwatched_step)
 
     # As torch's own methods do it: the public way would import the compiler, for a second.
@@ -261,7 +293,7 @@ class FusedOptimizer(Optimizer):
                 "a GradScaler steps an optimizer that has stepped in the backward pass already, "
                 "by gradients that were multiplied by its scale; use one or the other"
             )
-        found_inf: Any = self.found_inf
+        found_inf: Any = vars(self).get("found_inf")
         return found_inf is not None and bool(found_inf)
 
     def _take_turn(self, step: Callable[[Request], None], request: Request) -> None:
@@ -290,7 +322,7 @@ class FusedOptimizer(Optimizer):
             self._steps = steps
         steps.read_settings()
         if steps.handed_on:
-            self._step_as_torch(steps.elsewhere)
+            self._step_as_torch(", ".join(steps.handed_on))
             return
         self.report = report = steps.step(request, self.nonfinite)
         if touched or (steps.reached and report.t % SELDOM == 0):
@@ -298,50 +330,67 @@ class FusedOptimizer(Optimizer):
             steps.reached, self._touched = True, False
             steps.look_who_has_state()
 
-    def step_one(self, parameter: torch.Tensor) -> None:
-        """Step one parameter alone, by its gradient, as hooks of the backward pass do."""
+    def step_one(self, parameter: torch.Tensor) -> bool:
+        """Step one parameter alone, by its gradient, as hooks of the backward pass do.
+
+        False, and nothing done, if it is in no group any more.
+        """
+        membership = self._membership_of(parameter)
+        if membership is None:
+            return False
 
         def step(request: Request) -> None:
-            steps = self._alone_of(parameter)
+            steps = self._alone_of(parameter, membership.group)
             steps.read_settings()
             if steps.handed_on:
                 raise ValueError(
-                    "capturable=True and differentiable=True hand the step to torch, which has "
-                    "none of one parameter alone; leave them out, or step as ever"
+                    f"{', '.join(steps.handed_on)}: such steps are torch's own, which has none of "
+                    "one parameter alone; leave that out, or step as ever"
                 )
             self.report = steps.step(request, "propagate")
             if steps.state.get(parameter):
                 self.state[parameter] = steps.state[parameter]
 
         self._take_turn(step, self._request(1.0))
+        return True
 
-    def _alone_of(self, parameter: Any) -> Steps:
+    def end_steps_alone(self) -> None:
+        """Forget what `step_one` has laid out, as hooks of the backward pass do when they end."""
+        self._alone, self._memberships = {}, {}
+
+    def _membership_of(self, parameter: Any) -> Membership | None:
+        """The group that a parameter is in; None: in none."""
+        known = self._memberships.get(parameter)
+        if known is not None and known.holds(parameter, self.param_groups):
+            return known
+        self._memberships = {
+            each: Membership(group, at)
+            for group in self.param_groups
+            for at, each in enumerate(group["params"])
+        }
+        return self._memberships.get(parameter)
+
+    def _alone_of(self, parameter: Any, group: Group) -> Steps:
         """The steps of one parameter, laid out anew unless all that they are made of stands."""
         state = {parameter: self.state[parameter]} if parameter in self.state else {}
         steps = self._alone.get(parameter)
         if (
             steps is None
             or steps.state.get(parameter) is not state.get(parameter)
-            or not any(steps.groups[0] is group for group in self.param_groups)
+            or steps.groups[0] is not group
             or not steps.stand(steps.groups, steps.state, True)
         ):
-            group = next(
-                group
-                for group in self.param_groups
-                if any(parameter is each for each in group["params"])
-            )
             steps = Steps(
                 self.kind, [group], state, self._averages, self.backend, lists=[[parameter]]
             )
             self._alone[parameter] = steps
         return steps
 
-    def _step_as_torch(self, devices: Sequence[str]) -> None:
-        """Step as torch itself does, which alone can do so in a graph, or on these devices."""
+    def _step_as_torch(self, what: str) -> None:
+        """Step as torch itself does; `what` says why."""
         step: Any = super().step.__func__
         while getattr(step, "hooked", False):
             step = step.__wrapped__
-        what = f"parameters on {quoted(devices)}" if devices else "capturable and differentiable"
         if step is Optimizer.step:
             raise ValueError(
                 f"{what}: {type(self).__name__} has no such steps; pass parameters on the CPU or "

@@ -20,6 +20,7 @@ from fusedstep._core.parameters import rule_of
 from fusedstep._core.request import PLAIN, Report, Request, report_of
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep.torch._arrays import is_distributed, is_plain, local
+from fusedstep.torch._handed_on import reasons_of_parameters
 from fusedstep.torch._kinds import Group, Kind
 from fusedstep.torch._state import COUNT, PRODUCT, find_state
 from fusedstep.torch._tensors import Counted, Settings, Tensor, Tensors
@@ -27,9 +28,6 @@ from fusedstep.torch._whole import Ready, Sharing, whole_step
 
 GRAD = "grad"
 """The attribute of a parameter that has its gradient."""
-
-STEPPED_HERE = ("cpu", "cuda")
-"""Types of devices that have a backend."""
 
 STATE_USES, COUNT_USES = 4, 3
 """Uses of the storage of a state array, and of a count, if nobody else has a view of it: as itself,
@@ -111,10 +109,10 @@ class Steps:
         """The indices of parameters that have a row in a layout."""
         self.written: list[Any] = []
         """These parameters, and the caller's own averages of them."""
-        self.elsewhere = sorted({p.device.type for p in self.parameters} - {*STEPPED_HERE})
-        """Devices that have no backend here."""
-        self.handed_on = self._is_handed_on()
-        """Whether torch alone can take these steps."""
+        self.foreign = reasons_of_parameters(self.parameters)
+        """Why torch alone can step some of the parameters."""
+        self.handed_on = self._reasons()
+        """Why torch alone can take these steps; empty if it need not."""
         self.pairs = [*zip(self.groups, self.lists, strict=True)]
         self.reached = True
         """Whether anybody else may have a part of the state."""
@@ -163,7 +161,7 @@ class Steps:
         here = {id(each.given) for tensor in self.tensors if tensor for each in tensor.sheltered}
         return any(
             not is_plain(value)
-            or value.is_shared()
+            or (value.is_cpu and value.is_shared())  # what is on a device says so always
             or getweakrefcount(value) > 0
             or storage_uses(value) != (STATE_USES if id(value) in here else COUNT_USES)
             for value in self.content.values
@@ -174,10 +172,10 @@ class Steps:
         for settings in self.settings:
             if settings.are_old():
                 settings.read()
-                self.handed_on = self._is_handed_on()
+                self.handed_on = self._reasons()
 
-    def _is_handed_on(self) -> bool:
-        return bool(self.elsewhere) or any(each.handed_on for each in self.settings)
+    def _reasons(self) -> list[str]:
+        return [*self.foreign, *(reason for each in self.settings for reason in each.handed_on)]
 
     # ---- gradients ----
 
@@ -209,6 +207,9 @@ class Steps:
             return self.step_by(self.gradients(), request, nonfinite)
         finally:
             empty(self.grads)
+            for layout in self.layouts.values():
+                if layout.plan.holding:
+                    layout.plan.let_go()
 
     def step_by(self, grads: list[Any], request: Request, nonfinite: str) -> Report:
         """The same by gradients that are given."""

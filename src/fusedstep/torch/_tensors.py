@@ -23,7 +23,8 @@ from fusedstep._core.declaration import Declaration
 from fusedstep._core.parameters import Cohort
 from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
 from fusedstep.torch._arrays import Seen, is_copy, local
-from fusedstep.torch._kinds import HANDED_ON, Group, Kind, is_fickle, next_product
+from fusedstep.torch._handed_on import HANDED_ON, reasons_of_group
+from fusedstep.torch._kinds import Group, Kind, is_fickle, next_product
 from fusedstep.torch._state import Found
 
 
@@ -39,12 +40,13 @@ class Settings:
     def read(self) -> None:
         """Read them from the group, which anybody may have assigned to."""
         group, kind = self.group, self.kind
-        values = kind.hyperparameters(group)
-        if values != self.hyperparameters:
-            self.hyperparameters = values
+        self.handed_on = reasons_of_group(group, kind)
+        """Why torch alone can take the steps that the group asks for; empty if it need not."""
+        if not self.handed_on:  # in a graph nothing may wait for what a tensor holds
+            values = kind.hyperparameters(group)
+            if values != self.hyperparameters:
+                self.hyperparameters = values
         names = [name for name in (*kind.options, *HANDED_ON) if name in group]
-        self.handed_on = any(group.get(name) for name in HANDED_ON)
-        """Whether the group asks for steps that torch alone can take."""
         self.pick = itemgetter(*names)
         self.length = len(group)
         self.raw = self.pick(group)

@@ -14,13 +14,15 @@ from fusedstep.torch._optimizer import FusedOptimizer
 class StepsInBackward:
     """The hooks of `step_in_backward`; `remove()` takes them off, as does the end of a `with`."""
 
-    def __init__(self, handles: list[RemovableHandle]) -> None:
+    def __init__(self, optimizer: FusedOptimizer, handles: list[RemovableHandle]) -> None:
+        self.optimizer = optimizer
         self.handles = handles
 
     def remove(self) -> None:
         """Step no more during the backward pass."""
         for handle in self.handles:
             handle.remove()
+        self.optimizer.end_steps_alone()
 
     def __enter__(self) -> StepsInBackward:
         return self
@@ -98,10 +100,12 @@ def step_in_backward(model: torch.nn.Module, optimizer: FusedOptimizer) -> Steps
     def step(parameter: torch.Tensor) -> None:
         _refuse_what_needs_all(optimizer)
         with lock:  # autograd has a thread for each device, and one for each caller
-            optimizer.step_one(parameter)
-        parameter.grad = None
+            stepped = optimizer.step_one(parameter)
+        if stepped:
+            parameter.grad = None
 
-    return StepsInBackward([p.register_post_accumulate_grad_hook(step) for p in params])
+    handles = [p.register_post_accumulate_grad_hook(step) for p in params]
+    return StepsInBackward(optimizer, handles)
 
 
 def _refuse_what_needs_all(optimizer: FusedOptimizer) -> None:

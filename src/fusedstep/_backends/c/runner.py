@@ -159,6 +159,12 @@ class Headers:
         header.layout[0 : 2 * g.ndim] = [*g.shape, *(stride // unit for stride in g.strides)]
         header.dtype = found.dtype(g.dtype)
 
+    def let_go(self, indices: Iterable[int]) -> None:
+        """Keep no gradient; those of some parameters are for Python to look at."""
+        for index in indices:
+            self.in_c[index].library = -1
+        self.kept.clear()
+
 
 @lru_cache(maxsize=1024)
 def _c_order(shape: tuple[int, ...], innermost: int) -> list[int]:
@@ -319,6 +325,9 @@ class Runner:
 
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         return int(lib.fs_take(self.table, id(grads), start, zero))
+
+    def let_go(self, indices: Iterable[int]) -> None:
+        self.headers.let_go(indices)
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
         to = self.measured

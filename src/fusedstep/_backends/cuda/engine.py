@@ -9,7 +9,7 @@ ring of pinned buffers: the host waits only when it is a whole ring ahead of the
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter, setitem
 from typing import Any
@@ -31,6 +31,10 @@ from fusedstep._numerics.rounding import check_rounding
 
 RING = 8
 """How many steps with new gradients the host may be ahead of the device."""
+
+
+NOWHERE = (None,)
+"""The layout of no gradient."""
 
 
 class Launch:
@@ -205,11 +209,12 @@ class Table:
 
     def _moves(self, index: int, known: Gradient, g: Any, to: int) -> bool:
         """Take `g`, which lies as the gradient before, at its new address; False: check it."""
-        if known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
+        if not to or known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
             return False
-        if not known.ordered:  # layouts of other libraries do not say which device it is on
-            if device.driver.several() and device.driver.ordinal(to) != self.device.ordinal:
-                return False
+        # Layouts of other libraries do not say which device it is on.
+        several = not known.ordered and device.driver.several()
+        if several and device.driver.ordinal(to) != self.device.ordinal:
+            return False
         known.kept = None if known.ordered else g
         known.address = to
         self.moves += 1
@@ -258,6 +263,12 @@ class Table:
         event.record(stream)
         self.turn = (self.turn + 1) % RING
         self.stale = False
+
+    def let_go(self, indices: Iterable[int]) -> None:
+        for known in filter(None, self.known):
+            known.kept = None
+        for index in indices:
+            self.known[index].layout = NOWHERE  # type: ignore[union-attr]
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
