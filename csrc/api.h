@@ -98,7 +98,7 @@ typedef struct {
 typedef struct {
     void *at;
     double known;     /* what it held when the table was made, or after the last step */
-    int64_t number;   /* index of the table's number that the next step leaves there */
+    int64_t number;   /* index of the table's number that the next step leaves there; -1: none */
     int64_t itemsize; /* bytes: that of a float or of a double */
 } fs_cell;
 

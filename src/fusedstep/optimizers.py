@@ -246,7 +246,7 @@ class SGD(Optimizer):
                     "lookahead()"
                 )
         self._allocate(self._rules())
-        if self._way is None or self._layout is None or self._way.layout is not self._layout:
+        if self._way is None or not self._way.serves(self._layout):
             self._way = Lookahead(self._declaration, self._table, self._tensors, self._layout)
         return self._way
 

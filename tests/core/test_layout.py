@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from cases import differing_bits, ones
+from cases import CASES, WHOLE_CASES, Case, differing_bits, ones, ordinary
 from counting import calls_into_c, calls_of
-from marks import needs_c, on_each_backend
+from marks import for_each, needs_c, on_each_backend
 
 import fusedstep as fs
+from fusedstep._backends import plan as plan_module
 from fusedstep._core import layout as layout_module
 from fusedstep._core import tensors as tensors_module
 
@@ -176,24 +177,80 @@ def test_a_schedule_needs_no_new_layout(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(made) == 1
 
 
-def test_a_step_that_fails_in_its_layout_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_c
+@pytest.mark.parametrize("selecting", [False, True], ids=["laid out", "selected"])
+def test_a_step_that_fails_in_its_layout_changes_nothing(
+    selecting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     p, q = ones(3), ones(2)
     optimizer = fs.SGD([p, q], lr=1.0, momentum=0.5)
-    optimizer.step([ones(3), ones(2)])
+    one, both = [ones(3), None], [ones(3), ones(2)]
+    first, second = (both, one) if selecting else (one, both)
+    optimizer.step(first)
+    ts = [state["t"] for state in optimizer.state]
 
     def refuse(*_: Any) -> Any:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(layout_module, "Plan", refuse)
+        patch.setattr(plan_module.Plan, "select" if selecting else "__init__", refuse)
         with pytest.raises(MemoryError):
-            optimizer.step([ones(3), None])
-    assert [state["t"] for state in optimizer.state] == [1, 1]
-    optimizer.step([ones(3), ones(2)])
-    assert [state["t"] for state in optimizer.state] == [2, 2]
-    optimizer.step([ones(3), None])
-    assert [state["t"] for state in optimizer.state] == [3, 2]
+            optimizer.step(second)
+    assert [state["t"] for state in optimizer.state] == ts
+    optimizer.step(both)
+    assert [state["t"] for state in optimizer.state] == [2, ts[1] + 1]
+    optimizer.step(one)
+    assert [state["t"] for state in optimizer.state] == [3, ts[1] + 1]
     assert (p == 1 - 1 - 1.5 - 1.75).all()
+
+
+# ---- gradients that come and go ----
+
+
+@on_each_backend
+@for_each([*CASES, *WHOLE_CASES])
+def test_gradients_come_and_go(case: Case, backend: str) -> None:
+    """Each tensor has its own t, and what is not stepped stays as it is."""
+    rng = np.random.default_rng(0)
+    start = [
+        ordinary(rng, n, dtype) for n in (5, 1000, 0, 33, 4099) for dtype in (np.float32, float)
+    ]
+    found, expected = [p.copy() for p in start], [p.copy() for p in start]
+    optimizer = case.optimizer(found, **case.options, backend=backend)
+    reference = case.optimizer(expected, **case.options, backend="numpy")
+    for step in range(12):
+        there = rng.random(len(start)) < (0.5 if step % 4 else 1.0)
+        grads: list[Any] = [
+            ordinary(rng, p.size, p.dtype) if here else None
+            for p, here in zip(start, there, strict=True)
+        ]
+        others = [None if g is None else np.repeat(g, 1 + k)[:: 1 + k] for k, g in enumerate(grads)]
+        report = optimizer.step(others, **case.request)
+        assert report == reference.step(grads, **case.request)
+        for p, q in zip(found, expected, strict=True):
+            assert differing_bits(p, q) == 0
+    pairs = zip(optimizer.state_dict()["state"], reference.state_dict()["state"], strict=True)
+    for state, other in pairs:
+        assert state.keys() == other.keys()
+        for letter, value in other.items():
+            assert np.array_equal(state[letter], value, equal_nan=True), letter
+
+
+@needs_c
+def test_patterns_of_gradients_are_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    start = plan_module.Plan.__init__
+
+    def counting(self: Any, *args: Any) -> None:
+        made.append(self)
+        start(self, *args)
+
+    monkeypatch.setattr(plan_module.Plan, "__init__", counting)
+    optimizer = fs.AdamW([ones(3) for _ in range(4)])
+    for step in range(20):
+        optimizer.step([None if k == step % 4 else ones(3) for k in range(4)])
+    assert len(made) == 2
+    assert [state["t"] for state in optimizer.state] == [15] * 4
 
 
 # ---- one call a step ----

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from marks import needs, needs_c, on_each_backend
 
 torch = needs("torch", "torch")
 
-from torch_cases import copies, draw, ours, parameters, same_bits, walk  # noqa: E402
+from torch_cases import ALL, copies, draw, ours, parameters, same_bits, walk  # noqa: E402
 
 import fusedstep as fs  # noqa: E402
 import fusedstep.torch as fst  # noqa: E402
@@ -92,6 +93,69 @@ def test_every_backend_gives_the_same_bits(backend: str, reading: str) -> None:
         walk(ours(name)(params, backend=backend), params)
         walk(ours(name)(expected, backend="numpy"), expected)
         assert same_bits(params, expected)
+
+
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_come_and_go(name: str, backend: str) -> None:
+    """Each parameter has its own count, and what is done to it meanwhile is noticed."""
+    params = parameters(shapes=[(3, 4), (1000,), (), (0, 3), (40, 17)] * 2)
+    expected = copies(params)
+    options: dict[str, Any] = {"momentum": 0.9} if name == "SGD" else {}
+    optimizer = ours(name)(params, **options, backend=backend)
+    # Made anew before each step, and so laid out anew.
+    reference = ours(name)(expected, **options, backend="numpy")
+    random = Random(0)
+    for step in range(20):
+        there = [random.random() < 0.6 for _ in params]
+        for p, q, g, here in zip(params, expected, draw(params, step), there, strict=True):
+            p.grad = g if here else None
+            q.grad = g.clone() if here else None
+        if step == 8:
+            for each in (params, expected):
+                each[1].data = each[1].detach().clone()
+        if step == 12:
+            for each, own in ((params, optimizer), (expected, reference)):
+                state = own.state.get(each[4], {})
+                for value in state.values():
+                    value.mul_(0.5 if value.dim() else 1)
+        optimizer.step()
+        saved = reference.state_dict()
+        reference = ours(name)(expected, **options, backend="numpy")
+        reference.load_state_dict(saved)
+        reference.step()
+        assert same_bits(params, expected)
+    assert_same_states(optimizer, reference, params, expected)
+
+
+def assert_same_states(optimizer: Any, reference: Any, params: Any, expected: Any) -> None:
+    for p, q in zip(params, expected, strict=True):
+        found, wanted = optimizer.state.get(p, {}), reference.state.get(q, {})
+        assert [*found] == [*wanted]
+        assert same_bits(found.values(), wanted.values())
+
+
+@needs_c
+def test_patterns_of_gradients_are_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trunk with heads that take turns."""
+    from fusedstep.torch import _steps
+
+    made = []
+    start = _steps.Numbered.__init__
+
+    def counting(self: Any, *args: Any) -> None:
+        made.append(self)
+        start(self, *args)
+
+    monkeypatch.setattr(_steps.Numbered, "__init__", counting)
+    params = parameters(shapes=[(3,)] * 6)
+    optimizer = fst.AdamW(params)
+    for step in range(30):
+        for k, p in enumerate(params):
+            p.grad = torch.ones(3) if k < 3 or k == 3 + step % 3 else None
+        optimizer.step()
+    assert len(made) == 3
+    assert [int(optimizer.state[p]["step"]) for p in params] == [30] * 3 + [10] * 3
 
 
 def gradient_of_ones(p: Any) -> Any:

@@ -106,6 +106,9 @@ class Row:
 class Table(Protocol):
     """A step in the form that its backend runs; `rows` has None for a parameter that it skips."""
 
+    selects: bool
+    """Whether it has `select`."""
+
     @property
     def moves(self) -> int:
         """A count that rises whenever a gradient is in other memory than the one before."""
@@ -121,6 +124,9 @@ class Table(Protocol):
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None: ...
+
+    def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
+        """Step by these jobs those of the table's rows that are given, and count from 0."""
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         """Use `g`, the checked view of the user's `given`, as the gradient of that parameter."""
@@ -193,6 +199,8 @@ class Cells:
 class CheckedTable:
     """Base of tables that check every gradient at every step."""
 
+    selects = False
+
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         self.jobs = jobs
         self.rows = rows
@@ -238,6 +246,9 @@ class CheckedTable:
     def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
         raise NotImplementedError
 
+    def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
+        raise NotImplementedError
+
     def counted(self) -> list[Call]:
         """The calls that count a step, after those that write it."""
         return [*self.cells.writing(), partial(setitem, self.steps, 0, self.steps[0] + 1)]
@@ -254,20 +265,36 @@ class Plan:
         written: WrittenMemory,
     ) -> None:
         self.rows = rows
+        """The rows of the parameters that step."""
+        self.at = [index for index, row in enumerate(rows) if row is not None]
+        """The parameter of each of the table's rows."""
         self.kind = table
         self.table = table(jobs, rows, written)
-        self.steps = self.table.steps
-        self.numbers = self.table.numbers
+        self._count()
         self.stands = self.table.stands
         self.take = self.table.take
         self.measure = self.table.measure
-        self.scratch = [
-            operand for row in rows if row for operand in row.written if operand.scratch
-        ]
+        self.scratch = self._scratch()
+        """What is written of rows with gaps."""
         self.gradient_scratch: dict[int, Operand] = {}
         self.holding = False
         """Whether gradients are held: those with gaps, and copies."""
         self.at_once = next((row.walk.place.at_once for row in rows if row), at_once)
+
+    def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
+        """Step by these jobs those rows that are given; see `Table.select`."""
+        self.let_go()
+        self.table.select(jobs, rows)
+        self.rows = rows
+        self._count()
+        self.scratch = self._scratch()
+
+    def _count(self) -> None:
+        self.steps = self.table.steps
+        self.numbers = self.table.numbers
+
+    def _scratch(self) -> list[Operand]:
+        return [operand for row in self.rows if row for operand in row.written if operand.scratch]
 
     @property
     def moves(self) -> int:
@@ -299,8 +326,9 @@ class Plan:
 
     def fetch_gradients(self) -> None:
         """Copy the gradients that have gaps to scratch, which `measure` and `run` read."""
-        for operand in self.gradient_scratch.values():
-            operand.fetch()
+        for index, operand in self.gradient_scratch.items():
+            if self.rows[index] is not None:
+                operand.fetch()
 
     def let_go(self) -> None:
         """Hold no gradient any more, so that its memory is free as soon as its owner wishes."""
@@ -331,8 +359,7 @@ class Plan:
 
         They are judged as they were measured last.
         """
-        present = [index for index, row in enumerate(self.rows) if row is not None]
-        return (present[place] for place in self.table.unfit(unscale))
+        return (self.at[place] for place in self.table.unfit(unscale))
 
 
 def unfit_rows(rows: Sequence[Row], sums: Array, unscale: float) -> Iterator[int]:

@@ -20,6 +20,9 @@ Rules = Mapping[int, Rule]
 """Rules by the id of the group whose hyperparameters call for them."""
 
 
+NO_ROWS: Mapping[int, Row] = {}
+
+
 def rules_of(declaration: Declaration, groups: Iterable[Group]) -> Rules:
     """The rule of each group, with the moving average if it has one."""
     return {id(group): rule_of(declaration, group.hyperparameters) for group in groups}
@@ -31,6 +34,8 @@ class Layout:
     It has a row for each tensor that `grads` has a gradient for, and a job for each cohort of
     them. It serves until a gradient comes or goes, another rule is called for, or state is
     loaded. Gradients may be other arrays at each step: `take` looks at what has changed.
+
+    Tensors that are `standing` have a row, too, and step as soon as `select` says so.
     """
 
     def __init__(
@@ -40,41 +45,87 @@ class Layout:
         tensors: Steppable,
         rules: Rules,
         grads: Sequence[Any],
+        standing: Mapping[int, Row] = NO_ROWS,
     ) -> None:
         self.declaration = declaration
         self.tensors = tensors
         self.rules = rules
+        self._join(grads, [None] * len(grads))
+        self.standing = [row or standing.get(index) for index, row in enumerate(self.rows)]
+        """The rows that there are, also of tensors that do not step now."""
+        self.plan = Plan(table, self.jobs, self.standing, tensors.written())
+        if standing:
+            self.plan.select(self.jobs, self.rows)
+        self._begin()
+        self.closely: Plan | None = None
+        """Arena only: a plan with one row per parameter, made when a non-finite gradient must
+        be located."""
+
+    def rows_without(self, grads: Sequence[Any]) -> dict[int, Row]:
+        """The rows of tensors that have no gradient among these, for another layout to keep."""
+        if not self.plan.kind.selects:
+            return {}
+        pairs = enumerate(self.standing)
+        return {at: row for at, row in pairs if row is not None and grads[at] is None}
+
+    def select(self, grads: Sequence[Any]) -> bool:
+        """Serve gradients of other tensors from now on; False if one of them has no row."""
+        if not self.plan.kind.selects or not self._has_rows(grads):
+            return False
+        self._join(grads, self.standing)
+        self.plan.select(self.jobs, self.rows)
+        self._begin()
+        return True
+
+    def _has_rows(self, grads: Sequence[Any]) -> bool:
+        """Whether all tensors with a gradient have rows, with the state of their rules."""
+        states: dict[int, tuple[str, ...]] = {}
+        for g, tensor, row in zip(grads, self.tensors.each, self.standing, strict=True):
+            if g is None or tensor is None:
+                continue
+            group = tensor.cohort.group
+            if id(group) not in states:
+                states[id(group)] = rule_of(self.declaration, group.hyperparameters).states
+            if row is None or row.rule.states != states[id(group)]:
+                return False
+        return True
+
+    def _join(self, grads: Sequence[Any], rows: Sequence[Row | None]) -> None:
+        """Put the tensors with a gradient into cohorts, and their rows into jobs.
+
+        `rows` has those that are there already.
+        """
         self.rows: list[Row | None] = [None] * len(grads)
+        """The rows of the tensors that step."""
         jobs: dict[Cohort, int] = {}
         fresh: dict[Hashable, Cohort] = {}
-        for index, tensor in enumerate(tensors.each):
+        for index, tensor in enumerate(self.tensors.each):
             if tensor is not None and grads[index] is not None:
                 # A new cohort for those that step: those that do not keep theirs, and its t.
                 old = tensor.cohort
                 cohort = fresh.get(old.key)
                 if cohort is None:
                     cohort = fresh[old.key] = old.again()
-                    cohort.settle(declaration, old.group.hyperparameters)
+                    cohort.settle(self.declaration, old.group.hyperparameters)
                     jobs[cohort] = len(jobs)
                 tensor.cohort = cohort
-                self.rows[index] = row = tensor.row_of(cohort.rule)
+                self.rows[index] = row = rows[index] or tensor.row_of(cohort.rule)
                 row.job = jobs[cohort]
         self.cohorts = [*jobs]
         """The cohorts of the tensors that step, in the order of the jobs."""
         self.jobs = [Job(cohort.rule, cohort.dtype) for cohort in jobs]
-        self.plan = Plan(table, self.jobs, self.rows, tensors.written())
+
+    def _begin(self) -> None:
+        """Let the cohorts count by the plan."""
         self.steps = self.plan.steps
-        for cohort in jobs:
+        for cohort in self.cohorts:
             cohort.steps = self.steps
-        self.most = max((cohort.start for cohort in jobs), default=0)
+        self.most = max((cohort.start for cohort in self.cohorts), default=0)
         """The steps that the cohort with most had taken."""
         self.coming = 0
         """The t of that cohort in the step that `scalars` was last called for."""
         self.unshared_at = -1
         """Count of the plan's `moves` when its gradients were last found to share no memory."""
-        self.closely: Plan | None = None
-        """Arena only: a plan with one row per parameter, made when a non-finite gradient must
-        be located."""
 
     # ---- a step ----
 

@@ -26,8 +26,8 @@ PLAIN = Scalars()._asdict()
 class Lookahead:
     """The parameters' way to p - (α·μ)·b: a step of plain SGD, with b as the gradient.
 
-    It serves for as long as the optimizer's steps stay laid out as they are: the parameters'
-    cohorts and state arrays only change together with `layout`.
+    It serves for as long as the optimizer's steps stay laid out as they are, for the same
+    parameters: their cohorts and state arrays only change together with those of `layout`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Lookahead:
         layout: Layout | None,
     ) -> None:
         self.declaration = declaration
-        self.layout = layout
+        self.stepping = None if layout is None else layout.cohorts
         self.tensors = tensors
         self.place = place = tensors.place
         rule = Rule("sgd")
@@ -55,6 +55,10 @@ class Lookahead:
         self.plan = Plan(table, plain, rows, WrittenMemory(()))
         for index, tensor in enumerate(tensors.each):
             self.plan.set_gradient(index, tensor.state("b"))
+
+    def serves(self, layout: Layout | None) -> bool:
+        """Whether the steps are laid out as they were."""
+        return layout is not None and self.stepping is layout.cohorts
 
     def keep(self) -> list[ReferenceType[Array]]:
         """Copy every parameter, for the way back.

@@ -17,7 +17,7 @@ from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.arena_memory import ArenaMemory
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
-from fusedstep._core.layout import Layout, Rules, rules_of
+from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
 from fusedstep._core.parameters import State, rule_of
 from fusedstep._core.repr import show
 from fusedstep._core.request import PLAIN, Report, check_policy, check_request, report_of
@@ -264,9 +264,15 @@ class Optimizer:
         """Lay out steps with a gradient wherever `grads` has one."""
         before, self._layout = self._layout, None
         rules = self._rules()
+        standing = NO_ROWS
         if before is None or before.rules != rules:
             self._allocate(rules)
-        self._layout = Layout(self._declaration, self._table, self._tensors, rules, grads)
+        elif before.select(grads):
+            self._layout = before
+            return before
+        else:
+            standing = before.rows_without(grads)
+        self._layout = Layout(self._declaration, self._table, self._tensors, rules, grads, standing)
         return self._layout
 
     def _rules(self) -> Rules:

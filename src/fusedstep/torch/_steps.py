@@ -105,10 +105,8 @@ class Steps:
         self.tables: dict[Site, type[Table]] = {}
         """The sites that there are, each with what runs a step there."""
         self.layouts: dict[Site, Numbered] = {}
-        self.stepped: set[int] = set()
-        """The indices of parameters that have a row in a layout."""
         self.written: list[Any] = []
-        """These parameters, and the caller's own averages of them."""
+        """The parameters that step, and the caller's own averages of them."""
         self.foreign = reasons_of_parameters(self.parameters)
         """Why torch alone can step some of the parameters."""
         self.handed_on = self._reasons()
@@ -225,15 +223,35 @@ class Steps:
     def take(self, grads: list[Any]) -> list[Ready]:
         """The layouts, which have taken these gradients."""
         ready = self._taken(grads) if self.layouts else None
+        if ready is None and self._select(grads):
+            ready = self._taken(grads)
         if ready is None:
+            known = self.content is not None
             self.content, self.reached = None, True
-            made = self.lay_out(grads)
+            made = self.lay_out(grads, known)
             ready = self._taken(grads)
             assert ready is not None
             for p, state in filter(itemgetter(1), made):
                 self.state.setdefault(p, {}).update(state)
             self.content = Content(self.state, self._held())
         return ready
+
+    def _select(self, grads: list[Any]) -> bool:
+        """Let the layouts serve gradients of other parameters; False if that takes others."""
+        layouts, self.layouts = self.layouts, {}  # they are of no use if this is cut off
+        if not layouts or not all(
+            layout.select(self._at(site, grads)) for site, layout in layouts.items()
+        ):
+            return False
+        self.layouts = layouts
+        self._note(grads)
+        return True
+
+    def _note(self, grads: list[Any]) -> None:
+        """Note what steps with these gradients write."""
+        stepped = [p for p, g in zip(self.parameters, grads, strict=True) if g is not None]
+        averages = self.averages
+        self.written = [*stepped, *(averages[p] for p in stepped if p in averages)]
 
     def _held(self) -> Counter[int]:
         """The references to the state and to its tensors that there are here, by their ids."""
@@ -268,27 +286,35 @@ class Steps:
 
     # ---- the layout ----
 
-    def lay_out(self, grads: list[Any]) -> list[tuple[Any, dict[str, Any]]]:
-        """Lay out steps with these gradients; the result is what is to be added to the state."""
+    def lay_out(self, grads: list[Any], known: bool) -> list[tuple[Any, dict[str, Any]]]:
+        """Lay out steps with these gradients; the result is what is to be added to the state.
+
+        `known` says that the objects in the state are those that were found.
+        """
         rules = [rule_of(self.kind.declaration, each.hyperparameters) for each in self.settings]
-        made = []
-        for at, g in enumerate(grads):
+        made, standing = [], {}
+        for at, (g, tensor) in enumerate(zip(grads, self.tensors, strict=True)):
+            rule = rules[self.group_of[at]]
+            stands = known and tensor is not None and tensor.stands(rule)
             if g is None:
+                if stands and tensor is not None and tensor.row is not None:
+                    standing[at] = tensor.row
                 continue
             self.settings[self.group_of[at]].refuse_sparse(g)
-            rule, tensor = rules[self.group_of[at]], self.tensors[at]
-            # What had no row was not looked at, and may have changed.
-            if at not in self.stepped or tensor is None or tensor.states.keys() != {*rule.states}:
-                p = self.parameters[at]
-                made.append((p, self._find(at, rule)))
-        self.stepped = {at for at, g in enumerate(grads) if g is not None}
-        self.written = [self.parameters[at] for at in sorted(self.stepped)]
-        self.written += [self.averages[p] for p in self.written if p in self.averages]
+            if not stands:
+                made.append((self.parameters[at], self._find(at, rule)))
+        self._note(grads)
         self.layouts = {}
         for site, table in self.tables.items():
             tensors = Tensors(self._at(site, self.tensors), site.place)
+            own = {at: row for at, row in standing.items() if self.site_of[at] is site}
             self.layouts[site] = Numbered(
-                self.kind.declaration, table, tensors, {}, self._at(site, grads)
+                self.kind.declaration,
+                table,
+                tensors,
+                {},
+                self._at(site, grads),
+                own if table.selects else {},
             )
         return made
 

@@ -25,7 +25,7 @@ from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
 from fusedstep.torch._arrays import Seen, is_copy, local
 from fusedstep.torch._handed_on import HANDED_ON, reasons_of_group
 from fusedstep.torch._kinds import Group, Kind, is_fickle, next_product
-from fusedstep.torch._state import Found
+from fusedstep.torch._state import COUNT, PRODUCT, Found
 
 
 class Settings:
@@ -140,6 +140,7 @@ class Tensor:
         """Tensors that are in the state alone."""
         self.cells = [(as_array(each), which) for each, which in state.cells]
         self.counts = [Watched.at(HOST, each) for each, _ in state.cells]
+        self.row: Row | None = None
         check_values(self.p, f"params{path}")
         for name, memory in self.written():
             check_written(memory, name)
@@ -160,16 +161,26 @@ class Tensor:
 
     def row_of(self, rule: Rule) -> Row:
         """The parameter's row in a plan."""
-        return Row(
-            self.seen.operand(self.walk),
-            self.walk,
-            rule,
-            lambda letter: self.states[letter].operand(self.walk),
-            gradients=torch.Tensor,
-            exposed=[each.watched for each in self.exposed],
-            sheltered=[*(each.watched for each in self.sheltered), *self.counts],
-            cells=self.cells,
-        )
+        if self.row is None or self.row.rule.states != rule.states:
+            self.row = Row(
+                self.seen.operand(self.walk),
+                self.walk,
+                rule,
+                lambda letter: self.states[letter].operand(self.walk),
+                gradients=torch.Tensor,
+                exposed=[each.watched for each in self.exposed],
+                sheltered=[*(each.watched for each in self.sheltered), *self.counts],
+                cells=self.cells,
+            )
+        return self.row
+
+    def stands(self, rule: Rule) -> bool:
+        """Whether all that a row of this rule needs is as the last step left it."""
+        if self.states.keys() != {*rule.states} or self.row is None or not self.row.stands(True):
+            return False
+        assert isinstance(self.cohort, Counted)
+        left = {COUNT: self.cohort.t, PRODUCT: self.cohort.product()}
+        return all(cell[()] == cell.dtype.type(left[which]) for cell, which in self.cells)
 
     def check_gradient(self, g: torch.Tensor, place: Place) -> Array:
         """The gradient as an array, which is read-only where it is a copy."""

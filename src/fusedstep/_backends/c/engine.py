@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.c.runner import Runner, find_kernel
-from fusedstep._backends.plan import Job, Row
+from fusedstep._backends.plan import Job
 from fusedstep._checks.wording import quoted
 from fusedstep._engine import ffi, lib
 from fusedstep._numerics.coefficients import JobScalars, Scalars, Values
@@ -19,12 +18,10 @@ _selections = 0
 
 
 class Table(Runner):
-    def __init__(
-        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
-    ) -> None:
-        super().__init__(jobs, rows, written)
+    def begin(self, jobs: Sequence[Job]) -> None:
+        super().begin(jobs)
         self.constants: list[Values | None] = [None] * len(jobs)
-        self.scalars = []
+        self.scalars: list[Any] = []
         for index in range(len(jobs)):
             self.bind(index, ffi.NULL, len(Scalars._fields))
             self.write(index, Scalars())

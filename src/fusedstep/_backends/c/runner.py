@@ -10,7 +10,7 @@ the dtypes of arrays by their libraries, and the users' arrays by the rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import accumulate
 from math import prod
 from operator import mul
@@ -31,6 +31,18 @@ from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
 
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def words(array: Any) -> Integers:
+    """The words of an array in C, one of its items in each row."""
+    item = ffi.sizeof(ffi.typeof(array).item) // 8
+    return np.frombuffer(ffi.buffer(array), np.int64).reshape(-1, item)
+
+
+@cache
+def word(struct: str, member: str) -> int:
+    """The word of a struct in C that a member is."""
+    return int(ffi.offsetof(struct, member)) // 8
 
 
 class Jobs:
@@ -59,22 +71,32 @@ class Rows:
     """The rows in C, and where their elements, blocks and sums of squares begin."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        sizes = [row.p.flat.size for row in rows]
+        self.sizes = np.array([row.p.flat.size for row in rows], np.int64)
+        self.most_blocks = np.array([norm.blocks(row.p.flat.size) for row in rows], np.int64)
+        """The blocks of each row, if it steps."""
         self.in_c = ffi.new("fs_row[]", len(rows))
-        self.elements = ffi.new("int64_t[]", [0, *accumulate(sizes)])
-        self.blocks = ffi.new("int64_t[]", [0, *accumulate(map(norm.blocks, sizes))])
-        self.sums = np.zeros((self.blocks[len(rows)], norm.SUMS))
-        sums = ffi.cast("double *", self.sums.ctypes.data)
-        for k, (row, in_c) in enumerate(zip(rows, self.in_c, strict=True)):
+        self.elements = ffi.new("int64_t[]", len(rows) + 1)
+        self.blocks = ffi.new("int64_t[]", len(rows) + 1)
+        self.sums = np.zeros((int(self.most_blocks.sum()), norm.SUMS))
+        for row, in_c in zip(rows, self.in_c, strict=True):
             in_c.p = ffi.from_buffer(row.p.flat)
             for slot, state in enumerate(row.states):
                 if state is not None:
                     in_c.s[slot] = ffi.from_buffer(state.flat)
             if row.ema is not None:
                 in_c.ema = ffi.from_buffer(row.ema.flat)
-            in_c.sums = sums + norm.SUMS * self.blocks[k]
-            in_c.n = sizes[k]
-            in_c.job = row.job
+        self.select(np.array([row.job for row in rows], np.int64))
+
+    def select(self, jobs: Integers) -> None:
+        """Give each row its job; -1: it does not step, and counts as one without elements."""
+        steps = jobs >= 0
+        self.sums[:] = 0  # of float32 only the middle ones are written
+        rows, elements, blocks = map(words, (self.in_c, self.elements, self.blocks))
+        elements[1:, 0] = np.cumsum(np.where(steps, self.sizes, 0))
+        blocks[1:, 0] = np.cumsum(np.where(steps, self.most_blocks, 0))
+        rows[:, word("fs_row", "sums")] = address(self.sums) + 8 * norm.SUMS * blocks[:-1, 0]
+        rows[:, word("fs_row", "n")] = np.where(steps, self.sizes, 0)
+        rows[:, word("fs_row", "job")] = np.where(steps, jobs, 0)
 
 
 class Libraries:
@@ -136,6 +158,8 @@ class Headers:
                 header.library = libraries.index(found.type)
                 header.dtype = found.dtype(dtype)
             layout += 2 * len(shape)
+        self.rows = words(self.in_c)[:, word("fs_header", "row")].copy()
+        """The address of the row of each parameter; 0: it has none."""
 
     def fill(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         """Describe the gradient of a parameter, and let its row read it."""
@@ -158,6 +182,11 @@ class Headers:
         unit = found.unit(g.dtype)
         header.layout[0 : 2 * g.ndim] = [*g.shape, *(stride // unit for stride in g.strides)]
         header.dtype = found.dtype(g.dtype)
+
+    def select(self, rows: Sequence[Row | None]) -> None:
+        """Expect a gradient where there is a row, and None elsewhere."""
+        steps = [row is not None for row in rows]
+        words(self.in_c)[:, word("fs_header", "row")] = np.where(steps, self.rows, 0)
 
     def let_go(self, indices: Iterable[int]) -> None:
         """Keep no gradient; those of some parameters are for Python to look at."""
@@ -192,7 +221,7 @@ class Arrays:
         arrays: list[Any] = [row.array for _, row in present]
         entries = np.zeros((len(rows), cls.COLUMNS), np.int64)
         entries[at, 0] = [0 if array is None else id(array) for array in arrays]
-        entries[at, 1] = _addresses(in_c)
+        entries[at, 1] = words(in_c)[:, word("fs_row", "p")]
         entries[at, 2] = [row.p.flat.size for _, row in present]
         entries[at, 3] = [libraries.holding(type(array)) for array in arrays]
         entries[at, 4:6] = np.array([parts_of(array) for array in arrays], np.int64).reshape(-1, 2)
@@ -230,22 +259,17 @@ def _cells(cells: Cells) -> Iterator[tuple[Any, float, int, int]]:
         yield ffi.cast("void *", address(array)), float(left), which, array.itemsize
 
 
-def _addresses(rows: Any) -> Any:
-    """The addresses of p in rows in C, where `p` is their first member."""
-    words = np.frombuffer(ffi.buffer(rows), np.int64) if len(rows) else np.zeros(0, np.int64)
-    return words[:: ffi.sizeof("fs_row") // 8]
-
-
 class Runner:
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
+
+    selects = True
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
         # C holds addresses alone: these attributes keep their memory in place.
-        self.jobs = jobs
         self.rows = rows
-        self.of_jobs = Jobs(jobs)
+        self.begin(jobs)
         present = [row for row in rows if row is not None]
         self.of_rows = Rows(present)
         self.libraries = Libraries()
@@ -265,7 +289,6 @@ class Runner:
         self.sums = self.of_rows.sums
         self.folded = np.zeros(((len(self.sums) + 1) // 2, norm.SUMS))
         self.measured = ffi.new("fs_measured *")
-        self.c_jobs = self.of_jobs.in_c
         self.c_rows = self.of_rows.in_c
         self.table = ffi.new(
             "fs_table *",
@@ -294,6 +317,31 @@ class Runner:
             },
         )
         lib.fs_learn(self.table)
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Step by these jobs from now on."""
+        self.jobs = jobs
+        self.of_jobs = Jobs(jobs)
+        self.c_jobs = self.of_jobs.in_c
+
+    def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
+        self.begin(jobs)
+        steps = [rows[at] is not None for at, row in enumerate(self.rows) if row is not None]
+        job_of = [row.job for row in self.rows if row is not None]
+        self.of_rows.select(np.where(steps, job_of, -1))
+        self.headers.select(rows)
+        width = self.numbers.shape[1]
+        self.cells.numbers = self.numbers = np.zeros((len(jobs), width))
+        numbers = words(self.cells_in_c)[:, word("fs_cell", "number")]
+        numbers[:] = [
+            width * row.job + which if step else -1
+            for row, step in zip(filter(None, self.rows), steps, strict=True)
+            for _, which in row.cells
+        ]
+        self.steps = ffi.new("int64_t *")
+        self.table.jobs, self.table.njobs = self.c_jobs, len(jobs)
+        self.table.numbers = ffi.cast("double *", self.numbers.ctypes.data)
+        self.table.steps = self.steps
 
     def prepare(self, scalars: Sequence[JobScalars]) -> None:
         """Put the kernels and scalars of the next step into the jobs."""

@@ -108,6 +108,8 @@ class Pieces:
 class Table:
     """A `plan.Table` in the memory of a device."""
 
+    selects = False
+
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
@@ -180,6 +182,9 @@ class Table:
 
     def stands(self, everything: bool) -> bool:
         return all(row.stands(everything) for row in self.present) and self.cells.stand()
+
+    def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
+        raise NotImplementedError
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         self.known[index] = Gradient(g, operand)

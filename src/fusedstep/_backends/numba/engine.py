@@ -15,9 +15,8 @@ from typing import Any
 
 from numba import config
 
-from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.numba.primitives import EMA, READ, STATES, G, P
-from fusedstep._backends.plan import Job, Row
+from fusedstep._backends.plan import Job
 from fusedstep._compiler import generate, modules
 from fusedstep._numerics import variants
 from fusedstep._numerics.coefficients import JobScalars
@@ -57,11 +56,9 @@ Scalars = namedtuple("Scalars", "{names}")
 class Table(Runner):
     """A `plan.Table` of kernels that Numba compiles."""
 
-    def __init__(
-        self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
-    ) -> None:
-        super().__init__(jobs, rows, written)
-        self.pick = []
+    def begin(self, jobs: Sequence[Job]) -> None:
+        super().begin(jobs)
+        self.pick: list[Any] = []
         for index, job in enumerate(jobs):
             names = variants.step(job.rule).scalars
             self.pick.append(itemgetter(*names))

@@ -112,11 +112,15 @@ class Runner(CheckedTable):
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
         super().__init__(jobs, rows)
-        self.of_jobs = Jobs(jobs)
+        self.begin(jobs)
         self.of_rows = Rows(self.present)
         self.sums = self.of_rows.sums
         self.places = [*accumulate((row is not None for row in rows), initial=0)]
         """The place of each parameter's row, if it is not skipped."""
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Step by these jobs from now on."""
+        self.of_jobs = Jobs(jobs)
 
     def bind(self, index: int, kernel: int, scalars: int) -> None:
         """Give a job the kernel at an address, which reads that many scalars of its dtype."""
