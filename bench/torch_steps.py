@@ -2,8 +2,8 @@
 
 `offload` alone has its model on a CUDA device, and is left out where there is none.
 
-    python bench/torch_steps.py [alone] [grid] [whole] [backward] [fsdp] [offload] [--quick]
-                                [--out FILE]
+    python bench/torch_steps.py [alone] [grid] [whole] [coming] [backward] [fsdp] [offload]
+                                [--quick] [--out FILE]
 
 Contestants take turns (`fusedstep.benchmarks.turns`), after a check that all of them make the same
 update of every parameter, and a warm-up. A figure is the median of the turns. Before each step that
@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from inspect import signature
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
@@ -303,12 +303,41 @@ def grid(seconds: float) -> Rows:
     largest = LARGEST if seconds else LARGEST_QUICK
     for kind in ("AdamW", "Adam", "SGD", "RMSprop", "Adagrad"):
         options = {"lr": 1e-3, **({"momentum": 0.9} if kind == "SGD" else {})}
-        for count in (1, 10, 100):
+        for many in (1, 10, 100):
             for size in (100_000, 1_000_000, 10_000_000):
-                each = equal(count, size)
+                each = equal(many, size)
                 if each.elements <= largest:
                     entries = stepping(each, kind, **options)
                     yield measure("grid", f"{kind}, {each.name}", entries, seconds)
+
+
+def coming(seconds: float) -> Rows:
+    """AdamW's step alone, of 300 parameters of 100 elements whose gradients come and go."""
+    cases: dict[str, Callable[[int, int], bool]] = {
+        "all of them": lambda step, at: True,
+        "halves take turns": lambda step, at: (step + at) % 2 == 0,
+        "all but another one": lambda step, at: at != step % 300,
+    }
+    for case, there in cases.items():
+        yield measure("coming", case, changing(there), seconds)
+
+
+def changing(there: Callable[[int, int], bool]) -> dict[str, Entry]:
+    """Steps alone, of the parameters that have a gradient at each step; `there` says which."""
+    params = [torch.randn(100, requires_grad=True) for _ in range(300)]
+    slopes = [torch.randn(100) for _ in range(300)]
+
+    def entry(name: str) -> Entry:
+        steps, step = optimizer(name, params), count()
+
+        def renew() -> None:
+            now = next(step)
+            for at, (p, slope) in enumerate(zip(params, slopes, strict=True)):
+                p.grad = slope.clone() if there(now, at) else None
+
+        return Entry(steps.step, lambda: params, torch.get_num_threads(), renew)
+
+    return {name: entry(name) for name in IN_TRAINING}
 
 
 def whole(seconds: float) -> Rows:
@@ -398,7 +427,7 @@ def first_ranks_clock() -> float:
     return float(now)
 
 
-TOPICS = {each.__name__: each for each in (alone, grid, whole, backward, fsdp, offload)}
+TOPICS = {each.__name__: each for each in (alone, grid, whole, coming, backward, fsdp, offload)}
 
 # ---- tables ----
 

@@ -426,7 +426,7 @@ def test_hooks_run_where_a_step_is_wrapped_as_itself() -> None:
 
 
 def test_hooks_run_where_the_step_of_a_class_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As instruments for measuring do it, while the optimizer is there already."""
+    """Instruments for measuring do so, while the optimizer is there already."""
     seen = []
     optimizer = fst.AdamW(parameters(shapes=[(2,)]))
     optimizer.register_step_pre_hook(lambda *_: seen.append(1))

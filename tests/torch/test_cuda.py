@@ -332,7 +332,7 @@ def test_steps_in_the_backward_pass_on_both() -> None:
 
 
 def test_a_graph_holds_a_step_that_is_capturable() -> None:
-    """With `capturable`, steps are torch's own, which a CUDA graph replays."""
+    """Steps with `capturable` are torch's own, which a CUDA graph replays."""
     here, there = moved(parameters(shapes=[(40, 17)])), moved(parameters(shapes=[(40, 17)]))
     found = fst.Adam(here, capturable=True, lr=torch.tensor(1e-3, device="cuda"))
     expected = torch.optim.Adam(there, capturable=True, lr=torch.tensor(1e-3, device="cuda"))

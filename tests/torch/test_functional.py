@@ -127,3 +127,16 @@ def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(RuntimeError, match="`state_steps` argument must contain a list"):
         functional.adam([p], [g], [torch.zeros(3)], [torch.zeros(3)], [], no_tensors, **arguments)
     assert p.tolist() == [1.0] * 3
+
+
+def test_nesterov_with_dampening_is_torchs() -> None:
+    given = {**CASES["sgd"][1], "nesterov": True}
+    results = []
+    for function in (functional.sgd, torchs("sgd")):
+        params = parameters(torch.float64)
+        buffers: list[Any] = [None] * len(params)
+        with torch.no_grad():
+            for step in range(3):
+                function(params, draw(params, step), buffers, **given)
+        results.append([*params, *buffers])
+    assert farthest(*results) == 0

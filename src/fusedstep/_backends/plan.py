@@ -181,7 +181,7 @@ class Cells:
         self.fills = [array.fill for array in self.arrays]
         kinds = [(which, a.dtype) for which, a in zip(self.which, self.arrays, strict=True)]
         self.kinds = [*dict.fromkeys(kinds)]
-        """What is written, each number in each dtype once: there are far fewer than cells."""
+        """The numbers that are written, in each dtype once: there are far fewer than cells."""
         place = {kind: at for at, kind in enumerate(self.kinds)}
         self.kind_of = [place[kind] for kind in kinds]
 
@@ -275,7 +275,7 @@ class Plan:
         self.take = self.table.take
         self.measure = self.table.measure
         self.scratch = self._scratch()
-        """What is written of rows with gaps."""
+        """The operands with gaps that a step writes."""
         self.gradient_scratch: dict[int, Operand] = {}
         self.holding = False
         """Whether gradients are held: those with gaps, and copies."""

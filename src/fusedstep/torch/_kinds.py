@@ -35,7 +35,7 @@ class Kind:
     sparse_and_decay: str | None = None
     """torch's words for one with weight decay."""
     of_torch: Callable[[Group], str | None] = lambda group: None
-    """What of a group's hyperparameters torch alone has a step for; None: nothing."""
+    """Hyperparameters of a group that torch alone has a step for, in words; None: there are none."""
 
     def refusal(self, hyper: Hyperparameters) -> str | None:
         """Torch's words for a sparse gradient with these hyperparameters, or None."""
@@ -88,7 +88,7 @@ FIXED = (float, int, str, type(None))
 
 
 def _dampened_nesterov(group: Group) -> str | None:
-    """What torch's constructor refuses, and its step takes from a group."""
+    """Options that torch's constructor refuses, and its step takes from a group."""
     if group["nesterov"] and group["momentum"] != 0 and group["dampening"] != 0:
         return "nesterov=True with dampening"
     return None

@@ -72,7 +72,7 @@ class Gradient:
     __slots__ = ("address", "below", "kept", "layout", "length", "ordered", "scratch", "writeable")
 
     kept: Any
-    """What keeps its memory until the next one is there; None where that is not needed."""
+    """The holder of its memory until the next one is there; None where none is needed."""
 
     def __init__(self, g: Array, operand: Operand) -> None:
         given = owner(g)
