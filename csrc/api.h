@@ -109,6 +109,7 @@ typedef struct {
     fs_row *rows;
     int64_t nrows;
     const int64_t *elements; /* nrows + 1 counts: elements before each row, and in all */
+    const int64_t *large;    /* the same of large rows alone, of which each thread has a piece */
     const int64_t *blocks;   /* the same in blocks of FS_BLOCK elements, each row's last partial */
     double *folded;          /* room for the sums of half of the blocks */
     int zeroes;              /* 1: this step leaves zeros in place of the gradients */

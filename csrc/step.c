@@ -5,6 +5,11 @@
  * take them from atomic counters, however many come. Each thread has a part of the whole, the
  * same at each step, because its cache may still hold it; when that is done it takes chunks of
  * the other parts.
+ *
+ * A thread's part of a large tensor is the piece that frameworks give it, too: of two threads each
+ * has a half of every such tensor. Its gradient was written by halves then, and a core may have to
+ * fetch what another one wrote from the other's cache. Small tensors, which frameworks leave to one
+ * thread, are dealt out in their order.
  */
 #include "norm.h"
 #include "rounding.h"
@@ -34,19 +39,29 @@ typedef void (*row_task)(const fs_table *table, const fs_row *row, int64_t begin
 typedef struct {
     const fs_table *table;
     const int64_t *starts; /* units before each row, and in all */
+    const int64_t *large;  /* the same of rows that are cut into pieces; NULL: none is */
     row_task run;
-    int64_t total;                    /* units of the whole */
+    int64_t pieces;                   /* units of a part's pieces of large rows */
+    int64_t dealt;                    /* units of all small rows */
     int64_t chunk;                    /* units of a chunk */
     int parts;                        /* parts of the whole, one for each thread */
     _Atomic int64_t next[MOST_PARTS]; /* where each part's next chunk begins */
 } work;
 
-/* The row that holds unit `at` of the whole: the last one that starts at or before it. */
-static int64_t row_at(const work *w, int64_t at) {
+/* Units of small rows before a row. */
+static int64_t small_before(const work *w, int64_t row) {
+    return w->starts[row] - (w->large ? w->large[row] : 0);
+}
+
+/* Units of a part's pieces before a row. */
+static int64_t pieces_before(const work *w, int64_t row) { return w->large[row] / w->parts; }
+
+/* The last row that begins at or before unit `at`, which `before` counts up to each row. */
+static int64_t row_at(const work *w, int64_t (*before)(const work *, int64_t), int64_t at) {
     int64_t low = 0, high = w->table->nrows;
     while (high - low > 1) {
         int64_t middle = low + (high - low) / 2;
-        if (w->starts[middle] <= at)
+        if (before(w, middle) <= at)
             low = middle;
         else
             high = middle;
@@ -54,25 +69,57 @@ static int64_t row_at(const work *w, int64_t at) {
     return low;
 }
 
-/* Runs units [from, to) of the whole. */
-static void run_chunk(const work *w, int64_t from, int64_t to) {
-    for (int64_t row = row_at(w, from); from < to; row++) {
-        int64_t start = w->starts[row], end = w->starts[row + 1];
+/* Runs units [from, to) of the small rows. */
+static void run_small(const work *w, int64_t from, int64_t to) {
+    for (int64_t row = row_at(w, small_before, from); from < to; row++) {
+        int64_t start = small_before(w, row), end = small_before(w, row + 1);
         int64_t stop = end < to ? end : to;
-        w->run(w->table, w->table->rows + row, from - start, stop - start);
+        if (from < stop)
+            w->run(w->table, w->table->rows + row, from - start, stop - start);
         from = stop;
     }
 }
 
-static int64_t start_of(const work *w, int part) { return w->total / w->parts * part; }
+/* Where a part's piece of n elements begins. */
+static int64_t piece(const work *w, int part, int64_t n) {
+    int64_t begin = (n + w->parts - 1) / w->parts * part;
+    return begin < n ? begin : n;
+}
+
+/* Runs units [from, to) of a part's pieces of large rows. A piece has about as many elements as
+ * units, so where a chunk ends within it is that far from its begin, and a little more. */
+static void run_pieces(const work *w, int part, int64_t from, int64_t to) {
+    for (int64_t row = row_at(w, pieces_before, from); from < to; row++) {
+        int64_t start = pieces_before(w, row), units = pieces_before(w, row + 1) - start;
+        int64_t stop = start + units < to ? start + units : to;
+        if (from < stop) {
+            const fs_row *of = w->table->rows + row;
+            int64_t begin = piece(w, part, of->n);
+            int64_t more = piece(w, part + 1, of->n) - begin - units;
+            int64_t first = from - start, last = stop - start;
+            w->run(w->table, of, begin + first + more * first / units,
+                   begin + last + more * last / units);
+        }
+        from = stop;
+    }
+}
+
+static int64_t start_of(const work *w, int part) {
+    return part < w->parts ? w->dealt / w->parts * part : w->dealt;
+}
 
 static void run_part(work *w, int part) {
-    int64_t end = part + 1 < w->parts ? start_of(w, part + 1) : w->total;
+    const int64_t pieces = w->pieces, start = start_of(w, part) - pieces;
+    const int64_t end = start_of(w, part + 1) - start;
     for (;;) {
         int64_t from = atomic_fetch_add_explicit(w->next + part, w->chunk, memory_order_relaxed);
         if (from >= end)
             break;
-        run_chunk(w, from, from + w->chunk < end ? from + w->chunk : end);
+        int64_t to = from + w->chunk < end ? from + w->chunk : end;
+        if (from < pieces)
+            run_pieces(w, part, from, to < pieces ? to : pieces);
+        if (to > pieces)
+            run_small(w, start + (from > pieces ? from : pieces), start + to);
     }
 }
 
@@ -86,12 +133,14 @@ static void run_parts(void *arg, int thread) {
 }
 
 static void share(work *w, int64_t least, int64_t most, int threads, fs_paces *paces, int soon) {
-    w->total = w->starts[w->table->nrows];
+    const int64_t rows = w->table->nrows;
     w->parts = threads < MOST_PARTS ? threads : MOST_PARTS;
-    w->chunk = w->total / ((int64_t)threads * SHARES);
+    w->pieces = w->large ? pieces_before(w, rows) : 0;
+    w->dealt = small_before(w, rows);
+    w->chunk = w->starts[rows] / ((int64_t)threads * SHARES);
     w->chunk = w->chunk < least ? least : w->chunk > most ? most : w->chunk;
     for (int part = 0; part < w->parts; part++)
-        w->next[part] = start_of(w, part);
+        w->next[part] = 0;
     team_run(run_parts, w, threads, paces, soon);
 }
 
@@ -173,7 +222,7 @@ int fs_step(fs_table *table, int threads, int zeroes) {
         return FS_REFUSED;
     table->zeroes = zeroes;
     round_scalars(table);
-    work w = {.table = table, .starts = table->elements, .run = step_row};
+    work w = {.table = table, .starts = table->elements, .large = table->large, .run = step_row};
     share(&w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->paces, 0);
     write_cells(table);
     ++*table->steps;

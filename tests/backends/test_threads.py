@@ -298,3 +298,34 @@ def test_environment_is_no_ground_to_fall_back() -> None:
     step = "import numpy as np, fusedstep as fs; fs.SGD(np.zeros(3))"
     done = python(step, FUSEDSTEP_ISA="avx9")
     assert "FUSEDSTEP_ISA='avx9' is not an instruction set that this CPU runs" in done.stderr
+
+
+# ---- pieces of large tensors ----
+
+
+@needs_c
+@on_each_compiled_backend
+@pytest.mark.parametrize("zero_grads", [False, True])
+@pytest.mark.parametrize("threads", [1, 2, 3, 5, 7, 16, 63, 64, 65, 100])
+def test_every_element_is_stepped_once(threads: int, zero_grads: bool, backend: str) -> None:
+    """Large tensors are cut into a piece for each thread, small ones are dealt out."""
+    from fusedstep._backends.c.runner import LARGE
+
+    sizes = [5, LARGE - 1, LARGE, 0, LARGE + 1, 70_001, 1, 2 * LARGE, 999, 100_003, 3]
+    before = fs.get_num_threads()
+    fs.set_num_threads(threads)
+    try:
+        for own in (sizes, sizes[::-1], [100_003], [LARGE, 1], [1, LARGE], [17] * 3000):
+            for dtype in (np.float32, np.float64):
+                params = [np.arange(n, dtype=dtype) for n in own]
+                grads = [np.ones(n, dtype) for n in own]
+                optimizer = fs.SGD(params, lr=1.0, backend=backend)
+                for _ in range(2):
+                    optimizer.step(grads, zero_grads=zero_grads)
+                    assert all((g == (not zero_grads)).all() for g in grads)
+                    for g in grads:
+                        g[...] = 1
+                for p in params:
+                    assert np.array_equal(p, np.arange(p.size, dtype=dtype) - 2)
+    finally:
+        fs.set_num_threads(before)

@@ -35,7 +35,7 @@ class Kind:
     sparse_and_decay: str | None = None
     """torch's words for one with weight decay."""
     of_torch: Callable[[Group], str | None] = lambda group: None
-    """Hyperparameters of a group that torch alone has a step for, in words; None: there are none."""
+    """Options of a group that torch alone has a step for, in words; None: there are none."""
 
     def refusal(self, hyper: Hyperparameters) -> str | None:
         """Torch's words for a sparse gradient with these hyperparameters, or None."""

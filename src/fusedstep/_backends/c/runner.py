@@ -32,6 +32,9 @@ from fusedstep._numerics.coefficients import JobScalars
 
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
+LARGE = 32768
+"""Elements from which each thread has a piece of a tensor, as torch's do: of its grain size."""
+
 
 def words(array: Any) -> Integers:
     """The words of an array in C, one of its items in each row."""
@@ -76,6 +79,7 @@ class Rows:
         """The blocks of each row, if it steps."""
         self.in_c = ffi.new("fs_row[]", len(rows))
         self.elements = ffi.new("int64_t[]", len(rows) + 1)
+        self.large = ffi.new("int64_t[]", len(rows) + 1)
         self.blocks = ffi.new("int64_t[]", len(rows) + 1)
         self.sums = np.zeros((int(self.most_blocks.sum()), norm.SUMS))
         for row, in_c in zip(rows, self.in_c, strict=True):
@@ -93,6 +97,8 @@ class Rows:
         self.sums[:] = 0  # of float32 only the middle ones are written
         rows, elements, blocks = map(words, (self.in_c, self.elements, self.blocks))
         elements[1:, 0] = np.cumsum(np.where(steps, self.sizes, 0))
+        is_large = steps & (self.sizes >= LARGE)
+        words(self.large)[1:, 0] = np.cumsum(np.where(is_large, self.sizes, 0))
         blocks[1:, 0] = np.cumsum(np.where(steps, self.most_blocks, 0))
         rows[:, word("fs_row", "sums")] = address(self.sums) + 8 * norm.SUMS * blocks[:-1, 0]
         rows[:, word("fs_row", "n")] = np.where(steps, self.sizes, 0)
@@ -298,6 +304,7 @@ class Runner:
                 "rows": self.c_rows,
                 "nrows": len(self.c_rows),
                 "elements": self.of_rows.elements,
+                "large": self.of_rows.large,
                 "blocks": self.of_rows.blocks,
                 "folded": ffi.cast("double *", self.folded.ctypes.data),
                 "headers": self.headers.in_c,
