@@ -24,6 +24,7 @@ from torch_cases import (  # noqa: E402
     ALL,
     OF_TORCH,
     PLAIN_LOOP,
+    by_torch,
     copies,
     draw,
     farthest,
@@ -280,7 +281,8 @@ def test_groups_differ_and_hyperparameters_are_assigned(name: str) -> None:
         walk(optimizer, params, 3, 4)
         return params
 
-    assert farthest(run(ours), run(theirs, **PLAIN_LOOP)) <= 1e-12
+    expected = by_torch(lambda: run(theirs, **PLAIN_LOOP))
+    assert farthest(run(ours), expected) <= 1e-12
 
 
 def test_momentum_may_be_switched_on_and_off() -> None:
@@ -441,6 +443,7 @@ def test_the_signature_of_a_step_is_torchs() -> None:
     assert [*inspect.signature(fst.AdamW.step).parameters] == names
 
 
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events:UserWarning")  # older torch
 def test_the_profiler_sees_the_step() -> None:
     params = parameters(shapes=[(2,)])
     optimizer = fst.Adam(params)
