@@ -202,3 +202,13 @@ def test_the_report() -> None:
     optimizer.max_norm = None
     optimizer.step()
     assert optimizer.report == fs.Report(None, 1.0, (), 2)
+
+
+def test_a_policy_that_is_assigned_is_checked() -> None:
+    optimizer = fst.SGD(parameters(), lr=0.1)
+    optimizer.nonfinite = "skip"
+    with pytest.raises(ValueError, match="nonfinite='skpi'"):
+        optimizer.nonfinite = "skpi"
+    assert optimizer.nonfinite == "skip"
+    copied = copy.deepcopy(optimizer)
+    assert copied.nonfinite == "skip"

@@ -68,8 +68,6 @@ class FusedOptimizer(Optimizer):
     """The largest size of an element of a gradient; set it to change the next step's."""
     backend: str
     """The name of what runs the steps, see `fusedstep.info`."""
-    nonfinite: str
-    """The policy for gradients with NaN or infinity, see `fusedstep.Optimizer`."""
     _into: Iterator[Any] | None
     """The tensors of `ema_into` that have no parameter yet."""
 
@@ -158,6 +156,16 @@ class FusedOptimizer(Optimizer):
             group.update(more)
         self.defaults = {**self.defaults, **self._extras}
 
+    @property
+    def nonfinite(self) -> str:
+        """The policy for gradients with NaN or infinity, see `fusedstep.Optimizer`."""
+        return self._nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: str) -> None:
+        check_policy(value)
+        self._nonfinite = value
+
     # ---- groups and state ----
 
     _touched = True
@@ -216,6 +224,8 @@ class FusedOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         before = vars(self).get("param_groups", [])
         super().__setstate__(state)
+        if "nonfinite" in self.__dict__:  # torch has put it past the property
+            self.nonfinite = self.__dict__.pop("nonfinite")
         for group, old in zip(self.param_groups, before, strict=False):
             for name in self.beyond & old.keys():
                 group.setdefault(name, old[name])
@@ -324,7 +334,7 @@ class FusedOptimizer(Optimizer):
         if steps.handed_on:
             self._step_as_torch(", ".join(steps.handed_on))
             return
-        self.report = report = steps.step(request, self.nonfinite)
+        self.report = report = steps.step(request, self._nonfinite)
         if touched or (steps.reached and report.t % SELDOM == 0):
             # In this order, so that whatever happens in between is found out by the next step.
             steps.reached, self._touched = True, False
