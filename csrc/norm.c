@@ -55,7 +55,10 @@ int64_t fs_unfit(const fs_table *table, int64_t row, double unscale) {
     rounding callers = rounding_begin();
     for (; row < table->nrows; row++) {
         double total[FS_SUMS];
-        fold(table, table->rows[row].sums, table->blocks[row + 1] - table->blocks[row], total);
+        const int64_t blocks = table->blocks[row + 1] - table->blocks[row];
+        if (blocks == 0) /* also of a row that does not step, and may have no job */
+            continue;
+        fold(table, table->rows[row].sums, blocks, total);
         if (!fits(total, unscale, table->jobs[table->rows[row].job].itemsize))
             break;
     }

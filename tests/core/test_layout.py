@@ -236,6 +236,17 @@ def test_gradients_come_and_go(case: Case, backend: str) -> None:
             assert np.array_equal(state[letter], value, equal_nan=True), letter
 
 
+@on_each_backend
+def test_no_gradient_at_all_between_steps(backend: str) -> None:
+    """There is no job then, and nothing that could be unfit."""
+    p = ones(3)
+    optimizer = fs.SGD([p, ones(2)], lr=1.0, nonfinite="skip", backend=backend)
+    for grads, t in (([ones(3), None], 1), ([None, None], 0), ([ones(3), ones(2)], 2)):
+        report = optimizer.step(grads, scale=0.5, max_norm=1e9)
+        assert (report.skipped, report.t) == ((), t)
+    assert (p == -3).all()
+
+
 @needs_c
 def test_patterns_of_gradients_are_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
