@@ -249,14 +249,7 @@ def test_no_gradient_at_all_between_steps(backend: str) -> None:
 
 @needs_c
 def test_patterns_of_gradients_are_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    start = plan_module.Plan.__init__
-
-    def counting(self: Any, *args: Any) -> None:
-        made.append(self)
-        start(self, *args)
-
-    monkeypatch.setattr(plan_module.Plan, "__init__", counting)
+    made = calls_of(monkeypatch, layout_module, "Plan")
     optimizer = fs.AdamW([ones(3) for _ in range(4)])
     for step in range(20):
         optimizer.step([None if k == step % 4 else ones(3) for k in range(4)])

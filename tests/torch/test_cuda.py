@@ -10,6 +10,7 @@ import itertools
 from typing import Any
 
 import pytest
+from counting import calls_of
 from device import LIBRARIES, MISSING, SIMULATED
 from marks import needs
 
@@ -412,18 +413,13 @@ def test_a_step_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And new gradients are taken at a glance, and the state is not looked at again."""
     from fusedstep.torch import _steps, _tensors
 
-    made, seen = [], []
-    start, check = _steps.Numbered.__init__, _tensors.Tensor.check_gradient
-
-    def counting(self: Any, *args: Any) -> None:
-        made.append(self)
-        start(self, *args)
+    made, seen = calls_of(monkeypatch, _steps, "Numbered"), []
+    check = _tensors.Tensor.check_gradient
 
     def checking(self: Any, *args: Any) -> Any:
         seen.append(self)
         return check(self, *args)
 
-    monkeypatch.setattr(_steps.Numbered, "__init__", counting)
     monkeypatch.setattr(_tensors.Tensor, "check_gradient", checking)
     here = moved(parameters())
     optimizer = fst.AdamW(here, ema=0.9)

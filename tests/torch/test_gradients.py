@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from counting import calls_of
 from marks import needs, needs_c, on_each_backend
 
 torch = needs("torch", "torch")
@@ -70,14 +71,7 @@ def test_new_gradients_of_each_backward_pass_are_taken_in_c(
 def test_a_step_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from fusedstep.torch import _steps
 
-    made = []
-    start = _steps.Numbered.__init__
-
-    def counting(self: Any, *args: Any) -> None:
-        made.append(self)
-        start(self, *args)
-
-    monkeypatch.setattr(_steps.Numbered, "__init__", counting)
+    made = calls_of(monkeypatch, _steps, "Numbered")
     params = parameters()
     optimizer = fst.AdamW(params, max_norm=1.0, ema=0.9)
     walk(optimizer, params, 6)
@@ -140,14 +134,7 @@ def test_patterns_of_gradients_are_laid_out_once(monkeypatch: pytest.MonkeyPatch
     """A trunk with heads that take turns."""
     from fusedstep.torch import _steps
 
-    made = []
-    start = _steps.Numbered.__init__
-
-    def counting(self: Any, *args: Any) -> None:
-        made.append(self)
-        start(self, *args)
-
-    monkeypatch.setattr(_steps.Numbered, "__init__", counting)
+    made = calls_of(monkeypatch, _steps, "Numbered")
     params = parameters(shapes=[(3,)] * 6)
     optimizer = fst.AdamW(params)
     for step in range(30):
