@@ -27,11 +27,12 @@ def reasons_of_group(group: Group, kind: Kind) -> list[str]:
 def reasons_of_parameters(parameters: Iterable[Any]) -> list[str]:
     """Why torch alone can step some of these; empty if it need not."""
     present = [*parameters]
-    devices = {p.device.type for p in present} - {*STEPPED_HERE}
-    kinds = {type(p) for p in present if has_own_operations(type(p)) and not is_distributed(p)}
+    devices = {device.type for device in {p.device for p in present}} - {*STEPPED_HERE}
     reasons = [f"parameters on {quoted(sorted(devices))}"] if devices else []
-    reasons += [f"parameters of {kind.__qualname__}" for kind in kinds]
-    if not reasons and any(p.is_neg() for p in present):
+    # A GradScaler asks at each step: what types alone decide is looked up once for each.
+    names = {kind.__qualname__ for kind in {*map(type, present)} if has_own_operations(kind)}
+    reasons += [f"parameters of {name}" for name in sorted(names)]
+    if not reasons and any(map(torch.Tensor.is_neg, present)):
         reasons.append("parameters that are negated lazily")
     return reasons
 
@@ -39,7 +40,8 @@ def reasons_of_parameters(parameters: Iterable[Any]) -> list[str]:
 def has_own_operations(kind: type) -> bool:
     """Whether tensors of a type are not in one memory, but in what their operations make of them.
 
-    Such are tensors of several parts, and those without content that estimate a model's memory.
+    Such are tensors of several parts, and those without content that estimate a model's memory. A
+    DTensor's part on this process is in one memory.
     """
     own: Any = kind.__torch_dispatch__  # type: ignore[attr-defined]
-    return own is not torch.Tensor.__torch_dispatch__
+    return own is not torch.Tensor.__torch_dispatch__ and not is_distributed(kind)
