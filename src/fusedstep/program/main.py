@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NamedTuple, Protocol
 
-from fusedstep.program import bench, demo, info, inspect, plot
+from fusedstep.program import audit, bench, demo, info, inspect, plot
 from fusedstep.program.errors import CommandError, report
 
 
@@ -41,6 +41,9 @@ COMMANDS = {
     "bench": Command(
         bench, "time steps on this machine against NumPy, torch and others, in less than a minute"
     ),
+    "audit": Command(
+        audit, "check an optimizer of torch, Keras or optax, with a reproducer for each failure"
+    ),
     "inspect": Command(inspect, "print the CUDA kernel of a rule; no device is needed"),
     "plot-schedule": Command(plot, "print learning-rate schedules and draw them into one picture"),
 }
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(
         prog="fusedstep",
         description="Fused optimizer steps for NumPy training loops: what is installed, a "
-        "demonstration, benchmarks, and a look at kernels and learning rates.",
+        "demonstration, benchmarks, audits, and a look at kernels and learning rates.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('fusedstep')}")
     subparsers = parser.add_subparsers(dest="command", metavar="command")
