@@ -12,7 +12,7 @@ from fusedstep.audits.checks import CHECKS, LARGE, Check, Trial
 from fusedstep.audits.checks.check import inputs
 from fusedstep.audits.expression import Call
 from fusedstep.audits.judging import differing, reproducer
-from fusedstep.audits.processes import Answer, Died, Worker
+from fusedstep.audits.processes import STARTING, Answer, Died, Worker
 from fusedstep.audits.records import (
     FAILS,
     NOT_JUDGED,
@@ -79,9 +79,12 @@ def keras_environment() -> dict[str, str]:
 def describe(call: Call, worker: Worker, backend: str) -> Subject:
     """Find out what the optimizer is, and how it can be stepped."""
     try:
-        answer = worker.ask({"task": "probe", "expression": str(call)})
+        answer = worker.ask({"task": "probe", "expression": str(call)}, STARTING)
     except Died as died:
-        raise Refused(f"{call} cannot be looked at: {died}; see that it can be imported") from None
+        raise Refused(
+            f"{call} cannot be looked at: {died}; see that "
+            f"`import {call.path.partition('.')[0]}` works"
+        ) from None
     for key in ("refused", "error"):
         if key in answer:
             raise Refused(answer[key])
@@ -94,6 +97,7 @@ def describe(call: Call, worker: Worker, backend: str) -> Subject:
         answer["versions"],
         backend,
     )
+    worker.imports = subject.imports()
     errors = []
     for subject.flat in (True, False):
         error = stepped(subject, worker)
@@ -105,10 +109,8 @@ def describe(call: Call, worker: Worker, backend: str) -> Subject:
             f"{call} cannot be stepped with plain gradients: {errors[0]}; audit an optimizer "
             "whose step needs nothing else"
         )
-    subject.repeats = same(subject, worker, "gradients")
-    subject.separate = same(
-        subject, worker, "[np.where(k == 3, 3 * g, g) for g in gradients]", leave_out=3
-    )
+    subject.repeats = same(subject, worker)
+    subject.separate = same(subject, worker, OTHER_ELEMENT, leave_out=3)
     if not isinstance(subject.known, str):
         subject.repeats = subject.separate = True  # so that checks find where it does not hold
     return subject
@@ -123,11 +125,18 @@ def stepped(subject: Subject, worker: Worker) -> str | None:
         return str(died)
 
 
-def same(subject: Subject, worker: Worker, gradients: str, leave_out: int | None = None) -> bool:
-    """Whether a run has the same bits with other gradients, but for one element."""
+OTHER_ELEMENT = """
+start = np.where(k == 3, 100, start)
+gradients = [np.where(k == 3, 1000.0**t * g, g) for g, t in zip(gradients, (0, 1, -1, 0))]
+"""
+"""Text that changes one element by much, now up and now down."""
+
+
+def same(subject: Subject, worker: Worker, change: str = "", leave_out: int | None = None) -> bool:
+    """Whether a run has the same bits after a change of the inputs, but for one element."""
     body = (
-        f"{inputs(67, 3, subject.shape(67))}"
-        f"expected = train(start, gradients)\nseen = train(start, {gradients})"
+        f"{inputs(67, 4, subject.shape(67))}expected = train(start, gradients)\n"
+        f"{change}seen = train(start, gradients)"
     )
     if leave_out is not None:
         body += f"\nexpected, seen = np.delete([expected, seen], {leave_out}, axis=-1)"
@@ -161,6 +170,7 @@ def judge(check: Check, subject: Subject, worker: Worker) -> Finding:
 def run(check: Check, trial: Trial, subject: Subject, worker: Worker) -> Finding:
     if trial.apart:
         with Worker(worker.timeout, worker.environment) as other:
+            other.imports = worker.imports
             return outcome(check, trial, subject, other)
     return outcome(check, trial, subject, worker)
 

@@ -22,18 +22,20 @@ class Difference(NamedTuple):
     seen: float
     expected: float
 
+    @property
+    def ulps(self) -> float:
+        """The distance in units of the last place of float32; infinite where it is not finite."""
+        off = abs(self.seen - self.expected)
+        spacing = float(np.spacing(np.float32(abs(self.expected))))
+        return off / spacing if np.isfinite(off) and spacing > 0 else float("inf")
+
     def __str__(self) -> str:
+        near = f", {self.ulps:.0f} ulp of float32 off" if 0.5 <= self.ulps < 1000 else ""
+        digits = 9 if 0.5 <= self.ulps else 17
+        value = f"{self.seen:.{digits}g} in place of {self.expected:.{digits}g}{near}"
         if self.size == 1:
-            return f"it is {number(self.seen)} in place of {number(self.expected)}"
-        return (
-            f"{self.count} of {self.size} elements differ; number {self.worst} is "
-            f"{number(self.seen)} in place of {number(self.expected)}"
-        )
-
-
-def number(value: float) -> str:
-    """A number with as many digits as float32 may need."""
-    return f"{value:.9g}"
+            return f"it is {value}"
+        return f"{self.count} of {self.size} elements differ; number {self.worst} is {value}"
 
 
 def differing(trial: Trial, seen: Array, expected: Array) -> Difference | None:

@@ -27,12 +27,19 @@ class Died(Exception):
         self.hung = hung
 
 
+STARTING = 300.0
+"""Seconds that a process may take to import what it needs."""
+
+
 class Worker:
     """A child process that answers tasks one by one."""
 
     def __init__(self, timeout: float, environment: Mapping[str, str] | None = None) -> None:
         self.timeout = timeout
         """Seconds until a task counts as hanging."""
+
+        self.imports = ""
+        """A program that each new process runs before its first task."""
 
         self.environment = dict(environment or {})
         self.process: subprocess.Popen[str] | None = None
@@ -45,9 +52,11 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> None:
+        """Start the process, if it is not there."""
         if self.process is None:
             self.errors = tempfile.TemporaryFile()
+            folders = [folder or os.getcwd() for folder in sys.path]  # the same as here
             self.answers = queue.Queue()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "fusedstep.audits.worker"],
@@ -55,13 +64,14 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 encoding="utf-8",
-                env={**os.environ, **self.environment},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), **self.environment},
             )
             reader = threading.Thread(
                 target=forward, args=(self.process.stdout, self.answers), daemon=True
             )
             reader.start()
-        return self.process
+            if self.imports:
+                self.answered({"task": "run", "program": self.imports, "names": []}, STARTING)
 
     def stop(self) -> None:
         process, self.process = self.process, None
@@ -78,7 +88,7 @@ class Worker:
             self.errors.close()
             self.errors = None
 
-    def ask(self, task: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, task: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
         """The answer to a task; `Died` if there is none.
 
         A crash may come of what an earlier task has written where it should not, so that one
@@ -86,22 +96,25 @@ class Worker:
         """
         used = self.process is not None
         try:
-            return self.ask_once(task)
+            self.start()
+            return self.answered(task, timeout or self.timeout)
         except Died as died:
             if died.hung or not used:
                 raise
-            return self.ask_once(task)
+            self.start()
+            return self.answered(task, timeout or self.timeout)
 
-    def ask_once(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        process = self.start()
+    def answered(self, task: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        process = self.process
+        assert process is not None
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(task) + "\n")
             process.stdin.flush()
-            line = self.answers.get(timeout=self.timeout)
+            line = self.answers.get(timeout=timeout)
         except queue.Empty:
             self.stop()
-            raise Died(f"no end after {self.timeout:g} s", hung=True) from None
+            raise Died(f"no end after {timeout:g} s", hung=True) from None
         except OSError:
             line = ""
         if not line:

@@ -109,7 +109,7 @@ class Subject:
         text = "\n\n".join(part.strip("\n") for part in (self.maker(self.call), *texts, body))
         return f"{self.imports(text, float64)}\n\n{text}\n"
 
-    def imports(self, text: str, float64: bool) -> str:
+    def imports(self, text: str = "", float64: bool = False) -> str:
         lines = self.dialect.imports.replace("{backend}", self.backend).split("\n")
         lines += [f"import {module}" for module in self.modules if f"import {module}" not in lines]
         if "copy.deepcopy" in text:

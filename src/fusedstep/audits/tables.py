@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,19 @@ from fusedstep.audits.records import FAILS, NOT_JUDGED, PASSES, REFUSES, STALLS,
 if TYPE_CHECKING:
     from rich.table import Table
 
-STYLES = {PASSES: "green", FAILS: "bold red", STALLS: "yellow", REFUSES: "yellow"}
+STYLES = {PASSES: "green", FAILS: "bold red", STALLS: "yellow", REFUSES: "yellow", NOT_JUDGED: "dim"}
 
 Row = tuple[str, str, str, str]
 """Group, check, verdict, what was seen."""
 
 
 def rows(report: Report) -> Iterator[Row]:
-    """A row for each check that was judged; passed checks of a group are joined."""
-    judged = [finding for finding in report.findings if finding.verdict != NOT_JUDGED]
-    for (group, passed), found in groupby(judged, lambda each: (each.group, each.verdict == PASSES)):
-        if passed:
-            yield group, ", ".join(each.check for each in found), PASSES, ""
+    """A row for each check, or one for a whole group that is not judged for one reason."""
+    for group, members in groupby(report.findings, lambda each: each.group):
+        found = [*members]
+        outcomes = {(each.verdict, each.seen) for each in found}
+        if len(found) > 1 and len(outcomes) == 1 and found[0].verdict == NOT_JUDGED:
+            yield group, f"all {len(found)} checks", NOT_JUDGED, found[0].seen
         else:
             yield from ((group, each.check, each.verdict, each.seen) for each in found)
 
@@ -56,9 +57,7 @@ def plain_table(report: Report) -> Iterator[str]:
 
 
 def below(report: Report) -> Iterator[str]:
-    """The lines below the table: reasons, reproducers, versions, and how many of each verdict."""
-    for reason, names in reasons(report):
-        yield f"not judged: {reason}: {', '.join(names)}"
+    """The lines below the table: reproducers, versions, and how many of each verdict."""
     for finding in report.of(FAILS) + report.of(STALLS):
         yield ""
         yield f"{finding.verdict}: {finding.check}: {finding.seen}"
@@ -73,10 +72,3 @@ def below(report: Report) -> Iterator[str]:
     )
     yield f"{len(report.findings)} checks: {counts}"
 
-
-def reasons(report: Report) -> list[tuple[str, Sequence[str]]]:
-    """The checks that were not judged, by reason."""
-    found: dict[str, list[str]] = {}
-    for finding in report.of(NOT_JUDGED):
-        found.setdefault(finding.seen, []).append(finding.check)
-    return [*found.items()]

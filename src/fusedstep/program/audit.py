@@ -98,7 +98,7 @@ def telling() -> Iterator[Callable[[str, float], object]]:
     if find_spec("rich") is None or not sys.stderr.isatty():
         yield lambda name, share: None
         return
-    with progress() as tell:
+    with progress(timed=False) as tell:
         yield tell
 
 
