@@ -112,7 +112,7 @@ def describe(call: Call, worker: Worker, backend: str) -> Subject:
     subject.repeats = same(subject, worker)
     subject.separate = same(subject, worker, OTHER_ELEMENT, leave_out=3)
     if not isinstance(subject.known, str):
-        subject.repeats = subject.separate = True  # so that checks find where it does not hold
+        subject.separate = True  # so that checks find where it is not
     return subject
 
 

@@ -1,0 +1,166 @@
+"""Audits of optimizers with one fault each: the checks that fail are those of the fault."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from marks import needs
+
+from fusedstep.audits.audit import audit
+from fusedstep.audits.checks import CHECKS
+from fusedstep.audits.expression import parse
+from fusedstep.audits.records import FAILS, NOT_JUDGED, REFUSES, STALLS, Finding, Report
+
+torch = needs("torch", "torch")
+
+STRIDED = ("every second column", "some columns", "every third row")
+PERMUTED = ("transposed", "channels last")
+PARAMETER = {f"parameter: {layout}" for layout in (*STRIDED, *PERMUTED)}
+GRADIENT = {f"gradient: {layout}" for layout in (*STRIDED, *PERMUTED, "one row, expanded")}
+BOTH = {f"both: {layout}" for layout in (*STRIDED, *PERMUTED)}
+
+FAULTS: dict[str, set[str]] = {
+    "right": set(),
+    "decays_apart": {"weight decay"},
+    "forgets": {"resume"},
+    "breaks_on_loading": {"resume"},
+    "writes_gradients": {"gradient kept"},
+    "knows_one_group": {"groups"},
+    "keeps_its_rate": {"learning rate", "groups"},
+    "steps_without_gradients": {"no gradient"},
+    "spreads_nan": {"NaN"},
+    "spreads_infinity": {"infinity"},
+    "divides_by_zero": {
+        *("zero gradients", "zero gradients, bfloat16", "zero gradients, float16", "subnormals")
+    },
+    "flushes": {"subnormals"},
+    "drops_copies": PARAMETER | BOTH,
+    "reads_gradients_flat": GRADIENT | BOTH,
+    "crashes_on_strides": GRADIENT | BOTH,
+    "computes_in_float32": {"float64"},
+    "minds_company": {"other tensors"},
+    "minds_threads": {"number of threads"},
+    "skips_blocks_of_16_bits": {"first step, bfloat16", "first step, float16"},
+    "hangs_without_dimensions": {"no dimensions"},
+    "refuses_views": set(),
+}
+"""The checks that fail, by the fault in `faulty_optimizers`."""
+
+AMONG_OTHERS: dict[str, set[str]] = {
+    "rounds_tails_otherwise": {"size of the tensor", "position"},
+    "goes_past_views": {"beside a parameter"},
+    "computes_in_bfloat16": {"first steps", "1,000 steps", "float64"},
+    "is_random": {"repeats"},
+}
+"""The same, of those which disturb other checks as well."""
+
+
+@cache
+def audited(expression: str) -> Report:
+    return audit(parse(expression), timeout=10)
+
+
+def failed(report: Report) -> set[str]:
+    return {finding.check for finding in report.of(FAILS)}
+
+
+def printed(finding: Finding, folder: Path) -> tuple[int, str]:
+    """Run a reproducer as it stands; its exit status, and what it printed at last."""
+    path = folder / "reproducer.py"
+    path.write_text(finding.reproducer, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(),
+    )
+    lines = (run.stdout or run.stderr).strip().splitlines()
+    return run.returncode, lines[-1] if lines else ""
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_fails_its_checks_and_no_others(fault: str) -> None:
+    assert failed(audited(f"faulty_optimizers.{fault}.SGD()")) == FAULTS[fault]
+
+
+@pytest.mark.parametrize("fault", AMONG_OTHERS)
+def test_a_fault_fails_its_checks(fault: str) -> None:
+    assert failed(audited(f"faulty_optimizers.{fault}.SGD()")) >= AMONG_OTHERS[fault]
+
+
+def test_every_check_is_failed_by_a_fault_or_by_another_rule() -> None:
+    """Checks of other rules than SGD's are shown to fail in test_others."""
+    found = set().union(*(failed(audited(f"faulty_optimizers.{fault}.SGD()")) for fault in FAULTS))
+    found |= set().union(
+        *(failed(audited(f"faulty_optimizers.{fault}.SGD()")) for fault in AMONG_OTHERS)
+    )
+    aligned = {f"{what}: one element off" for what in ("parameter", "gradient", "both")}
+    unmoved = {"small steps, bfloat16", "small steps, float16"}
+    elsewhere = {"bias correction", "maximize", "no elements"}
+    assert CHECKS.keys() - found <= aligned | unmoved | elsewhere
+
+
+@pytest.mark.parametrize("fault", sorted({*FAULTS, *AMONG_OTHERS} - {"hangs_without_dimensions"}))
+def test_reproducers_show_the_fault(fault: str, tmp_path: Path) -> None:
+    report = audited(f"faulty_optimizers.{fault}.SGD()")
+    found = report.of(FAILS)
+    for finding in found[:2] + found[-1:]:
+        status, last = printed(finding, tmp_path)
+        if "SIGSEGV" in finding.printed:
+            assert status == -11
+        elif "Error: " in finding.printed:
+            assert status == 1
+            assert last == finding.printed
+        else:
+            assert status == 0
+            assert " in place of " in last
+            seen, expected = last.partition(": ")[2].split(" in place of ")
+            assert seen != expected
+            if fault != "is_random":
+                assert last == finding.printed
+
+
+def test_a_crash_ends_one_check_alone() -> None:
+    report = audited("faulty_optimizers.crashes_on_strides.SGD()")
+    assert all("SIGSEGV" in finding.seen for finding in report.of(FAILS))
+    assert report.findings[-1].verdict == "passes"
+
+
+def test_a_hang_ends_one_check_alone() -> None:
+    (finding,) = audited("faulty_optimizers.hangs_without_dimensions.SGD()").of(FAILS)
+    assert finding.seen == "no end after 10 s"
+
+
+def test_an_exception_is_a_refusal() -> None:
+    refused = audited("faulty_optimizers.refuses_views.SGD()").of(REFUSES)
+    assert {finding.check for finding in refused} == PARAMETER | BOTH | {"beside a parameter"}
+    assert {finding.seen for finding in refused} == {"ValueError: p is not contiguous; β"}
+
+
+def test_sixteen_bits_stall() -> None:
+    stalled = audited("faulty_optimizers.right.SGD()").of(STALLS)
+    assert [finding.check for finding in stalled] == [
+        "small steps, bfloat16",
+        "small steps, float16",
+    ]
+
+
+def test_without_a_formula_the_others_are_judged() -> None:
+    report = audited("faulty_optimizers.Unknown()")
+    assert report.count(FAILS) == 0
+    reasons = {finding.check: finding.seen for finding in report.of(NOT_JUDGED)}
+    assert reasons["first steps"] == "no formula for Unknown"
+    assert reasons.keys() < {*CHECKS}
+    assert "resume" not in reasons
+    assert "NaN" not in reasons
