@@ -87,6 +87,16 @@ class steps_without_gradients:
                     self.change(p, torch.zeros_like(p) if p.grad is None else p.grad, group)
 
 
+class counts_all_steps:
+    class SGD(right.SGD):
+        @torch.no_grad()
+        def step(self) -> None:
+            super().step()
+            for p, state in self.state.items():
+                if p.grad is None:
+                    state["b"] *= self.defaults["momentum"]
+
+
 class spreads_nan:
     class SGD(right.SGD):
         def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
@@ -131,6 +141,13 @@ class drops_copies:
             super().change(copy, g, group)
             del self.state[copy]
             self.state[p] = state
+
+
+class leaves_its_memory:
+    class SGD(right.SGD):
+        def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+            p.data = p.data.contiguous()
+            super().change(p, g, group)
 
 
 class goes_past_views:

@@ -70,7 +70,10 @@ def reproducer(trial: Trial, difference: Difference, heading: str) -> str:
     """The program of a trial, which prints the element that is farthest off."""
     k = difference.worst
     lines = [f"# {heading}", trial.program.rstrip()]
-    if trial.expected is None:
+    if trial.varies:
+        lines.append("k = abs(seen - expected).argmax()")
+        lines.append('print(f"element {k}: {seen.flat[k]} in place of {expected.flat[k]}")')
+    elif trial.expected is None:
         lines.append(f'print("element {k}:", seen.flat[{k}], "in place of", expected.flat[{k}])')
     else:
         lines.append(f"expected = {difference.expected!r}  # by the formula, in float64")

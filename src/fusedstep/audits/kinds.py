@@ -46,7 +46,7 @@ class Options:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if value is True or not isinstance(value, int | float):
             raise Unknown(f"no formula for {self.name} with {key}={value}")
         return float(value)
 

@@ -33,6 +33,9 @@ class Trial:
     stalled: float | None = None
     """The value of a parameter that has not moved, where that is a matter of its format."""
 
+    varies: bool = False
+    """Whether other elements may differ when it runs again."""
+
     must: bool = False
     """Whether an exception is a failure, and not a refusal."""
 

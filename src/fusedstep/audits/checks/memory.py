@@ -53,8 +53,7 @@ def parameter(layout: Layout) -> Trials:
             f"{RANDOM}{start(subject, layout, 'p')}"
             "gradients = [array(random.normal(size=p.shape)) for _ in range(3)]\n"
             "expected = np.array(steps(array(np.ascontiguousarray(p)), *gradients))\n"
-            "steps(p, *gradients)\n"
-            "seen = np.array(p)"
+            "seen = np.array(steps(p, *gradients))"
         )
         yield Trial(subject.program(["layout"], body), close=12)
 
@@ -79,8 +78,7 @@ def both(layout: Layout) -> Trials:
         body = (
             f"{RANDOM}{start(subject, layout, 'g')}{start(subject, layout, 'p')}"
             "expected = np.array(steps(array(np.ascontiguousarray(p)), *[array(np.ascontiguousarray(g))] * 3))\n"
-            "steps(p, g, g, g)\n"
-            "seen = np.array(p)"
+            "seen = np.array(steps(p, g, g, g))"
         )
         yield Trial(subject.program(["layout"], body), close=12)
 
@@ -118,3 +116,15 @@ def beside(subject: Subject) -> Iterator[Trial]:
                 f"{layout.view}[...] = 7"
             )
             yield Trial(subject.program(["layout"], body))
+
+
+@CHECKS.add(GROUP, "stays a view", "a parameter that is a view is stepped in the memory it views")
+def stays_a_view(subject: Subject) -> Iterator[Trial]:
+    for layout in LAYOUTS:
+        body = (
+            f"{RANDOM}{start(subject, layout, 'p')}"
+            "gradients = [array(random.normal(size=p.shape)) for _ in range(3)]\n"
+            "expected = np.array(steps(p, *gradients))\n"
+            "seen = np.array(p)"
+        )
+        yield Trial(subject.program(["layout"], body))

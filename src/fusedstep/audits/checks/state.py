@@ -25,7 +25,7 @@ def rate_of(subject: Subject) -> tuple[str, float]:
 def repeats(subject: Subject) -> Iterator[Trial]:
     text = inputs(67, 8, subject.shape(67))
     body = f"{text}expected = train(start, gradients)\nseen = train(start, gradients)"
-    yield Trial(subject.program(["train"], body))
+    yield Trial(subject.program(["train"], body), varies=True)
 
 
 @CHECKS.add(GROUP, "resume", "a run that is saved and loaded half-way ends in the same bits")
@@ -66,19 +66,30 @@ def groups(subject: Subject) -> Iterator[Trial]:
     yield Trial(subject.program(["train", "groups"], "\n\n".join(parts)), close=8)
 
 
-@CHECKS.add(GROUP, "no gradient", "a parameter without a gradient stays as it is, and so does its t")
+@CHECKS.add(GROUP, "no gradient", "a parameter without a gradient stays as it is")
 def no_gradient(subject: Subject) -> Iterator[Trial]:
     subject.need_repeats()
-    text = inputs(67, 4, subject.shape(67))
-    body = f"{text}expected = start\nseen = skip(start, [None, None])"
+    body = (
+        f"{inputs(67, 1, subject.shape(67))}"
+        "expected = skip(start, gradients)\n"
+        "seen = skip(start, [*gradients, None, None])"
+    )
     yield Trial(subject.program(["skip"], body))
-    if subject.framework != "keras":  # which counts the steps of all variables together
-        body = (
-            f"{text}first, *others = gradients\n"
-            "expected = skip(start, [first, *others])\n"
-            "seen = skip(start, [first, None, None, *others])"
-        )
-        yield Trial(subject.program(["skip"], body), close=4)
+
+
+@CHECKS.add(GROUP, "steps of its own", "steps without a gradient do not count for the parameter")
+def own_steps(subject: Subject) -> Iterator[Trial]:
+    subject.need_repeats()
+    subject.need(subject.dialect.skip)
+    subject.formula()
+    if subject.framework == "keras":
+        raise NotJudged("Keras counts the steps of all variables together")
+    body = (
+        f"{inputs(67, 4, subject.shape(67))}first, *others = gradients\n"
+        "expected = skip(start, [first, *others])\n"
+        "seen = skip(start, [first, None, None, *others])"
+    )
+    yield Trial(subject.program(["skip"], body), close=4)
 
 
 @CHECKS.add(GROUP, "gradient kept", "the caller's gradient is not written to")
