@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fusedstep.audits.audit import Refused, audit
+from fusedstep.audits.audit import RefusedError, audit
 from fusedstep.audits.expression import parse
 from fusedstep.audits.records import FAILS, PASSES, STALLS
 
@@ -41,7 +41,10 @@ OTHERS = (
     *(f"torchao.optim.{name}()" for name in ("AdamW8bit", "AdamW4bit", "AdamWFp8")),
     "torchao.optim._AdamW(bf16_stochastic_round=True)",
     *(f"timm.optim.{name}()" for name in ("AdamWLegacy", "NAdamW", "Adopt", "Lion", "RMSpropTF")),
-    *(f"timm.optim.{name}()" for name in ("AdaBelief", "Lamb", "MADGRAD", "Adan", "AdafactorBigVision")),
+    *(
+        f"timm.optim.{name}()"
+        for name in ("AdaBelief", "Lamb", "MADGRAD", "Adan", "AdafactorBigVision")
+    ),
     *(f"pytorch_optimizer.{name}()" for name in ("AdaBelief", "Adan", "Lion", "StableAdamW")),
     *(f"torch_optimizer.{name}()" for name in ("AdaBelief", "RAdam", "Yogi", "NovoGrad")),
     *(f"optimi.{name}(lr=0.001)" for name in ("AdamW", "SGD", "Lion", "StableAdamW", "RAdam")),
@@ -86,7 +89,7 @@ def main(chosen: str) -> None:
             os.environ["KERAS_BACKEND"] = backend
         try:
             report = audit(parse(expression)).to_dict()
-        except Refused as error:
+        except RefusedError as error:
             print(f"{expression}: left out: {error}")
             continue
         for finding in report["findings"]:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import pytest
+from auditing import BOTH, GRADIENT, PARAMETER, audited, failed
 from marks import needs
 from reproducing import reproduce
 
-from fusedstep.audits.audit import audit
 from fusedstep.audits.checks import CHECKS
-from fusedstep.audits.expression import parse
-from fusedstep.audits.records import FAILS, NOT_JUDGED, REFUSES, STALLS, Finding, Report
+from fusedstep.audits.records import FAILS, NOT_JUDGED, REFUSES, STALLS
 
 torch = needs("torch", "torch")
-
-STRIDED = ("every second column", "some columns", "every third row")
-PERMUTED = ("transposed", "channels last")
-PARAMETER = {f"parameter: {layout}" for layout in (*STRIDED, *PERMUTED)}
-GRADIENT = {f"gradient: {layout}" for layout in (*STRIDED, *PERMUTED, "one row, expanded")}
-BOTH = {f"both: {layout}" for layout in (*STRIDED, *PERMUTED)}
 
 FAULTS: dict[str, set[str]] = {
     "right": set(),
@@ -58,15 +50,6 @@ AMONG_OTHERS: dict[str, set[str]] = {
     "is_random": {"repeats"},
 }
 """The same, of those which disturb other checks as well."""
-
-
-@cache
-def audited(expression: str) -> Report:
-    return audit(parse(expression), timeout=10)
-
-
-def failed(report: Report) -> set[str]:
-    return {finding.check for finding in report.of(FAILS)}
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, *AMONG_OTHERS])

@@ -10,7 +10,7 @@ import pytest
 
 from fusedstep import presets
 from fusedstep.audits.formulas import trajectory
-from fusedstep.audits.kinds import Unknown, formula
+from fusedstep.audits.kinds import UnknownError, formula
 
 RANDOM = np.random.default_rng(0)
 START = RANDOM.normal(size=20)
@@ -68,6 +68,6 @@ def test_adadelta() -> None:
     ],
 )
 def test_what_has_no_formula(name: str, options: dict[str, Any], reason: str) -> None:
-    with pytest.raises(Unknown) as caught:
+    with pytest.raises(UnknownError) as caught:
         formula("torch", name, options)
     assert str(caught.value) == reason

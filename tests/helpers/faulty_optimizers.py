@@ -21,9 +21,7 @@ class right:
         def __init__(
             self, params: Any, lr: float = 0.01, momentum: float = 0.9, weight_decay: float = 0.0
         ) -> None:
-            super().__init__(
-                params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-            )
+            super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
         @torch.no_grad()
         def step(self) -> None:

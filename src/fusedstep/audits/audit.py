@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
 
 from fusedstep.audits.checks import CHECKS, LARGE, Check, Trial
 from fusedstep.audits.checks.check import inputs
 from fusedstep.audits.expression import Call
 from fusedstep.audits.judging import differing, reproducer
-from fusedstep.audits.processes import STARTING, Answer, Died, Worker
+from fusedstep.audits.processes import STARTING, Answer, DiedError, Worker
 from fusedstep.audits.records import (
     FAILS,
     NOT_JUDGED,
@@ -22,7 +21,7 @@ from fusedstep.audits.records import (
     Finding,
     Report,
 )
-from fusedstep.audits.subject import NotJudged, Subject
+from fusedstep.audits.subject import NotJudgedError, Subject
 
 TIMEOUT = 120.0
 """Seconds after which a program counts as hanging, compilation included."""
@@ -32,7 +31,7 @@ NAMES = {"torch": "torch", "numpy": "torch", "keras": "Keras", "optax": "optax"}
 """Whose semantics a formula has, by framework."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An expression that makes no optimizer that can be audited; the message has the remedy."""
 
 
@@ -80,14 +79,14 @@ def describe(call: Call, worker: Worker, backend: str) -> Subject:
     """Find out what the optimizer is, and how it can be stepped."""
     try:
         answer = worker.ask({"task": "probe", "expression": str(call)}, STARTING)
-    except Died as died:
-        raise Refused(
+    except DiedError as died:
+        raise RefusedError(
             f"{call} cannot be looked at: {died}; see that "
             f"`import {call.path.partition('.')[0]}` works"
         ) from None
     for key in ("refused", "error"):
         if key in answer:
-            raise Refused(answer[key])
+            raise RefusedError(answer[key])
     subject = Subject(
         call,
         answer["framework"],
@@ -105,7 +104,7 @@ def describe(call: Call, worker: Worker, backend: str) -> Subject:
             break
         errors.append(error)
     else:
-        raise Refused(
+        raise RefusedError(
             f"{call} cannot be stepped with plain gradients: {errors[0]}; audit an optimizer "
             "whose step needs nothing else"
         )
@@ -121,7 +120,7 @@ def stepped(subject: Subject, worker: Worker) -> str | None:
     text = f"{inputs(67, 2, subject.shape(67))}seen = train(start, gradients)"
     try:
         return worker.run(subject.program(["train"], text), ["seen"]).error
-    except Died as died:
+    except DiedError as died:
         return str(died)
 
 
@@ -143,7 +142,7 @@ def same(subject: Subject, worker: Worker, change: str = "", leave_out: int | No
     program = subject.program(["train"], body)
     try:
         answer = worker.run(program, ["seen", "expected"])
-    except Died:
+    except DiedError:
         return False
     trial = Trial(program)
     found = answer.arrays
@@ -161,7 +160,7 @@ def judge(check: Check, subject: Subject, worker: Worker) -> Finding:
             finding = run(check, trial, subject, worker)
             if finding.verdict != PASSES:
                 return finding
-    except NotJudged as reason:
+    except NotJudgedError as reason:
         if finding.verdict != PASSES:
             return Finding(check.group, check.name, NOT_JUDGED, str(reason))
     return finding
@@ -184,7 +183,7 @@ def outcome(check: Check, trial: Trial, subject: Subject, worker: Worker) -> Fin
 
     try:
         answer = worker.run(trial.program, ["seen", "expected"])
-    except Died as died:
+    except DiedError as died:
         program = f"# {heading}\n{trial.program}"
         return found(FAILS, str(died), program, str(died))
     if answer.error is not None:
@@ -205,6 +204,6 @@ def printed(program: str, worker: Worker) -> str:
     """What a reproducer prints when it is run."""
     try:
         answer: Answer = worker.run(program)
-    except Died as died:
+    except DiedError as died:
         return str(died)
     return answer.printed.rstrip("\n") if answer.error is None else answer.error

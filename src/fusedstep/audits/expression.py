@@ -100,7 +100,9 @@ def parse(text: str) -> Call:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise ExpressionError(f"{text!r} is no Python expression ({said}); write {EXAMPLE}") from None
+        raise ExpressionError(
+            f"{text!r} is no Python expression ({said}); write {EXAMPLE}"
+        ) from None
     value = read(tree, DEEPEST)
     if isinstance(value, Name):
         value = Call(value.path)

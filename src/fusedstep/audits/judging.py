@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         near = f", {self.ulps:.0f} ulp of float32 off" if 0.5 <= self.ulps < 1000 else ""
-        digits = 9 if 0.5 <= self.ulps else 17
+        digits = 9 if self.ulps >= 0.5 else 17
         value = f"{self.seen:.{digits}g} in place of {self.expected:.{digits}g}{near}"
         if self.size == 1:
             return f"it is {value}"

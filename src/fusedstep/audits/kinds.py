@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fusedstep.audits import formulas
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """No formula for this optimizer; the message says for what."""
 
 
@@ -47,7 +47,7 @@ class Options:
     def number(self, key: str, default: float | None = None) -> float:
         value = self.take(key, default)
         if value is True or not isinstance(value, int | float):
-            raise Unknown(f"no formula for {self.name} with {key}={value}")
+            raise UnknownError(f"no formula for {self.name} with {key}={value}")
         return float(value)
 
     def betas(self, *keys: str) -> tuple[float, float]:
@@ -56,24 +56,24 @@ class Options:
             return one, other
         pair = self.take("betas", ())
         if not isinstance(pair, list | tuple) or len(pair) < 2 or any(pair[2:]):
-            raise Unknown(f"no formula for {self.name} with betas={pair}")
+            raise UnknownError(f"no formula for {self.name} with betas={pair}")
         return float(pair[0]), float(pair[1])
 
     def finish(self, *ignored: str) -> None:
         """Refuse what is left and switched on, as nobody has taken it into the formula."""
         for key, value in self.values.items():
             if value and key not in ignored:
-                raise Unknown(f"no formula for {self.name} with {key}={value}")
+                raise UnknownError(f"no formula for {self.name} with {key}={value}")
 
 
 Maker = Callable[[Options], Formula]
 
 
 def formula(framework: str, name: str, values: Mapping[str, Any]) -> Formula:
-    """The formula of the optimizer `name` of a framework; `Unknown` where there is none."""
+    """The formula of the optimizer `name` of a framework; `UnknownError` where there is none."""
     makers, ignored = FRAMEWORKS[framework]
     if name not in makers:
-        raise Unknown(f"no formula for {name}")
+        raise UnknownError(f"no formula for {name}")
     options = Options(name, values)
     made = makers[name](options)
     options.finish(*ignored)
@@ -143,7 +143,7 @@ def torch_adam(options: Options, decoupled: bool = False) -> Formula:
     inside = bool(options.take("eps_inside_sqrt", False))
     eps = options.number("eps", 1e-8)
     if options.take("decay_scale", "lr") != "lr":
-        raise Unknown(f"no formula for {options.name} with decay_scale='schedule'")
+        raise UnknownError(f"no formula for {options.name} with decay_scale='schedule'")
     return Formula(
         formulas.adam,
         {
@@ -357,6 +357,7 @@ KERAS: dict[str, Maker] = {
 
 
 # ---- optax ----
+
 
 def optax_sgd(options: Options) -> Formula:
     return Formula(

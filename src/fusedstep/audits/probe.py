@@ -27,9 +27,12 @@ def probe(text: str) -> dict[str, Any]:
         return {"refused": str(error.args[0])}
     kind = framework_of(expression, made)
     if kind is None:
+        parent, _, last = expression.path.rpartition(".")
+        near = [name for name in similar(resolved(parent), last) if name != last]
+        hint = f"did you mean {near[0]!r}? Or " if near else ""
         return {
-            "refused": f"{expression.path} is no optimizer of torch, Keras or optax; name a class "
-            "that is derived from torch.optim.Optimizer or keras.optimizers.Optimizer, or a "
+            "refused": f"{expression.path} is no optimizer of torch, Keras or optax; {hint}name a "
+            "class that is derived from torch.optim.Optimizer or keras.optimizers.Optimizer, or a "
             "function that returns an optax.GradientTransformation"
         }
     try:

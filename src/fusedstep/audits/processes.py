@@ -19,7 +19,7 @@ import numpy as np
 from fusedstep.audits.formulas import Array
 
 
-class Died(Exception):
+class DiedError(Exception):
     """The child process crashed, or was stopped because no answer came in time."""
 
     def __init__(self, message: str, *, hung: bool = False) -> None:
@@ -89,7 +89,7 @@ class Worker:
             self.errors = None
 
     def ask(self, task: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
-        """The answer to a task; `Died` if there is none.
+        """The answer to a task; `DiedError` if there is none.
 
         A crash may come of what an earlier task has written where it should not, so that one
         counts only in a new process.
@@ -98,7 +98,7 @@ class Worker:
         try:
             self.start()
             return self.answered(task, timeout or self.timeout)
-        except Died as died:
+        except DiedError as died:
             if died.hung or not used:
                 raise
             self.start()
@@ -114,14 +114,14 @@ class Worker:
             line = self.answers.get(timeout=timeout)
         except queue.Empty:
             self.stop()
-            raise Died(f"no end after {timeout:g} s", hung=True) from None
+            raise DiedError(f"no end after {timeout:g} s", hung=True) from None
         except OSError:
             line = ""
         if not line:
             said = self.said()
             status = process.wait()
             self.stop()
-            raise Died(f"{ending(status)}{said}")
+            raise DiedError(f"{ending(status)}{said}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

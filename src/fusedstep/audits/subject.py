@@ -15,7 +15,7 @@ from fusedstep.audits.expression import Call
 from fusedstep.audits.formulas import Array, trajectory
 
 
-class NotJudged(Exception):
+class NotJudgedError(Exception):
     """A check that does not apply, or cannot be judged; the message is the reason."""
 
 
@@ -54,16 +54,14 @@ class Subject:
         """The formula, or the reason why there is none."""
         try:
             return kinds.formula(self.framework, self.call.name, self.hyperparameters)
-        except kinds.Unknown as unknown:
+        except kinds.UnknownError as unknown:
             return str(unknown)
 
     def formula(self, **changes: Any) -> kinds.Formula:
-        """The formula, with some hyperparameters changed; `NotJudged` where there is none."""
+        """The formula, with some hyperparameters changed; `NotJudgedError` where there is none."""
         if isinstance(self.known, str):
-            raise NotJudged(self.known)
-        return kinds.formula(
-            self.framework, self.call.name, {**self.hyperparameters, **changes}
-        )
+            raise NotJudgedError(self.known)
+        return kinds.formula(self.framework, self.call.name, {**self.hyperparameters, **changes})
 
     def follow(
         self, start: Array, gradients: Sequence[Array], eps: float, **changes: Any
@@ -83,23 +81,23 @@ class Subject:
         return f"({n},)" if self.flat else f"(1, {n})"
 
     def need(self, text: str | Unfit) -> str:
-        """The text of a framework; `NotJudged` where it has none."""
+        """The text of a framework; `NotJudgedError` where it has none."""
         if isinstance(text, Unfit):
-            raise NotJudged(str(text))
+            raise NotJudgedError(str(text))
         return text
 
     def need_separate(self) -> None:
         self.need_repeats()
         if not self.separate:
-            raise NotJudged("the step of an element depends on other elements' gradients")
+            raise NotJudgedError("the step of an element depends on other elements' gradients")
 
     def need_repeats(self) -> None:
         if not self.repeats:
-            raise NotJudged("two runs with the same gradients differ")
+            raise NotJudgedError("two runs with the same gradients differ")
 
     def need_dtype(self, dtype: str) -> None:
         if dtype not in self.dialect.dtypes:
-            raise NotJudged(f"{self.framework} arrays have no {dtype}")
+            raise NotJudgedError(f"{self.framework} arrays have no {dtype}")
 
     # ---- programs ----
 
@@ -129,7 +127,9 @@ class Subject:
 
     def maker(self, call: Call) -> str:
         """The function that makes the optimizer, by `call`."""
-        return self.dialect.optimizer.strip("\n").replace("{make}", call.source(*self.dialect.first))
+        return self.dialect.optimizer.strip("\n").replace(
+            "{make}", call.source(*self.dialect.first)
+        )
 
 
 EPS = {name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")} | {

@@ -11,7 +11,13 @@ from fusedstep.audits.records import FAILS, NOT_JUDGED, PASSES, REFUSES, STALLS,
 if TYPE_CHECKING:
     from rich.table import Table
 
-STYLES = {PASSES: "green", FAILS: "bold red", STALLS: "yellow", REFUSES: "yellow", NOT_JUDGED: "dim"}
+STYLES = {
+    PASSES: "green",
+    FAILS: "bold red",
+    STALLS: "yellow",
+    REFUSES: "yellow",
+    NOT_JUDGED: "dim",
+}
 
 Row = tuple[str, str, str, str]
 """Group, check, verdict, what was seen."""
@@ -71,4 +77,3 @@ def below(report: Report) -> Iterator[str]:
         f"{verdict}: {report.count(verdict)}" for verdict in VERDICTS if report.count(verdict)
     )
     yield f"{len(report.findings)} checks: {counts}"
-

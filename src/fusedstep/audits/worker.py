@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout

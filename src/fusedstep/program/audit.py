@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from fusedstep.audits.audit import TIMEOUT, Refused, audit
+from fusedstep.audits.audit import TIMEOUT, RefusedError, audit
 from fusedstep.audits.expression import EXAMPLE, Call, ExpressionError, parse
 from fusedstep.audits.records import FAILS, Report
 from fusedstep.audits.tables import below, plain_table, rich_table
@@ -77,7 +77,7 @@ def run(options: Namespace) -> int:
     try:
         with telling() as tell:
             report = audit(options.expression, tell, timeout=options.timeout, large=options.large)
-    except Refused as error:
+    except RefusedError as error:
         raise UsageError(str(error)) from None
     path: Path | None = options.json
     if path == Path("-"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fusedstep.audits.checks.check import Checks, Trial, inputs
 from fusedstep.audits.checks.values import by_formula, changed
-from fusedstep.audits.subject import NotJudged, Subject
+from fusedstep.audits.subject import NotJudgedError, Subject
 
 CHECKS = Checks()
 GROUP = "elements"
@@ -137,7 +137,7 @@ def zero_gradients_float16(subject: Subject) -> Iterator[Trial]:
 def subnormals(subject: Subject) -> Iterator[Trial]:
     if subject.formula().decays:
         if "weight_decay" not in subject.accepts:
-            raise NotJudged("its weight decay changes the parameter")
+            raise NotJudgedError("its weight decay changes the parameter")
         subject = changed(subject, weight_decay=0.0)
     text = f"{inputs(67, 2, subject.shape(67))}"
     body = (
@@ -151,10 +151,7 @@ def subnormals(subject: Subject) -> Iterator[Trial]:
 @CHECKS.add(GROUP, "no elements", "a tensor of no elements is stepped, and so are others beside it")
 def no_elements(subject: Subject) -> Iterator[Trial]:
     subject.need_repeats()
-    body = (
-        f"expected = np.zeros({subject.shape(0)})\n"
-        "seen = train(expected, [expected, expected])"
-    )
+    body = f"expected = np.zeros({subject.shape(0)})\nseen = train(expected, [expected, expected])"
     yield Trial(subject.program(["train"], body))
     body = (
         f"{inputs(67, 2, subject.shape(67))}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fusedstep.audits.checks.check import Checks, Trial
 from fusedstep.audits.formulas import trajectory
-from fusedstep.audits.subject import NotJudged, Subject
+from fusedstep.audits.subject import NotJudgedError, Subject
 
 CHECKS = Checks()
 
@@ -38,12 +38,14 @@ def beyond_int32(subject: Subject) -> Iterator[Trial]:
     import numpy as np
 
     if subject.framework != "torch":
-        raise NotJudged("this check is for torch's tensors")
+        raise NotJudgedError("this check is for torch's tensors")
     rule, options = subject.formula()
     needed = COPIES.get(rule.__name__, 8) * 4 * ELEMENTS
     if needed > available():
         free = available()
-        raise NotJudged(f"it needs {needed / 1e9:.0f} GB of memory, and {free / 1e9:.0f} are free")
+        raise NotJudgedError(
+            f"it needs {needed / 1e9:.0f} GB of memory, and {free / 1e9:.0f} are free"
+        )
     one = np.ones(4)
     expected = trajectory(rule, 0 * one, [one], **options).p
     yield Trial(subject.program([], PROGRAM), expected, 1e-3 * np.abs(expected))

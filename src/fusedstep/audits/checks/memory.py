@@ -77,7 +77,8 @@ def both(layout: Layout) -> Trials:
     def trials(subject: Subject) -> Iterator[Trial]:
         body = (
             f"{RANDOM}{start(subject, layout, 'g')}{start(subject, layout, 'p')}"
-            "expected = np.array(steps(array(np.ascontiguousarray(p)), *[array(np.ascontiguousarray(g))] * 3))\n"
+            "dense = [array(np.ascontiguousarray(each)) for each in (p, g)]\n"
+            "expected = np.array(steps(dense[0], *[dense[1]] * 3))\n"
             "seen = np.array(steps(p, g, g, g))"
         )
         yield Trial(subject.program(["layout"], body), close=12)

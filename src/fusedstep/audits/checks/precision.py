@@ -11,7 +11,7 @@ import numpy as np
 from fusedstep.audits.checks.check import Checks, Trial, inputs
 from fusedstep.audits.checks.values import by_formula
 from fusedstep.audits.formulas import trajectory
-from fusedstep.audits.subject import EPS, NotJudged, Subject
+from fusedstep.audits.subject import EPS, NotJudgedError, Subject
 
 CHECKS = Checks()
 GROUP = "16 bits"
@@ -49,11 +49,11 @@ def small(subject: Subject, dtype: str) -> Trial:
     longest = trajectory(rule, 0 * one, [one] * STEPS, **options).longest
     largest = float(longest[0])
     if largest == 0:
-        raise NotJudged("its learning rate is 0")
+        raise NotJudgedError("its learning rate is 0")
     start = 2.0 ** ceil(log2(largest / EPS[dtype] * 4 * 1.5))
     end = float(trajectory(rule, start * one, [one] * STEPS, **options).p[0])
     if not 2.0**-10 <= start <= 2.0**14:
-        raise NotJudged("its steps are too large or too small for the check")
+        raise NotJudgedError("its steps are too large or too small for the check")
     shape = subject.shape(67)
     body = (
         f"start = np.full({shape}, {start!r})\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fusedstep.audits.checks.check import Checks, Trial, inputs
 from fusedstep.audits.checks.values import changed
-from fusedstep.audits.subject import NotJudged, Subject
+from fusedstep.audits.subject import NotJudgedError, Subject
 
 CHECKS = Checks()
 GROUP = "state"
@@ -18,7 +18,7 @@ def rate_of(subject: Subject) -> tuple[str, float]:
         value = subject.hyperparameters.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and value:
             return name, float(value)
-    raise NotJudged("it has no learning rate that is a number")
+    raise NotJudgedError("it has no learning rate that is a number")
 
 
 @CHECKS.add(GROUP, "repeats", "two runs with the same gradients have the same bits")
@@ -83,7 +83,7 @@ def own_steps(subject: Subject) -> Iterator[Trial]:
     subject.need(subject.dialect.skip)
     subject.formula()
     if subject.framework == "keras":
-        raise NotJudged("Keras counts the steps of all variables together")
+        raise NotJudgedError("Keras counts the steps of all variables together")
     body = (
         f"{inputs(67, 4, subject.shape(67))}first, *others = gradients\n"
         "expected = skip(start, [first, *others])\n"

@@ -8,18 +8,22 @@ from typing import Any
 
 from fusedstep.audits import formulas
 from fusedstep.audits.checks.check import Checks, Trial, arrays, inputs
-from fusedstep.audits.subject import EPS, NotJudged, Subject
+from fusedstep.audits.subject import EPS, NotJudgedError, Subject
 
 CHECKS = Checks()
 GROUP = "values"
 
-CORRECTED = (formulas.adam, formulas.adamax, formulas.nadam, formulas.nadam_constant, formulas.radam)
+CORRECTED = (
+    formulas.adam,
+    formulas.adamax,
+    formulas.nadam,
+    formulas.nadam_constant,
+    formulas.radam,
+)
 """The rules that are corrected for bias."""
 
 
-def by_formula(
-    subject: Subject, text: str, dtype: str = "float32", **changes: Any
-) -> Trial:
+def by_formula(subject: Subject, text: str, dtype: str = "float32", **changes: Any) -> Trial:
     """Train from the start and the gradients that `text` makes, and compare with the formula."""
     subject.need_dtype(dtype)
     start, gradients = arrays(text)
@@ -48,7 +52,7 @@ def first_steps(subject: Subject) -> Iterator[Trial]:
 @CHECKS.add(GROUP, "bias correction", "the first and the second step from 0 are corrected")
 def bias_correction(subject: Subject) -> Iterator[Trial]:
     if subject.formula().rule not in CORRECTED:
-        raise NotJudged(f"{subject.call.name} has no bias correction")
+        raise NotJudgedError(f"{subject.call.name} has no bias correction")
     for steps in (1, 2):
         yield by_formula(subject, inputs(13, steps, subject.shape(13)) + "start = 0 * start\n")
 
@@ -57,7 +61,7 @@ def bias_correction(subject: Subject) -> Iterator[Trial]:
 def weight_decay(subject: Subject) -> Iterator[Trial]:
     subject.formula()
     if "weight_decay" not in subject.accepts:
-        raise NotJudged(f"{subject.call.name} takes no weight_decay")
+        raise NotJudgedError(f"{subject.call.name} takes no weight_decay")
     yield by_formula(subject, inputs(67, 8, subject.shape(67)), weight_decay=0.125)
 
 
@@ -65,7 +69,7 @@ def weight_decay(subject: Subject) -> Iterator[Trial]:
 def maximize(subject: Subject) -> Iterator[Trial]:
     subject.formula()
     if "maximize" not in subject.accepts:
-        raise NotJudged(f"{subject.call.name} takes no maximize")
+        raise NotJudgedError(f"{subject.call.name} takes no maximize")
     yield by_formula(subject, inputs(67, 8, subject.shape(67)), maximize=True)
 
 
