@@ -40,16 +40,10 @@ OTHERS = (
     "bitsandbytes.optim.SGD(lr=0.01, momentum=0.9)",
     *(f"torchao.optim.{name}()" for name in ("AdamW8bit", "AdamW4bit", "AdamWFp8")),
     "torchao.optim._AdamW(bf16_stochastic_round=True)",
-    *(f"timm.optim.{name}()" for name in ("AdamWLegacy", "NAdamW", "Adopt", "Lion", "RMSpropTF")),
-    *(
-        f"timm.optim.{name}()"
-        for name in ("AdaBelief", "Lamb", "MADGRAD", "Adan", "AdafactorBigVision")
-    ),
     *(f"pytorch_optimizer.{name}()" for name in ("AdaBelief", "Adan", "Lion", "StableAdamW")),
     *(f"torch_optimizer.{name}()" for name in ("AdaBelief", "RAdam", "Yogi", "NovoGrad")),
     *(f"optimi.{name}(lr=0.001)" for name in ("AdamW", "SGD", "Lion", "StableAdamW", "RAdam")),
-    *("lion_pytorch.Lion()", "schedulefree.AdamWScheduleFree()", "prodigyopt.Prodigy()"),
-    "transformers.Adafactor()",
+    *("lion_pytorch.Lion()", "prodigyopt.Prodigy()"),
 )
 
 

@@ -16,8 +16,8 @@ BOTH = {f"both: {layout}" for layout in (*STRIDED, *PERMUTED)}
 
 
 @cache
-def audited(expression: str) -> Report:
-    return audit(parse(expression), timeout=10)
+def audited(expression: str, timeout: float = 120.0) -> Report:
+    return audit(parse(expression), timeout=timeout)
 
 
 def failed(report: Report) -> set[str]:

@@ -23,12 +23,12 @@ class right:
         ) -> None:
             super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-        @torch.no_grad()
         def step(self) -> None:
-            for group in self.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self.change(p, p.grad, group)
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for p in group["params"]:
+                        if p.grad is not None:
+                            self.change(p, p.grad, group)
 
         def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
             g = g + group["weight_decay"] * p
@@ -78,16 +78,15 @@ class keeps_its_rate:
 
 class steps_without_gradients:
     class SGD(right.SGD):
-        @torch.no_grad()
         def step(self) -> None:
             for group in self.param_groups:
                 for p in group["params"]:
-                    self.change(p, torch.zeros_like(p) if p.grad is None else p.grad, group)
+                    p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            super().step()
 
 
 class counts_all_steps:
     class SGD(right.SGD):
-        @torch.no_grad()
         def step(self) -> None:
             super().step()
             for p, state in self.state.items():

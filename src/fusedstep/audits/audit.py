@@ -21,7 +21,7 @@ from fusedstep.audits.records import (
     Finding,
     Report,
 )
-from fusedstep.audits.subject import NotJudgedError, Subject
+from fusedstep.audits.subject import MIXES, NotJudgedError, Subject
 
 TIMEOUT = 120.0
 """Seconds after which a program counts as hanging, compilation included."""
@@ -195,6 +195,9 @@ def outcome(check: Check, trial: Trial, subject: Subject, worker: Worker) -> Fin
     difference = differing(trial, seen, expected)
     if difference is None:
         return found(PASSES)
+    if trial.apart_by and isinstance(subject.known, str) and difference.ulps > trial.apart_by:
+        subject.separate = False
+        return found(NOT_JUDGED, f"{MIXES}: {difference}")
     program = reproducer(trial, difference, heading)
     verdict = STALLS if trial.stalled is not None and (seen == trial.stalled).all() else FAILS
     return found(verdict, str(difference), program, printed(program, worker))

@@ -100,9 +100,8 @@ def parse(text: str) -> Call:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise ExpressionError(
-            f"{text!r} is no Python expression ({said}); write {EXAMPLE}"
-        ) from None
+        problem = f"{text[:60]!r} is no Python expression ({said}); write {EXAMPLE}"
+        raise ExpressionError(problem) from None
     value = read(tree, DEEPEST)
     if isinstance(value, Name):
         value = Call(value.path)

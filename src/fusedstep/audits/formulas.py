@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
-Update: TypeAlias = Callable[[int, Array], Array]
+Update: TypeAlias = Callable[[int, Array], Any]
 Rule: TypeAlias = Callable[..., Update]
 
 
@@ -81,14 +81,14 @@ def sgd(
     """
     b: Any = 0.0
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal b
         if momentum == 0:
             return lr * g
         within = lr if lr_inside else 1.0
         fresh = g if t == 1 else (1 - dampening) * g
         b = momentum * b + within * fresh
-        change: Array = within * g + momentum * b if nesterov else b
+        change = within * g + momentum * b if nesterov else b
         return change if lr_inside else lr * change
 
     return update
@@ -100,7 +100,7 @@ def adagrad(
     """Duchi, Hazan & Singer (2011), diagonal form."""
     s: Any = initial
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal s
         s = s + g * g
         return lr / (1 + (t - 1) * lr_decay) * g / root(s, eps, inside)
@@ -123,7 +123,7 @@ def rmsprop(
     a: Any = 0.0
     b: Any = 0.0
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal v, a, b
         v = rho * v + (1 - rho) * g * g
         a = rho * a + (1 - rho) * g
@@ -156,7 +156,7 @@ def adam(
     v: Any = 0.0
     x: Any = 0.0
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal m, v, x
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g * g
@@ -179,7 +179,7 @@ def adamax(
     m: Any = 0.0
     x: Any = 0.0
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal m, x
         m = beta1 * m + (1 - beta1) * g
         x = np.maximum(beta2 * x, np.abs(g) + (eps if eps_in_maximum else 0.0))
@@ -198,9 +198,9 @@ def nadam(
     product = 1.0
 
     def momentum(t: int) -> float:
-        return beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+        return float(beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay)))
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal m, v, product
         product *= momentum(t)
         m = beta1 * m + (1 - beta1) * g
@@ -220,7 +220,7 @@ def nadam_constant(
     m: Any = 0.0
     v: Any = 0.0
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal m, v
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g * g
@@ -245,7 +245,7 @@ def radam(
     v: Any = 0.0
     most = 2 / (1 - beta2) - 1
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal m, v
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g * g
@@ -268,7 +268,7 @@ def adadelta(*, lr: float, rho: float, eps: float) -> Update:
     v: Any = 0.0
     a: Any = 0.0
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal v, a
         v = rho * v + (1 - rho) * g * g
         change = np.sqrt(a + eps) / np.sqrt(v + eps) * g
@@ -283,7 +283,7 @@ def lion(*, lr: float, betas: tuple[float, float]) -> Update:
     beta1, beta2 = betas
     m: Any = 0.0
 
-    def update(t: int, g: Array) -> Array:
+    def update(t: int, g: Array) -> Any:
         nonlocal m
         sign = np.sign(beta1 * m + (1 - beta1) * g)
         m = beta2 * m + (1 - beta2) * g

@@ -14,7 +14,7 @@ from fusedstep.audits.subject import EPS
 class Difference(NamedTuple):
     """The elements in which an array is not what it should be."""
 
-    count: int
+    wrong: int
     size: int
     worst: int
     """Index of the element that is farthest off."""
@@ -35,7 +35,7 @@ class Difference(NamedTuple):
         value = f"{self.seen:.{digits}g} in place of {self.expected:.{digits}g}{near}"
         if self.size == 1:
             return f"it is {value}"
-        return f"{self.count} of {self.size} elements differ; number {self.worst} is {value}"
+        return f"{self.wrong} of {self.size} elements differ; number {self.worst} is {value}"
 
 
 def differing(trial: Trial, seen: Array, expected: Array) -> Difference | None:

@@ -55,7 +55,7 @@ class Worker:
     def start(self) -> None:
         """Start the process, if it is not there."""
         if self.process is None:
-            self.errors = tempfile.TemporaryFile()
+            self.errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by `stop`
             folders = [folder or os.getcwd() for folder in sys.path]  # the same as here
             self.answers = queue.Queue()
             self.process = subprocess.Popen(

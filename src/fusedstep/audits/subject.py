@@ -14,6 +14,9 @@ from fusedstep.audits.dialects import DIALECTS, Dialect, Unfit
 from fusedstep.audits.expression import Call
 from fusedstep.audits.formulas import Array, trajectory
 
+MIXES = "the step of an element depends on other elements"
+"""Why checks of single elements are not judged."""
+
 
 class NotJudgedError(Exception):
     """A check that does not apply, or cannot be judged; the message is the reason."""
@@ -89,7 +92,7 @@ class Subject:
     def need_separate(self) -> None:
         self.need_repeats()
         if not self.separate:
-            raise NotJudgedError("the step of an element depends on other elements' gradients")
+            raise NotJudgedError(MIXES)
 
     def need_repeats(self) -> None:
         if not self.repeats:

@@ -1,4 +1,4 @@
-"""Errors of the command: one line on stderr, and the exit status, 1 unless the error has another."""
+"""Errors of the command: one line on stderr, and the exit status."""
 
 from __future__ import annotations
 

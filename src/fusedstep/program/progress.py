@@ -1,4 +1,4 @@
-"""The progress of a benchmark or an audit, on stderr: a bar in a terminal, else a line for each part."""
+"""The progress of a command, on stderr: a bar in a terminal, else a line for each part."""
 
 from __future__ import annotations
 

@@ -33,6 +33,9 @@ class Trial:
     stalled: float | None = None
     """The value of a parameter that has not moved, where that is a matter of its format."""
 
+    apart_by: float | None = None
+    """The most ulp by which rounding may explain a difference, if no formula says more."""
+
     varies: bool = False
     """Whether other elements may differ when it runs again."""
 

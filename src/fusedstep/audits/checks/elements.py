@@ -11,6 +11,9 @@ from fusedstep.audits.subject import NotJudgedError, Subject
 CHECKS = Checks()
 GROUP = "elements"
 
+ROUNDING = 16.0
+"""The most ulp that another order of operations makes; more is another rule."""
+
 RANDOM = """random = np.random.default_rng({seed})
 start, *gradients = random.normal(size=({steps} + 1, {n}))
 """
@@ -32,7 +35,7 @@ def size(subject: Subject) -> Iterator[Trial]:
             f"    part = [g[few].reshape{shape} for g in gradients]\n"
             f"    seen[few] = train(start[few].reshape{shape}, part).ravel()"
         )
-        yield Trial(subject.program(["train"], body))
+        yield Trial(subject.program(["train"], body), apart_by=ROUNDING)
 
 
 @CHECKS.add(GROUP, "position", "an element has the same bits at every position")
@@ -47,7 +50,7 @@ def position(subject: Subject) -> Iterator[Trial]:
         "expected = np.stack([rolled(0)] * 32)\n"
         "seen = np.stack([rolled(4 * k) for k in range(32)])"
     )
-    yield Trial(subject.program(["train"], body))
+    yield Trial(subject.program(["train"], body), apart_by=ROUNDING)
 
 
 @CHECKS.add(GROUP, "number of threads", "one thread and two give the same bits")
@@ -63,7 +66,7 @@ def threads(subject: Subject) -> Iterator[Trial]:
         "threads(2)\n"
         "seen = train(start, gradients)"
     )
-    yield Trial(subject.program(["train", "threads"], body))
+    yield Trial(subject.program(["train", "threads"], body), apart_by=ROUNDING)
 
 
 @CHECKS.add(GROUP, "other tensors", "a tensor has the same bits alone and among others")
@@ -79,7 +82,7 @@ def other_tensors(subject: Subject) -> Iterator[Trial]:
         "expected = np.concatenate([each.ravel() for each in alone])\n"
         "seen = company(starts, gradients)"
     )
-    yield Trial(subject.program(["train", "company"], body))
+    yield Trial(subject.program(["train", "company"], body), apart_by=ROUNDING)
 
 
 def poisoned(subject: Subject, value: str) -> Trial:

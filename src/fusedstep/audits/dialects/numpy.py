@@ -1,4 +1,4 @@
-"""This package's plain classes: parameters are NumPy arrays, and gradients go to `step`."""
+"""The plain classes of this package: parameters are NumPy arrays, gradients go to `step`."""
 
 from __future__ import annotations
 
