@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fusedstep.audits.audit import RefusedError, audit
 from fusedstep.audits.expression import parse
-from fusedstep.audits.records import FAILS, PASSES, STALLS
+from fusedstep.audits.records import FAILS, PASSES
 
 KEPT = Path(__file__).parent / "audits.json"
 
@@ -75,6 +75,18 @@ def kept() -> dict[str, Any]:
     return found
 
 
+def briefly(findings: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Findings without those that passed, and with one reproducer for each group of checks."""
+    shown = set()
+    for finding in findings:
+        if finding["verdict"] != FAILS or finding["group"] in shown:
+            del finding["reproducer"], finding["printed"]
+        else:
+            shown.add(finding["group"])
+        if finding["verdict"] != PASSES:
+            yield finding
+
+
 def main(chosen: str) -> None:
     for expression, backend in expressions():
         if chosen not in f"{expression} {backend}":
@@ -86,11 +98,7 @@ def main(chosen: str) -> None:
         except RefusedError as error:
             print(f"{expression}: left out: {error}")
             continue
-        for finding in report["findings"]:
-            if finding["verdict"] not in (FAILS, STALLS):
-                del finding["reproducer"], finding["printed"]
-            if finding["verdict"] == PASSES:
-                del finding["seen"]
+        report["findings"] = [*briefly(report["findings"])]
         title = f"{expression}, on {backend}" if backend else expression
         KEPT.write_text(json.dumps({**kept(), title: report}, indent=1) + "\n", "utf-8")
         print(f"{title}: {report['counts']}", flush=True)

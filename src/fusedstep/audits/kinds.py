@@ -63,7 +63,8 @@ class Options:
         """Refuse what is left and switched on, as nobody has taken it into the formula."""
         for key, value in self.values.items():
             if value and key not in ignored:
-                raise UnknownError(f"no formula for {self.name} with {key}={value}")
+                given = f"{key}={value}" if len(str(value)) < 40 else key
+                raise UnknownError(f"no formula for {self.name} with {given}")
 
 
 Maker = Callable[[Options], Formula]
