@@ -1,6 +1,6 @@
 """The tables of what audits found, and the list of their checks.
 
-bench/audits.json has the findings; `python bench/audits.py` writes them there.
+bench/audits.json has the findings; `python bench/audit.py` writes them there.
 """
 
 from __future__ import annotations

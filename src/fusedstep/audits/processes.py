@@ -27,6 +27,9 @@ class DiedError(Exception):
         self.hung = hung
 
 
+IDLE = {"OMP_WAIT_POLICY": "passive"}
+"""Settings by which threads that wait leave the CPU to others, unless others are given."""
+
 STARTING = 300.0
 """Seconds that a process may take to import what it needs."""
 
@@ -64,7 +67,12 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 encoding="utf-8",
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), **self.environment},
+                env={
+                    **IDLE,
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(folders),
+                    **self.environment,
+                },
             )
             reader = threading.Thread(
                 target=forward, args=(self.process.stdout, self.answers), daemon=True

@@ -1,4 +1,4 @@
-"""Audit the optimizers that are installed, and keep the findings: `python bench/audits.py [TEXT]`.
+"""Audit the optimizers that are installed, and keep the findings: `python bench/audit.py [TEXT]`.
 
 With a text, only the expressions that hold it are audited; the findings of others stay in
 bench/audits.json. What is not installed is left out, and said.
