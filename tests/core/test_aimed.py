@@ -226,7 +226,11 @@ def refused() -> list[tuple[str, type[Exception], str]]:
         ("p=p.astype(np.int32)", TypeError, "p has dtype"),
         ("g=np.ma.array(g)", TypeError, "masked"),
         ("p=np.broadcast_to(p[:1], 9).view()", ValueError, "p is read-only"),
-        ("p=as_strided(both, (9,), (0,))", ValueError, "elements that share memory"),
+        (
+            "p=np.lib.stride_tricks.as_strided(both, (9,), (0,))",
+            ValueError,
+            "elements that share memory",
+        ),
         ("p='p'", TypeError, "p is "),
         ("t=0", ValueError, "t=0"),
         ("t=True", ValueError, "t=True"),
@@ -264,7 +268,7 @@ def test_refused_as_at_first(what: str, error: Any, words: str, backend: str) ->
         "m": m,
         "v": v,
         **ready,
-        **eval(f"dict({what})", {**globals(), **locals()}),
+        **eval(f"dict({what})", {"np": np, **locals()}),
     }
     if "both" in what:
         fs.functional.adamw(*(np.ones(9, np.float32) for _ in range(4)), **ready)

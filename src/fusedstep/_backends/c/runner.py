@@ -276,7 +276,7 @@ class Aims:
         views: Sequence[Array],
         libraries: Libraries,
     ) -> None:
-        """The views describe arrays of those types, as `row.written` has them; `in_c` is the row."""
+        """The views are of arrays of those types, as `row.written` has them; `in_c` is the row."""
         self.in_c = ffi.new("fs_target[]", len(views))
         self.layouts = ffi.new("intptr_t[]", 2 * sum(view.ndim for view in views))
         slots = [slot for slot, state in enumerate(row.states) if state is not None]
