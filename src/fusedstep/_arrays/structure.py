@@ -7,7 +7,8 @@ in the structure again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,24 @@ class Leaf:
 
     def rebuild(self, leaves: Iterable[Any]) -> Any:
         return next(iter(leaves))
+
+    def entries(self, value: Any) -> Iterator[tuple[str, Any]]:
+        yield self.paths[0], value
+
+    def is_of(self, value: Any, kinds: tuple[type, ...]) -> bool:
+        return True
+
+
+class Only(Leaf):
+    """One parameter that is in no collection."""
+
+    def flatten(self, value: Any, name: str) -> list[Any]:
+        if value is None:
+            raise TypeError(
+                f"{name} is None, and so this step would do nothing; pass the array's gradient, or "
+                "leave the call out"
+            )
+        return [value]
 
 
 class Branch:
@@ -58,6 +77,24 @@ class Branch:
     def rebuild(self, leaves: Iterable[Any]) -> Any:
         """A collection of this structure, with one of `leaves` for each parameter."""
         raise NotImplementedError
+
+    def entries(self, value: Any) -> Iterator[tuple[str, Any]]:
+        """The entries of a collection that are where the parameters' are, by their paths.
+
+        It may have lost some, or have become anything else: what cannot be read is left out.
+        """
+        for key, child in self.children.items():
+            with suppress(Exception):
+                item = value[key]
+                yield from child.entries(item)
+
+    def is_of(self, value: Any, kinds: tuple[type, ...]) -> bool:
+        """Whether a collection, and all in it, is of one of the types and has no other entries."""
+        return (
+            type(value) in kinds
+            and len(value) == len(self.keys)
+            and all(child.is_of(value[key], kinds) for key, child in self.children.items())
+        )
 
 
 class List(Branch):
@@ -106,6 +143,8 @@ Structure = Leaf | Branch
 
 def flatten(value: Any) -> tuple[Structure, list[Any]]:
     """The structure of the parameters `value`, and its leaves in order."""
+    if is_array(value):
+        return Only(""), [value]
     try:
         return _flatten(value, "")
     except RecursionError:

@@ -28,6 +28,11 @@ def rules_of(declaration: Declaration, groups: Iterable[Group]) -> Rules:
     return {id(group): rule_of(declaration, group.hyperparameters) for group in groups}
 
 
+def power_above(t: int) -> int:
+    """The least power of two above a whole number."""
+    return 1 << t.bit_length()
+
+
 class Layout:
     """Rows, jobs and gradients of an optimizer's steps: built whole, and replaced whole.
 
@@ -122,6 +127,8 @@ class Layout:
             cohort.steps = self.steps
         self.most = max((cohort.start for cohort in self.cohorts), default=0)
         """The steps that the cohort with most had taken."""
+        self.due = power_above(self.most) - self.most
+        """The count of steps at which the tensors look around."""
         self.coming = 0
         """The t of that cohort in the step that `scalars` was last called for."""
         self.unshared_at = -1
@@ -132,6 +139,9 @@ class Layout:
     def scalars(self) -> list[JobScalars] | None:
         """The scalars of the step that comes, job by job; None if another rule is called for."""
         declaration, given, steps = self.declaration, [], self.steps[0] + 1
+        if steps == self.due:
+            self.tensors.look_around()
+            self.due = power_above(self.most + steps) - self.most
         for cohort in self.cohorts:
             group, t = cohort.group, cohort.start + steps
             values = group.hyperparameters

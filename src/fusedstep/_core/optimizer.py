@@ -15,6 +15,7 @@ from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
 from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.arena_memory import ArenaMemory
+from fusedstep._core.container import Container
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
@@ -65,6 +66,8 @@ class Optimizer:
     """True while the parameters stand ahead, see `SGD.lookahead`."""
 
     _arena: Arena | None = None
+    _container: Container | None = None
+    """The user's container of the parameters; None for a single array, and for an arena."""
     _gathered: Tensors | None
     """The tensors that steps go over; None until they are asked for, and after a load."""
     _layout: Layout | None
@@ -86,6 +89,7 @@ class Optimizer:
             self._structure, divided = memory_of(params).read()
         else:
             self._structure, divided = read_groups(params)
+            self._container = Container.of(params, self._structure, divided=divided[0][0] != "")
         leaves = [array for _, arrays, _ in divided for array in arrays]
         custom = self._declaration.custom
         self._table, self._place = choose(self._backend, named(self._structure, leaves), custom)
@@ -124,7 +128,7 @@ class Optimizer:
 
     def _gather(self) -> Tensors:
         """Gather the tensors, as their t now allow."""
-        gathered = Tensors(self._parameters, self._place, self._arena_memory)
+        gathered = Tensors(self._parameters, self._place, self._arena_memory, self._container)
         gathered.tidy()
         self._gathered = gathered
         return gathered
@@ -308,6 +312,8 @@ class Optimizer:
                 parameter.check_as_found()
         kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
         state = {name: getattr(self, name) for name in kept}
+        if self._container is not None and self._container.is_plain(self._parameters):
+            state["_container"] = self._container
         return {**state, "states": [saved(parameter) for parameter in self._parameters]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -221,6 +221,9 @@ class Tensors:
         self.written().refuse(seen, f"grads{tensor.path}")
         return seen
 
+    def look_around(self) -> None:
+        """Nothing: whatever is put into `param_groups` is found by the next step."""
+
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
         """The gradients that are not None, each with its name, as arrays."""
         return [

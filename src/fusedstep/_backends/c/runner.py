@@ -136,7 +136,7 @@ class Libraries:
 
 
 _seen = Libraries()
-"""Those of all arrays whose layout was asked for."""
+"""The libraries of all arrays whose layout was asked for."""
 
 
 class Headers:
