@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from itertools import count, cycle
+from itertools import count, cycle, pairwise
 from statistics import median
 from typing import Any, TypeAlias
 
@@ -100,7 +100,7 @@ def lists() -> Figures:
     for name, widths in NETWORKS.items():
         for dtype in (np.float64, np.float32):
             for momentum in (0.0, 0.9):
-                shapes = [*zip(widths[:-1], widths[1:], strict=True), *((w,) for w in widths[1:])]
+                shapes = [*pairwise(widths), *((w,) for w in widths[1:])]
                 params, grads = ([normal(*s, dtype=dtype) for s in shapes] for _ in range(2))
                 options: dict[str, Any] = {"momentum": momentum, "nesterov": momentum > 0}
                 opt = fs.SGD([p.copy() for p in params], lr=RATE, **options, lr_in_momentum=True)
