@@ -62,7 +62,8 @@ def origin() -> str:
 def _number_in_force() -> int:
     """Find out the number, and remember it."""
     global _own, _threads
-    named, ignored = os.environ.get("FUSEDSTEP_NUM_THREADS"), []
+    ignored: list[str] = []
+    named = os.environ.get("FUSEDSTEP_NUM_THREADS")
     if named is not None:
         found = Count(_from_environment(named), "FUSEDSTEP_NUM_THREADS")
     else:
