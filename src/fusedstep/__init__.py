@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from fusedstep import functional, optimizers, schedules
+from fusedstep._backends.controller import register
 from fusedstep._backends.info import info
 from fusedstep._backends.isa import get_isa, set_isa
 from fusedstep._backends.threads import get_num_threads, set_num_threads
@@ -33,6 +34,9 @@ __all__ = [
     "set_num_threads",
     *optimizers.__all__,
 ]
+
+register()
+del register
 
 
 def __getattr__(name: str) -> Any:

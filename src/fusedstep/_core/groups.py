@@ -92,6 +92,10 @@ class Group(MutableMapping[str, Any]):
                 "finite number, 0 or more"
             ) from None
 
+    def replace_params(self, params: Sequence[Any]) -> None:
+        """Hold other arrays in place of its own, before an optimizer has taken them up."""
+        self._params = params
+
     def __getitem__(self, name: str) -> Any:
         return (
             tuple(self._params) if name == "params" else self.hyperparameters[as_identifier(name)]

@@ -25,6 +25,7 @@ from fusedstep._core.request import PLAIN, Report, check_policy, check_request, 
 from fusedstep._core.state_dict import read_group, read_state, read_top, save, saved
 from fusedstep._core.tensors import Tensors, parameters_of
 from fusedstep._core.turn import Turn
+from fusedstep._core.unpickled import Originals
 from fusedstep._core.whole_step import whole_step
 
 UNSCALED = PLAIN.scale
@@ -68,6 +69,8 @@ class Optimizer:
     _arena: Arena | None = None
     _container: Container | None = None
     """The user's container of the parameters; None for a single array, and for an arena."""
+    _originals: Originals | None = None
+    """Parameters that were unpickled and copied, until the first step has looked who has them."""
     _gathered: Tensors | None
     """The tensors that steps go over; None until they are asked for, and after a load."""
     _layout: Layout | None
@@ -266,6 +269,9 @@ class Optimizer:
 
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""
+        if self._originals is not None:
+            originals, self._originals = self._originals, None
+            originals.warn()
         before, self._layout = self._layout, None
         rules = self._rules()
         standing = NO_ROWS
@@ -320,6 +326,13 @@ class Optimizer:
         state = dict(state)
         states = state.pop("states")
         self.__dict__.update(state)
+        if self._arena is None:
+            self._originals = originals = Originals()
+            paths = iter(self._structure.paths)
+            for group in self._groups:
+                group.replace_params([originals.writeable(a, next(paths)) for a in group["params"]])
+            if originals.arrays:
+                self._container = None  # which holds the originals
         leaves = [array for group in self._groups for array in group["params"]]
         params = named(self._structure, leaves)
         self._table, self._place = choose(self._backend, params, self._declaration.custom)
