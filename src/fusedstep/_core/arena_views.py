@@ -102,10 +102,11 @@ class GuardedMapping(Guarded):
 
     @classmethod
     def guarding(cls, name: str, keys: Sequence[Any], items: Sequence[Any]) -> Any:
-        made: Any = cls.__plain_kind__.__new__(cls)
+        plain: Any = cls.__plain_kind__
+        made = plain.__new__(cls)
         made._name = name  # noqa: SLF001  its own class
         for key, item in zip(keys, items, strict=True):
-            super(GuardedMapping, made).__setitem__(key, item)
+            plain.__setitem__(made, key, item)
         return made
 
     def parts(self: Any) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -153,14 +154,14 @@ class GuardedMapping(Guarded):
         return self[key]
 
 
-class ViewDict(GuardedMapping, dict[Any, Any]):  # type: ignore[misc]
+class ViewDict(GuardedMapping, dict[Any, Any]):
     """Views, or containers of them, by key."""
 
     __slots__ = ("_name",)
     __plain_kind__ = dict
 
 
-class ViewOrderedDict(GuardedMapping, OrderedDict[Any, Any]):  # type: ignore[misc]
+class ViewOrderedDict(GuardedMapping, OrderedDict[Any, Any]):
     """Views, or containers of them, by key, in an order of the user's."""
 
     __slots__ = ("_name",)
@@ -196,7 +197,7 @@ class GuardedSequence(Guarded):
             raise TypeError(replacement_error(place, self[key]))
 
 
-class ViewList(GuardedSequence, list[Any]):  # type: ignore[misc]
+class ViewList(GuardedSequence, list[Any]):
     """Views, or containers of them, by index."""
 
     __slots__ = ("_name",)

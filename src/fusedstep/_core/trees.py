@@ -19,7 +19,7 @@ from fusedstep._core.imported import when_imported
 class Node(NamedTuple):
     """A type of containers, as packages hear of it."""
 
-    type: type
+    container: type
     kind: type
     """The plain type that it is derived from, and put together as."""
     parts: Callable[[Any], tuple[Sequence[Any], Sequence[Any]]]
@@ -69,7 +69,7 @@ def _to_jax(tree_util: Any, node: Node) -> None:
         keys, items = node.sorted_parts(container)
         return items, keys
 
-    tree_util.register_pytree_with_keys(node.type, with_keys, node.put, without)
+    tree_util.register_pytree_with_keys(node.container, with_keys, node.put, without)
 
 
 def _entries(node: Node, keys: Sequence[Any], module: Any) -> list[Any]:
@@ -88,7 +88,7 @@ def _to_optree(optree: Any, node: Node) -> None:
     entry = optree.MappingEntry if issubclass(node.kind, dict) else optree.SequenceEntry
     everywhere = vars(optree.registry)["__GLOBAL_NAMESPACE"]
     optree.register_pytree_node(
-        node.type, apart, node.put, path_entry_type=entry, namespace=everywhere
+        node.container, apart, node.put, path_entry_type=entry, namespace=everywhere
     )
 
 
@@ -104,7 +104,7 @@ def _to_torch(pytree: Any, node: Node) -> None:
     def put(items: Iterable[Any], keys: Sequence[Any]) -> Any:
         return node.put(keys, items)
 
-    pytree.register_pytree_node(node.type, apart, put, flatten_with_keys_fn=with_keys)
+    pytree.register_pytree_node(node.container, apart, put, flatten_with_keys_fn=with_keys)
 
 
 def _to_autograd(builtins: Any, node: Node) -> None:
@@ -114,8 +114,8 @@ def _to_autograd(builtins: Any, node: Node) -> None:
     def box(value: Any, trace: Any, start: Any) -> Any:
         return new_box(node.plain(value), trace, start)
 
-    builtins.Box.type_mappings[node.type] = box
-    builtins.VSpace.register(node.type, lambda value: builtins.vspace(node.plain(value)))
+    builtins.Box.type_mappings[node.container] = box
+    builtins.VSpace.register(node.container, lambda value: builtins.vspace(node.plain(value)))
 
 
 PACKAGES: Mapping[str, Callable[[Any, Node], None]] = {
