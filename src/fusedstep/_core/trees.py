@@ -83,12 +83,18 @@ def _entries(node: Node, keys: Sequence[Any], module: Any) -> list[Any]:
 def _to_optree(optree: Any, node: Node) -> None:
     def apart(container: Any) -> Any:
         keys, items = node.sorted_parts(container)
-        return items, keys, keys
+        return items, (keys, (*node.parts(container)[0],)), keys
+
+    def put(both: Any, items: Iterable[Any]) -> Any:
+        """The container with the order that it had, as optree gives a dictionary back."""
+        keys, given = both
+        of = dict(zip(keys, items, strict=True))
+        return node.put(given, [of[key] for key in given])
 
     entry = optree.MappingEntry if issubclass(node.kind, dict) else optree.SequenceEntry
     everywhere = vars(optree.registry)["__GLOBAL_NAMESPACE"]
     optree.register_pytree_node(
-        node.container, apart, node.put, path_entry_type=entry, namespace=everywhere
+        node.container, apart, put, path_entry_type=entry, namespace=everywhere
     )
 
 
