@@ -13,6 +13,7 @@ from fusedstep._core.request import Report
 from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
+    from fusedstep import autograd as autograd
     from fusedstep import presets, rules
     from fusedstep import torch as torch
 
@@ -37,7 +38,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Imported when they are asked for, because they would slow the import: the version is looked
     # up by a library that costs as much as the rest, `rules` reads its own source, and few use
-    # presets. torch may not even be there.
+    # presets. torch and autograd may not even be there.
     if name == "__version__":
         from importlib.metadata import version
 
@@ -46,6 +47,10 @@ def __getattr__(name: str) -> Any:
         import fusedstep.torch as torch
 
         return torch
+    if name == "autograd":
+        import fusedstep.autograd as autograd
+
+        return autograd
     if name == "presets":
         import fusedstep.presets as presets
 

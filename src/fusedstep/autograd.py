@@ -80,8 +80,8 @@ def sgd(
     Its velocity takes in 1 - `mass` of each gradient, from the first on. So it is `fusedstep.SGD`
     with μ = `mass` and α = `step_size`·(1 - `mass`).
 
-    >>> sgd(lambda x, i: 2 * x, 1.0, num_iters=2, step_size=0.5, mass=0.5).round(6)
-    array(0.125)
+    >>> float(sgd(lambda x, i: 2 * x, 1.0, num_iters=2, step_size=0.25, mass=0.5))
+    0.4375
     """
     options = {**rate(step_size * (1 - mass)), "momentum": mass}
     return minimize(SGD, grad, x0, callback, num_iters, **options)
@@ -101,8 +101,8 @@ def rmsprop(
     α is `step_size`, ρ is `gamma`, ε is `eps`, outside of the root. v starts at 1, where that of
     `fusedstep.RMSprop` starts at 0.
 
-    >>> rmsprop(lambda x, i: 2 * x, 1.0, num_iters=1, step_size=0.5, gamma=0.75).round(6)
-    array(0.244071)
+    >>> round(float(rmsprop(lambda x, i: 2 * x, 1.0, num_iters=1, step_size=0.5, gamma=0.75)), 6)
+    0.244071
     """
 
     def make(x: Any) -> Optimizer:
@@ -128,8 +128,8 @@ def adamw(
 
     autograd has no such function. See `minimize` and `fusedstep.AdamW`.
 
-    >>> adamw(lambda x, i: 0 * x, 1.0, num_iters=1, step_size=0.5, weight_decay=0.5).round(6)
-    array(0.75)
+    >>> float(adamw(lambda x, i: 0 * x, 1.0, num_iters=1, step_size=0.5, weight_decay=0.5))
+    0.75
     """
     options = {**rate(step_size), "betas": (b1, b2), "eps": eps, "weight_decay": weight_decay}
     return minimize(AdamW, grad, x0, callback, num_iters, **options)
@@ -154,7 +154,8 @@ def minimize(
         gradients: `lambda x, i: autograd.grad(f)(x)`.
     x0
         The parameters to begin with, which stay as they are: arrays and numbers in lists, tuples
-        and dicts, nested at will. They are stepped in float64, as autograd does.
+        and dicts, nested at will. They are stepped in float64, as autograd does, whatever they
+        were, and returned in the dtype that they had.
     callback
         A function of the parameters, the iteration's number and the gradients, which is called
         before each step. What it is passed is not changed afterwards.
@@ -177,7 +178,7 @@ def minimize(
     --------
     >>> import fusedstep as fs, numpy as np
     >>> from fusedstep.autograd import minimize
-    >>> minimize(fs.Adagrad, lambda p, i: [2 * p[0], 2 * p[1]], [np.ones(2), 1.0], lr=0.5)[0].round(3)
+    >>> minimize(fs.Adagrad, lambda p, i: [2 * p[0]], [np.ones(2)], lr=0.5)[0].round(3)
     array([0., 0.])
     """
     return _run(lambda x: optimizer(x, **options), grad, x0, callback, num_iters)

@@ -521,7 +521,7 @@ def Yogi(p, g, m, v, h):
     >>> p = np.array([1.0, 2.0])
     >>> _ = fs.rules.Yogi(p, lr=0.1).step(np.array([3.0, -0.01]))
     >>> p.round(6)
-    array([0.900033, 2.024109])
+    array([0.900039, 2.029269])
     """
     m = h.beta1 * m + h.rest1 * g
     v = v + h.start
