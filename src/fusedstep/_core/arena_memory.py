@@ -12,6 +12,7 @@ import numpy as np
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.checks import check_like
 from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.libraries import by_numpy
 from fusedstep._arrays.memory import pin, zeros
 from fusedstep._arrays.overlap import WrittenMemory, lies_as
 from fusedstep._arrays.place import Host, Place
@@ -129,7 +130,7 @@ class ArenaMemory:
     def set_grads(self, grads: Any) -> None:
         """Copy gradients into the arena's: all of them, or none if one will not do."""
         calls: list[Call] = []
-        flat = self.structure.flatten(grads, "grads")
+        flat = by_numpy(self.structure.flatten(grads, "grads"))
         for path, g, own in zip(self.structure.paths, flat, self.g, strict=True):
             name = f"grads{path}"
             if g is None:
