@@ -134,7 +134,7 @@ def algorithm_2(example: Any, name: str) -> list[float]:
 
 
 def test_cupys_loop() -> None:
-    """With CuPy where there is a device, else with its stand-in, in Numba's simulator."""
+    """CuPy's own arrays where there is a device, else a stand-in's, in Numba's simulator."""
     found = numbers(run_with_cupy("cupy_loop"))
     half, end = logistic_regression(30), logistic_regression(60)
     assert [loss for line in found for loss in line] == pytest.approx([half, end, end], abs=2e-8)

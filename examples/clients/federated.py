@@ -63,7 +63,7 @@ def loss(params: Params, given: Examples) -> float:
 
 
 def change(params: Params, given: Examples) -> Params:
-    """What a client's own steps make of the parameters, less the parameters."""
+    """The difference that a client's own steps make to the parameters."""
     own = {name: p.copy() for name, p in params.items()}
     opt = fs.SGD(own, lr=LOCAL_RATE)
     for _ in range(LOCAL_STEPS):

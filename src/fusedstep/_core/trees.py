@@ -133,5 +133,5 @@ PACKAGES: Mapping[str, Callable[[Any, Node], None]] = {
 """The modules that are awaited, and what tells each of a type of containers."""
 
 BY_TYPE = {"autograd.builtins"}
-"""Those that know named tuples by their exact type alone. The others call the type, which gives
-a plain one."""
+"""The packages that know named tuples by their exact type alone. The others call the type, which
+gives a plain one."""
