@@ -96,8 +96,9 @@ class Cohort:
             return False
         check_rounding()  # the constants outlive this step
         self.rule = rule
-        average = {} if values["ema"] is None else average_constants(values["ema"])
-        self.constants = {**declaration.constants(values), **average}
+        self.constants = declaration.constants(values)
+        if values["ema"] is not None:
+            self.constants |= average_constants(values["ema"])
         self.scheduled = callable(values["lr"])
         self.settled = values
         return True
