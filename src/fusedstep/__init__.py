@@ -14,6 +14,7 @@ from fusedstep._core.request import Report
 from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
+    from fusedstep import autograd as autograd
     from fusedstep import presets, rules
     from fusedstep import sklearn as sklearn
     from fusedstep import torch as torch
@@ -41,26 +42,31 @@ del register
 
 def __getattr__(name: str) -> Any:
     # Imported when they are asked for, because they would slow the import: the version is looked
-    # up by a library that costs as much as the rest, `rules` reads its own source, and few use
-    # presets. torch and scikit-learn may not even be there.
-    if name == "__version__":
-        from importlib.metadata import version
+    # up by a library that costs as much as the rest, `rules` reads its own source, few use presets,
+    # and the packages that the others are for may not even be there.
+    match name:
+        case "__version__":
+            from importlib.metadata import version
 
-        return version("fusedstep")
-    if name == "torch":
-        import fusedstep.torch as torch
+            return version("fusedstep")
+        case "autograd":
+            import fusedstep.autograd as autograd
 
-        return torch
-    if name == "sklearn":
-        import fusedstep.sklearn as sklearn
+            return autograd
+        case "presets":
+            import fusedstep.presets as presets
 
-        return sklearn
-    if name == "presets":
-        import fusedstep.presets as presets
+            return presets
+        case "rules":
+            import fusedstep.rules as rules
 
-        return presets
-    if name == "rules":
-        import fusedstep.rules as rules
+            return rules
+        case "sklearn":
+            import fusedstep.sklearn as sklearn
 
-        return rules
+            return sklearn
+        case "torch":
+            import fusedstep.torch as torch
+
+            return torch
     raise AttributeError(f"module 'fusedstep' has no attribute {name!r}")

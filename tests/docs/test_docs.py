@@ -37,6 +37,8 @@ def test_docstrings(name: str) -> None:
         needs("torch", "torch")
     if name.startswith("fusedstep.sklearn"):
         needs("sklearn", "sklearn")
+    if name == "fusedstep.autograd":
+        needs("autograd", "autograd")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

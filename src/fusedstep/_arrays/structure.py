@@ -7,6 +7,8 @@ in the structure again.
 
 from __future__ import annotations
 
+import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -52,8 +54,12 @@ class Only(Leaf):
 class Branch:
     """A sequence or a mapping of structures; `keys` are its indices or its keys."""
 
-    def __init__(self, path: str, children: dict[Any, Leaf | Branch]) -> None:
+    kind: type
+    """The type of plain container that the parameters came in, see `kept_kind`."""
+
+    def __init__(self, path: str, children: dict[Any, Leaf | Branch], kind: type) -> None:
         self.path = path
+        self.kind = kind
         self.children = children
         self.keys = list(children)
         self.paths: list[str] = [path for child in children.values() for path in child.paths]
@@ -96,8 +102,19 @@ class Branch:
             and all(child.is_of(value[key], kinds) for key, child in self.children.items())
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
+        return self  # it never changes
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        if not is_findable(self.kind):  # of a function's own: a pickle could not refer to it
+            state["kind"] = tuple
+        return state
+
 
 class List(Branch):
+    kind = list
+
     def items(self, value: Any, name: str) -> list[Any]:
         if not isinstance(value, list) and (
             isinstance(value, Mapping) or is_array(value) or not is_collection(value)
@@ -120,6 +137,8 @@ class List(Branch):
 
 
 class Dict(Branch):
+    kind = dict
+
     def items(self, value: Any, name: str) -> list[Any]:
         if not isinstance(value, Mapping):
             raise TypeError(
@@ -163,12 +182,41 @@ def _flatten(value: Any, path: str) -> tuple[Structure, list[Any]]:
             "of arrays"
         )
     mapping = isinstance(value, Mapping)
+    kind = kept_kind(value)
     children: dict[Any, Structure] = {}
     leaves: list[Any] = []
     for key, item in value.items() if mapping else enumerate(value):
         children[key], below = _flatten(item, f"{path}[{key!r}]")
         leaves += below
-    return (Dict if mapping else List)(path, children), leaves
+    return (Dict if mapping else List)(path, children, kind), leaves
+
+
+def kept_kind(value: Any) -> type:
+    """The type of plain container that stands for a collection of parameters.
+
+    Tuples, named ones with their type, and ordered dictionaries are kept; all other mappings
+    count as dictionaries, and all other collections as lists.
+    """
+    kind = type(value)
+    if isinstance(value, tuple):
+        return plain_kind(kind) if hasattr(kind, "_fields") else tuple
+    if isinstance(value, Mapping):
+        return OrderedDict if isinstance(value, OrderedDict) else dict
+    return list
+
+
+def plain_kind(kind: type) -> type:
+    """The type of the copies of containers of a type; an arena's name another, see `Guarded`."""
+    found: type = getattr(kind, "__plain_kind__", kind)
+    return found
+
+
+def is_findable(kind: type) -> bool:
+    """Whether a type stands in its module under its own name."""
+    found: Any = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is kind
 
 
 def named(structure: Structure, leaves: Iterable[Any]) -> list[tuple[str, Any]]:

@@ -150,7 +150,7 @@ class Group(MutableMapping[str, Any]):
 def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
     """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
     if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
-        params = list(params)
+        params = params if isinstance(params, tuple) else list(params)
         if params and all(isinstance(item, Mapping) and "params" in item for item in params):
             structure, leaves = flatten([item["params"] for item in params])
             assert isinstance(structure, Branch)

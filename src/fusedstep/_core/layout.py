@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from fusedstep._arrays.libraries import by_numpy, numpy_reads
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.declaration import Declaration
@@ -218,6 +219,10 @@ class Layout:
     def _look(self, grads: list[Any], at: int, zero: bool) -> bool:
         """Check the gradient at `at`, and each further one that differs from what was before."""
         while at < len(grads):
+            if numpy_reads(grads[at]):  # as NumPy's arrays C takes the rest in one go
+                grads[at:] = by_numpy(grads[at:])
+                at = self.plan.take(grads, at, zero)
+                continue
             if (grads[at] is None) != (self.rows[at] is None):
                 return False
             seen = self.tensors.check_gradient(at, grads[at], zero)
