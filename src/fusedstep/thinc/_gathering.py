@@ -6,6 +6,8 @@ is the last. So the model's method is where parameters can be gathered, and it i
 for the optimizers of this package alone; any other goes through thinc's own.
 """
 
+# ruff: noqa: SLF001
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,33 +20,33 @@ from fusedstep.thinc._steps import Key
 
 
 class Gathered(NamedTuple):
-    """All parameters with a gradient of a model, in thinc's order."""
+    """All parameters of a model that have a gradient, in thinc's order."""
 
     keys: list[Key]
     weights: list[Any]
     grads: list[Any]
 
 
-def is_served_elsewhere(nodes: Sequence[Any]) -> bool:
-    """Whether another process serves parameters of some node."""
-    return any(node._params.proxy is not None for node in nodes)  # noqa: SLF001  see `gather`
+def gather(nodes: Sequence[Any]) -> Gathered | None:
+    """Gather the parameters of a model's nodes; None if another process serves some of them.
 
-
-def gather(nodes: Sequence[Any]) -> Gathered:
-    """Gather parameters. thinc's own accessors would take as long as all else, so the dicts
-    behind them are read."""
+    thinc's own accessors would take as long as all else, so the dicts behind them are read.
+    """
     keys, weights, grads = [], [], []
     for node in nodes:
-        server = node._params  # noqa: SLF001
-        known = server._grads  # noqa: SLF001
+        server = node._params
+        if server.proxy is not None:
+            return None
+        known = server._grads
         if known:
-            number, held = node.id, server._params  # noqa: SLF001
-            for name in node._has_params:  # noqa: SLF001
+            number, held = node.id, server._params
+            for name in node._has_params:
                 key = number, name
-                if key in known:
+                g = known.get(key)
+                if g is not None:
                     keys.append(key)
                     weights.append(held[key])
-                    grads.append(known[key])
+                    grads.append(g)
     return Gathered(keys, weights, grads)
 
 

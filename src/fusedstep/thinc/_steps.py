@@ -29,6 +29,9 @@ Key: TypeAlias = tuple[int, str]
 
 Arrays: TypeAlias = dict[Key, Any]
 
+DICTS = {"m": "mom1", "v": "mom2", "ema": "averages"}
+"""The attributes of thinc's optimizer that hold the state, by its letters here."""
+
 FLOAT32 = np.dtype(np.float32)
 
 
@@ -67,8 +70,8 @@ class Steps:
         """Count of the plan's `moves` when gradients were last found to share no memory."""
         self.states: list[list[Any]] = []
         """The arrays of each letter of the rule's state, parameter by parameter."""
-        self.seen: list[tuple[Arrays, list[Any]]] = []
-        """The optimizer's dicts of state, and all arrays that each had."""
+        self.seen: list[tuple[str, Arrays, list[Any]]] = []
+        """The optimizer's dicts of state by their names, and all arrays that each had."""
         self.plan = self._lay_out(optimizer) if all(map(fits, weights)) else None
 
     def _lay_out(self, optimizer: Optimizer) -> Plan | None:
@@ -96,8 +99,11 @@ class Steps:
         return [array for arrays in self.states for array in arrays]
 
     def _look_at_state(self, optimizer: Optimizer) -> None:
-        dicts = dicts_of(optimizer, self.rule)
-        self.seen = [(arrays, [*arrays.values()]) for arrays in dicts]
+        names = [DICTS[letter] for letter in self.rule.states]
+        dicts = [getattr(optimizer, name) for name in names]
+        self.seen = [
+            (name, each, [*each.values()]) for name, each in zip(names, dicts, strict=True)
+        ]
 
     # ---- whether they serve ----
 
@@ -105,7 +111,7 @@ class Steps:
         """Whether these are their parameters, with the rule, t and state that are laid out."""
         return (
             keys == self.keys
-            and kind.rule_of(optimizer) == self.rule
+            and kind.rule_of(optimizer) is self.rule
             and [*map(optimizer.nr_update.__getitem__, keys)] == self.counts
             and (same(weights, self.weights) or all(map(lies_there, weights, self.weights)))
             and (self.plan is None or self._state_stands(optimizer))
@@ -113,8 +119,8 @@ class Steps:
 
     def _state_stands(self, optimizer: Optimizer) -> bool:
         """Whether all state arrays are where they were."""
-        dicts = dicts_of(optimizer, self.rule)
-        for now, (before, arrays) in zip(dicts, self.seen, strict=True):
+        for name, before, arrays in self.seen:
+            now = getattr(optimizer, name)
             if now is not before or not same([*now.values()], arrays):
                 break
         else:
@@ -145,7 +151,7 @@ class Steps:
                 g += optimizer.L2 * p
             plan.clip_each(1.0, clip)
         counts = [count + 1 for count in self.counts]
-        counted = partial(optimizer.nr_update.update, zip(self.keys, counts, strict=True))
+        counted = partial(optimizer.nr_update.update, zip(self.keys, counts))  # noqa: B905  faster
         if at_once([*plan.calls(scalars, True, bool(clip)), counted]):
             check_rounding()
         self.counts, self.times = counts, [t + 1 for t in self.times]
@@ -186,22 +192,13 @@ def _operand(states: dict[str, Any], letter: str) -> Operand:
     return Operand.of_flat(states[letter].reshape(-1), HOST)
 
 
-def dicts_of(optimizer: Optimizer, rule: Rule) -> list[Arrays]:
-    """The optimizer's dicts of the state arrays of a rule."""
-    named: dict[str, Any] = {
-        "m": optimizer.mom1,
-        "v": optimizer.mom2,
-        "ema": optimizer.averages,
-    }
-    return [named[letter] for letter in rule.states]
-
-
 def states_of(
     optimizer: Optimizer, rule: Rule, keys: list[Key], weights: list[Any]
 ) -> list[list[Any]]:
     """The state arrays of parameters, letter by letter; those that are not there begin as zeros."""
     found = []
-    for letter, arrays in zip(rule.states, dicts_of(optimizer, rule), strict=True):
+    for letter in rule.states:
+        arrays = getattr(optimizer, DICTS[letter])
         for key, p in zip(keys, weights, strict=True):
             if key not in arrays:
                 arrays[key] = np.zeros(p.shape if letter == "ema" else p.size, FLOAT32)

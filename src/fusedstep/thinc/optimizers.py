@@ -10,7 +10,7 @@ from thinc.optimizers import Optimizer as ThincOptimizer
 
 from fusedstep._backends.choose import CHOICES
 from fusedstep._checks.wording import describe, quoted
-from fusedstep.thinc._gathering import gather, is_served_elsewhere, one_by_one, take_over
+from fusedstep.thinc._gathering import gather, one_by_one, take_over
 from fusedstep.thinc._kinds import kind_of
 from fusedstep.thinc._steps import Key, Steps
 
@@ -64,12 +64,12 @@ class Optimizer(ThincOptimizer):
         That is where parameters are another process's, or a subclass has its own `__call__`.
         """
         nodes = [*model.walk()]
-        if type(self).__call__ is not Optimizer.__call__ or is_served_elsewhere(nodes):
+        found = gather(nodes)
+        if found is None or type(self).__call__ is not Optimizer.__call__:
             return False
         for node in nodes:
             for shim in node.shims:
                 shim.finish_update(self)
-        found = gather(nodes)
         if found.keys and not self._step(*found, 1.0):
             one_by_one(nodes, self)
         return True
