@@ -142,14 +142,14 @@ class Steps:
             scalars = self._scalars(optimizer, kind, lr_scale)
         except (ArithmeticError, ValueError):
             return False
-        if clip or kind.keeps_nan:
-            measured = plan.clip_each(1.0, clip) if clip else plan.measure(1.0, inf)
-            if not measured.finite:
-                return False
-        if clip and coupled(optimizer):
-            for p, g in zip(self.weights, grads, strict=True):
-                g += optimizer.L2 * p
-            plan.clip_each(1.0, clip)
+        if (clip or kind.keeps_nan) and not plan.measure(1.0, inf).finite:
+            return False
+        if clip:
+            if coupled(optimizer):
+                for p, g in zip(self.weights, grads, strict=True):
+                    g += optimizer.L2 * p
+                plan.measure(1.0, inf)
+            plan.table.clip_each(1.0, clip)
         counts = [count + 1 for count in self.counts]
         counted = partial(optimizer.nr_update.update, zip(self.keys, counts))  # noqa: B905  faster
         if at_once([*plan.calls(scalars, True, bool(clip)), counted]):
