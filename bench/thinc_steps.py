@@ -122,7 +122,7 @@ def updating(make: Callable[..., Any], size: tuple[int, int], settings: dict[str
 
 
 def update(seconds: float) -> Iterator[list[Row]]:
-    """`finish_update` of a chain of layers"""
+    """`finish_update` of a chain of layers."""
     for settings in SETTINGS:
         for name, size in NETWORKS.items():
             check(size, settings)
@@ -165,9 +165,7 @@ class Training:
 
     def __init__(self, classifier: str, optimizer: str) -> None:
         spacy.util.fix_random_seed(0)
-        self.nlp = spacy.blank(
-            "en", config={"training": {"optimizer": {"@optimizers": optimizer}}}
-        )
+        self.nlp = spacy.blank("en", config={"training": {"optimizer": {"@optimizers": optimizer}}})
         self.nlp.add_pipe("textcat", config={"model": CLASSIFIERS[classifier]})
         examples = [Example.from_dict(self.nlp.make_doc(text), of) for text, of in texts(320)]
         self.optimizer: Optimizer = self.nlp.initialize(lambda: examples)
@@ -182,7 +180,7 @@ class Training:
 
 
 def train(seconds: float) -> Iterator[list[Row]]:
-    """Updates of a text classifier, forward and backward included"""
+    """Updates of a text classifier, forward and backward included."""
     for name in CLASSIFIERS:
         trainings = {
             "thinc": Training(name, "Adam.v1"),
@@ -191,7 +189,8 @@ def train(seconds: float) -> Iterator[list[Row]]:
         for training in trainings.values():
             for _ in range(20):
                 training.step()
-        np.testing.assert_allclose(*(each.losses for each in trainings.values()), atol=1e-4)
+        losses = [np.array(training.losses) for training in trainings.values()]
+        np.testing.assert_allclose(losses[0], losses[1], atol=1e-4)
         entries = {
             contestant: Entry(training.step, list, get_num_threads())
             for contestant, training in trainings.items()
@@ -220,8 +219,8 @@ def main() -> None:
     print(*describe(here), sep="\n")
     found: list[Row] = []
     for topic in options.what or TOPICS:
-        print(f"\n## {TOPICS[topic].__doc__}\n\n| case | µs (times as long as fusedstep) |")
-        print("| --- | --- |")
+        print(f"\n## {(TOPICS[topic].__doc__ or topic).rstrip('.')}\n")
+        print("| case | µs (times as long as fusedstep) |\n| --- | --- |")
         for group in TOPICS[topic](1.0 if options.quick else 8.0):
             ours = next(row.seconds for row in group if row.contestant == "fusedstep")
             figures = [

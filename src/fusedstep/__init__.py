@@ -14,6 +14,7 @@ from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
     from fusedstep import presets, rules
+    from fusedstep import thinc as thinc
     from fusedstep import torch as torch
 
 __all__ = [
@@ -37,7 +38,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Imported when they are asked for, because they would slow the import: the version is looked
     # up by a library that costs as much as the rest, `rules` reads its own source, and few use
-    # presets. torch may not even be there.
+    # presets. torch and thinc may not even be there.
     if name == "__version__":
         from importlib.metadata import version
 
@@ -46,6 +47,10 @@ def __getattr__(name: str) -> Any:
         import fusedstep.torch as torch
 
         return torch
+    if name == "thinc":
+        import fusedstep.thinc as thinc
+
+        return thinc
     if name == "presets":
         import fusedstep.presets as presets
 

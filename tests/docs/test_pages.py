@@ -52,6 +52,14 @@ def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "page", [page for page in pages.pages() if pages.runnable(page, "thinc")], ids=pages.name
+)
+def test_the_code_for_thinc_does_what_the_page_says(page: Path) -> None:
+    needs("thinc", "thinc")
+    pages.run(page, "thinc")
+
+
+@pytest.mark.parametrize(
     "page", [page for page in pages.pages() if pages.runnable(page, "cuda")], ids=pages.name
 )
 def test_the_code_for_a_device_does_what_the_page_says(page: Path) -> None:

@@ -40,7 +40,9 @@ def set_gradients(model: Any, rng: np.random.Generator) -> None:
             node.set_grad(name, g)
 
 
-def train(model: Any, optimizer: Any, steps: int = 8, seed: int = 1, one_by_one: bool = False) -> None:
+def train(
+    model: Any, optimizer: Any, steps: int = 8, seed: int = 1, one_by_one: bool = False
+) -> None:
     """Step a model with gradients that depend on the seed alone."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):
@@ -64,9 +66,7 @@ def arrays_of(model: Any, optimizer: Any) -> dict[str, list[Any]]:
         "p": [node.get_param(name).copy() for node, name in pairs],
         "g": [node.get_grad(name).copy() for node, name in pairs],
         "t": [np.array(optimizer.nr_update[key]) for key in keys],
-        **{
-            name: [held[key].copy() for key in keys if key in held] for name, held in state.items()
-        },
+        **{name: [held[key].copy() for key in keys if key in held] for name, held in state.items()},
     }
 
 

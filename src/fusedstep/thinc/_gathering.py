@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import wraps
 from typing import Any, NamedTuple
 
-from thinc.model import Model
+import thinc.model
 
 from fusedstep.thinc._steps import Key
 
@@ -62,11 +62,12 @@ def one_by_one(nodes: Sequence[Any], optimizer: Any) -> None:
 
 def take_over(stepper: type) -> None:
     """Let optimizers of a type step whole models, by their own `finish_update`."""
-    thincs = Model.finish_update
+    model: Any = thinc.model.Model
+    thincs = model.finish_update
 
     @wraps(thincs)
     def finish_update(self: Any, optimizer: Any) -> None:
         if not (isinstance(optimizer, stepper) and optimizer.finish_update(self)):
             thincs(self, optimizer)
 
-    Model.finish_update = finish_update
+    model.finish_update = finish_update

@@ -15,7 +15,7 @@ before it that the kernels have, with the learning rate α·(1 - α·λ).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
@@ -106,7 +106,7 @@ def rest(beta: float) -> float:
 
 
 def radam(optimizer: Optimizer, t: int, lr_scale: float) -> Values:
-    """thinc counts the steps of RAdam from 2, and scales its decay alone by `lr_scale`."""
+    """Thinc counts the steps of RAdam from 2, and scales its decay alone by `lr_scale`."""
     beta1, beta2 = optimizer.b1, optimizer.b2
     left = kept(optimizer, lr_scale)
     t += 1
@@ -155,7 +155,8 @@ def kind_of(optimizer: Optimizer) -> Kind | None:
     return None if optimizer.b2 > 0.0 else SGD
 
 
-NEUTRAL: Mapping[str, float] = {**Scalars()._asdict(), **NOTHING_ASKED}
+NEUTRAL: Values = {**Scalars()._asdict(), **NOTHING_ASKED}
+"""All scalars, of a step that does nothing but what a kind asks for."""
 
 
 def average(t: int) -> Values:

@@ -131,9 +131,7 @@ class Steps:
 
     # ---- a step ----
 
-    def step(
-        self, optimizer: Optimizer, kind: Kind, grads: list[Any], lr_scale: float
-    ) -> bool:
+    def step(self, optimizer: Optimizer, kind: Kind, grads: list[Any], lr_scale: float) -> bool:
         """Step with these gradients and zero them; False, and nothing done, if thinc has to."""
         plan, clip = self.plan, optimizer.grad_clip
         if plan is None or not clip >= 0 or not self._take(plan, grads):
@@ -181,7 +179,7 @@ class Steps:
             at = plan.take(grads, at + 1, True)
         if plan.moves != self.unshared_at:
             try:
-                WrittenMemory(zip(repeat(""), grads)).refuse_overlaps()  # noqa: B905
+                WrittenMemory(zip(repeat(""), grads)).refuse_overlaps()
             except ValueError:
                 return False
             self.unshared_at = plan.moves

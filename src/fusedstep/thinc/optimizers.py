@@ -1,5 +1,7 @@
 """The optimizers, and the functions that configs name."""
 
+# ruff: noqa: N802, N803  names of thinc's own
+
 from collections.abc import Iterator
 from threading import get_ident
 from typing import Any
@@ -56,7 +58,8 @@ class Optimizer(ThincOptimizer):
         """Step one parameter in place, and leave zeros in its gradient; see thinc's."""
         if len(gradient) < 1 or self._step([key], [weights], [gradient], lr_scale):
             return weights, gradient
-        return super().__call__(key, weights, gradient, lr_scale=lr_scale)  # type: ignore[no-any-return]
+        found: tuple[Any, Any] = super().__call__(key, weights, gradient, lr_scale=lr_scale)
+        return found
 
     def finish_update(self, model: Any) -> bool:
         """Do what the model's `finish_update` does; False, and nothing done, if it has to.
@@ -104,10 +107,6 @@ class Optimizer(ThincOptimizer):
         self._steps = {}
 
 
-take_over(Optimizer)
-
-
-@registry.optimizers("fusedstep.SGD.v1")
 def SGD(
     learn_rate: FloatOrSeq,
     *,
@@ -116,7 +115,7 @@ def SGD(
     L2_is_weight_decay: bool = True,
     use_averages: bool = True,
 ) -> Optimizer:
-    """thinc's `SGD.v1`."""
+    """Thinc's `SGD.v1`."""
     return Optimizer(
         learn_rate,
         L2=L2,
@@ -128,7 +127,6 @@ def SGD(
     )
 
 
-@registry.optimizers("fusedstep.Adam.v1")
 def Adam(
     learn_rate: FloatOrSeq = ADAM_DEFAULTS["learn_rate"],
     *,
@@ -140,7 +138,7 @@ def Adam(
     L2_is_weight_decay: bool = True,
     use_averages: bool = True,
 ) -> Optimizer:
-    """thinc's `Adam.v1`."""
+    """Thinc's `Adam.v1`."""
     return Optimizer(
         learn_rate,
         L2=L2,
@@ -154,7 +152,6 @@ def Adam(
     )
 
 
-@registry.optimizers("fusedstep.AdamW.v1")
 def AdamW(
     learn_rate: FloatOrSeq = ADAM_DEFAULTS["learn_rate"],
     *,
@@ -179,7 +176,6 @@ def AdamW(
     )
 
 
-@registry.optimizers("fusedstep.RAdam.v1")
 def RAdam(
     learn_rate: FloatOrSeq = ADAM_DEFAULTS["learn_rate"],
     *,
@@ -191,7 +187,7 @@ def RAdam(
     grad_clip: FloatOrSeq = ADAM_DEFAULTS["grad_clip"],
     use_averages: bool = True,
 ) -> Optimizer:
-    """thinc's `RAdam.v1`."""
+    """Thinc's `RAdam.v1`."""
     return Optimizer(
         learn_rate,
         beta1=beta1,
@@ -203,3 +199,9 @@ def RAdam(
         use_averages=use_averages,
         use_radam=True,
     )
+
+
+take_over(Optimizer)
+
+for each in (SGD, Adam, AdamW, RAdam):
+    registry.optimizers.register(f"fusedstep.{each.__name__}.v1", func=each)
