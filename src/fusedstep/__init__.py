@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fusedstep import autograd as autograd
     from fusedstep import presets, rules
     from fusedstep import sklearn as sklearn
+    from fusedstep import thinc as thinc
     from fusedstep import torch as torch
 
 __all__ = [
@@ -65,6 +66,10 @@ def __getattr__(name: str) -> Any:
             import fusedstep.sklearn as sklearn
 
             return sklearn
+        case "thinc":
+            import fusedstep.thinc as thinc
+
+            return thinc
         case "torch":
             import fusedstep.torch as torch
 

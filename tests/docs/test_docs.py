@@ -39,6 +39,8 @@ def test_docstrings(name: str) -> None:
         needs("sklearn", "sklearn")
     if name == "fusedstep.autograd":
         needs("autograd", "autograd")
+    if name.startswith("fusedstep.thinc"):
+        needs("thinc", "thinc")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

@@ -65,7 +65,7 @@ class Layout:
         self._begin()
         self.closely: Plan | None = None
         """Arena only: a plan with one row per parameter, made when a non-finite gradient must
-        be located."""
+        be located, or each gradient be clipped by itself."""
 
     def rows_without(self, grads: Sequence[Any]) -> dict[int, Row]:
         """The rows of tensors that have no gradient among these, for another layout to keep."""
@@ -188,22 +188,31 @@ class Layout:
         """Measure the gradients that were taken, all together."""
         return self.plan.measure(scale, max_norm)
 
-    def unfit(self, unscale: float) -> list[int]:
+    def clip_each(self, scale: float, max_norm: float) -> norm.Measured:
+        """Measure the same, for a step that clips the gradient of each parameter by itself."""
+        return self._by_parameter().clip_each(scale, max_norm)
+
+    def unfit(self, unscale: float, each: bool = False) -> list[int]:
         """Indices of parameters whose gradient is not finite, or not once it is unscaled.
 
-        They are judged by the sums that `measure` left.
+        They are judged by the sums that `measure` left, or for `each` those of `clip_each`.
         """
+        if each:
+            return [*self._by_parameter().unfit(unscale)]
         unfit = [*self.plan.unfit(unscale)]
         if self.tensors.by_parameter is None or not unfit:
             return unfit
-        if self.closely is None:
-            self.closely = self._look_closely(self.tensors.by_parameter)
-        self.closely.measure(1.0, inf)
-        return [*self.closely.unfit(unscale)]
+        closely = self._by_parameter()
+        closely.measure(1.0, inf)
+        return [*closely.unfit(unscale)]
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
-        """Step with the gradients that were taken; `zero` leaves zeros in their place."""
-        self.plan.run(scalars, zero)
+    def run(self, scalars: Sequence[JobScalars], zero: bool, each: bool = False) -> None:
+        """Step with the gradients that were taken; `zero` leaves zeros in their place.
+
+        `each` clips the gradient of each parameter as `clip_each` found it must be.
+        """
+        plan = self._by_parameter() if each else self.plan
+        plan.run(scalars, zero, each)
 
     def clear(self, grads: list[Any]) -> None:
         """Leave zeros in the gradients, without a step."""
@@ -229,6 +238,16 @@ class Layout:
             self.plan.set_gradient(at, seen, grads[at])
             at = self.plan.take(grads, at + 1, zero)
         return True
+
+    def _by_parameter(self) -> Plan:
+        """The plan with one row per parameter, whose steps are counted with the others."""
+        if self.tensors.by_parameter is None:
+            return self.plan
+        if self.closely is None:
+            closely = self._look_closely(self.tensors.by_parameter)
+            closely.count_with(self.plan)
+            self.closely = closely
+        return self.closely
 
     def _look_closely(self, gradients: Sequence[Any]) -> Plan:
         """The plan that an arena's parameters would have without the arena."""

@@ -21,7 +21,7 @@ from fusedstep._core.groups import Group, read_groups
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
 from fusedstep._core.parameters import State, rule_of
 from fusedstep._core.repr import show
-from fusedstep._core.request import PLAIN, Report, check_policy, check_request, report_of
+from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request, report_of
 from fusedstep._core.state_dict import read_group, read_state, read_top, save, saved
 from fusedstep._core.tensors import Tensors, parameters_of
 from fusedstep._core.turn import Turn
@@ -150,13 +150,15 @@ class Optimizer:
         max_norm: float | None = None,
         max_value: float | None = None,
         zero_grads: bool = False,
+        clip: str = GLOBAL,
     ) -> Report:
         """Update the parameters in place.
 
         ::
 
             g = g·(1/scale)
-            g = g·clip                     clip = min(1, max_norm / norm of all g together)
+            g = g·clip                     clip = min(1, max_norm / norm of all g together),
+                                           or of each g by itself with clip="tensor"
             g = max(-max_value, min(g, max_value))
 
         come first, where they are asked for, and then what the optimizer's formula says.
@@ -182,6 +184,10 @@ class Optimizer:
         zero_grads
             Leave zeros in the gradients, as the next accumulation wants them, also if the
             step is skipped. They must be writeable and share no memory.
+        clip
+            What `max_norm` bounds: `"global"` the norm of all gradients together, of all groups;
+            `"tensor"` the norm of each gradient by itself, each over an arena, too. One NaN or
+            infinity then reaches its own gradient alone. It needs `max_norm`.
 
         Returns
         -------
@@ -234,8 +240,14 @@ class Optimizer:
             request = PLAIN
             # The default itself is known to be fine; any other value, also another 1.0, is checked.
             scaled = scale is not UNSCALED
-            if scaled or max_norm is not None or max_value is not None or zero_grads is not False:
-                request = check_request(scale, max_norm, max_value, zero_grads)
+            if (
+                scaled
+                or max_norm is not None
+                or max_value is not None
+                or zero_grads is not False
+                or clip is not GLOBAL
+            ):
+                request = check_request(scale, max_norm, max_value, zero_grads, clip)
             if grads is ARENA_GRADIENTS or self._arena is not None:
                 flat = self._arena_gradients(grads)
             else:
