@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fusedstep._checks.hints import nearest
 from fusedstep._checks.wording import describe, quoted, shown
 
 Check: TypeAlias = Callable[[str, Any], Any]
@@ -27,7 +28,7 @@ MOST_BITS = 1023
 
 def number(name: str, value: Any) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError(f"{name}={describe(value)}; pass a number")
+        raise TypeError(f"{name}={describe(value)}; pass a number{as_number(name, value)}")
     try:
         checked = float(value)
     except OverflowError:
@@ -35,6 +36,15 @@ def number(name: str, value: Any) -> float:
     if not isfinite(checked):
         raise ValueError(f"{name}={describe(value)}; pass a finite number")
     return checked + 0.0  # -0.0 is 0.0
+
+
+def as_number(name: str, value: Any) -> str:
+    """How to write a value that holds a number as one; empty if it holds none."""
+    try:
+        found = float(value.item() if isinstance(value, np.ndarray) else value)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return ""
+    return f": `{name}={found!r}`" if isfinite(found) and name.isidentifier() else ""
 
 
 def non_negative(name: str, value: Any) -> float:
@@ -52,9 +62,14 @@ def rate(name: str, value: Any) -> Any:
     except ValueError:  # it does not say what it takes
         pass
     except TypeError as error:
+        example = getattr(value, "EXAMPLE", None)
+        remedy = (
+            f"pass what it makes, as `{name}={example}`"
+            if isinstance(example, str)
+            else "pass a function of the step count alone, as `lambda t: 0.1 / t`"
+        )
         raise TypeError(
-            f"{name}={describe(value)} cannot be called with t: {error}; pass a function of the "
-            "step count alone, as `lambda t: 0.1 / t`"
+            f"{name}={describe(value)} cannot be called with t: {error}; {remedy}"
         ) from None
     return value
 
@@ -81,7 +96,9 @@ def several(name: str, value: Any, like: tuple[float, ...], each: Check) -> tupl
     except TypeError:
         values = ()
     if len(values) != len(like):
-        raise TypeError(f"{name}={describe(value)}; pass {len(like)} numbers, for instance {like}")
+        raise TypeError(
+            f"{name}={describe(value)}; pass {len(like)} numbers, for instance `{name}={like}`"
+        )
     return tuple(each(f"{name}[{k}]", item) for k, item in enumerate(values))
 
 
@@ -112,11 +129,14 @@ def count_of_steps(name: str, value: Any, least: int) -> int:
 
 def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}={describe(value)}; pass True or False")
+        meant = f": `{name}={bool(value)}`" if isinstance(value, (int, float)) else ""
+        raise TypeError(f"{name}={describe(value)}; pass True or False{meant}")
     return bool(value)
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={shown(value)}; pass one of {quoted(choices)}")
+        near = nearest(value, choices)
+        meant = "" if near is None else f"; did you mean `{name}={near!r}`?"
+        raise ValueError(f"{name}={shown(value)}; pass one of {quoted(choices)}{meant}")
     return value

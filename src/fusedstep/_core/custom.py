@@ -33,6 +33,7 @@ from fusedstep._core.declaration import (
     defaults_of,
     signature_of,
 )
+from fusedstep._core.hints import misfit
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
@@ -327,9 +328,12 @@ class _Scalars:
 class CustomRule(Optimizer):
     """The base of the classes that `rule` makes."""
 
-    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         named = by_identifier(kwargs, type(self).__name__)
-        bound = self._declaration.signature.bind(params, *args, **named)
+        try:
+            bound = self._declaration.signature.bind(*args, **named)
+        except TypeError as error:
+            raise misfit(self._declaration, args, named, error) from None
         bound.apply_defaults()
         self._start(bound.arguments)
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from fusedstep._checks.values import Check
 from fusedstep._core.arguments import OF_A_RUN
+from fusedstep._core.hints import DECLARATIONS, explained, with_missing
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, no_constants
 
 Class = TypeVar("Class", bound=type)
@@ -124,8 +125,11 @@ class Declaration:
 
 
 def attach(declaration: Declaration) -> None:
-    """Give the declaration to its class."""
+    """Give the declaration to its class, which then knows its hyperparameters by name."""
     setattr(declaration.optimizer, ATTRIBUTE, declaration)
+    with_missing(declaration.optimizer, declaration.checks)
+    if declaration.optimizer.__module__.startswith("fusedstep."):
+        DECLARATIONS.append(declaration)
 
 
 def declaration_of(optimizer: type) -> Declaration:
@@ -170,6 +174,7 @@ def declare(
         init.__signature__ = inspect.Signature(
             [self_argument, *declaration.signature.parameters.values()], return_annotation=None
         )
+        setattr(optimizer, init.__name__, explained(init, declaration))
         return optimizer
 
     return read

@@ -11,8 +11,9 @@ from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
 from fusedstep._checks.names import as_identifier, by_identifier
 from fusedstep._checks.values import non_negative
-from fusedstep._checks.wording import describe, quoted
+from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Declaration
+from fusedstep._core.hints import key_hint
 from fusedstep._core.schedule import Schedule
 
 
@@ -80,9 +81,14 @@ class Group(MutableMapping[str, Any]):
             ) from None
 
     def __getitem__(self, name: str) -> Any:
-        return (
-            tuple(self._params) if name == "params" else self.hyperparameters[as_identifier(name)]
-        )
+        if name == "params":
+            return tuple(self._params)
+        try:
+            return self.hyperparameters[as_identifier(name)]
+        except KeyError:
+            raise KeyError(
+                f"a group has no {name!r}; {key_hint(name, [*self.hyperparameters, 'params'])}"
+            ) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
@@ -96,10 +102,12 @@ class Group(MutableMapping[str, Any]):
         values = by_identifier(values, "update")
         for name in values:
             if name not in self.hyperparameters:
-                raise KeyError(
-                    f"a group has no hyperparameter {name!r} to set; it has "
-                    f"{quoted(list(self.hyperparameters))}"
+                hint = (
+                    "a group keeps its arrays; make another optimizer"
+                    if name == "params"
+                    else key_hint(name, [*self.hyperparameters])
                 )
+                raise KeyError(f"a group has no hyperparameter {name!r} to set; {hint}")
         return self.declaration.check({**self.hyperparameters, **values})
 
     def __delitem__(self, name: str) -> None:

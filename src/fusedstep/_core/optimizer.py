@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import getattr_static
 from threading import get_ident
 from typing import Any, ClassVar, NoReturn
 
@@ -17,6 +18,7 @@ from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.arena_memory import ArenaMemory
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
+from fusedstep._core.hints import MISSING, Missing, key_hint, refuse_attribute, with_missing
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
 from fusedstep._core.parameters import State, rule_of
 from fusedstep._core.repr import show
@@ -90,12 +92,12 @@ class Optimizer:
         custom = self._declaration.custom
         self._table, self._place = choose(self._backend, named(self._structure, leaves), custom)
         for name, _, own in divided:
-            surplus = [key for key in own if key not in hyperparameters]
-            if surplus:
-                raise KeyError(
-                    f"{name}the unknown hyperparameter {quoted(surplus)}; "
-                    f"{type(self).__name__} has {quoted([*hyperparameters])}"
-                )
+            for key in own:
+                if key not in hyperparameters:
+                    raise KeyError(
+                        f"{name}the unknown hyperparameter {key!r} of {type(self).__name__}; "
+                        f"{key_hint(key, [*hyperparameters])}"
+                    )
         self._enroll(
             [
                 Group(arrays, {**hyperparameters, **own}, name, self._declaration)
@@ -361,11 +363,12 @@ class Optimizer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "lr" and not name.startswith("_"):
-            raise AttributeError(
-                f"an optimizer has no {name!r} to set; set `lr`, or a hyperparameter of a group, "
-                f"as `param_groups[0][{name!r}] = {value!r}`"
-            )
+            refuse_attribute(self, name, value)
         super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        names = [*super().__dir__()]
+        return [name for name in names if not isinstance(getattr_static(self, name, None), Missing)]
 
     @property
     def state(self) -> Any:
@@ -454,3 +457,6 @@ class Optimizer:
         arrays = [parameter.p for parameter in self._parameters]
         options = {"nonfinite": self._nonfinite, "backend": self._backend}
         return show(type(self), self._structure, arrays, self._groups, options)
+
+
+with_missing(Optimizer, MISSING)

@@ -18,6 +18,7 @@ from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
 from fusedstep._checks.names import as_identifier
 from fusedstep._core.declaration import Declaration
+from fusedstep._core.hints import letter_hint
 from fusedstep._numerics.coefficients import (
     Hyperparameters,
     JobScalars,
@@ -280,7 +281,7 @@ class State(Mapping[str, Any]):
         if key == "t":
             return self._parameter.cohort.t
         if key not in self._parameter.letters:
-            raise KeyError(key)
+            raise KeyError(f"state has no {key!r}; {letter_hint(key, [*self])}")
         return self._parameter.place.show(self._parameter.state(key))
 
     def __iter__(self) -> Iterator[str]:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, get_args
 
-from fusedstep._checks.wording import describe, differences
+from fusedstep._checks.elsewhere import OF_A_SCHEDULE
+from fusedstep._checks.elsewhere import SCHEDULES as OTHERS
+from fusedstep._checks.hints import code, did_you_mean, nearest
+from fusedstep._checks.wording import describe, differences, quoted
 
 P = ParamSpec("P")
 
@@ -75,7 +78,7 @@ class Schedule:
         name = given[KEY]
         if not isinstance(name, str) or name not in SCHEDULES:
             raise ValueError(
-                f"the schedule {describe(name)} is unknown; there are {', '.join(SCHEDULES)}"
+                f"the schedule {describe(name)} is unknown; {schedule_hint(name)}"
             )
         make = SCHEDULES[name]
         expected = inspect.signature(make).parameters
@@ -116,8 +119,7 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Sched
     @wraps(formula)
     def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
         try:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
+            bound = bind(signature, args, kwargs)
             values = {key: checks[key](key, value) for key, value in bound.arguments.items()}
             _check_lengths(values)
         except (TypeError, ValueError) as error:
@@ -127,6 +129,31 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Sched
     make.__signature__ = signature  # type: ignore[attr-defined]
     SCHEDULES[name] = make
     return make
+
+
+def schedule_hint(name: Any) -> str:
+    """Which schedule was meant, or all that there are."""
+    own = OTHERS.get(name) if isinstance(name, str) else None
+    return f"did you mean {own!r}?" if own else did_you_mean(name, SCHEDULES)
+
+
+def bind(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> inspect.BoundArguments:
+    """The arguments of a schedule by name; errors about others say what was meant."""
+    names = [*signature.parameters]
+    for name in kwargs:
+        if name not in names:
+            meant = next((each for each in OF_A_SCHEDULE.get(name, ()) if each in names), None)
+            meant = meant or nearest(name, names)
+            hint = f"it has {quoted(names)}" if meant is None else f"pass `{code(meant, kwargs[name])}`"
+            raise TypeError(f"got an unexpected keyword argument {name!r}; {hint}")
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{error}; it takes `{signature}`") from None
+    bound.apply_defaults()
+    return bound
 
 
 def _check_lengths(values: dict[str, Any]) -> None:
