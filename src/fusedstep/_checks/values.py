@@ -62,7 +62,7 @@ def rate(name: str, value: Any) -> Any:
     except ValueError:  # it does not say what it takes
         pass
     except TypeError as error:
-        example = getattr(value, "EXAMPLE", None)
+        example = getattr(value, "example", None)
         remedy = (
             f"pass what it makes, as `{name}={example}`"
             if isinstance(example, str)
@@ -96,9 +96,7 @@ def several(name: str, value: Any, like: tuple[float, ...], each: Check) -> tupl
     except TypeError:
         values = ()
     if len(values) != len(like):
-        raise TypeError(
-            f"{name}={describe(value)}; pass {len(like)} numbers, for instance `{name}={like}`"
-        )
+        raise TypeError(f"{name}={describe(value)}; pass {len(like)} numbers, for instance {like}")
     return tuple(each(f"{name}[{k}]", item) for k, item in enumerate(values))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
 from fusedstep._checks.names import as_identifier, by_identifier
+from fusedstep._checks.hints import nearest
 from fusedstep._checks.values import non_negative
-from fusedstep._checks.wording import describe
+from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import key_hint
 from fusedstep._core.schedule import Schedule
@@ -140,5 +141,30 @@ def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], 
                 del own["params"]
                 groups.append((f"params[{index}]: ", members, own))
             return structure, groups
-    structure, leaves = flatten(params)
+    try:
+        structure, leaves = flatten(params)
+    except TypeError as error:
+        raise TypeError(meant_as_groups(params) or str(error)) from None
     return structure, [("", leaves, {})]
+
+
+def meant_as_groups(params: Any) -> str | None:
+    """The error for what was meant as groups and is not written so; None for other arrays."""
+    if isinstance(params, Mapping):
+        if "params" in params and len(params) > 1:
+            return f"params is one group, {quoted([*params])}; pass a list of groups, `[params]`"
+        return None
+    if not isinstance(params, list):
+        return None
+    for index, item in enumerate(params):
+        if not isinstance(item, Mapping):
+            if any(isinstance(each, Mapping) and "params" in each for each in params):
+                return (
+                    f"params[{index}] is {describe(item)} among groups; make it one, "
+                    f"`{{'params': params[{index}]}}`"
+                )
+        elif "params" not in item:
+            near = nearest("params", item)
+            if near is not None:
+                return f"params[{index}] is a group without 'params'; did you mean it by {near!r}?"
+    return None

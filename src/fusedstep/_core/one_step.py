@@ -90,8 +90,8 @@ def _run(
     backend: str, rule: Rule, given: JobScalars, p: Any, g: Any, states: dict[str, Any]
 ) -> None:
     table, place = choose(backend, [("p", p)])
-    p = place.see_written(p, "p")
-    check_parameter(p, "p")
+    given_p, p = p, place.see_written(p, "p")
+    check_parameter(p, "p", given_p)
     present = {
         letter: place.see_written(state, letter)
         for letter, state in states.items()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.place import Host
-from fusedstep._arrays.structure import named
+from fusedstep._arrays.structure import named, refuse_fleeting
 from fusedstep._backends.choose import choose
 from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
@@ -88,6 +88,7 @@ class Optimizer:
             self._structure, divided = memory_of(params).read()
         else:
             self._structure, divided = read_groups(params)
+            refuse_fleeting(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
         custom = self._declaration.custom
         self._table, self._place = choose(self._backend, named(self._structure, leaves), custom)
