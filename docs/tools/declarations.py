@@ -31,11 +31,17 @@ over many arrays is faster with an optimizer.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fusedstep import optimizers
 from fusedstep._arrays.walk import Array
 from fusedstep._core.one_step import one_step
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)
 '''
 
 NOTES = {

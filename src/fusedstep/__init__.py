@@ -54,4 +54,6 @@ def __getattr__(name: str) -> Any:
         import fusedstep.rules as rules
 
         return rules
-    raise AttributeError(f"module 'fusedstep' has no attribute {name!r}")
+    from fusedstep._names import missing
+
+    raise missing("fusedstep", name)

@@ -444,3 +444,9 @@ def Adan(p, g, m, a, v, o, h):
     p = (p * h.decay - u) * h.shrink
     o = g
     return p, m, a, v, o
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)

@@ -142,8 +142,8 @@ def _view_torch(array: Any, name: str) -> Array:
     except (AttributeError, RuntimeError, TypeError) as error:
         raise TypeError(
             f"{name} is a tensor that NumPy cannot view: {error}; pass a NumPy array, or a dense "
-            "float32 or float64 tensor on the CPU, as `x.cpu().to_dense().float()`, or its local "
-            "part, `x.to_local()`"
+            f"float32 or float64 tensor on the CPU, as `{name}.cpu().to_dense().float()`, or its "
+            "local part, `x.to_local()`; torch's own parameters are trained by `fusedstep.torch`"
         ) from error
     if copied:
         view.flags.writeable = False

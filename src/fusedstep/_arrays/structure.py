@@ -124,6 +124,9 @@ def as_dict(value: Any, name: str, path: str, keys: Sequence[Any]) -> str:
         return f", `{{{keys[0]!r}: {name}{path}}}`" if len(keys) == 1 else ""
     if isinstance(value, ItemsView):
         return f", `dict({name}{path})`"
+    if isinstance(value, zip):
+        apart = f"dict(zip(params{path}, [g for g, _ in {name}{path}]))"
+        return f", `{apart}` of pairs of gradients and parameters"
     if isinstance(value, Sized) and is_collection(value) and len(value) == len(keys):
         return f", `dict(zip(params{path}, {name}{path}))` if they are in that order"
     return not_gradients(value)
@@ -190,7 +193,8 @@ PASS = "pass a NumPy array, or a sequence or mapping of arrays"
 
 def is_ordered(value: Any) -> bool:
     """Whether a collection is one of arrays, in an order that stays."""
-    return not isinstance(value, (set, frozenset, *BUFFERS)) and not hasattr(type(value), "toarray")
+    unordered = set, frozenset, KeysView, *BUFFERS
+    return not isinstance(value, unordered) and not hasattr(type(value), "toarray")
 
 
 def made_of(value: Any, name: str) -> str:
@@ -199,8 +203,10 @@ def made_of(value: Any, name: str) -> str:
     if isinstance(value, Number) and not isinstance(value, complex):
         dtype = value.dtype if isinstance(value, np.floating) else np.dtype(np.float64)
         return f"{PASS}: a number cannot change in place, `np.asarray({name}, np.{dtype.name})` can"
-    if isinstance(value, (bytes, bytearray, memoryview, BUFFERS)):
+    if isinstance(value, BUFFERS):
         return f"{PASS}: `{over_buffer(value, name)}`"
+    if isinstance(value, KeysView):
+        return f"{PASS}: the mapping itself, and not its keys"
     if isinstance(value, (set, frozenset)):
         return f"{PASS}, in an order that stays: `list({name})`"
     if hasattr(kind, "toarray"):
@@ -236,8 +242,6 @@ def over_buffer(value: Any, name: str) -> str:
 def refuse_numbers(value: Any, item: Any, key: Any, path: str) -> None:
     """Refuse a collection with a number or a text in an array's place, if it tells what it is."""
     whole, name = f"params{path}", f"params{path}[{key!r}]"
-    if isinstance(value, KeysView):
-        raise TypeError(f"{name} is {describe(item)}; pass the mapping itself, or its `values()`")
     if isinstance(value, tuple) and len(value) == 2 and key == 0 and isinstance(item, str):
         raise TypeError(
             f"{name} is {describe(item)}; {PASS}: pairs of names and arrays make one, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from inspect import signature
 from math import inf, isfinite
@@ -40,11 +40,22 @@ def number(name: str, value: Any) -> float:
 
 def as_number(name: str, value: Any) -> str:
     """How to write a value that holds a number as one; empty if it holds none."""
+    if name == "lr" and holds_arrays(value):
+        return "; gradients are passed to each step, `opt.step(grads)`"
     try:
         found = float(value.item() if isinstance(value, np.ndarray) else value)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return ""
     return f": `{name}={found!r}`" if isfinite(found) and name.isidentifier() else ""
+
+
+def holds_arrays(value: Any) -> bool:
+    """Whether a value is an array of several numbers, or a container of arrays."""
+    if isinstance(value, Mapping):
+        return any(isinstance(each, np.ndarray) for each in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(each, np.ndarray) for each in value)
+    return isinstance(value, np.ndarray) and value.size != 1
 
 
 def non_negative(name: str, value: Any) -> float:

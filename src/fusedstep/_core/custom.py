@@ -33,7 +33,7 @@ from fusedstep._core.declaration import (
     defaults_of,
     signature_of,
 )
-from fusedstep._core.hints import misfit
+from fusedstep._core.hints import explained, misfit
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
@@ -89,6 +89,15 @@ TAKEN = {
 """Names that what is around a rule reads: its constructor, its prologue, groups and state."""
 
 
+def _misfit(args: Any, kwargs: Any, error: TypeError) -> TypeError:
+    """The error for a rule that is given its function at once."""
+    return TypeError(
+        f"rule() takes its arguments by name, and {len(args)} came without; it makes a decorator, "
+        "`@fs.rule(lr=1e-3)`, in which the state arrays and hyperparameters stand"
+    )
+
+
+@explained(_misfit)
 def rule(
     *, state: Sequence[str] = (), prepare: Prepare | None = None, **hyperparameters: Any
 ) -> Callable[[Function], type[CustomRule]]:

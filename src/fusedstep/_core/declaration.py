@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from fusedstep._checks.values import Check
 from fusedstep._core.arguments import OF_A_RUN
-from fusedstep._core.hints import DECLARATIONS, explained, with_missing
+from fusedstep._core.hints import DECLARATIONS, explained, misfit, with_missing
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, no_constants
 
 Class = TypeVar("Class", bound=type)
@@ -174,7 +174,10 @@ def declare(
         init.__signature__ = inspect.Signature(
             [self_argument, *declaration.signature.parameters.values()], return_annotation=None
         )
-        setattr(optimizer, init.__name__, explained(init, declaration))
+        explain = explained(
+            lambda args, kwargs, error: misfit(declaration, args[1:], kwargs, error)
+        )
+        setattr(optimizer, init.__name__, explain(init))
         return optimizer
 
     return read

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
+from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection, is_ordered
 from fusedstep._checks.names import as_identifier, by_identifier
 from fusedstep._checks.hints import nearest
 from fusedstep._checks.values import non_negative
@@ -128,7 +128,8 @@ class Group(MutableMapping[str, Any]):
 
 def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
     """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
-    if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
+    listed = is_collection(params) and is_ordered(params) and not isinstance(params, Mapping)
+    if listed and not is_array(params):
         params = list(params)
         if params and all(isinstance(item, Mapping) and "params" in item for item in params):
             structure, leaves = flatten([item["params"] for item in params])

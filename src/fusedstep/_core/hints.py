@@ -5,9 +5,9 @@ What they propose is found in the declarations and in the names that other packa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fusedstep._checks.elsewhere import (
     ATTRIBUTES,
@@ -25,6 +25,8 @@ from fusedstep._checks.wording import quoted
 if TYPE_CHECKING:
     from fusedstep._core.declaration import Declaration
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 DECLARATIONS: list[Declaration] = []
 """Those of this package's own classes."""
 
@@ -41,25 +43,32 @@ def public_name(optimizer: type) -> str:
 # ---- arguments ----
 
 
-def explained(init: Any, declaration: Declaration) -> Any:
-    """The `__init__` of a class, whose errors about arguments say what was meant."""
+def explained(explain: Callable[[Any, Any, TypeError], TypeError]) -> Callable[[F], F]:
+    """Have a function's errors about arguments say what was meant.
 
-    @wraps(init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        try:
-            init(self, *args, **kwargs)
-        except TypeError as error:
-            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                raise  # from further inside: the arguments were accepted
-            raise misfit(declaration, args, kwargs, error) from None
+    `explain` makes the error of the arguments, those by position and those by name, and of the one
+    that Python raised.
+    """
 
-    return __init__
+    def wrap(function: F) -> F:
+        @wraps(function)
+        def accepting(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except TypeError as error:
+                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                    raise  # from further inside: the arguments were accepted
+                raise explain(args, kwargs, error) from None
+
+        return cast(F, accepting)
+
+    return wrap
 
 
 def misfit(
     declaration: Declaration, args: Sequence[Any], kwargs: Mapping[str, Any], error: TypeError
 ) -> TypeError:
-    """The error for arguments that a class does not accept, in the place of Python's own."""
+    """The error for arguments that a class does not accept, after `self`, in Python's place."""
     title = declaration.optimizer.__name__
     named = [each for each in declaration.arguments if each.keyword_only]
     most = len(declaration.arguments) - len(named)

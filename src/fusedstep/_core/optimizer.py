@@ -257,7 +257,7 @@ class Optimizer:
         if self._arena is None or gathered.gradients is None:
             raise TypeError(
                 "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
-                "gradients, in the structure of the parameters"
+                "gradients, in the structure of the parameters, as `opt.step(grads)`"
             )
         if grads is not ARENA_GRADIENTS and grads is not self._arena.grads:
             memory_of(self._arena).refuse_others(grads)
