@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fusedstep._arrays.checks import check_like, check_parameter, check_state
 from fusedstep._arrays.overlap import WrittenMemory
@@ -17,6 +19,7 @@ from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Argument, Declaration, declaration_of
 from fusedstep._core.groups import with_initial_lr
 from fusedstep._core.optimizer import Optimizer
+from fusedstep._core.parameters import refuse_unfit
 from fusedstep._numerics.coefficients import JobScalars, Rule
 
 
@@ -65,7 +68,11 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
     rule = declaration.rule(hyper)
     t = count_of_steps("t", arguments["t"], least=1)
     given = declaration.constants(hyper), declaration.scalars(hyper, t)
-    _run(arguments["backend"], rule, given, arguments["p"], arguments["g"], states)
+
+    def fit(dtype: np.dtype[Any]) -> None:
+        refuse_unfit(declaration, hyper, given, dtype, "", t)
+
+    _run(arguments["backend"], rule, given, arguments["p"], arguments["g"], states, fit)
 
 
 def _checked(declaration: Declaration, values: dict[str, Any]) -> dict[str, Any]:
@@ -87,11 +94,18 @@ def _check_needed(name: str, value: Any, letter: str, state: Any) -> None:
 
 
 def _run(
-    backend: str, rule: Rule, given: JobScalars, p: Any, g: Any, states: dict[str, Any]
+    backend: str,
+    rule: Rule,
+    given: JobScalars,
+    p: Any,
+    g: Any,
+    states: dict[str, Any],
+    fit: Callable[[np.dtype[Any]], None],
 ) -> None:
     table, place = choose(backend, [("p", p)])
     given_p, p = p, place.see_written(p, "p")
     check_parameter(p, "p", given_p)
+    fit(p.dtype)
     present = {
         letter: place.see_written(state, letter)
         for letter, state in states.items()

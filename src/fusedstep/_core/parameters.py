@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from math import isfinite
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from fusedstep._numerics.coefficients import (
     Values,
     average_constants,
 )
+from fusedstep._numerics.range import RANGES, unfit
 from fusedstep._numerics.rounding import check_rounding
 
 Key = TypeVar("Key", bound=Hashable)
@@ -51,7 +53,10 @@ class Cohort:
     between the two.
     """
 
-    __slots__ = ("constants", "dtype", "group", "rule", "scheduled", "settled", "start", "steps")
+    __slots__ = (
+        *("constants", "dtype", "fitting", "group", "largest", "rule"),
+        *("scheduled", "settled", "start", "steps"),
+    )
 
     rule: Rule
     constants: Values
@@ -68,6 +73,10 @@ class Cohort:
         """The count of those since, see `Table.steps`."""
         self.settled: Hyperparameters | None = None
         """The hyperparameters that rule and constants were made from; None before `settle`."""
+        self.fitting: Hyperparameters | None = None
+        """The hyperparameters whose scalars are known to fit the dtype."""
+        self.largest = -1.0
+        """The largest learning rate of which that is known; -1 after `settle`."""
 
     @property
     def t(self) -> int:
@@ -85,7 +94,25 @@ class Cohort:
 
     def given(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
         """The scalars of its step t, of which the constants are settled."""
-        return self.constants, declaration.scalars(values, t)
+        given = self.constants, declaration.scalars(values, t)
+        if values is not self.fitting:
+            self.check_range(declaration, values, given, t)
+        return given
+
+    def fades(self) -> bool:
+        """Whether the learning rate may come to nothing, as that of a schedule."""
+        return self.scheduled
+
+    def check_range(
+        self, declaration: Declaration, values: Hyperparameters, given: JobScalars, t: int
+    ) -> None:
+        """Refuse scalars that are infinite or zero in the dtype; those of smaller rates are not."""
+        lr = values["lr"]
+        if lr > self.largest:
+            where = getattr(self.group, "where", "")
+            refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
+            self.largest = lr
+        self.fitting = values
 
     def settle(self, declaration: Declaration, values: Hyperparameters) -> bool:
         """Bring the constants up to these hyperparameters, which are the group's.
@@ -101,6 +128,7 @@ class Cohort:
         self.constants = {**declaration.constants(values), **average}
         self.scheduled = callable(values["lr"])
         self.settled = values
+        self.largest = -1.0
         return True
 
 
@@ -108,6 +136,33 @@ def rule_of(declaration: Declaration, hyperparameters: Hyperparameters) -> Rule:
     """The rule that hyperparameters call for, with the moving average if they have one."""
     rule = declaration.rule(hyperparameters)
     return rule if hyperparameters["ema"] is None else rule._replace(averaged=True)
+
+
+def refuse_unfit(
+    declaration: Declaration,
+    hyper: Hyperparameters,
+    given: JobScalars,
+    dtype: np.dtype[Any],
+    where: str,
+    t: int,
+    fading: bool = False,
+) -> None:
+    """Refuse a step whose scalars the dtype of its parameters does not hold."""
+    found = unfit(given, hyper, dtype, fading)
+    if found is None:
+        return
+    name = found.hyperparameter or found.scalar
+    value = hyper.get(name, found.value)
+    numbers = value if isinstance(value, tuple) else (value,)
+    alone = not all(RANGES[dtype].holds(number) for number in numbers)
+    what = "0" if abs(found.value) < 1 else "infinite"
+    makes = "" if alone else f" makes the scalar {found.scalar!r} {found.value!r} at t={t}, which"
+    remedy = f", as `{name}={declaration.defaults[name]!r}`" if name in declaration.defaults else ""
+    wider = ", or parameters of float64" if dtype.itemsize == 4 and isfinite(found.value) else ""
+    raise ValueError(
+        f"{where}{name}={value!r}{makes} is {what} in {dtype.name}, the dtype of the parameters "
+        f"that it steps; pass a {'larger' if what == '0' else 'smaller'} one{remedy}{wider}"
+    )
 
 
 class Parameter:
@@ -166,6 +221,12 @@ class Parameter:
             self.place.copy(self.state(letter), self.p)
         elif initial != 0:
             check_rounding()
+            if not RANGES[self.p.dtype].holds(initial):
+                raise ValueError(
+                    f"initial_accumulator_value={initial!r} is "
+                    f"{'infinite' if initial > 1 else '0'} in {self.p.dtype.name}, the dtype of "
+                    f"params{self.path}; pass one that is not, as `initial_accumulator_value=0.1`"
+                )
             self.place.write(self.state(letter), initial)
         if letter not in self.letters:  # a signal's handler may have added it on the way
             self.letters += (letter,)  # last: an array that is there has its values
