@@ -1,5 +1,6 @@
 """The parameter update of a training loop in one fused pass, the same bits on every backend."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from fusedstep import functional, optimizers, schedules
@@ -10,6 +11,7 @@ from fusedstep._core.arena import Arena
 from fusedstep._core.custom import rule
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.request import Report
+from fusedstep._names import Finder, missing
 from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
@@ -34,6 +36,10 @@ __all__ = [
 ]
 
 
+if Finder not in sys.meta_path:
+    sys.meta_path.append(Finder)  # type: ignore[arg-type]
+
+
 def __getattr__(name: str) -> Any:
     # Imported when they are asked for, because they would slow the import: the version is looked
     # up by a library that costs as much as the rest, `rules` reads its own source, and few use
@@ -54,6 +60,4 @@ def __getattr__(name: str) -> Any:
         import fusedstep.rules as rules
 
         return rules
-    from fusedstep._names import missing
-
     raise missing("fusedstep", name)

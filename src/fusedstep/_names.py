@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any
 
 from fusedstep._checks.elsewhere import CLIPPING, SAVING, SCHEDULES, SCHEDULING
 from fusedstep._checks.hints import nearest, plain
@@ -27,7 +26,9 @@ OTHERS = {
         ("clip_by_value", "clip_grad_value_"),
         "clipping is a part of the step: `opt.step(grads, max_value=1.0)`",
     ),
-    **dict.fromkeys(("apply_updates", "chain", "step", "update"), "`opt.step(grads)` does all of it"),
+    **dict.fromkeys(
+        ("apply_updates", "chain", "step", "update"), "`opt.step(grads)` does all of it"
+    ),
     **dict.fromkeys(
         ("Parameter", "Tensor", "Variable", "Array", "array", "tensor"),
         "parameters are NumPy arrays, as `np.zeros(3, np.float32)`",
@@ -114,6 +115,20 @@ def hint(home: str, name: str) -> str | None:
         if near is not None:
             return f"did you mean `{written(each, near)}`?"
     return None
+
+
+class Finder:
+    """The last of the import system's finders: it says of a module that is not there what is."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Find nothing; an ImportError says where what was meant is, if that is known."""
+        package, _, own = name.rpartition(".")
+        if package != "fusedstep" or own.startswith("_"):
+            return
+        found = hint("", own)
+        if found is not None:
+            raise ModuleNotFoundError(f"fusedstep has no {own!r}; {found}")
 
 
 def missing(module: str, name: str) -> AttributeError:

@@ -39,9 +39,7 @@ class Preset(type):
     def __getattr__(cls, name: str) -> Any:
         names = [each for each in vars(cls) if not each.startswith("_")]
         hint = "" if name.startswith("_") else f"; {did_you_mean(name, names, 'it has')}"
-        raise AttributeError(
-            f"fs.presets.{cls.__name__} has no {name!r}{hint}", name=name, obj=cls
-        )
+        raise AttributeError(f"fs.presets.{cls.__name__} has no {name!r}{hint}", name=name, obj=cls)
 
     def __getitem__(cls, name: str) -> Any:
         place = f"fs.presets.{cls.__name__}"

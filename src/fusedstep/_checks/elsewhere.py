@@ -220,7 +220,15 @@ SCHEDULES = {
 OF_A_SCHEDULE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
-            *("T_0", "T_max", "decay_steps", "first_decay_steps", "max_iter", "num_steps", "period"),
+            *(
+                "T_0",
+                "T_max",
+                "decay_steps",
+                "first_decay_steps",
+                "max_iter",
+                "num_steps",
+                "period",
+            ),
             *("total_iters", "total_steps", "transition_steps", "warmup_steps"),
         ),
         ("steps",),

@@ -21,8 +21,11 @@ def plain(name: str) -> str:
     return name.replace("_", "").replace("-", "").lower()
 
 
-def nearest(name: Any, names: Iterable[str]) -> str | None:
-    """The name that was probably meant; None if none of them is near."""
+def nearest(name: Any, names: Iterable[str], cutoff: float = 0.7) -> str | None:
+    """The name that was probably meant; None if none of them is near.
+
+    `cutoff` is the share of letters that they have to have in common.
+    """
     if not isinstance(name, str):
         return None
     known = {plain(each): each for each in reversed([*names])}
@@ -31,7 +34,7 @@ def nearest(name: Any, names: Iterable[str]) -> str | None:
         return known[key]
     from difflib import get_close_matches  # few mistakes are made
 
-    found = get_close_matches(key, known, n=1, cutoff=0.7)
+    found = get_close_matches(key, known, n=1, cutoff=cutoff)
     return known[found[0]] if found else None
 
 

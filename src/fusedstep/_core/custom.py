@@ -33,7 +33,7 @@ from fusedstep._core.declaration import (
     defaults_of,
     signature_of,
 )
-from fusedstep._core.hints import explained, misfit
+from fusedstep._core.hints import declared, explained, misfit
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
@@ -337,12 +337,13 @@ class _Scalars:
 class CustomRule(Optimizer):
     """The base of the classes that `rule` makes."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    @explained(lambda args, kwargs, error: misfit(declared(args[0]), args[1:], kwargs, error))
+    def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         named = by_identifier(kwargs, type(self).__name__)
         try:
-            bound = self._declaration.signature.bind(*args, **named)
+            bound = self._declaration.signature.bind(params, *args, **named)
         except TypeError as error:
-            raise misfit(self._declaration, args, named, error) from None
+            raise misfit(self._declaration, (params, *args), named, error) from None
         bound.apply_defaults()
         self._start(bound.arguments)
 

@@ -8,9 +8,16 @@ from math import inf
 from typing import Any
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection, is_ordered
-from fusedstep._checks.names import as_identifier, by_identifier
+from fusedstep._arrays.structure import (
+    Branch,
+    Structure,
+    flatten,
+    is_array,
+    is_collection,
+    is_ordered,
+)
 from fusedstep._checks.hints import nearest
+from fusedstep._checks.names import as_identifier, by_identifier
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration

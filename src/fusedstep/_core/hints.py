@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fusedstep._checks.elsewhere import (
@@ -38,6 +39,12 @@ def public_name(optimizer: type) -> str:
     if optimizer.__module__ == "fusedstep.rules":
         return f"fs.rules.{optimizer.__name__}"
     return optimizer.__name__
+
+
+def declared(optimizer: Any) -> Declaration:
+    """The declaration of an optimizer."""
+    declaration: Declaration = type(optimizer)._declaration  # noqa: SLF001
+    return declaration
 
 
 # ---- arguments ----
@@ -96,34 +103,55 @@ def unexpected(title: str, name: str, hint: str) -> TypeError:
 
 def argument_hint(declaration: Declaration, name: str, given: Mapping[str, Any]) -> str:
     """The remedy for an argument that an optimizer's class does not have."""
-    names = [each.name for each in declaration.arguments]
-    value = given[name]
-    if name in BETAS and "betas" in names:
-        return f"pass `betas={betas_of(declaration.defaults['betas'], given)}`"
-    own = synonym(name, names)
-    if own == "params":
-        return f"pass the arrays first, as `{public_name(declaration.optimizer)}(params)`"
-    if own is not None:
-        return f"pass `{code(own, value)}`"
-    if name in OF_A_STEP:
-        return f"it is an argument of each step: `opt.step(grads, {code(OF_A_STEP[name], value)})`"
-    if name in NEEDLESS:
-        return f"leave it out: {NEEDLESS[name]}"
-    near = nearest(name, names)
-    if near is not None:
-        return f"did you mean `{code(near, value)}`?"
+    made = public_name(declaration.optimizer)
+    found = renamed_argument(made, declaration.signature, name, given)
+    if found is not None:
+        return found
     if name in INSTEAD:
         return INSTEAD[name]
     others = [each.optimizer for each in DECLARATIONS if name in each.checks]
     if others:
         titles = ", ".join(each.__name__ for each in others)
-        return f"of {titles}: `{public_name(others[0])}(params, {code(name, value)})`"
-    return f"it has {', '.join(map(repr, names))}"
+        return f"of {titles}: `{public_name(others[0])}(params, {code(name, given[name])})`"
+    return f"it has {', '.join(map(repr, declaration.signature.parameters))}"
+
+
+def renamed_argument(
+    made: str, expected: Signature, name: str, given: Mapping[str, Any]
+) -> str | None:
+    """The remedy for an argument that the class `made` has under another name, or needs not."""
+    names, value = expected.parameters, given[name]
+    if name in BETAS and "betas" in names:
+        return f"pass `betas={betas_of(names['betas'].default, given)}`"
+    own = synonym(name, names)
+    if own == "params":
+        return f"pass the arrays first, as `{made}(params)`"
+    if own is not None:
+        return f"pass `{code(own, value)}`"
+    if name in OF_A_STEP:
+        asked = code(OF_A_STEP[name], value)
+        of_a_step = f"it is an argument of each step: `opt.step(grads, {asked})`"
+        return f"pass `{asked}`" if OF_A_STEP[name] in names else of_a_step
+    if name in NEEDLESS:
+        return f"leave it out: {NEEDLESS[name]}"
+    near = meant(name, names)
+    return None if near is None else f"did you mean `{code(near, value)}`?"
 
 
 def synonym(name: Any, names: Iterable[str]) -> str | None:
     """The hyperparameter, one of `names`, that has that name in other packages."""
     return next((each for each in HYPERPARAMETERS.get(name, ()) if each in names), None)
+
+
+def meant(name: Any, names: Iterable[str]) -> str | None:
+    """The one of `names` that is near, or whose name in another package is."""
+    names = [*names]
+    near = nearest(name, names)
+    if near is not None:
+        return near
+    others = [other for other in HYPERPARAMETERS if synonym(other, names)]
+    other = nearest(name, others, cutoff=0.9)
+    return None if other is None else synonym(other, names)
 
 
 def betas_of(betas: Sequence[float], given: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -151,6 +179,39 @@ def letter_hint(name: Any, letters: Sequence[str]) -> str:
     """Which state array was meant, or all that there are."""
     own = STATE.get(name)
     return f"did you mean {own!r}?" if own in letters else f"it has {quoted(letters)}"
+
+
+def step_misfit(surplus: Sequence[Any], unknown: Mapping[str, Any]) -> TypeError:
+    """The error for arguments that a step does not accept."""
+    if surplus:
+        return TypeError(
+            f"step() takes the gradients alone, and {1 + len(surplus)} arguments were given "
+            "without their names; parameters are the optimizer's already: `opt.step(grads)`"
+        )
+    name, value = next(iter(unknown.items()))
+    if synonym(name, ["lr"]) or name == "lr":
+        hint = f"set it before, `opt.lr = {written(value)}`"
+    elif name in ("closure", "loss"):
+        hint = "a step takes the gradients: `opt.step(grads)`"
+    elif name in OF_A_STEP:
+        hint = f"pass `{code(OF_A_STEP[name], value)}`"
+    else:
+        near = nearest(name, STEPS_OWN)
+        known = f"it has {', '.join(map(repr, STEPS_OWN))}"
+        hint = known if near is None else f"did you mean `{code(near, value)}`?"
+    return unexpected("step", name, hint)
+
+
+def without_others(function: Any) -> Signature:
+    """The signature of a function without the arguments that it takes to say that it has none."""
+    found = signature(function)
+    caught = Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD
+    own = [each for each in found.parameters.values() if each.kind not in caught]
+    return found.replace(parameters=own)
+
+
+STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads")
+"""The arguments of a step."""
 
 
 # ---- attributes ----
@@ -202,7 +263,7 @@ MISSING = [*ATTRIBUTES, *BETAS, *HYPERPARAMETERS, *STATE]
 
 def attribute_hint(optimizer: Any, name: str) -> str:
     """The remedy for an attribute that was looked up."""
-    declaration: Declaration = type(optimizer)._declaration  # noqa: SLF001
+    declaration = declared(optimizer)
     names = declaration.checks
     place = "opt.param_groups[0]"
     if name in names:
@@ -221,23 +282,24 @@ def attribute_hint(optimizer: Any, name: str) -> str:
 
 def of_optimizer(hint: str, optimizer: Any) -> str:
     """A hint with the class of an optimizer, and its first parameter's place."""
-    kind = type(optimizer)._declaration.optimizer  # noqa: SLF001
+    kind = declared(optimizer).optimizer
     first = vars(optimizer)["_structure"].paths[0]
     return filled(hint, {"fs.CLASS": public_name(kind), "FIRST": first})
 
 
 def refuse_attribute(optimizer: Any, name: str, value: Any) -> None:
     """Refuse to set what would be without effect; a derived class may have its own attributes."""
-    declaration: Declaration = type(optimizer)._declaration  # noqa: SLF001
+    declaration = declared(optimizer)
     bases = type(optimizer).__mro__
     derived = bases[: bases.index(declaration.optimizer)]
     if any(name in vars(base) or name in vars(base).get("__annotations__", ()) for base in derived):
         return
-    meant = setting_hint(declaration, optimizer, name, value)
-    if meant is None and derived:
+    hint = setting_hint(declaration, optimizer, name, value)
+    if hint is None and derived:
         return
+    hint = hint or other_hint(declaration, optimizer, name, value)
     raise AttributeError(
-        f"an optimizer has no {name!r} to set; {meant or other_hint(declaration, optimizer, name, value)}",
+        f"an optimizer has no {name!r} to set; {hint}",
         name=name,
         obj=optimizer,
     )
@@ -272,7 +334,7 @@ def other_hint(declaration: Declaration, optimizer: Any, name: str, value: Any) 
     """The remedy for setting what is no argument."""
     if name in ATTRIBUTES:
         return of_optimizer(ATTRIBUTES[name], optimizer)
-    near = nearest(name, declaration.checks)
+    near = meant(name, declaration.checks)
     if near == "lr":
         return f"did you mean `opt.lr = {written(value)}`?"
     if near is not None:

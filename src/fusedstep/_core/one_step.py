@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
+from inspect import Signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Argument, Declaration, declaration_of
 from fusedstep._core.groups import with_initial_lr
+from fusedstep._core.hints import renamed_argument, unexpected
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.parameters import refuse_unfit
 from fusedstep._numerics.coefficients import JobScalars, Rule
@@ -73,6 +75,36 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
         refuse_unfit(declaration, hyper, given, dtype, "", t)
 
     _run(arguments["backend"], rule, given, arguments["p"], arguments["g"], states, fit)
+
+
+def of_one_step(
+    optimizer: type[Optimizer], args: Any, kwargs: Any, error: TypeError
+) -> TypeError:
+    """The error for arguments that the function of an optimizer does not accept."""
+    declaration = declaration_of(optimizer)
+    call = call_of(declaration)
+    title = optimizer.__name__.lower()
+    letters = [letter for letter, option in declaration.letters.items() if option is None]
+    optional = [letter for letter in declaration.letters if letter not in letters]
+    names = ["p", "g", *declaration.letters, "t", *call.passed, "backend"]
+    for name in kwargs:
+        if name in names:
+            continue
+        if name in call.implied:
+            hint = f"it is on where {call.implied[name]!r} is passed"
+        else:
+            passed = [each.parameter for each in call.passed.values()]
+            expected = Signature([each.replace(kind=each.KEYWORD_ONLY) for each in passed])
+            found = renamed_argument(f"fs.functional.{title}", expected, name, kwargs)
+            hint = found or f"it has {', '.join(map(repr, names))}"
+        return unexpected(title, name, hint)
+    arrays = ", ".join(["p", "g", *letters])
+    zeros = f"; {', '.join(letters)} start as `np.zeros_like(p)`" if letters else ""
+    more = f", and {', '.join(optional)} if they are wanted" if optional else ""
+    return TypeError(
+        f"{title}(): {str(error).partition('() ')[2]}; call it as "
+        f"`fs.functional.{title}({arrays}, t=1)`{more}{zeros}"
+    )
 
 
 def _checked(declaration: Declaration, values: dict[str, Any]) -> dict[str, Any]:

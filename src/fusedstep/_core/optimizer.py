@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import getattr_static
 from threading import get_ident
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.place import Host
@@ -18,9 +18,17 @@ from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.arena_memory import ArenaMemory
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
-from fusedstep._core.hints import MISSING, Missing, key_hint, refuse_attribute, with_missing
+from fusedstep._core.hints import (
+    MISSING,
+    Missing,
+    key_hint,
+    refuse_attribute,
+    step_misfit,
+    with_missing,
+    without_others,
+)
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
-from fusedstep._core.parameters import State, rule_of
+from fusedstep._core.parameters import State, rule_of, with_hints
 from fusedstep._core.repr import show
 from fusedstep._core.request import PLAIN, Report, check_policy, check_request, report_of
 from fusedstep._core.state_dict import read_group, read_state, read_top, save, saved
@@ -141,11 +149,12 @@ class Optimizer:
     def step(
         self,
         grads: Any = ARENA_GRADIENTS,
-        *,
+        *surplus: NoReturn,
         scale: float = PLAIN.scale,
         max_norm: float | None = None,
         max_value: float | None = None,
         zero_grads: bool = False,
+        **unknown: NoReturn,
     ) -> Report:
         """Update the parameters in place.
 
@@ -218,6 +227,8 @@ class Optimizer:
         >>> g
         array([0., 0.])
         """
+        if surplus or unknown:
+            raise step_misfit(surplus, unknown)
         turn, me = self._turn, get_ident()
         while True:
             if not turn.holder:
@@ -250,6 +261,14 @@ class Optimizer:
             return whole_step(layout, flat, scalars, request, self._nonfinite)
         finally:
             turn.holder = turn.next
+
+    if not TYPE_CHECKING:  # to checkers of types an optimizer is not to be called
+
+        def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+            raise TypeError(
+                f"{type(self).__name__!r} object is not callable; `opt.step(grads)` updates the "
+                "parameters in place"
+            )
 
     def _arena_gradients(self, grads: Any) -> list[Any]:
         """The gradients of the arena, which is what `grads` has to be if it is there."""
@@ -377,7 +396,7 @@ class Optimizer:
 
         A mapping for a mapping, a list for any sequence.
         """
-        return self._structure.rebuild(map(State, self._parameters))
+        return with_hints(self._structure.rebuild(map(State, self._parameters)))
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that the next steps depend on, but for the parameters themselves.
@@ -461,3 +480,4 @@ class Optimizer:
 
 
 with_missing(Optimizer, MISSING)
+Optimizer.step.__signature__ = without_others(Optimizer.step)  # type: ignore[attr-defined]

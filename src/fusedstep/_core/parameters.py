@@ -17,6 +17,8 @@ from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
+from fusedstep._checks.elsewhere import STATE
+from fusedstep._checks.hints import did_you_mean
 from fusedstep._checks.names import as_identifier
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import letter_hint
@@ -354,3 +356,21 @@ class State(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+class States(dict[Any, Any]):
+    """The states of a mapping's parameters, by its keys."""
+
+    def __missing__(self, key: Any) -> Any:
+        first = next(iter(self), None)
+        own = STATE.get(key) if isinstance(key, str) else None
+        if own is not None:
+            hint = f"each parameter has its own: `opt.state[{first!r}][{own!r}]`"
+        else:
+            hint = did_you_mean(key, map(str, self), "it has")
+        raise KeyError(f"state has no parameter {key!r}; {hint}")
+
+
+def with_hints(states: Any) -> Any:
+    """States, which say of a key that is not there what was meant."""
+    return States(states) if type(states) is dict else states

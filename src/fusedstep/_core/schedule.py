@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, get_args
 
 from fusedstep._checks.elsewhere import OF_A_SCHEDULE
 from fusedstep._checks.elsewhere import SCHEDULES as OTHERS
-from fusedstep._checks.hints import code, did_you_mean, nearest
+from fusedstep._checks.hints import code, nearest
 from fusedstep._checks.wording import describe, differences, quoted
 
 P = ParamSpec("P")
@@ -80,9 +80,7 @@ class Schedule:
             )
         name = given[KEY]
         if not isinstance(name, str) or name not in SCHEDULES:
-            raise ValueError(
-                f"the schedule {describe(name)} is unknown; {schedule_hint(name)}"
-            )
+            raise ValueError(f"the schedule {describe(name)} is unknown; {schedule_hint(name)}")
         make = SCHEDULES[name]
         expected = inspect.signature(make).parameters
         arguments = {key: value for key, value in given.items() if key != KEY}
@@ -139,7 +137,8 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Sched
 def schedule_hint(name: Any) -> str:
     """Which schedule was meant, or all that there are."""
     own = OTHERS.get(name) if isinstance(name, str) else None
-    return f"did you mean {own!r}?" if own else did_you_mean(name, SCHEDULES)
+    own = own or nearest(name, SCHEDULES)
+    return f"did you mean `{SCHEDULES[own].example}`?" if own else f"there are {', '.join(SCHEDULES)}"  # type: ignore[attr-defined]
 
 
 EXAMPLES = {
