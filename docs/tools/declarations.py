@@ -23,8 +23,8 @@ formulas, hyperparameters and defaults are those of the class of the same name; 
 state array that is passed switches on what needs it. All arrays have the shape and dtype of
 p, float32 or float64; `lr` is the rate of this step, a number. Clipping, averages and the
 like are an optimizer's. What does not fit is a TypeError or ValueError that names it, and
-nothing has been written. What an optimizer checks once is checked at every call, so a loop
-over many arrays is faster with an optimizer.
+nothing has been written. No array is held after the call. What an optimizer checks once is checked
+at every call, so a loop over many arrays is faster with an optimizer.
 """
 
 # Written by docs/tools/regions.py.

@@ -282,6 +282,7 @@ class _Scalars:
         self.direct = [name for name in formula.scalars if name not in prepared]
 
     def __call__(self, hyper: Hyperparameters, t: int) -> Values:
+        hyper = {**hyper}  # one moment's: another thread may assign a rate on the way
         prepared = self.run_prepare(hyper, t)
         values = {**NOTHING_ASKED, **gradient_constants({**hyper, **prepared})}
         if self.own_decay:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from textwrap import indent
 from typing import Any, NamedTuple, TypeVar, get_args
 
@@ -72,6 +72,11 @@ def no_conflict(hyper: Hyperparameters) -> None:
     """Nothing more need hold between hyperparameters that are right by themselves."""
 
 
+def rate_is_free(hyper: Hyperparameters) -> bool:
+    """No learning rate is in conflict with what else there is."""
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class Declaration:
     """All that an optimizer's class says of its arguments and its steps."""
@@ -91,6 +96,8 @@ class Declaration:
     """The scalars that neither t nor the learning rate changes."""
     together: Callable[[Hyperparameters], None] = no_conflict
     """Raises ValueError for hyperparameters that do not go together."""
+    rate_bound: Callable[[Hyperparameters], bool] = rate_is_free
+    """Whether `together` looks at the learning rate."""
     custom: bool = False
     """True if `fusedstep.rule` made it: for backends that compile rules."""
 
@@ -111,12 +118,16 @@ class Declaration:
 
     def check(self, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         """`values` as Python numbers, each checked, and together; `where` begins an error."""
-        checks = self.checks
         try:
-            checked = {name: checks[name](name, value) for name, value in values.items()}
-            self.together(checked)
+            return self.check_more({}, values)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where}{error}") from None
+
+    def check_more(self, known: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """Hyperparameters that have been checked, with `values` in place of some of them."""
+        checks = self.checks
+        checked = {**known, **{name: checks[name](name, value) for name, value in values.items()}}
+        self.together(checked)
         return checked
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -145,6 +156,7 @@ def declare(
     scalars: Callable[[Hyperparameters, int], Values],
     constants: Callable[[Hyperparameters], Values],
     together: Callable[[Hyperparameters], None] = no_conflict,
+    rate_bound: Callable[[Hyperparameters], bool] = rate_is_free,
 ) -> Callable[[Class], Class]:
     """Read the declaration of an optimizer's class from its signature.
 
@@ -168,6 +180,7 @@ def declare(
             scalars,
             constants,
             together,
+            rate_bound,
         )
         attach(declaration)
         optimizer.__doc__ = documented(optimizer.__doc__, arguments)
@@ -185,13 +198,20 @@ def declare(
 
 def fixed_rule(name: str, letters: Mapping[str, str | None]) -> Callable[[Hyperparameters], Rule]:
     """The rule of that name, with the state arrays that hyperparameters switch on."""
+    switches = [option for option in letters.values() if option is not None]
+
+    @cache
+    def made(inside: bool, *on: bool) -> Rule:
+        switched = dict(zip(switches, on, strict=True))
+        present = [
+            letter if option is None or switched[option] else None
+            for letter, option in letters.items()
+        ]
+        return Rule(name, tuple(present), inside)
 
     def rule(hyper: Hyperparameters) -> Rule:
-        present = (
-            letter if option is None or hyper[option] else None
-            for letter, option in letters.items()
-        )
-        return Rule(name, tuple(present), hyper.get("eps_inside_sqrt", False))
+        on = [bool(hyper[option]) for option in switches]
+        return made(hyper.get("eps_inside_sqrt", False), *on)
 
     return rule
 

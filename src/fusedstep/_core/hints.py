@@ -314,7 +314,7 @@ def setting_hint(declaration: Declaration, optimizer: Any, name: str, value: Any
     own = name if name in names else synonym(name, names)
     made = public_name(declaration.optimizer)
     if own == "params":
-        return f"it keeps the arrays that it was made with; make another: `opt = {made}(params)`"
+        return None
     if own == "lr":
         return f"set `opt.lr = {written(value)}`"
     if own in declaration.checks:
@@ -332,6 +332,9 @@ def in_group(name: str, value: Any, optimizer: Any) -> str:
 
 def other_hint(declaration: Declaration, optimizer: Any, name: str, value: Any) -> str:
     """The remedy for setting what is no argument."""
+    if name == "params" or synonym(name, ["params"]):
+        made = public_name(declaration.optimizer)
+        return f"it keeps the arrays that it was made with; make another: `opt = {made}(params)`"
     if name in ATTRIBUTES:
         return of_optimizer(ATTRIBUTES[name], optimizer)
     near = meant(name, declaration.checks)

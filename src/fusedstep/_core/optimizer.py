@@ -378,10 +378,12 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: Rate) -> None:
-        changed = [(group, group.with_more({"lr": value})) for group in self._groups]
-        at_once([group.taking(checked) for group, checked in changed])
+        at_once([group.rating(value) for group in self._groups])
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "lr" and len(self._groups) == 1:  # as most loops set it, at each step
+            self._groups[0]["lr"] = value
+            return
         if name != "lr" and not name.startswith("_"):
             refuse_attribute(self, name, value)
         super().__setattr__(name, value)

@@ -29,7 +29,7 @@ from fusedstep._numerics.coefficients import (
     Values,
     average_constants,
 )
-from fusedstep._numerics.range import RANGES, unfit
+from fusedstep._numerics.range import LARGE_RATE, RANGES, unfit
 from fusedstep._numerics.rounding import check_rounding
 
 Key = TypeVar("Key", bound=Hashable)
@@ -78,7 +78,7 @@ class Cohort:
         self.fitting: Hyperparameters | None = None
         """The hyperparameters whose scalars are known to fit the dtype."""
         self.largest = -1.0
-        """The largest learning rate of which that is known; -1 after `settle`."""
+        """A learning rate up to which that is known of schedules, too; -1 after `settle`."""
 
     @property
     def t(self) -> int:
@@ -97,24 +97,16 @@ class Cohort:
     def given(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
         """The scalars of its step t, of which the constants are settled."""
         given = self.constants, declaration.scalars(values, t)
-        if values is not self.fitting:
-            self.check_range(declaration, values, given, t)
+        if values is not self.fitting and values["lr"] > self.largest:
+            where = getattr(self.group, "where", "")
+            refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
+            self.largest = max(values["lr"], LARGE_RATE)
+            self.fitting = values
         return given
 
     def fades(self) -> bool:
         """Whether the learning rate may come to nothing, as that of a schedule."""
         return self.scheduled
-
-    def check_range(
-        self, declaration: Declaration, values: Hyperparameters, given: JobScalars, t: int
-    ) -> None:
-        """Refuse scalars that are infinite or zero in the dtype; those of smaller rates are not."""
-        lr = values["lr"]
-        if lr > self.largest:
-            where = getattr(self.group, "where", "")
-            refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
-            self.largest = lr
-        self.fitting = values
 
     def settle(self, declaration: Declaration, values: Hyperparameters) -> bool:
         """Bring the constants up to these hyperparameters, which are the group's.
@@ -126,8 +118,9 @@ class Cohort:
             return False
         check_rounding()  # the constants outlive this step
         self.rule = rule
-        average = {} if values["ema"] is None else average_constants(values["ema"])
-        self.constants = {**declaration.constants(values), **average}
+        self.constants = declaration.constants(values)
+        if values["ema"] is not None:
+            self.constants |= average_constants(values["ema"])
         self.scheduled = callable(values["lr"])
         self.settled = values
         self.largest = -1.0

@@ -30,6 +30,9 @@ RANGES = {
 """Half of the smallest subnormal number, which is rounded to zero, and the least of what is
 rounded to infinity."""
 
+SMALL_RATE, LARGE_RATE = 1e-20, 1e10
+"""Learning rates between which every dtype holds one, over a correction for bias and the like."""
+
 OWNERS = {
     "l2": "weight_decay",
     "decay": "weight_decay",
