@@ -37,7 +37,7 @@ __all__ = [
 
 
 if Finder not in sys.meta_path:
-    sys.meta_path.append(Finder)  # type: ignore[arg-type]
+    sys.meta_path.append(Finder)
 
 
 def __getattr__(name: str) -> Any:

@@ -453,7 +453,7 @@ VALUES = [
         "fs.AdamW(params, lr=lambda epoch, step: 0.1)",
         "TypeError",
         (
-            "lr=... > (function) cannot be called with t: missing a required argument: "
+            "lr=... (function) cannot be called with t: missing a required argument: "
             "'step'; pass a function of the step count alone, as `lambda t: 0.1 / t`"
         ),
         "opt = fs.AdamW(params, lr={0})",
@@ -707,8 +707,8 @@ PARAMETERS = [
             "that"
         ),
         "{0}; opt = fs.AdamW(params); opt.step(grads)",
-        "(params['w'] < 1).all()",
-        setup="np.savez(folder / 'weights.npz', **params); params = np.load(folder / 'weights.npz')",
+        "archive.close() is None and (params['w'] < 1).all()",
+        setup="np.savez(folder / 'w.npz', **params); params = archive = np.load(folder / 'w.npz')",
     ),
     Mistake(
         "fs.AdamW(params)",
@@ -1197,8 +1197,8 @@ STEPS = [
         "opt.step(lambda: 0.5)",
         "TypeError",
         (
-            "grads is ... > (function); pass a mapping with the keys 'w', 'b'; a step "
-            "takes the gradients, and calls no closure: `opt.step(grads)`"
+            "grads is ... (function); pass a mapping with the keys 'w', 'b'; a step takes "
+            "the gradients, and calls no closure: `opt.step(grads)`"
         ),
         "{0}",
         "opt.state['w']['t'] == 1",

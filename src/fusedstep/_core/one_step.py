@@ -10,6 +10,8 @@ from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe
 from fusedstep._core.aimed import step_aimed
@@ -114,7 +116,7 @@ def _check_range(
         setting.fitting.add(dtype)
 
 
-NAMED = {dtype.name: dtype for dtype in RANGES}
+NAMED: dict[str, np.dtype[Any]] = {dtype.name: dtype for dtype in RANGES}
 
 
 def _checked_rate(declaration: Declaration, lr: Any) -> float:
@@ -157,12 +159,12 @@ def _new_setting(
     bound = declaration.rate_bound(hyper)
     if not bound:
         declaration.together(hyper)
-    return Setting(hyper, declaration.rule(hyper), declaration.constants(hyper), bound, types, set())
+    return Setting(
+        hyper, declaration.rule(hyper), declaration.constants(hyper), bound, types, set()
+    )
 
 
-def of_one_step(
-    optimizer: type[Optimizer], args: Any, kwargs: Any, error: TypeError
-) -> TypeError:
+def of_one_step(optimizer: type[Optimizer], args: Any, kwargs: Any, error: TypeError) -> TypeError:
     """The error for arguments that the function of an optimizer does not accept."""
     declaration = declaration_of(optimizer)
     call = call_of(declaration)

@@ -149,7 +149,7 @@ class Optimizer:
     def step(
         self,
         grads: Any = ARENA_GRADIENTS,
-        *surplus: NoReturn,
+        *surplus: Any,
         scale: float = PLAIN.scale,
         max_norm: float | None = None,
         max_value: float | None = None,
@@ -389,8 +389,12 @@ class Optimizer:
         super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        names = [*super().__dir__()]
-        return [name for name in names if not isinstance(getattr_static(self, name, None), Missing)]
+        kind, own = type(self), vars(self)
+        return [
+            name
+            for name in super().__dir__()
+            if name in own or not isinstance(getattr_static(kind, name, None), Missing)
+        ]
 
     @property
     def state(self) -> Any:

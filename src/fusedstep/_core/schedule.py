@@ -138,7 +138,9 @@ def schedule_hint(name: Any) -> str:
     """Which schedule was meant, or all that there are."""
     own = OTHERS.get(name) if isinstance(name, str) else None
     own = own or nearest(name, SCHEDULES)
-    return f"did you mean `{SCHEDULES[own].example}`?" if own else f"there are {', '.join(SCHEDULES)}"  # type: ignore[attr-defined]
+    if not own:
+        return f"there are {', '.join(SCHEDULES)}"
+    return f"did you mean `{example_of(own, inspect.signature(SCHEDULES[own]))}`?"
 
 
 EXAMPLES = {

@@ -23,7 +23,7 @@ class Range(NamedTuple):
         return value == 0 or self.above < abs(value) < self.below
 
 
-RANGES = {
+RANGES: dict[np.dtype[Any], Range] = {
     np.dtype(np.float32): Range(2.0**-150, 2.0**128 - 2.0**103),
     np.dtype(np.float64): Range(0.0, inf),
 }

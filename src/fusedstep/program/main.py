@@ -30,7 +30,7 @@ class Module(Protocol):
 class Parser(ArgumentParser):
     """A parser that says of a word that it does not know which was meant."""
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         words = sys.argv[1:] if args is None else [*args]
         options, unknown = self.parse_known_args(words, namespace)
         if unknown:
@@ -49,7 +49,8 @@ class Parser(ArgumentParser):
     @property
     def commands(self) -> Mapping[str, Parser]:
         """The parsers of its subcommands."""
-        return next((each.choices for each in self._actions if each.dest == "command"), None) or {}
+        found: list[Any] = [each.choices for each in self._actions if each.dest == "command"]
+        return found[0] if found else {}
 
     def error(self, message: str) -> NoReturn:
         """End with status 2; a value that is none of the choices has a near one after it."""
@@ -58,7 +59,9 @@ class Parser(ArgumentParser):
             near = nearest(found[1], MEANT) or nearest(found[1], re.findall(r"[\w-]+", found[2]))
             if near is not None:
                 meant = MEANT.get(near, near)
-                message += f"; did you mean `{f'fusedstep {meant}' if meant in COMMANDS else meant}`?"
+                message += (
+                    f"; did you mean `{f'fusedstep {meant}' if meant in COMMANDS else meant}`?"
+                )
         super().error(message)
 
 
