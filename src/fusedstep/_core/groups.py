@@ -167,8 +167,12 @@ class Group(MutableMapping[str, Any]):
 
 def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
     """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
-    listed = is_collection(params) and is_ordered(params) and not isinstance(params, Mapping)
-    if listed and not is_array(params):
+    if (
+        not is_array(params)
+        and not isinstance(params, Mapping)
+        and is_collection(params)
+        and is_ordered(params)
+    ):
         params = list(params)
         if params and all(isinstance(item, Mapping) and "params" in item for item in params):
             structure, leaves = flatten([item["params"] for item in params])

@@ -56,8 +56,8 @@ class Cohort:
     """
 
     __slots__ = (
-        *("constants", "dtype", "fitting", "group", "largest", "rule"),
-        *("scheduled", "settled", "start", "steps"),
+        *("constants", "dtype", "group", "largest", "rule"),
+        *("scheduled", "settled", "start", "steps", "watched"),
     )
 
     rule: Rule
@@ -65,6 +65,8 @@ class Cohort:
     """Scalars that neither t nor the learning rate changes."""
     scheduled: bool
     """True if the learning rate is a function of t."""
+    watched: bool
+    """True if the scalars of the next step have to be looked at, or the rate be asked for."""
 
     def __init__(self, group: Settings, dtype: np.dtype[Any], t: int = 0) -> None:
         self.group = group
@@ -75,10 +77,8 @@ class Cohort:
         """The count of those since, see `Table.steps`."""
         self.settled: Hyperparameters | None = None
         """The hyperparameters that rule and constants were made from; None before `settle`."""
-        self.fitting: Hyperparameters | None = None
-        """The hyperparameters whose scalars are known to fit the dtype."""
         self.largest = -1.0
-        """A learning rate up to which that is known of schedules, too; -1 after `settle`."""
+        """A learning rate up to which the dtype is known to hold all scalars; -1: of none."""
 
     @property
     def t(self) -> int:
@@ -96,13 +96,16 @@ class Cohort:
 
     def given(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
         """The scalars of its step t, of which the constants are settled."""
-        given = self.constants, declaration.scalars(values, t)
-        if values is not self.fitting and values["lr"] > self.largest:
-            where = getattr(self.group, "where", "")
-            refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
-            self.largest = max(values["lr"], LARGE_RATE)
-            self.fitting = values
-        return given
+        return self.constants, declaration.scalars(values, t)
+
+    def check_range(
+        self, declaration: Declaration, values: Hyperparameters, given: JobScalars, t: int
+    ) -> None:
+        """Refuse scalars of step t that are infinite or zero in the dtype."""
+        where = getattr(self.group, "where", "")
+        refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
+        self.largest = max(values["lr"], LARGE_RATE)
+        self.watched = self.scheduled
 
     def fades(self) -> bool:
         """Whether the learning rate may come to nothing, as that of a schedule."""
@@ -123,7 +126,7 @@ class Cohort:
             self.constants |= average_constants(values["ema"])
         self.scheduled = callable(values["lr"])
         self.settled = values
-        self.largest = -1.0
+        self.largest, self.watched = -1.0, True
         return True
 
 
