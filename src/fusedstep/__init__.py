@@ -1,5 +1,6 @@
 """The parameter update of a training loop in one fused pass, the same bits on every backend."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from fusedstep import functional, optimizers, schedules
@@ -11,6 +12,7 @@ from fusedstep._core.arena import Arena
 from fusedstep._core.custom import rule
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.request import Report
+from fusedstep._names import Finder, missing
 from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ __all__ = [
 
 register()
 del register
+
+
+if Finder not in sys.meta_path:
+    sys.meta_path.append(Finder)
 
 
 def __getattr__(name: str) -> Any:
@@ -74,4 +80,4 @@ def __getattr__(name: str) -> Any:
             import fusedstep.torch as torch
 
             return torch
-    raise AttributeError(f"module 'fusedstep' has no attribute {name!r}")
+    raise missing("fusedstep", name)

@@ -148,9 +148,15 @@ class Layout:
             values = group.hyperparameters
             if values is not cohort.settled and not cohort.settle(declaration, values):
                 return None
-            if cohort.scheduled:
-                values = group.at(values, t)
-            given.append(cohort.given(declaration, values, t))
+            if cohort.watched:
+                if cohort.scheduled:
+                    values = group.at(values, t)
+                scalars = cohort.given(declaration, values, t)
+                if values["lr"] > cohort.largest:
+                    cohort.check_range(declaration, values, scalars, t)
+                given.append(scalars)
+            else:
+                given.append(cohort.given(declaration, values, t))
         self.coming = self.most + steps if given else 0
         return given
 

@@ -247,7 +247,7 @@ def parameters_of(
 def _seen(array: Any, name: str, place: Place) -> Array:
     """The view of a user's array that is stepped, checked."""
     p: Array = place.see_written(array, name)
-    check_parameter(p, name)
+    check_parameter(p, name, array)
     return p
 
 

@@ -104,6 +104,10 @@ class Counted(Cohort):
     def again(self) -> Counted:
         return Counted(self.group, self.dtype, self.t, self.product())
 
+    def fades(self) -> bool:
+        """Whether the learning rate may come to nothing: torch's schedulers set it as a number."""
+        return True
+
     def given(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
         if self.before is None:
             return super().given(declaration, values, t)
