@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from fusedstep.program import bench, demo, info, inspect, plot
 from fusedstep.program.errors import CommandError, report
+from fusedstep.program.output import drop_the_rest, printing
 
 
 class Module(Protocol):
@@ -51,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit status. Arguments that do not fit exit with status 2 at once.
     """
+    with printing():
+        return run(argv)
+
+
+def run(argv: Sequence[str] | None) -> int:
     parser = ArgumentParser(
         prog="fusedstep",
         description="Fused optimizer steps for NumPy training loops: what is installed, a "
@@ -61,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (module, line) in COMMANDS.items():
         module.add_arguments(subparsers.add_parser(name, help=line, description=module.DESCRIPTION))
     options = parser.parse_args(argv)
-    if options.command is None:
-        parser.print_help()
-        return 0
     try:
+        if options.command is None:
+            parser.print_help()
+            return 0
         status = COMMANDS[options.command].module.run(options)
         sys.stdout.flush()
     except CommandError as error:
@@ -72,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return report("interrupted")
     except BrokenPipeError:  # the reader has left, as in `fusedstep inspect adamw | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_the_rest()
         return 1
+    except OSError as error:  # those of files are reported where they are written
+        drop_the_rest()
+        return report(f"cannot print: {error.strerror}")
     return status
