@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
 import os
 import re
+>>>>>>> main
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -13,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from fusedstep._checks.hints import nearest
 from fusedstep.program import bench, demo, info, inspect, plot
 from fusedstep.program.errors import CommandError, report
+from fusedstep.program.output import drop_the_rest, printing
 
 
 class Module(Protocol):
@@ -104,7 +108,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit status. Arguments that do not fit exit with status 2 at once.
     """
+<<<<<<< HEAD
+    with printing():
+        return run(argv)
+
+
+def run(argv: Sequence[str] | None) -> int:
+    parser = ArgumentParser(
+=======
     parser = Parser(
+>>>>>>> main
         prog="fusedstep",
         description="Fused optimizer steps for NumPy training loops: what is installed, a "
         "demonstration, benchmarks, and a look at kernels and learning rates.",
@@ -114,10 +127,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (module, line) in COMMANDS.items():
         module.add_arguments(subparsers.add_parser(name, help=line, description=module.DESCRIPTION))
     options = parser.parse_args(argv)
-    if options.command is None:
-        parser.print_help()
-        return 0
     try:
+        if options.command is None:
+            parser.print_help()
+            return 0
         status = COMMANDS[options.command].module.run(options)
         sys.stdout.flush()
     except CommandError as error:
@@ -125,6 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return report("interrupted")
     except BrokenPipeError:  # the reader has left, as in `fusedstep inspect adamw | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_the_rest()
         return 1
+    except OSError as error:  # those of files are reported where they are written
+        drop_the_rest()
+        return report(f"cannot print: {error.strerror}")
     return status
