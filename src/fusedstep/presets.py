@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+from fusedstep._checks.hints import did_you_mean
+
 __all__ = ["federated", "keras", "lecture", "optax", "torch"]
 
 Arguments: TypeAlias = Mapping[str, Any]
@@ -32,7 +34,20 @@ def _arguments(**values: Any) -> Arguments:
     return MappingProxyType(values)
 
 
-class torch:
+class Preset(type):
+    """The type of a framework's classes, which says of a name that it lacks what is near."""
+
+    def __getattr__(cls, name: str) -> Any:
+        names = [each for each in vars(cls) if not each.startswith("_")]
+        hint = "" if name.startswith("_") else f"; {did_you_mean(name, names, 'it has')}"
+        raise AttributeError(f"fs.presets.{cls.__name__} has no {name!r}{hint}", name=name, obj=cls)
+
+    def __getitem__(cls, name: str) -> Any:
+        place = f"fs.presets.{cls.__name__}"
+        raise TypeError(f"{place} has its presets as attributes: `{place}.{name}`")
+
+
+class torch(metaclass=Preset):
     """torch 2.13, whose semantics and defaults our classes have without a preset, too.
 
     A preset writes down that they are meant, whatever the defaults of a later release are. Adan
@@ -109,7 +124,7 @@ class torch:
     )
 
 
-class keras:
+class keras(metaclass=Preset):
     """Keras 3.
 
     The learning rate is inside the momentum buffer, ε = 1e-7 is under the root or, in Adam
@@ -178,7 +193,7 @@ class keras:
     )
 
 
-class optax:
+class optax(metaclass=Preset):
     """optax 0.2: its `sgd`, `adagrad`, `rmsprop`, `adam`, `adamw`, `lion` and `adamax`.
 
     optax gives the learning rate no default, so these have none: pass `lr`. It is inside
@@ -245,7 +260,7 @@ class optax:
     )
 
 
-class lecture:
+class lecture(metaclass=Preset):
     """The formulas as lecture notes write them, without what implementations add.
 
     ::
@@ -362,3 +377,9 @@ class federated:
         bias_correction=False,
         maximize=True,
     )
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)

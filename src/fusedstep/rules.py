@@ -529,3 +529,9 @@ def Yogi(p, g, m, v, h):
     v = v - h.rest2 * np.sign(v - square) * square
     p = p - h.lr * (m / (sqrt(v) * h.r + h.eps))
     return p, m, v
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)

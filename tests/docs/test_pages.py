@@ -55,7 +55,7 @@ def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
     ("package", "page"),
     [
         (package, page)
-        for package in ("autograd", "jax")
+        for package in ("autograd", "jax", "thinc")
         for page in pages.pages()
         if pages.runnable(page, package)
     ],
