@@ -20,8 +20,7 @@
 
 /* In elements, unless said otherwise. A float32 AdamW step takes some 3 us over 10,000. */
 enum {
-    WORTH_SHARING = 30000, /* a smaller step is done before a helper is awake */
-    WORTH_SUMMING = 60000, /* and so are smaller sums of squares */
+    WORTH_SUMMING = 60000, /* smaller sums of squares are done before a helper is awake */
     SHARES = 8,            /* chunks for each thread, so that none waits long for another's last */
     LEAST = 2048,          /* in a chunk: to take a smaller one costs as much as to step it */
     MOST = 16384,          /* in a chunk: four float32 arrays of this fill a quarter of an L2 */
@@ -249,7 +248,7 @@ int fs_step(fs_table *table, int threads, int zeroes, int each) {
     round_scalars(table);
     work w = {.table = table, .starts = table->elements, .large = table->large};
     w.run = each ? step_clipped_row : step_row;
-    share(&w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->paces, 0);
+    share(&w, LEAST, MOST, worth(table, FS_SHARED, threads), &table->paces, 0);
     write_cells(table);
     ++*table->steps;
     return 0;

@@ -52,11 +52,18 @@ def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in pages.pages() if pages.runnable(page, "thinc")], ids=pages.name
+    ("package", "page"),
+    [
+        (package, page)
+        for package in ("autograd", "jax", "thinc")
+        for page in pages.pages()
+        if pages.runnable(page, package)
+    ],
+    ids=lambda each: each if isinstance(each, str) else pages.name(each),
 )
-def test_the_code_for_thinc_does_what_the_page_says(page: Path) -> None:
-    needs("thinc", "thinc")
-    pages.run(page, "thinc")
+def test_the_code_for_a_package_does_what_the_page_says(package: str, page: Path) -> None:
+    needs(package, package)
+    pages.run(page, package)
 
 
 @pytest.mark.parametrize(

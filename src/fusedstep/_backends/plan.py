@@ -110,6 +110,9 @@ class Table(Protocol):
     selects: bool
     """Whether it has `select`."""
 
+    aims: bool
+    """Whether it is `Aimable`."""
+
     @property
     def moves(self) -> int:
         """A count that rises whenever a gradient is in other memory than the one before."""
@@ -178,6 +181,35 @@ class Table(Protocol):
         """Hold no gradient any more; those of some parameters need a check in any case."""
 
 
+class Aimable(Table, Protocol):
+    """A table of one row that can be aimed at other arrays than it was made for."""
+
+    @staticmethod
+    def layout_of(arrays: list[Any]) -> bytes | None:
+        """A key that is equal for arrays that a table can be aimed at, one after the other.
+
+        These have the same types, dtypes, shapes and strides; small plain ones may have another
+        shape of as many axes. None if a table could not be aimed at them.
+        """
+
+    def aim_by(self, types: Sequence[type], views: Sequence[Array]) -> None:
+        """Have the one row of the table aimed at other arrays from now on.
+
+        `views` describe those that it was made for, p and states, which are of these types.
+        """
+
+    def aim(self, arrays: list[Any]) -> bool:
+        """Aim at the user's arrays; False, and nothing done, if they do not lie as those before."""
+
+    def aim_and_run(
+        self, arrays: list[Any], grads: list[Any], scalars: Sequence[JobScalars]
+    ) -> int | None:
+        """Aim at the arrays, take the gradient, and run if it needs no check.
+
+        Returns what `take_and_run` does, or None if `aim` fails.
+        """
+
+
 class Cells:
     """The cells of a table's rows: numbers that the user can read, and that each step leaves."""
 
@@ -212,7 +244,7 @@ class Cells:
 class CheckedTable:
     """Base of tables that check every gradient at every step."""
 
-    selects = False
+    selects = aims = False
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         self.jobs = jobs
@@ -360,6 +392,11 @@ class Plan:
         for operand in self.gradient_scratch.values():
             operand.let_go()
         self.holding = False
+
+    def forget_gradients(self) -> None:
+        """Hold no gradient any more, nor scratch for one: the next may have another shape."""
+        self.let_go()
+        self.gradient_scratch.clear()
 
     def clip_each(self, scale: float, max_norm: float) -> norm.Measured:
         """Measure the gradients, of which each is to be clipped by its own norm."""

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from fusedstep._arrays.libraries import by_numpy, numpy_reads
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.declaration import Declaration
@@ -26,6 +27,11 @@ NO_ROWS: Mapping[int, Row] = {}
 def rules_of(declaration: Declaration, groups: Iterable[Group]) -> Rules:
     """The rule of each group, with the moving average if it has one."""
     return {id(group): rule_of(declaration, group.hyperparameters) for group in groups}
+
+
+def power_above(t: int) -> int:
+    """The least power of two above a whole number."""
+    return 1 << t.bit_length()
 
 
 class Layout:
@@ -122,6 +128,8 @@ class Layout:
             cohort.steps = self.steps
         self.most = max((cohort.start for cohort in self.cohorts), default=0)
         """The steps that the cohort with most had taken."""
+        self.due = power_above(self.most) - self.most
+        """The count of steps at which the tensors look around."""
         self.coming = 0
         """The t of that cohort in the step that `scalars` was last called for."""
         self.unshared_at = -1
@@ -132,14 +140,23 @@ class Layout:
     def scalars(self) -> list[JobScalars] | None:
         """The scalars of the step that comes, job by job; None if another rule is called for."""
         declaration, given, steps = self.declaration, [], self.steps[0] + 1
+        if steps == self.due:
+            self.tensors.look_around()
+            self.due = power_above(self.most + steps) - self.most
         for cohort in self.cohorts:
             group, t = cohort.group, cohort.start + steps
             values = group.hyperparameters
             if values is not cohort.settled and not cohort.settle(declaration, values):
                 return None
-            if cohort.scheduled:
-                values = group.at(values, t)
-            given.append(cohort.given(declaration, values, t))
+            if cohort.watched:
+                if cohort.scheduled:
+                    values = group.at(values, t)
+                scalars = cohort.given(declaration, values, t)
+                if values["lr"] > cohort.largest:
+                    cohort.check_range(declaration, values, scalars, t)
+                given.append(scalars)
+            else:
+                given.append(cohort.given(declaration, values, t))
         self.coming = self.most + steps if given else 0
         return given
 
@@ -217,6 +234,10 @@ class Layout:
     def _look(self, grads: list[Any], at: int, zero: bool) -> bool:
         """Check the gradient at `at`, and each further one that differs from what was before."""
         while at < len(grads):
+            if numpy_reads(grads[at]):  # as NumPy's arrays C takes the rest in one go
+                grads[at:] = by_numpy(grads[at:])
+                at = self.plan.take(grads, at, zero)
+                continue
             if (grads[at] is None) != (self.rows[at] is None):
                 return False
             seen = self.tensors.check_gradient(at, grads[at], zero)

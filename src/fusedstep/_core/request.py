@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedstep._checks.hints import nearest
 from fusedstep._checks.values import flag, non_negative, number
 from fusedstep._checks.wording import describe, quoted, shown
+from fusedstep._numerics.range import RANGES
 
 NONFINITE = ("propagate", "skip", "raise")
 """Policies for a gradient that holds NaN or infinity."""
@@ -133,8 +135,19 @@ def check_scale(scale: float, dtype: np.dtype[Any]) -> None:
         )
 
 
+@lru_cache(maxsize=64)
+def check_bound(max_value: float, dtype: np.dtype[Any]) -> None:
+    """Refuse a bound that is 0 in the dtype of the gradients, and would leave nothing of them."""
+    if 0 < max_value <= RANGES[dtype].above:
+        raise ValueError(
+            f"max_value={max_value!r} is 0 in {dtype.name}; pass a larger one, as `max_value=1.0`"
+        )
+
+
 def check_policy(value: Any) -> str:
     """The policy `nonfinite`, checked."""
     if not isinstance(value, str) or value not in NONFINITE:
-        raise ValueError(f"nonfinite={describe(value)}; pass one of {quoted(NONFINITE)}")
+        near = nearest(value, NONFINITE)
+        meant = "" if near is None else f"; did you mean `nonfinite={near!r}`?"
+        raise ValueError(f"nonfinite={describe(value)}; pass one of {quoted(NONFINITE)}{meant}")
     return value

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any, NoReturn
 
 from fusedstep._core.layout import Layout
-from fusedstep._core.request import Report, Request, check_scale
+from fusedstep._core.request import Report, Request, check_bound, check_scale
 from fusedstep._numerics.coefficients import JobScalars, step_scalars
 
 
@@ -27,6 +27,9 @@ def whole_step(
     if scale != 1:
         for cohort in layout.cohorts:
             check_scale(scale, cohort.dtype)
+    if request.max_value != inf:
+        for cohort in layout.cohorts:
+            check_bound(request.max_value, cohort.dtype)
     grad_norm, clip = None, 1.0
     each = request.clip == "tensor"
     if request.max_norm is not None or nonfinite != "propagate":

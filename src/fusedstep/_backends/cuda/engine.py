@@ -108,7 +108,7 @@ class Pieces:
 class Table:
     """A `plan.Table` in the memory of a device."""
 
-    selects = False
+    selects = aims = False
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
