@@ -29,15 +29,15 @@ static xla_error *refuse(const xla_call *call, int code, const char *message) {
 }
 
 /* 1 if XLA asks what this handler was made for, which is answered here. An older XLA is told its
- * own version: what is used here is the same in all of them. */
+ * own version, because what is used here is the same in all of them; the oldest does not say which
+ * it is. */
 static int is_asked(const xla_call *call) {
     for (xla_extension *each = call->extensions; each; each = each->next)
         if (each->type == XLA_METADATA) {
             xla_metadata *metadata = ((xla_metadata_extension *)each)->metadata;
-            const xla_version *theirs = &call->api->version;
-            int older = theirs->major == XLA_MAJOR && theirs->minor < XLA_MINOR;
+            int theirs = call->api ? call->api->version.minor : XLA_OLDEST;
             metadata->version.major = XLA_MAJOR;
-            metadata->version.minor = older ? theirs->minor : XLA_MINOR;
+            metadata->version.minor = theirs < XLA_MINOR ? theirs : XLA_MINOR;
             metadata->traits = 0;
             return 1;
         }
@@ -96,7 +96,7 @@ void *fs_xla_job_handler(void *of) {
                               sizeof message);
     } while (status == FS_INTERRUPTED);
     rounding_end(callers);
-    if (interrupted) /* a step that fails would lose the arrays that were donated to it */
+    if (interrupted) /* it is raised where XLA has returned, as itself and not as an error of XLA's */
         PyErr_SetInterrupt();
     if (status)
         return refuse(call, XLA_INVALID_ARGUMENT, *message ? message : "fusedstep: no job");

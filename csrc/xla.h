@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { XLA_MAJOR = 0, XLA_MINOR = 3 }; /* the last version whose header these were held against */
+enum { XLA_MAJOR = 0, XLA_OLDEST = 1, XLA_MINOR = 3 }; /* the versions these were held against */
 
 enum { XLA_S32 = 4, XLA_S64 = 5, XLA_U8 = 6, XLA_F32 = 11, XLA_F64 = 12 }; /* types of elements */
 enum { XLA_EXECUTE = 3 };                                                  /* the stage of a step */

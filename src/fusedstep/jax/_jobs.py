@@ -61,6 +61,11 @@ def stand_in(declaration: Declaration, place: Place) -> Any:
     if name == "lr":
         return TRACED
     default = declaration.defaults[name]
+    if isinstance(default, (bool, str)):
+        raise TypeError(
+            f"{name} is an array; pass a value that is known before the program is traced, as "
+            f"{name}={default!r}"
+        )
     if default is None or name in declaration.letters.values():
         return ANY
     return default if index is None else default[index]

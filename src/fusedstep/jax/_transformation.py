@@ -15,7 +15,13 @@ import numpy as np
 from fusedstep._backends.choose import why_missing
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.arguments import Backend
-from fusedstep._core.declaration import Argument, Declaration, declaration_of, signature_of
+from fusedstep._core.declaration import (
+    ATTRIBUTE,
+    Argument,
+    Declaration,
+    declaration_of,
+    signature_of,
+)
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.schedule import Schedule
 from fusedstep.jax._jobs import Job, Place
@@ -94,6 +100,9 @@ class Transformation(_Pair):
         self = super().__new__(cls, init, update)
         self.apply = apply
         return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (*self, self.apply)
 
 
 class _Steps:
@@ -199,13 +208,12 @@ def _is_traced(value: Any) -> bool:
 def _scalar(place: Place, value: Any) -> jax.Array:
     """A hyperparameter as the handler reads it: a float32 or float64."""
     array = jnp.asarray(value)
-    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.number):
+    kinds = jnp.floating, jnp.integer
+    if array.shape != () or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
         raise TypeError(
             f"{place} is {_described(array)}; pass a number, or an array of shape () that holds one"
         )
-    if array.dtype in DTYPES:
-        return array
-    return array.astype(jnp.result_type(float) if jnp.isrealobj(array) else array.dtype)
+    return array if array.dtype in DTYPES else array.astype(jnp.result_type(float))
 
 
 def _parameters(params: Tree) -> tuple[list[str], list[jax.Array], Any]:
@@ -258,17 +266,16 @@ def _described(array: jax.Array) -> str:
 
 def _read_state(state: Any, letters: tuple[str, ...]) -> tuple[jax.Array, Mapping[str, Tree]]:
     """The count and the arrays of a state."""
-    try:
-        count, arrays = state
-        names = [*arrays]
-    except (TypeError, ValueError):
-        raise TypeError(f"state={describe(state)}; pass what `init` or the last step gave") from None
-    if {*names} != {*letters}:
-        raise ValueError(
-            f"the state has the arrays {quoted(names)}, and these steps need {quoted(letters)}; "
-            "begin with `init` of the same optimizer"
+    if not isinstance(state, State):
+        raise TypeError(
+            f"the state is of type {type(state).__name__}; pass what `init` or the last step gave"
         )
-    count = jnp.asarray(count)
+    count, arrays = jnp.asarray(state.count), state.arrays
+    if {*arrays} != {*letters}:
+        raise ValueError(
+            f"the state has the arrays {[*arrays]}, and these steps need {[*letters]}; begin with "
+            "`init` of the same optimizer"
+        )
     if count.shape != () or count.dtype not in (jnp.int32, jnp.int64):
         raise TypeError(f"state.count is {_described(count)}; pass an int32 of shape ()")
     return count, arrays
@@ -315,7 +322,7 @@ def from_class(optimizer: type[Optimizer]) -> Callable[..., Transformation]:
     >>> p
     Array([0.5, 2.5], dtype=float32)
     """
-    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
+    if not hasattr(optimizer, ATTRIBUTE) or not isinstance(optimizer, type):
         raise TypeError(f"{describe(optimizer)} is no optimizer's class; pass one, as fs.AdamW")
     declaration = declaration_of(optimizer)
     arguments = [each for each in declaration.arguments if each.name not in LEFT_OUT]
