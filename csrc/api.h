@@ -23,7 +23,7 @@ enum {
 /* One tensor. All arrays hold `n` elements, contiguous and in the same order. */
 typedef struct {
     void *p;
-    void *g;            /* read; written only by a step that zeroes the gradients */
+    void *g;            /* read; written only by a step that leaves something else there */
     void *s[FS_STATES]; /* state arrays in the order of the rule's letters; NULL where absent */
     void *ema;          /* the moving average of p, or NULL */
     double *sums;       /* FS_SUMS sums of squares for each block of g */
@@ -115,7 +115,7 @@ typedef struct {
     const int64_t *large;    /* the same of large rows alone, of which each thread has a piece */
     const int64_t *blocks;   /* the same in blocks of FS_BLOCK elements, each row's last partial */
     double *folded;          /* room for the sums of half of the blocks */
-    int zeroes;              /* 1: this step leaves zeros in place of the gradients */
+    int leaves;              /* what this step leaves in place of the gradients: see fs_step */
     int64_t moves;           /* how often a gradient came at another address than before */
     fs_header *headers;      /* one for each parameter */
     fs_array *parameters; /* the same: gradients pass only while these are as they were found */
@@ -160,8 +160,12 @@ void fs_learn(fs_table *table);
  * unless `all`, the exposed arrays and the cells alone are looked at. */
 int fs_stands(const fs_table *table, int all);
 
+/* What a step leaves in place of the gradients: themselves; zeros; or what it would add to the
+ * parameters, the difference between new and old ones, and then it leaves these as they are. */
+enum { FS_GRADIENTS = 0, FS_ZEROS = 1, FS_UPDATES = 2 };
+
 /* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. */
-int fs_step(fs_table *table, int threads, int zeroes);
+int fs_step(fs_table *table, int threads, int leaves);
 
 /* Put the gradients in `list`, the address of a Python list, into the rows, from index `start`
  * on. Returns the index of the first that does not match its header, or whose parameter is not
@@ -232,6 +236,7 @@ typedef struct {
 /* Handlers of XLA's foreign function interface: they take an xla_call, and return an xla_error. */
 void *fs_xla_job_handler(void *call);
 void *fs_xla_step_handler(void *call);
+void *fs_xla_update_handler(void *call);
 
 /* Write the job of the step after `count` others by the optimizer of that name, whose traced
  * hyperparameters have those values. Returns 0; or FS_FAILED, and puts what is wrong into `message`,

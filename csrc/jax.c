@@ -1,11 +1,12 @@
 /*
- * Steps inside of programs that JAX compiles: two handlers of XLA's foreign function interface.
+ * Steps inside of programs that JAX compiles: handlers of XLA's foreign function interface.
  *
- * A step of an optimizer is one call of the first handler, and then some of the second.
- * `fs_xla_job` writes an fs_xla_job, the kernels and scalars of step t, into a buffer of bytes:
- * Python computes them, as for every other step. `fs_xla_step` reads that buffer and steps arrays
- * in place. So no step but the first handler's few numbers waits for Python, and no address of
- * this process stands in a compiled program, which JAX may keep for another process.
+ * A step of an optimizer is one call of the first handler, and then some of another. The first
+ * writes an fs_xla_job, the kernels and scalars of step t, into a buffer of bytes: Python computes
+ * them, as for every other step. `fs_xla_step_handler` reads that buffer and steps arrays in place;
+ * `fs_xla_update_handler` steps the state alone, and leaves updates in place of the gradients. So
+ * no step but the first handler's few numbers waits for Python, and no address of this process
+ * stands in a compiled program, which JAX may keep for another process.
  *
  * XLA calls handlers from threads of its own, and several at a time.
  */
@@ -45,7 +46,8 @@ static int is_asked(const xla_call *call) {
 }
 
 static int is_known(const xla_call *call) {
-    return call->api->version.major == XLA_MAJOR && call->stage == XLA_EXECUTE;
+    return call->size >= sizeof *call && call->api->version.major == XLA_MAJOR &&
+           call->stage == XLA_EXECUTE;
 }
 
 static const char unknown_version[] =
@@ -91,12 +93,12 @@ void *fs_xla_job_handler(void *of) {
     int status, interrupted = -1;
     do {
         interrupted++;
-        status = fs_write_job(name->text, (int64_t)name->length, integer(args->buffers[0]), values,
-                              args->n - 1, result->data, elements_of(result), message,
-                              sizeof message);
+        status =
+            fs_write_job(name->text, (int64_t)name->length, integer(args->buffers[0]), values,
+                         args->n - 1, result->data, elements_of(result), message, sizeof message);
     } while (status == FS_INTERRUPTED);
     rounding_end(callers);
-    if (interrupted) /* it is raised where XLA has returned, as itself and not as an error of XLA's */
+    if (interrupted) /* Python raises it when XLA has returned, and not as an error of XLA's */
         PyErr_SetInterrupt();
     if (status)
         return refuse(call, XLA_INVALID_ARGUMENT, *message ? message : "fusedstep: no job");
@@ -113,7 +115,7 @@ static struct {
     fs_paces paces;
 } sites[1 << SITE_BITS];
 
-static void step(fs_table *table, int threads) {
+static void step(fs_table *table, int threads, int leaves) {
     const int64_t elements = table->elements[table->nrows];
     fs_paces once = {0};
     int at = (int)((uint64_t)elements * 0x9e3779b97f4a7c15u >> (64 - SITE_BITS));
@@ -123,28 +125,28 @@ static void step(fs_table *table, int threads) {
         sites[at].paces = once;
     }
     table->paces = mine ? sites[at].paces : once;
-    fs_step(table, threads, 0);
+    fs_step(table, threads, leaves);
     if (mine) {
         sites[at].paces = table->paces;
         atomic_flag_clear(&sites[at].taken);
     }
 }
 
-/* Fills a row of the table from the buffers of one tensor: g, then what is written, which the
- * results share their memory with. Returns what is wrong, or NULL. */
-static const char *fill(fs_row *row, const fs_xla_job *job, xla_buffer *const *args,
+/* Fills a row of the table from the buffers of one tensor: g, p, and the state. The results share
+ * the memory of what is written: that of p, or of g where updates are left there, and that of the
+ * state. Returns what is wrong, or NULL. */
+static const char *fill(fs_row *row, const fs_xla_job *job, int leaves, xla_buffer *const *args,
                         xla_buffer *const *results) {
-    const int64_t written = 1 + job->nstates + job->averaged;
+    const int64_t states = job->nstates + job->averaged, n = elements_of(args[0]);
     const int dtype = args[0]->dtype;
-    const int64_t n = elements_of(args[0]);
     if (dtype != XLA_F32 && dtype != XLA_F64)
         return "fusedstep: an array is neither float32 nor float64";
-    for (int64_t k = 0; k < written; k++) {
-        if (args[1 + k]->dtype != dtype || elements_of(args[1 + k]) != n)
+    for (int64_t k = 1; k < 2 + states; k++)
+        if (args[k]->dtype != dtype || elements_of(args[k]) != n)
             return "fusedstep: the arrays of one tensor differ in dtype or size";
-        if (args[1 + k]->data != results[k]->data)
+    for (int64_t k = 0; k < 1 + states; k++)
+        if (results[k]->data != args[k ? k + 1 : leaves != FS_UPDATES]->data)
             return "fusedstep: XLA gave a result memory of its own";
-    }
     *row = (fs_row){.g = args[0]->data, .p = args[1]->data, .n = n, .job = dtype == XLA_F64};
     for (int64_t k = 0; k < job->nstates; k++)
         row->s[job->slots[k]] = args[2 + k]->data;
@@ -153,8 +155,7 @@ static const char *fill(fs_row *row, const fs_xla_job *job, xla_buffer *const *a
     return NULL;
 }
 
-void *fs_xla_step_handler(void *of) {
-    const xla_call *call = of;
+static xla_error *run(const xla_call *call, int leaves) {
     if (is_asked(call))
         return NULL;
     if (!is_known(call))
@@ -170,7 +171,7 @@ void *fs_xla_step_handler(void *of) {
     fs_row rows[FS_XLA_ROWS];
     int64_t elements[FS_XLA_ROWS + 1] = {0}, large[FS_XLA_ROWS + 1] = {0};
     for (int64_t k = 0; k < nrows; k++) {
-        const char *wrong = fill(rows + k, job, args->buffers + 1 + k * arrays,
+        const char *wrong = fill(rows + k, job, leaves, args->buffers + 1 + k * arrays,
                                  call->results.buffers + k * (arrays - 1));
         if (!wrong && rows[k].n && !job->kernels[rows[k].job])
             wrong = "fusedstep: there is no kernel for arrays of this dtype";
@@ -200,7 +201,11 @@ void *fs_xla_step_handler(void *of) {
         .steps = &steps,
     };
     rounding callers = rounding_begin();
-    step(&table, (int)job->threads);
+    step(&table, (int)job->threads, leaves);
     rounding_end(callers);
     return NULL;
 }
+
+void *fs_xla_step_handler(void *call) { return run(call, FS_GRADIENTS); }
+
+void *fs_xla_update_handler(void *call) { return run(call, FS_UPDATES); }

@@ -20,6 +20,7 @@ from fusedstep.jax._jobs import Job
 TARGETS = {
     "fusedstep_cpu_job": lib.fs_xla_job_handler,
     "fusedstep_cpu_step": lib.fs_xla_step_handler,
+    "fusedstep_cpu_update": lib.fs_xla_update_handler,
 }
 """The handlers, by their names in compiled programs."""
 
@@ -165,17 +166,24 @@ def write_job(job: Job, count: jax.Array, values: Sequence[jax.Array]) -> jax.Ar
     return _call("fusedstep_cpu_job", [result], [count, *values], {}, optimizer=name)[0]
 
 
-def step(job: jax.Array, tensors: Sequence[Sequence[jax.Array]]) -> Iterator[list[jax.Array]]:
-    """Step tensors by the bytes of a job: of each its gradient, and what is written."""
+def step(
+    job: jax.Array, tensors: Sequence[Sequence[jax.Array]], updates: bool
+) -> Iterator[list[jax.Array]]:
+    """Step tensors by the bytes of a job: of each its gradient, itself, and its state.
+
+    What is new of each are itself and its state; with `updates`, what is to be added to it takes its
+    place, and the memory of the gradient.
+    """
+    target, read = ("fusedstep_cpu_update", 1) if updates else ("fusedstep_cpu_step", 0)
     for start in range(0, len(tensors), TOGETHER):
         some = tensors[start : start + TOGETHER]
         args, results, aliases = [job], [], {}
-        for gradient, *written in some:
-            args.append(gradient)
-            for array in written:
-                aliases[len(args)] = len(results)
+        for tensor in some:
+            for k, array in enumerate(tensor):
+                if k != read:
+                    aliases[len(args)] = len(results)
+                    results.append(jax.ShapeDtypeStruct(array.shape, array.dtype))
                 args.append(array)
-                results.append(jax.ShapeDtypeStruct(array.shape, array.dtype))
-        made = iter(_call("fusedstep_cpu_step", results, args, aliases))
-        for _, *written in some:
-            yield [next(made) for _ in written]
+        made = iter(_call(target, results, args, aliases))
+        for _, *new in some:
+            yield [next(made) for _ in new]

@@ -136,10 +136,15 @@ class _Steps:
             raise ValueError(
                 "update needs the parameters; call it as `update(grads, state, params)`"
             )
-        new, state = self.apply(grads, state, params)
-        return jax.tree.map(jnp.subtract, new, params), state
+        return self.step(grads, state, params, updates=True)
 
     def apply(self, grads: Tree, state: State, params: Tree) -> tuple[Tree, State]:
+        return self.step(grads, state, params, updates=False)
+
+    def step(
+        self, grads: Tree, state: State, params: Tree, updates: bool
+    ) -> tuple[Tree, State]:
+        """A step: the new parameters, or what is to be added to them, and the new state."""
         from fusedstep.jax import _calls
 
         paths, leaves, tree = _parameters(params)
@@ -150,7 +155,7 @@ class _Steps:
         for letter in letters:
             columns.append(_like(f"state.arrays[{letter!r}]", arrays[letter], paths, leaves))
         written = _calls.write_job(job, count, self.values(count))
-        stepped = [*_calls.step(written, [*zip(*columns, strict=True)])]
+        stepped = [*_calls.step(written, [*zip(*columns, strict=True)], updates)]
         new, *states = (
             tree.unflatten(row[k] for row in stepped) for k in range(1 + len(letters))
         )
