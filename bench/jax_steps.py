@@ -99,10 +99,10 @@ def compare(topic: str, case: str, entries: dict[str, Entry], seconds: float) ->
     for each in entries.values():
         for _ in range(3):
             each.step()
-    first, *others = (np.concatenate(each.params()) for each in entries.values())
-    for name, other in zip([*entries][1:], others, strict=True):
-        if not np.allclose(first, other, rtol=TOLERANCE, atol=TOLERANCE):
-            raise AssertionError(f"{case}: {name} makes another update than {[*entries][0]}")
+    first, *others = ((name, np.concatenate(each.params())) for name, each in entries.items())
+    for name, other in others:
+        if not np.allclose(first[1], other, rtol=TOLERANCE, atol=TOLERANCE):
+            raise AssertionError(f"{case}: {name} makes another update than {first[0]}")
     timings = take_turns(entries, seconds)
     rows = []
     for name, timing in timings.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -144,7 +144,9 @@ def arrays(n: int = 5, dtype: Any = np.float32) -> list[np.ndarray[Any, Any]]:
 
 
 class TestCallsOfAStep:
-    def job(self, **changes: Any) -> np.ndarray[Any, Any]:
+    options: ClassVar[dict[str, Any]] = {"lr": 0.25, "betas": (0.5, 0.625)}
+
+    def job(self) -> np.ndarray[Any, Any]:
         """The bytes of a job of `fs.AdamW`, written by the first handler."""
         needs("jax", "jax")
         fj = pytest.importorskip("fusedstep.jax")
@@ -152,8 +154,9 @@ class TestCallsOfAStep:
 
         from fusedstep.jax import _calls
 
-        fj.adamw(lr=0.25).apply(jnp.ones(1), fj.adamw().init(jnp.ones(1)), jnp.ones(1))
-        title = next(name for name in _calls.WRITERS if b"AdamW(lr=0.25," in name)
+        tx = fj.adamw(**self.options)
+        tx.apply(jnp.ones(1), tx.init(jnp.ones(1)), jnp.ones(1))
+        title = next(name for name in _calls.WRITERS if b"lr=0.25, betas=(0.5, 0.625)" in name)
         job = np.zeros(_calls.WRITERS[title].bytes, np.uint8)
         caller = Caller()
         count = np.zeros((), np.int32)
@@ -164,13 +167,13 @@ class TestCallsOfAStep:
         g, p, m, v = arrays()
         assert Caller().call(handlers()[1], [self.job(), g, p, m, v], [p, m, v]) is None
         expected = np.ones(5, np.float32)
-        fs.AdamW(expected, lr=0.25).step(g)
+        fs.AdamW(expected, **self.options).step(g)
         assert np.array_equal(p, expected)
 
     def test_one_of_updates_leaves_the_parameter(self) -> None:
         g, p, m, v = arrays()
         expected = np.ones(5, np.float32)
-        fs.AdamW(expected, lr=0.25).step(g)
+        fs.AdamW(expected, **self.options).step(g)
         assert Caller().call(handlers()[2], [self.job(), g, p, m, v], [g, m, v]) is None
         assert np.array_equal(p, np.ones(5, np.float32))
         assert np.array_equal(g, expected - p)
@@ -192,9 +195,7 @@ class TestCallsOfAStep:
         assert "memory of its own" in self.refused([job, g, p, m, v], [p.copy(), m, v])
         assert "differ" in self.refused([job, g[:3].copy(), p, m, v], [p, m, v])
         assert "differ" in self.refused([job, g, p, m, v.astype(float)], [p, m, v])
-        assert "no kernel" in self.refused(
-            [job, *(wide := arrays(dtype=np.float64))], wide[1:]
-        )
+        assert "no kernel" in self.refused([job, *(wide := arrays(dtype=np.float64))], wide[1:])
         g, p, m, v = (array.view(np.int32) for array in (g, p, m, v))
         assert "neither" in self.refused([job, g, p, m, v], [p, m, v])
 

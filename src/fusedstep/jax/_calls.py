@@ -171,8 +171,8 @@ def step(
 ) -> Iterator[list[jax.Array]]:
     """Step tensors by the bytes of a job: of each its gradient, itself, and its state.
 
-    What is new of each are itself and its state; with `updates`, what is to be added to it takes its
-    place, and the memory of the gradient.
+    What is new of each are itself and its state; with `updates`, what is to be added to it takes
+    its place, and the memory of the gradient.
     """
     target, read = ("fusedstep_cpu_update", 1) if updates else ("fusedstep_cpu_step", 0)
     for start in range(0, len(tensors), TOGETHER):

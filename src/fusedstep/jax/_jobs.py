@@ -126,7 +126,9 @@ class Job:
         arguments = ", ".join(f"{name}={text}" for name, text in shown.items())
         traced = " ".join(map(str, self.traced))
         dtypes = " ".join(dtype.name for dtype in self.dtypes)
-        return f"{kind.__module__}.{kind.__qualname__}({arguments}) {traced} {dtypes} {self.backend}"
+        return (
+            f"{kind.__module__}.{kind.__qualname__}({arguments}) {traced} {dtypes} {self.backend}"
+        )
 
     def scalars(self, count: int, values: Sequence[float]) -> Values:
         """The scalars of the step after `count` others, with those values of the program's."""

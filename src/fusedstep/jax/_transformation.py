@@ -141,9 +141,7 @@ class _Steps:
     def apply(self, grads: Tree, state: State, params: Tree) -> tuple[Tree, State]:
         return self.step(grads, state, params, updates=False)
 
-    def step(
-        self, grads: Tree, state: State, params: Tree, updates: bool
-    ) -> tuple[Tree, State]:
+    def step(self, grads: Tree, state: State, params: Tree, updates: bool) -> tuple[Tree, State]:
         """A step: the new parameters, or what is to be added to them, and the new state."""
         from fusedstep.jax import _calls
 
@@ -156,9 +154,7 @@ class _Steps:
             columns.append(_like(f"state.arrays[{letter!r}]", arrays[letter], paths, leaves))
         written = _calls.write_job(job, count, self.values(count))
         stepped = [*_calls.step(written, [*zip(*columns, strict=True)], updates)]
-        new, *states = (
-            tree.unflatten(row[k] for row in stepped) for k in range(1 + len(letters))
-        )
+        new, *states = (tree.unflatten(row[k] for row in stepped) for k in range(1 + len(letters)))
         most = jnp.iinfo(count.dtype).max
         count = jnp.where(count < most, count + 1, count)
         return new, State(count, dict(zip(letters, states, strict=True)))
@@ -185,8 +181,8 @@ def _backend(backend: Any, declaration: Declaration) -> str:
     fit = ("numba",) if declaration.custom else ("c", "numba")
     if backend not in ("auto", *fit):
         raise ValueError(
-            f"backend={backend!r} does not step {declaration.optimizer.__name__} in JAX's programs; "
-            f"pass one of {quoted(['auto', *fit])}"
+            f"backend={backend!r} does not step {declaration.optimizer.__name__} in JAX's "
+            f"programs; pass one of {quoted(['auto', *fit])}"
         )
     chosen = fit[0] if backend == "auto" else str(backend)
     reason = why_missing(chosen)
@@ -240,7 +236,10 @@ def _like(name: str, tree: Tree, paths: list[str], leaves: list[jax.Array]) -> l
     entries, _ = jax.tree_util.tree_flatten_with_path(tree)
     found = {jax.tree_util.keystr(path): leaf for path, leaf in entries}
     if [*found] != paths:
-        missing, surplus = [p for p in paths if p not in found], [p for p in found if p not in paths]
+        missing, surplus = (
+            [p for p in paths if p not in found],
+            [p for p in found if p not in paths],
+        )
         words = [("lacks", missing), ("has", surplus)]
         raise ValueError(
             f"{name} {' and '.join(f'{word} {quoted(keys)}' for word, keys in words if keys)}, "

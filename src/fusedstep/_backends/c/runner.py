@@ -35,6 +35,7 @@ Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 LARGE: int = lib.FS_LARGE
 """Elements from which each thread has a piece of a tensor."""
 
+
 def words(array: Any) -> Integers:
     """The words of an array in C, one of its items in each row."""
     item = ffi.sizeof(ffi.typeof(array).item) // 8
