@@ -19,8 +19,10 @@ MODULES = [
     for module in pkgutil.walk_packages(fusedstep.__path__, "fusedstep.")
     if not module.name.endswith((".__main__", "._engine"))
 ]
-NEED_C = ("._backends.c.engine", "._backends.c.runner", ".limit", ".jax._calls", ".jax.optimizers")
-NEED_C += (".jax._transformation",)
+NEED_C = (
+    *("._backends.c.engine", "._backends.c.runner", ".limit"),
+    *(".jax._calls", ".jax._transformation", ".jax.optimizers"),
+)
 NEED_CUDA = tuple(
     f"._backends.cuda.{name}" for name in ("engine", "device", "driver", "primitives")
 )

@@ -184,7 +184,7 @@ def test_numbers_that_the_program_has(name: str) -> None:
 
 
 def test_a_rule_of_ones_own() -> None:
-    @fs.rule(state=("m",), lr=0.1, mu=0.5)  # type: ignore[untyped-decorator]
+    @fs.rule(state=("m",), lr=0.1, mu=0.5)
     def averaged(p, g, m, h):  # type: ignore[no-untyped-def]
         m = h.mu * m + (1 - h.mu) * g
         return p - h.lr * m, m
@@ -203,7 +203,7 @@ def test_two_classes_of_one_name_keep_their_own_rules() -> None:
     """As a notebook makes them, whose cell is run again."""
 
     def made(factor: float) -> Any:
-        @fs.rule(lr=1.0)  # type: ignore[untyped-decorator]
+        @fs.rule(lr=1.0)
         def same(p, g, h):  # type: ignore[no-untyped-def]
             return p - factor * g
 

@@ -107,7 +107,7 @@ def test_structs_and_constants_are_those_of_the_header_in_jaxlib(tmp_path: Path)
     assert failed.returncode != 0
 
 
-def handlers() -> tuple[Any, Any, Any]:
+def handlers() -> tuple[Any, ...]:
     from fusedstep._engine import ffi, lib
 
     return tuple(

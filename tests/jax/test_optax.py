@@ -20,14 +20,14 @@ G = {"w": np.linspace(3, 1, 33, dtype=np.float32), "b": np.ones(3, np.float32)}
 
 
 def trained(tx: Any, steps: int = 3) -> Any:
-    @jax.jit
     def step(p: Any, state: Any) -> Any:
         updates, state = tx.update(G, state, p)
         return optax.apply_updates(p, updates), state
 
+    program = jax.jit(step)
     p, state = jax.tree.map(jnp.array, P), tx.init(P)
     for _ in range(steps):
-        p, state = step(p, state)
+        p, state = program(p, state)
     return p
 
 

@@ -48,7 +48,7 @@ def same(made: Tree, arrays: list[Any]) -> bool:
 
 @needs_c
 class TestPrograms:
-    tx = fj.adamw(lr=0.25) if MISSING is None else None
+    tx: Any = fj.adamw(lr=0.25) if MISSING is None else None
     lr = 0.25
 
     def test_outside_of_jit(self) -> None:
@@ -209,7 +209,7 @@ class TestPrograms:
         assert apply(0.25).tolist() == self.tx.apply(p, self.tx.init(p), p)[0].tolist()
 
     def test_ctrl_c_while_python_computes_scalars_is_raised_as_itself(self) -> None:
-        came = []
+        came: list[int] = []
 
         def prepare(h: Any, t: int) -> dict[str, float]:
             if t == 2 and not came:
@@ -217,7 +217,7 @@ class TestPrograms:
                 raise KeyboardInterrupt
             return {"half": h.lr / 2}
 
-        @fs.rule(prepare=prepare, lr=1.0)  # type: ignore[untyped-decorator]
+        @fs.rule(prepare=prepare, lr=1.0)
         def interrupted(p, g, h):  # type: ignore[no-untyped-def]
             return p - h.half * g
 
