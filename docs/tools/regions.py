@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import declarations
+import in_jax
 import kernel
 import marked
 import names
@@ -47,6 +48,7 @@ REGIONS: dict[str, Callable[[], str]] = {
 FILES: dict[str, Callable[[], str]] = {
     "docs/images/speed.svg": lambda: speed.picture(speed.results()),
     "src/fusedstep/functional.py": declarations.functional,
+    "src/fusedstep/jax/optimizers.py": in_jax.text,
 }
 
 
