@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import audits
 import declarations
 import in_jax
 import kernel
@@ -35,6 +36,10 @@ REGIONS: dict[str, Callable[[], str]] = {
     "loops": lambda: speed.loops(speed.results()),
     "whole": lambda: speed.whole(speed.results()),
     "machine": lambda: speed.caption(speed.results().machine),
+    "checks": audits.checks,
+    "audits": audits.findings,
+    "audit": audits.example,
+    "audited": audits.versions,
     "options": options.classes,
     "glossary": declarations.glossary,
     "custom options": options.rules,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
-import os
 import re
->>>>>>> main
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -14,7 +10,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from fusedstep._checks.hints import nearest
-from fusedstep.program import bench, demo, info, inspect, plot
+from fusedstep.program import audit, bench, demo, info, inspect, plot
 from fusedstep.program.errors import CommandError, report
 from fusedstep.program.output import drop_the_rest, printing
 
@@ -98,6 +94,9 @@ COMMANDS = {
     "bench": Command(
         bench, "time steps on this machine against NumPy, torch and others, in less than a minute"
     ),
+    "audit": Command(
+        audit, "check an optimizer of torch, Keras or optax, with a reproducer for each failure"
+    ),
     "inspect": Command(inspect, "print the CUDA kernel of a rule; no device is needed"),
     "plot-schedule": Command(plot, "print learning-rate schedules and draw them into one picture"),
 }
@@ -108,19 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit status. Arguments that do not fit exit with status 2 at once.
     """
-<<<<<<< HEAD
     with printing():
         return run(argv)
 
 
 def run(argv: Sequence[str] | None) -> int:
-    parser = ArgumentParser(
-=======
     parser = Parser(
->>>>>>> main
         prog="fusedstep",
         description="Fused optimizer steps for NumPy training loops: what is installed, a "
-        "demonstration, benchmarks, and a look at kernels and learning rates.",
+        "demonstration, benchmarks, audits, and a look at kernels and learning rates.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('fusedstep')}")
     subparsers = parser.add_subparsers(dest="command", metavar="command")
