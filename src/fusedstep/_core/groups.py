@@ -26,7 +26,6 @@ from fusedstep._core.hints import key_hint
 from fusedstep._core.schedule import Schedule
 from fusedstep._numerics.range import LARGE, SMALL
 
-
 DECIDING = {"decay_scale", "initial_lr"}
 """Hyperparameters that decide whether the rate is bound to others, see `rate_bound`."""
 

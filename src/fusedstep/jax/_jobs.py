@@ -26,16 +26,16 @@ class Place(NamedTuple):
     """A number among the hyperparameters: one by itself, or an item of a tuple."""
 
     name: str
-    index: int | None = None
+    item: int | None = None
 
     def __str__(self) -> str:
-        return self.name if self.index is None else f"{self.name}[{self.index}]"
+        return self.name if self.item is None else f"{self.name}[{self.item}]"
 
     def put(self, hyper: dict[str, Any], value: Any) -> None:
         """Put a value there; `hyper` may share its tuples with others."""
-        if self.index is not None:
+        if self.item is not None:
             items = [*hyper[self.name]]
-            items[self.index] = value
+            items[self.item] = value
             value = tuple(items)
         hyper[self.name] = value
 
