@@ -27,11 +27,6 @@ from fusedstep._core.schedule import Schedule
 from fusedstep._numerics.range import LARGE_RATE, SMALL_RATE
 
 
-def is_usual_rate(value: Any) -> bool:
-    """Whether a value is a rate that needs no check: every dtype holds it, and its products."""
-    return isinstance(value, float) and (SMALL_RATE < value < LARGE_RATE or value == 0)
-
-
 def base_rate(lr: Any) -> Any:
     """The rate that AdamW's ηₜ is measured by; None where a function does not tell."""
     if not callable(lr):
@@ -114,11 +109,17 @@ class Group(MutableMapping[str, Any]):
             return self.hyperparameters[as_identifier(name)]
         except KeyError:
             raise KeyError(
-                f"a group has no {name!r}; {key_hint(name, [*self.hyperparameters, 'params'])}"
+                f"a group has no {name!r}; it has {quoted([*self])}"
+                f"{key_hint(name, [*self.hyperparameters])}"
             ) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name == "lr" and self.free_rate and is_usual_rate(value):
+        if (
+            name == "lr"
+            and self.free_rate
+            and isinstance(value, float)
+            and (SMALL_RATE < value < LARGE_RATE or value == 0)
+        ):
             self.hyperparameters["lr"] = float(value) + 0.0  # -0.0 is 0.0
         elif name in (checks := self.declaration.checks):
             checked = {**self.hyperparameters, name: checks[name](name, value)}
@@ -129,7 +130,8 @@ class Group(MutableMapping[str, Any]):
 
     def rating(self, value: Any) -> Call:
         """The call that takes over a learning rate, which is checked."""
-        if self.free_rate and is_usual_rate(value):
+        usual = isinstance(value, float) and (SMALL_RATE < value < LARGE_RATE or value == 0)
+        if self.free_rate and usual:
             return partial(setitem, self.hyperparameters, "lr", float(value) + 0.0)
         return self.taking(self.with_more({"lr": value}))
 
@@ -142,10 +144,11 @@ class Group(MutableMapping[str, Any]):
         values = by_identifier(values, "update")
         for name in values:
             if name not in self.hyperparameters:
+                own = [*self.hyperparameters]
                 hint = (
                     "a group keeps its arrays; make another optimizer"
                     if name == "params"
-                    else key_hint(name, [*self.hyperparameters])
+                    else f"it has {quoted(own)}{key_hint(name, own)}"
                 )
                 raise KeyError(f"a group has no hyperparameter {name!r} to set; {hint}")
         return self.declaration.check_more(self.hyperparameters, values)
