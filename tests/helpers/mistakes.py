@@ -307,7 +307,10 @@ MAKING = [
     Mistake(
         "fs.AdamW(lr=0.1)",
         "TypeError",
-        "AdamW() needs the arrays that it updates; pass them first, as `fs.AdamW(params)`",
+        (
+            "AdamW() lacks 'params', the arrays that it updates; pass them first, as "
+            "`fs.AdamW(params)`"
+        ),
         "opt = {0}",
         "opt.lr == 0.001",
     ),

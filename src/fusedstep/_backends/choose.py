@@ -86,7 +86,7 @@ def choose(
 
 
 def backend_hint(name: Any) -> str:
-    """Which backend was meant, and all that there are."""
+    """The names of all backends, and the one that was meant."""
     meant = MEANT.get(name.lower()) if isinstance(name, str) else None
     meant = meant or nearest(name, CHOICES)
     every = f"pass one of {quoted(CHOICES)}"

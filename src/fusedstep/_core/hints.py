@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Declaration(Protocol):
-    """What hints read of the declaration of an optimizer's class, see declaration.py."""
+    """The part of a class's declaration that hints read, see declaration.py."""
 
     @property
     def optimizer(self) -> type: ...
@@ -43,7 +43,7 @@ class Declaration(Protocol):
 
 
 DECLARATIONS: list[Declaration] = []
-"""Those of this package's own classes."""
+"""The declarations of this package's own classes."""
 
 
 def public_name(optimizer: type) -> str:
@@ -105,7 +105,7 @@ def misfit(
         )
     if not args and "params" not in kwargs:
         return TypeError(
-            f"{title}() needs the arrays that it updates; pass them first, as "
+            f"{title}() lacks 'params', the arrays that it updates; pass them first, as "
             f"`{public_name(declaration.optimizer)}(params)`"
         )
     return TypeError(f"{title}: {error}")
@@ -179,7 +179,7 @@ def betas_of(betas: Sequence[float], given: Mapping[str, Any]) -> tuple[Any, ...
 
 
 def key_hint(name: Any, names: Sequence[str]) -> str:
-    """What a group's key was meant to be, as the end of an error."""
+    """The key of a group that was meant, as the end of an error."""
     if name in BETAS and "betas" in names:
         return f"; did you mean 'betas', at index {BETAS[name]}?"
     if name in OF_A_STEP:
@@ -189,7 +189,7 @@ def key_hint(name: Any, names: Sequence[str]) -> str:
 
 
 def letter_hint(name: Any, letters: Sequence[str]) -> str:
-    """Which state array was meant, or all that there are."""
+    """The state array that was meant, or all that there are."""
     own = STATE.get(name)
     return f"did you mean {own!r}?" if own in letters else f"it has {quoted(letters)}"
 

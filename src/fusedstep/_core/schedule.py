@@ -135,7 +135,7 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Sched
 
 
 def schedule_hint(name: Any) -> str:
-    """Which schedule was meant, or all that there are."""
+    """The schedules that there are, and the one that was meant."""
     own = OTHERS.get(name) if isinstance(name, str) else None
     own = own or nearest(name, SCHEDULES)
     every = f"there are {', '.join(SCHEDULES)}"
