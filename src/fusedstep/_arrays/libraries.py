@@ -8,7 +8,7 @@ the library works on, what errors advise.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from numbers import Real
@@ -282,6 +282,25 @@ def library_of(kind: Hashable) -> Library:
 def library(array: Any) -> Library:
     """The library that an array is from."""
     return library_of(array.__class__)
+
+
+@cache
+def _from_jax(kind: Hashable) -> bool:
+    assert isinstance(kind, type)
+    return kind.__module__.partition(".")[0] == "jaxlib" and hasattr(kind, "platform")
+
+
+def numpy_reads(array: Any) -> bool:
+    """Whether an array is one of JAX in the CPU's memory, which NumPy sees sooner than DLPack."""
+    if not _from_jax(array.__class__) or array.is_deleted():  # whose platform must not be asked
+        return False
+    platform: str = array.platform()
+    return platform == "cpu"
+
+
+def by_numpy(arrays: Iterable[Any]) -> list[Any]:
+    """The arrays, with those of JAX as NumPy's over the same memory, once they are computed."""
+    return [np.asarray(array) if numpy_reads(array) else array for array in arrays]
 
 
 def glance(array: Any) -> tuple[int, Geometry]:

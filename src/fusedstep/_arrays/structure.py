@@ -7,8 +7,19 @@ in the structure again.
 
 from __future__ import annotations
 
+import sys
 from array import array
-from collections.abc import ItemsView, Iterable, KeysView, Mapping, Sequence, Sized
+from collections import OrderedDict
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    Sequence,
+    Sized,
+)
+from contextlib import suppress
 from numbers import Number
 from typing import Any
 
@@ -35,12 +46,34 @@ class Leaf:
     def rebuild(self, leaves: Iterable[Any]) -> Any:
         return next(iter(leaves))
 
+    def entries(self, value: Any) -> Iterator[tuple[str, Any]]:
+        yield self.paths[0], value
+
+    def is_of(self, value: Any, kinds: tuple[type, ...]) -> bool:
+        return True
+
+
+class Only(Leaf):
+    """One parameter that is in no collection."""
+
+    def flatten(self, value: Any, name: str) -> list[Any]:
+        if value is None:
+            raise TypeError(
+                f"{name} is None, and so this step would do nothing; pass the array's gradient, or "
+                "leave the call out"
+            )
+        return [value]
+
 
 class Branch:
     """A sequence or a mapping of structures; `keys` are its indices or its keys."""
 
-    def __init__(self, path: str, children: dict[Any, Leaf | Branch]) -> None:
+    kind: type
+    """The type of plain container that the parameters came in, see `kept_kind`."""
+
+    def __init__(self, path: str, children: dict[Any, Leaf | Branch], kind: type) -> None:
         self.path = path
+        self.kind = kind
         self.children = children
         self.keys = list(children)
         self.paths: list[str] = [path for child in children.values() for path in child.paths]
@@ -65,8 +98,37 @@ class Branch:
         """A collection of this structure, with one of `leaves` for each parameter."""
         raise NotImplementedError
 
+    def entries(self, value: Any) -> Iterator[tuple[str, Any]]:
+        """The entries of a collection that are where the parameters' are, by their paths.
+
+        It may have lost some, or have become anything else: what cannot be read is left out.
+        """
+        for key, child in self.children.items():
+            with suppress(Exception):
+                item = value[key]
+                yield from child.entries(item)
+
+    def is_of(self, value: Any, kinds: tuple[type, ...]) -> bool:
+        """Whether a collection, and all in it, is of one of the types and has no other entries."""
+        return (
+            type(value) in kinds
+            and len(value) == len(self.keys)
+            and all(child.is_of(value[key], kinds) for key, child in self.children.items())
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Branch:
+        return self  # it never changes
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        if not is_findable(self.kind):  # of a function's own: a pickle could not refer to it
+            state["kind"] = tuple
+        return state
+
 
 class List(Branch):
+    kind = list
+
     def items(self, value: Any, name: str) -> list[Any]:
         if not isinstance(value, list) and (
             isinstance(value, Mapping) or is_array(value) or not is_collection(value)
@@ -91,6 +153,8 @@ class List(Branch):
 
 
 class Dict(Branch):
+    kind = dict
+
     def items(self, value: Any, name: str) -> list[Any]:
         if not isinstance(value, Mapping):
             raise TypeError(
@@ -163,6 +227,8 @@ Structure = Leaf | Branch
 
 def flatten(value: Any) -> tuple[Structure, list[Any]]:
     """The structure of the parameters `value`, and its leaves in order."""
+    if is_array(value) and not isinstance(value, np.generic):
+        return Only(""), [value]
     try:
         return _flatten(value, "")
     except RecursionError:
@@ -178,6 +244,7 @@ def _flatten(value: Any, path: str) -> tuple[Structure, list[Any]]:
     if not is_collection(value) or not is_ordered(value):
         raise TypeError(f"params{path} is {describe(value)}; {made_of(value, f'params{path}')}")
     mapping = isinstance(value, Mapping)
+    kind = kept_kind(value)
     children: dict[Any, Structure] = {}
     leaves: list[Any] = []
     for key, item in value.items() if mapping else enumerate(value):
@@ -185,7 +252,35 @@ def _flatten(value: Any, path: str) -> tuple[Structure, list[Any]]:
             refuse_numbers(value, item, key, path)
         children[key], below = _flatten(item, f"{path}[{key!r}]")
         leaves += below
-    return (Dict if mapping else List)(path, children), leaves
+    return (Dict if mapping else List)(path, children, kind), leaves
+
+
+def kept_kind(value: Any) -> type:
+    """The type of plain container that stands for a collection of parameters.
+
+    Tuples, named ones with their type, and ordered dictionaries are kept; all other mappings
+    count as dictionaries, and all other collections as lists.
+    """
+    kind = type(value)
+    if isinstance(value, tuple):
+        return plain_kind(kind) if hasattr(kind, "_fields") else tuple
+    if isinstance(value, Mapping):
+        return OrderedDict if isinstance(value, OrderedDict) else dict
+    return list
+
+
+def plain_kind(kind: type) -> type:
+    """The type of the copies of containers of a type; an arena's name another, see `Guarded`."""
+    found: type = getattr(kind, "__plain_kind__", kind)
+    return found
+
+
+def is_findable(kind: type) -> bool:
+    """Whether a type stands in its module under its own name."""
+    found: Any = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is kind
 
 
 PASS = "pass a NumPy array, or a sequence or mapping of arrays"

@@ -21,7 +21,7 @@ from fusedstep._core.hints import renamed_argument, unexpected
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.parameters import refuse_unfit
 from fusedstep._numerics.coefficients import JobScalars, Rule, Values
-from fusedstep._numerics.range import LARGE_RATE, RANGES
+from fusedstep._numerics.range import LARGE, RANGES
 from fusedstep._numerics.rounding import check_rounding
 
 MANY = 2**53
@@ -96,7 +96,7 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
         declaration.together(hyper)
     given = setting.constants, declaration.scalars(hyper, t)
     dtype = _dtype_of(arguments["p"])
-    if dtype not in setting.fitting or lr > LARGE_RATE:
+    if dtype not in setting.fitting or lr > LARGE:
         _check_range(declaration, setting, hyper, given, dtype, t)
     step_aimed(arguments["backend"], setting.rule, given, arguments["p"], arguments["g"], arguments)
 

@@ -16,6 +16,7 @@ from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
 from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.arena_memory import ArenaMemory
+from fusedstep._core.container import Container
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
 from fusedstep._core.hints import (
@@ -30,10 +31,11 @@ from fusedstep._core.hints import (
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
 from fusedstep._core.parameters import State, rule_of, with_hints
 from fusedstep._core.repr import show
-from fusedstep._core.request import PLAIN, Report, check_policy, check_request, report_of
+from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request, report_of
 from fusedstep._core.state_dict import read_group, read_state, read_top, save, saved
 from fusedstep._core.tensors import Tensors, parameters_of
 from fusedstep._core.turn import Turn
+from fusedstep._core.unpickled import Originals
 from fusedstep._core.whole_step import whole_step
 
 UNSCALED = PLAIN.scale
@@ -75,6 +77,10 @@ class Optimizer:
     """True while the parameters stand ahead, see `SGD.lookahead`."""
 
     _arena: Arena | None = None
+    _container: Container | None = None
+    """The user's container of the parameters; None for a single array, and for an arena."""
+    _originals: Originals | None = None
+    """Parameters that were unpickled and copied, until the first step has looked who has them."""
     _gathered: Tensors | None
     """The tensors that steps go over; None until they are asked for, and after a load."""
     _layout: Layout | None
@@ -96,6 +102,7 @@ class Optimizer:
             self._structure, divided = memory_of(params).read()
         else:
             self._structure, divided = read_groups(params)
+            self._container = Container.of(params, self._structure, divided=divided[0][0] != "")
             refuse_fleeting(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
         custom = self._declaration.custom
@@ -135,7 +142,7 @@ class Optimizer:
 
     def _gather(self) -> Tensors:
         """Gather the tensors, as their t now allow."""
-        gathered = Tensors(self._parameters, self._place, self._arena_memory)
+        gathered = Tensors(self._parameters, self._place, self._arena_memory, self._container)
         gathered.tidy()
         self._gathered = gathered
         return gathered
@@ -154,6 +161,7 @@ class Optimizer:
         max_norm: float | None = None,
         max_value: float | None = None,
         zero_grads: bool = False,
+        clip: str = GLOBAL,
         **unknown: NoReturn,
     ) -> Report:
         """Update the parameters in place.
@@ -161,7 +169,8 @@ class Optimizer:
         ::
 
             g = g·(1/scale)
-            g = g·clip                     clip = min(1, max_norm / norm of all g together)
+            g = g·clip                     clip = min(1, max_norm / norm of all g together),
+                                           or of each g by itself with clip="tensor"
             g = max(-max_value, min(g, max_value))
 
         come first, where they are asked for, and then what the optimizer's formula says.
@@ -187,6 +196,10 @@ class Optimizer:
         zero_grads
             Leave zeros in the gradients, as the next accumulation wants them, also if the
             step is skipped. They must be writeable and share no memory.
+        clip
+            What `max_norm` bounds: `"global"` the norm of all gradients together, of all groups;
+            `"tensor"` the norm of each gradient by itself, each over an arena, too. One NaN or
+            infinity then reaches its own gradient alone. It needs `max_norm`.
 
         Returns
         -------
@@ -241,8 +254,14 @@ class Optimizer:
             request = PLAIN
             # The default itself is known to be fine; any other value, also another 1.0, is checked.
             scaled = scale is not UNSCALED
-            if scaled or max_norm is not None or max_value is not None or zero_grads is not False:
-                request = check_request(scale, max_norm, max_value, zero_grads)
+            if (
+                scaled
+                or max_norm is not None
+                or max_value is not None
+                or zero_grads is not False
+                or clip is not GLOBAL
+            ):
+                request = check_request(scale, max_norm, max_value, zero_grads, clip)
             if grads is ARENA_GRADIENTS or self._arena is not None:
                 flat = self._arena_gradients(grads)
             else:
@@ -284,6 +303,9 @@ class Optimizer:
 
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""
+        if self._originals is not None:
+            originals, self._originals = self._originals, None
+            originals.warn()
         before, self._layout = self._layout, None
         rules = self._rules()
         standing = NO_ROWS
@@ -330,12 +352,21 @@ class Optimizer:
                 parameter.check_as_found()
         kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
         state = {name: getattr(self, name) for name in kept}
+        if self._container is not None and self._container.is_plain(self._parameters):
+            state["_container"] = self._container
         return {**state, "states": [saved(parameter) for parameter in self._parameters]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         states = state.pop("states")
         self.__dict__.update(state)
+        if self._arena is None:
+            self._originals = originals = Originals()
+            paths = iter(self._structure.paths)
+            for group in self._groups:
+                group.replace_params([originals.writeable(a, next(paths)) for a in group["params"]])
+            if originals.arrays:
+                self._container = None  # which holds the originals
         leaves = [array for group in self._groups for array in group["params"]]
         params = named(self._structure, leaves)
         self._table, self._place = choose(self._backend, params, self._declaration.custom)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from argparse import ArgumentParser, Namespace
@@ -11,8 +10,9 @@ from importlib.metadata import version
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from fusedstep._checks.hints import nearest
-from fusedstep.program import bench, demo, info, inspect, plot
+from fusedstep.program import audit, bench, demo, info, inspect, plot
 from fusedstep.program.errors import CommandError, report
+from fusedstep.program.output import drop_the_rest, printing
 
 
 class Module(Protocol):
@@ -80,6 +80,9 @@ COMMANDS = {
     "bench": Command(
         bench, "time steps on this machine against NumPy, torch and others, in less than a minute"
     ),
+    "audit": Command(
+        audit, "check an optimizer of torch, Keras or optax, with a reproducer for each failure"
+    ),
     "inspect": Command(inspect, "print the CUDA kernel of a rule; no device is needed"),
     "plot-schedule": Command(plot, "print learning-rate schedules and draw them into one picture"),
 }
@@ -90,20 +93,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit status. Arguments that do not fit exit with status 2 at once.
     """
+    with printing():
+        return run(argv)
+
+
+def run(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="fusedstep",
         description="Fused optimizer steps for NumPy training loops: what is installed, a "
-        "demonstration, benchmarks, and a look at kernels and learning rates.",
+        "demonstration, benchmarks, audits, and a look at kernels and learning rates.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('fusedstep')}")
     subparsers = parser.add_subparsers(dest="command", metavar="command")
     for name, (module, line) in COMMANDS.items():
         module.add_arguments(subparsers.add_parser(name, help=line, description=module.DESCRIPTION))
     options = parser.parse_args(argv)
-    if options.command is None:
-        parser.print_help()
-        return 0
     try:
+        if options.command is None:
+            parser.print_help()
+            return 0
         status = COMMANDS[options.command].module.run(options)
         sys.stdout.flush()
     except CommandError as error:
@@ -111,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return report("interrupted")
     except BrokenPipeError:  # the reader has left, as in `fusedstep inspect adamw | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_the_rest()
         return 1
+    except OSError as error:  # those of files are reported where they are written
+        drop_the_rest()
+        return report(f"cannot print: {error.strerror}")
     return status
