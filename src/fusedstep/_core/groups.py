@@ -131,7 +131,8 @@ class Group(MutableMapping[str, Any]):
             return self.hyperparameters[as_identifier(name)]
         except KeyError:
             raise KeyError(
-                f"a group has no {name!r}; {key_hint(name, [*self.hyperparameters, 'params'])}"
+                f"a group has no {name!r}; it has {quoted([*self])}"
+                f"{key_hint(name, [*self.hyperparameters])}"
             ) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -167,10 +168,11 @@ class Group(MutableMapping[str, Any]):
         values = by_identifier(values, "update")
         for name in values:
             if name not in self.hyperparameters:
+                own = [*self.hyperparameters]
                 hint = (
                     "a group keeps its arrays; make another optimizer"
                     if name == "params"
-                    else key_hint(name, [*self.hyperparameters])
+                    else f"it has {quoted(own)}{key_hint(name, own)}"
                 )
                 raise KeyError(f"a group has no hyperparameter {name!r} to set; {hint}")
         return self.declaration.check_more(self.hyperparameters, values)
