@@ -17,10 +17,12 @@ from pathlib import Path
 
 import audits
 import declarations
+import in_jax
 import kernel
 import marked
 import names
 import options
+import remedies
 import speed
 
 from fusedstep import functional
@@ -45,11 +47,13 @@ REGIONS: dict[str, Callable[[], str]] = {
     "schedules": options.schedules,
     "names": names.overview,
     "kernel": kernel.block,
+    "mistakes": remedies.mistakes,
 }
 
 FILES: dict[str, Callable[[], str]] = {
     "docs/images/speed.svg": lambda: speed.picture(speed.results()),
     "src/fusedstep/functional.py": declarations.functional,
+    "src/fusedstep/jax/optimizers.py": in_jax.text,
 }
 
 

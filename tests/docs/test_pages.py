@@ -15,7 +15,7 @@ from typing import Any
 
 import pages
 import pytest
-from marks import needs
+from marks import needs, needs_c
 from pages import ROOT, Block
 
 import fusedstep as fs
@@ -43,12 +43,37 @@ def test_the_code_does_what_the_page_says(page: Path) -> None:
     pages.run(page)
 
 
+@needs_c
+@pytest.mark.parametrize(
+    "page", [page for page in pages.pages() if pages.runnable(page, "jax")], ids=pages.name
+)
+def test_the_code_for_jax_does_what_the_page_says(page: Path) -> None:
+    needs("jax", "jax")
+    needs("optax", "others")
+    pages.run(page, "jax")
+
+
 @pytest.mark.parametrize(
     "page", [page for page in pages.pages() if pages.runnable(page, "torch")], ids=pages.name
 )
 def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
     needs("torch", "torch")
     pages.run(page, "torch")
+
+
+@pytest.mark.parametrize(
+    ("package", "page"),
+    [
+        (package, page)
+        for package in ("autograd", "jax", "thinc")
+        for page in pages.pages()
+        if pages.runnable(page, package)
+    ],
+    ids=lambda each: each if isinstance(each, str) else pages.name(each),
+)
+def test_the_code_for_a_package_does_what_the_page_says(package: str, page: Path) -> None:
+    needs(package, package)
+    pages.run(page, package)
 
 
 @pytest.mark.parametrize(
