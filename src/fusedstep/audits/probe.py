@@ -5,7 +5,6 @@ This runs in a child process, since it imports whatever the expression names.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import math
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
 
+from fusedstep._checks.hints import nearest
 from fusedstep.audits.expression import Call, Name, Value, parse
 
 
@@ -28,8 +28,8 @@ def probe(text: str) -> dict[str, Any]:
     kind = framework_of(expression, made)
     if kind is None:
         parent, _, last = expression.path.rpartition(".")
-        near = [name for name in similar(resolved(parent), last) if name != last]
-        hint = f"did you mean {near[0]!r}? Or " if near else ""
+        near = nearest(last, [name for name in public(resolved(parent)) if name != last])
+        hint = f"did you mean {near!r}? Or " if near else ""
         return {
             "refused": f"{expression.path} is no optimizer of torch, Keras or optax; {hint}name a "
             "class that is derived from torch.optim.Optimizer or keras.optimizers.Optimizer, or a "
@@ -104,8 +104,8 @@ def resolved(path: str) -> Any:
         try:
             found = importlib.import_module(module)
         except ImportError:
-            near = difflib.get_close_matches(part, public(found), 1, 0.5) or similar(found, part)
-            hint = f"; did you mean {near[0]!r}?" if near else "; correct the name"
+            near = nearest(part, public(found))
+            hint = f"; did you mean {near!r}?" if near else "; correct the name"
             raise LookupError(
                 f"{'.'.join([first, *rest[: count - 1]])} has no {part!r}{hint}"
             ) from None
@@ -114,11 +114,6 @@ def resolved(path: str) -> Any:
 
 def public(found: Any) -> list[str]:
     return [name for name in dir(found) if not name.startswith("_")]
-
-
-def similar(found: Any, part: str) -> list[str]:
-    """The names that differ in upper and lower case alone."""
-    return [name for name in public(found) if name.lower() == part.lower()]
 
 
 def evaluated(value: Value) -> Any:

@@ -15,6 +15,7 @@ from fusedstep.audits.expression import EXAMPLE, Call, ExpressionError, parse
 from fusedstep.audits.records import FAILS, Report
 from fusedstep.audits.tables import below, plain_table, rich_table
 from fusedstep.benchmarks import json_file
+from fusedstep.program import output
 from fusedstep.program.arguments import file_ending_in, seconds
 from fusedstep.program.errors import UsageError, unwritten
 from fusedstep.program.progress import progress
@@ -104,21 +105,9 @@ def telling() -> Iterator[Callable[[str, float], object]]:
 
 def show(report: Report) -> None:
     if find_spec("rich") is None:
-        lines = [*plain_table(report)]
+        lines = [*plain_table(report), *below(report)]
     else:
-        from rich.console import Console
-
-        console = Console()
-        if not console.is_terminal:
-            console.width = 120
-        with console.capture() as capture:
-            console.print(rich_table(report))
-        lines = capture.get().rstrip("\n").split("\n")
-    for line in (*lines, *below(report)):
-        print(printable(line))
-
-
-def printable(line: str) -> str:
-    """A line without what the encoding of stdout lacks, which messages of others may hold."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return line.encode(encoding, "backslashreplace").decode(encoding)
+        output.show(rich_table(report), output.console(width=120))
+        lines = [*below(report)]
+    for line in lines:
+        print(line)

@@ -13,7 +13,6 @@ memory, gradients of other shapes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
 from operator import is_
 from typing import Any, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary
