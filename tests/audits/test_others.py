@@ -80,7 +80,8 @@ def test_keras(name: str, backend: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("KERAS_BACKEND", backend)
     report = audited.__wrapped__(f"keras.optimizers.{name}")
     assert backend in report.versions
-    assert failed(report) - XLA == set()
+    # the power of its β₂, which is 1 in bfloat16, makes Adam's rate 0
+    assert failed(report) - XLA == ({"first step, bfloat16"} if name == "Adam()" else set())
     assert report.formula == f"{name.partition('(')[0]}, as Keras has it"
     reproduce(report, tmp_path)
 

@@ -112,8 +112,8 @@ class Subject:
     def program(self, verbs: Sequence[str], body: str, *, float64: bool = False) -> str:
         """A whole program that uses the framework's functions `verbs`."""
         texts = [self.need(getattr(self.dialect, verb)) for verb in verbs]
-        text = "\n\n".join(part.strip("\n") for part in (self.maker(self.call), *texts, body))
-        return f"{self.imports(text, float64)}\n\n{text}\n"
+        text = "\n\n\n".join(part.strip("\n") for part in (self.maker(self.call), *texts, body))
+        return f"{self.imports(text, float64)}\n\n\n{text}\n"
 
     def imports(self, text: str = "", float64: bool = False) -> str:
         lines = self.dialect.imports.replace("{backend}", self.backend).split("\n")

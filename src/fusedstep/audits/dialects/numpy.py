@@ -76,6 +76,7 @@ def kept(start, g):
 def array(values):
     return np.array(values, "float32")
 
+
 def steps(p, *gradients):
     opt = optimizer(p)
     for g in gradients:

@@ -88,6 +88,7 @@ def kept(start, g):
 def array(values):
     return torch.tensor(values, dtype=torch.float32)
 
+
 def steps(p, *gradients):
     p = torch.nn.Parameter(p)
     opt = optimizer([p])
