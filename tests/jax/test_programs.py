@@ -34,7 +34,7 @@ def tree(seed: int = 0) -> Tree:
 
 def stepped(steps: int = 3, **options: Any) -> list[Any]:
     """The arrays after steps of `fs.AdamW`."""
-    arrays = jax.tree.leaves(jax.tree.map(np.copy, tree()))
+    arrays: list[Any] = jax.tree.leaves(jax.tree.map(np.copy, tree()))
     opt = fs.AdamW(arrays, **options)
     for _ in range(steps):
         opt.step(jax.tree.leaves(tree(1)))
@@ -111,7 +111,7 @@ class TestPrograms:
             tx = fj.adamw(lr=lr)
             return tx.apply(p, tx.init(p), p)[0].sum()
 
-        take = {
+        take: Any = {
             "grad": lambda: jax.grad(loss)(p),
             "jvp": lambda: jax.jvp(loss, (p,), (p,)),
             "of the rate": lambda: jax.grad(loss, argnums=1)(p, 0.1),

@@ -141,15 +141,15 @@ def _call(
 ) -> list[jax.Array]:
     """Call a handler. Under vmap it is called for one example after the other."""
 
-    @jax.custom_jvp
     def call(*args: jax.Array) -> list[jax.Array]:
         made = jax.ffi.ffi_call(
             target, results, vmap_method="sequential", input_output_aliases=aliases
         )
         return list(made(*args, **attributes))
 
-    call.defjvp(_refuse_derivative)
-    return list(call(*args))
+    underivable = jax.custom_jvp(call)
+    underivable.defjvp(_refuse_derivative)
+    return list(underivable(*args))
 
 
 def _refuse_derivative(primals: Any, tangents: Any) -> Any:
@@ -177,7 +177,9 @@ def step(
     target, read = ("fusedstep_cpu_update", 1) if updates else ("fusedstep_cpu_step", 0)
     for start in range(0, len(tensors), TOGETHER):
         some = tensors[start : start + TOGETHER]
-        args, results, aliases = [job], [], {}
+        args: list[jax.Array] = [job]
+        results: list[jax.ShapeDtypeStruct] = []
+        aliases: dict[int, int] = {}
         for tensor in some:
             for k, array in enumerate(tensor):
                 if k != read:

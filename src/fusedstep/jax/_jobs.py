@@ -26,16 +26,16 @@ class Place(NamedTuple):
     """A number among the hyperparameters: one by itself, or an item of a tuple."""
 
     name: str
-    index: int | None = None
+    item: int | None = None
 
     def __str__(self) -> str:
-        return self.name if self.index is None else f"{self.name}[{self.index}]"
+        return self.name if self.item is None else f"{self.name}[{self.item}]"
 
     def put(self, hyper: dict[str, Any], value: Any) -> None:
         """Put a value there; `hyper` may share its tuples with others."""
-        if self.index is not None:
+        if self.item is not None:
             items = [*hyper[self.name]]
-            items[self.index] = value
+            items[self.item] = value
             value = tuple(items)
         hyper[self.name] = value
 
@@ -57,7 +57,7 @@ ANY = 0.9
 
 def stand_in(declaration: Declaration, place: Place) -> Any:
     """What stands for a number of the program's until it is known."""
-    name, index = place
+    name, item = place
     if name == "lr":
         return TRACED
     default = declaration.defaults[name]
@@ -68,7 +68,7 @@ def stand_in(declaration: Declaration, place: Place) -> Any:
         )
     if default is None or name in declaration.letters.values():
         return ANY
-    return default if index is None else default[index]
+    return default if item is None else default[item]
 
 
 @dataclass(frozen=True)
