@@ -41,6 +41,7 @@ typedef struct {
     const double *float64; /* the scalars as Python computes them */
     void *scalars;         /* room for the same, rounded to the dtype of p: the kernels read it */
     int64_t nscalars;      /* how many there are */
+    int64_t clip;          /* index among them of the factor that clips the gradients */
     int64_t itemsize;      /* of p, bytes */
 } fs_job;
 
@@ -126,6 +127,7 @@ typedef struct {
     const int64_t *large;    /* the same of large rows alone, of which each thread has a piece */
     const int64_t *blocks;   /* the same in blocks of FS_BLOCK elements, each row's last partial */
     double *folded;          /* room for the sums of half of the blocks */
+    double *clips;           /* the factor that clips each row's gradient, as fs_clip_each left it */
     int zeroes;              /* 1: this step leaves zeros in place of the gradients */
     int64_t moves;           /* how often a gradient came at another address than before */
     fs_header *headers;      /* one for each parameter */
@@ -161,6 +163,10 @@ typedef struct {
  * sum of all of them. */
 void fs_measure(fs_table *table, int threads, double scale, double max_norm, fs_measured *to);
 
+/* Find the factor that brings the norm of each row's gradient over `scale` down to `max_norm`, by
+ * the sums that fs_measure left. Returns the smallest; NaN if one is; 1 if there is no row. */
+double fs_clip_each(fs_table *table, double scale, double max_norm);
+
 /* The first row, from `row` on, whose gradient was not finite when it was measured, or would not be
  * when it is multiplied by `unscale`; nrows if there is none. */
 int64_t fs_unfit(const fs_table *table, int64_t row, double unscale);
@@ -178,8 +184,9 @@ void fs_learn(fs_table *table);
  * unless `all`, the exposed arrays and the cells alone are looked at. */
 int fs_stands(const fs_table *table, int all);
 
-/* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. */
-int fs_step(fs_table *table, int threads, int zeroes);
+/* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. `each` says that
+ * gradients are clipped by the factors that fs_clip_each found, and not by that of their job. */
+int fs_step(fs_table *table, int threads, int zeroes, int each);
 
 /* Put the gradients in `list`, the address of a Python list, into the rows, from index `start`
  * on. Returns the index of the first that does not match its header, or whose parameter is not

@@ -31,11 +31,19 @@ at every call, so a loop over many arrays is faster with an optimizer.
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from fusedstep import optimizers
 from fusedstep._arrays.walk import Array
-from fusedstep._core.one_step import one_step
+from fusedstep._core.hints import explained
+from fusedstep._core.one_step import of_one_step, one_step
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)
 '''
 
 NOTES = {
@@ -54,6 +62,7 @@ def functional() -> str:
 def function(optimizer: type[fs.Optimizer]) -> Iterator[str]:
     """The lines of the function that takes one step of an optimizer."""
     declaration = declaration_of(optimizer)
+    yield f"@explained(partial(of_one_step, optimizers.{optimizer.__name__}))"
     yield f"def {optimizer.__name__.lower()}("
     for name in ("p", "g"):
         yield f"    {name}: Array,"

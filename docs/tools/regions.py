@@ -20,6 +20,7 @@ import kernel
 import marked
 import names
 import options
+import remedies
 import speed
 
 from fusedstep import functional
@@ -40,6 +41,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "schedules": options.schedules,
     "names": names.overview,
     "kernel": kernel.block,
+    "mistakes": remedies.mistakes,
 }
 
 FILES: dict[str, Callable[[], str]] = {

@@ -208,7 +208,7 @@ def test_an_array_can_be_resized_afterwards() -> None:
 
 
 def refused() -> list[tuple[str, type[Exception], str]]:
-    """What a call may be passed in place of what fits, the error, and words of it."""
+    """Arguments in place of those that fit, each with the error and words of it."""
     return [
         ("p=locked(p)", ValueError, "p is read-only"),
         ("m=locked(m)", ValueError, "m is read-only"),

@@ -35,6 +35,12 @@ def test_docstrings(name: str) -> None:
         needs("numba_cuda", "cuda")
     if name.startswith("fusedstep.torch"):
         needs("torch", "torch")
+    if name.startswith("fusedstep.sklearn"):
+        needs("sklearn", "sklearn")
+    if name == "fusedstep.autograd":
+        needs("autograd", "autograd")
+    if name.startswith("fusedstep.thinc"):
+        needs("thinc", "thinc")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

@@ -117,7 +117,7 @@ def test_a_table_too_wide_is_printed_row_by_row() -> None:
     assert any("│ first" in line for line in printed[80])
     assert [line.rstrip() for line in printed[20]] == [
         *("Times", "", "first", "  vs torch  1.00 ×", "            slower", ""),
-        *("[second]", "  vs torch  2.00 ×", "  [b]       3", "", "in seconds"),
+        *("[second]", "  vs torch  2.00 ×", "  [b]       3", "", "in seconds", ""),
     ]
 
 

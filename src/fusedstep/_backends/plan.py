@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from math import inf
 from operator import setitem
 from typing import Any, NamedTuple, Protocol
 
@@ -147,7 +148,13 @@ class Table(Protocol):
         """
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
-        """Measure all gradients together."""
+        """Measure all gradients together, by the sums of squares of their blocks."""
+
+    def clip_each(self, scale: float, max_norm: float) -> float:
+        """Find the factor that clips each row's gradient by its own norm, and return the smallest.
+
+        `measure` has been called before.
+        """
 
     def unfit(self, unscale: float) -> Iterator[int]:
         """Places of rows whose gradient was not finite when it was measured, or unscaled is not.
@@ -155,11 +162,17 @@ class Table(Protocol):
         They are counted without the parameters that are skipped.
         """
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
+    ) -> Sequence[Call]:
         """The calls that write one step and count it, with the scalars of each job.
 
-        Nothing is written before. `zero` says that they fill the gradients with zeros.
+        Nothing is written before. `zero` says that they fill the gradients with zeros, `each`
+        that each gradient is clipped by the factor that `clip_each` found for its row.
         """
+
+    def count_with(self, other: Any) -> None:
+        """Count the steps of this table where the other, of the same type, counts its own."""
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         """Take the gradients from the first on, and run without zeros if none needs a check."""
@@ -243,6 +256,8 @@ class CheckedTable:
         self.numbers = self.cells.numbers
         self.sums = np.zeros((0, norm.SUMS))
         """The sums of the blocks of the gradients that were measured."""
+        self.clips: list[float] = []
+        """The factor that clips the gradient of each row, as `clip_each` found them."""
         self.known: list[Any] = [None] * len(rows)
         self.kept: list[Array | None] = [None] * len(rows)
         """Gradients that may be copies, whose memory nobody else holds: these are read-only."""
@@ -272,11 +287,20 @@ class CheckedTable:
     def let_go(self, indices: Iterable[int]) -> None:
         self.kept = [None] * len(self.rows)
 
+    def clip_each(self, scale: float, max_norm: float) -> float:
+        self.clips = clips_of(self.present, self.sums, scale, max_norm)
+        return norm.smallest(self.clips)
+
     def unfit(self, unscale: float) -> Iterator[int]:
         return unfit_rows(self.present, self.sums, unscale)
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
+    ) -> Sequence[Call]:
         raise NotImplementedError
+
+    def count_with(self, other: CheckedTable) -> None:
+        self.steps = other.steps
 
     def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         raise NotImplementedError
@@ -374,16 +398,28 @@ class Plan:
         self.let_go()
         self.gradient_scratch.clear()
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool = False) -> None:
+    def clip_each(self, scale: float, max_norm: float) -> norm.Measured:
+        """Measure the gradients, of which each is to be clipped by its own norm."""
+        measured = self.measure(scale, inf)
+        return measured._replace(clip=self.table.clip_each(scale, max_norm))
+
+    def count_with(self, other: Plan) -> None:
+        """Count the steps of this plan as the other's."""
+        self.table.count_with(other.table)
+        self.steps = self.table.steps
+
+    def run(self, scalars: Sequence[JobScalars], zero: bool = False, each: bool = False) -> None:
         """Run one step, wholly or not at all; see `calls`."""
-        if self.at_once(self.calls(scalars, zero)):
+        if self.at_once(self.calls(scalars, zero, each)):
             check_rounding()
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool = False) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool = False, each: bool = False
+    ) -> Sequence[Call]:
         """See `Table.calls`; what has gaps is copied back from its scratch."""
         for operand in self.scratch:
             operand.fetch()
-        calls = [*self.table.calls(scalars, zero)]
+        calls = [*self.table.calls(scalars, zero, each)]
         for operand in self.scratch:
             calls += operand.put_back()
         if zero:
@@ -401,9 +437,15 @@ class Plan:
 
 def unfit_rows(rows: Sequence[Row], sums: Array, unscale: float) -> Iterator[int]:
     """Places of rows whose gradients are unfit; `sums` has those of their blocks, row by row."""
-    start = 0
-    for place, row in enumerate(rows):
-        end = start + norm.blocks(row.p.flat.size)
-        if not norm.fits(norm.total(sums[start:end]), unscale, row.p.flat.dtype):
+    for place, (row, total) in enumerate(zip(rows, _totals(rows, sums), strict=True)):
+        if not norm.fits(total, unscale, row.p.flat.dtype):
             yield place
-        start = end
+
+
+def clips_of(rows: Sequence[Row], sums: Array, scale: float, max_norm: float) -> list[float]:
+    """The factor that clips the gradient of each row by its own norm; `sums` as above."""
+    return norm.factors(_totals(rows, sums), scale, max_norm)
+
+
+def _totals(rows: Sequence[Row], sums: Array) -> Iterator[norm.Total]:
+    return norm.totals(sums, [row.p.flat.size for row in rows])

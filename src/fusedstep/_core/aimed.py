@@ -81,7 +81,7 @@ class Aimed:
         """The arrays as they are described; refused if a step cannot write to them."""
         see = self.place.see_written
         p = see(arrays[0], "p")
-        check_parameter(p, "p")
+        check_parameter(p, "p", arrays[0])
         views = [p]
         for name, array in zip(self.names[1:], arrays[1:], strict=True):
             state = see(array, name)

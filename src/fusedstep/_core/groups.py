@@ -9,12 +9,27 @@ from operator import setitem
 from typing import Any
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
+from fusedstep._arrays.structure import (
+    Branch,
+    Structure,
+    flatten,
+    is_array,
+    is_collection,
+    is_ordered,
+)
+from fusedstep._checks.hints import nearest
 from fusedstep._checks.names import as_identifier, by_identifier
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration
+from fusedstep._core.hints import key_hint
 from fusedstep._core.schedule import Schedule
+from fusedstep._numerics.range import LARGE_RATE, SMALL_RATE
+
+
+def is_usual_rate(value: Any) -> bool:
+    """Whether a value is a rate that needs no check: every dtype holds it, and its products."""
+    return isinstance(value, float) and (SMALL_RATE < value < LARGE_RATE or value == 0)
 
 
 def base_rate(lr: Any) -> Any:
@@ -97,12 +112,17 @@ class Group(MutableMapping[str, Any]):
         self._params = params
 
     def __getitem__(self, name: str) -> Any:
-        return (
-            tuple(self._params) if name == "params" else self.hyperparameters[as_identifier(name)]
-        )
+        if name == "params":
+            return tuple(self._params)
+        try:
+            return self.hyperparameters[as_identifier(name)]
+        except KeyError:
+            raise KeyError(
+                f"a group has no {name!r}; {key_hint(name, [*self.hyperparameters, 'params'])}"
+            ) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name == "lr" and self.free_rate and isinstance(value, float) and 0 <= value < inf:
+        if name == "lr" and self.free_rate and is_usual_rate(value):
             self.hyperparameters["lr"] = float(value) + 0.0  # -0.0 is 0.0
         elif name in (checks := self.declaration.checks):
             checked = {**self.hyperparameters, name: checks[name](name, value)}
@@ -113,7 +133,7 @@ class Group(MutableMapping[str, Any]):
 
     def rating(self, value: Any) -> Call:
         """The call that takes over a learning rate, which is checked."""
-        if self.free_rate and isinstance(value, float) and 0 <= value < inf:
+        if self.free_rate and is_usual_rate(value):
             return partial(setitem, self.hyperparameters, "lr", float(value) + 0.0)
         return self.taking(self.with_more({"lr": value}))
 
@@ -126,10 +146,12 @@ class Group(MutableMapping[str, Any]):
         values = by_identifier(values, "update")
         for name in values:
             if name not in self.hyperparameters:
-                raise KeyError(
-                    f"a group has no hyperparameter {name!r} to set; it has "
-                    f"{quoted(list(self.hyperparameters))}"
+                hint = (
+                    "a group keeps its arrays; make another optimizer"
+                    if name == "params"
+                    else key_hint(name, [*self.hyperparameters])
                 )
+                raise KeyError(f"a group has no hyperparameter {name!r} to set; {hint}")
         return self.declaration.check_more(self.hyperparameters, values)
 
     def __delitem__(self, name: str) -> None:
@@ -149,8 +171,13 @@ class Group(MutableMapping[str, Any]):
 
 def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
     """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
-    if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
-        params = list(params)
+    if (
+        not is_array(params)
+        and not isinstance(params, Mapping)
+        and is_collection(params)
+        and is_ordered(params)
+    ):
+        params = params if isinstance(params, tuple) else list(params)
         if params and all(isinstance(item, Mapping) and "params" in item for item in params):
             structure, leaves = flatten([item["params"] for item in params])
             assert isinstance(structure, Branch)
@@ -162,5 +189,30 @@ def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], 
                 del own["params"]
                 groups.append((f"params[{index}]: ", members, own))
             return structure, groups
-    structure, leaves = flatten(params)
+    try:
+        structure, leaves = flatten(params)
+    except TypeError as error:
+        raise TypeError(meant_as_groups(params) or str(error)) from None
     return structure, [("", leaves, {})]
+
+
+def meant_as_groups(params: Any) -> str | None:
+    """The error for what was meant as groups and is not written so; None for other arrays."""
+    if isinstance(params, Mapping):
+        if "params" in params and len(params) > 1:
+            return f"params is one group, {quoted([*params])}; pass a list of groups, `[params]`"
+        return None
+    if not isinstance(params, list):
+        return None
+    for index, item in enumerate(params):
+        if not isinstance(item, Mapping):
+            if any(isinstance(each, Mapping) and "params" in each for each in params):
+                return (
+                    f"params[{index}] is {describe(item)} among groups; make it one, "
+                    f"`{{'params': params[{index}]}}`"
+                )
+        elif "params" not in item:
+            near = nearest("params", item)
+            if near is not None:
+                return f"params[{index}] is a group without 'params'; did you mean it by {near!r}?"
+    return None

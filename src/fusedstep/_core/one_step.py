@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from functools import cache
+from inspect import Signature
 from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe
 from fusedstep._core.aimed import step_aimed
 from fusedstep._core.declaration import Argument, Declaration, declaration_of
 from fusedstep._core.groups import with_initial_lr
+from fusedstep._core.hints import renamed_argument, unexpected
 from fusedstep._core.optimizer import Optimizer
-from fusedstep._numerics.coefficients import Rule, Values
+from fusedstep._core.parameters import refuse_unfit
+from fusedstep._numerics.coefficients import JobScalars, Rule, Values
+from fusedstep._numerics.range import LARGE_RATE, RANGES
 from fusedstep._numerics.rounding import check_rounding
 
 MANY = 2**53
@@ -65,6 +71,8 @@ class Setting(NamedTuple):
     """Whether the learning rate has to go together with them."""
     types: tuple[type, ...]
     """Their types as they were passed: True is equal to 1, and may not stand for it."""
+    fitting: set[Any]
+    """Dtypes that are known to hold the scalars, at learning rates that most programs have."""
 
 
 MOST = 64
@@ -87,7 +95,28 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
         hyper = with_initial_lr(hyper)
         declaration.together(hyper)
     given = setting.constants, declaration.scalars(hyper, t)
+    dtype = getattr(arguments["p"], "dtype", None)
+    if dtype not in setting.fitting or lr > LARGE_RATE:
+        _check_range(declaration, setting, hyper, given, dtype, t)
     step_aimed(arguments["backend"], setting.rule, given, arguments["p"], arguments["g"], arguments)
+
+
+def _check_range(
+    declaration: Declaration,
+    setting: Setting,
+    hyper: dict[str, Any],
+    given: JobScalars,
+    dtype: Any,
+    t: int,
+) -> None:
+    """Refuse scalars that are infinite or zero in a dtype of NumPy, or another library's."""
+    named = NAMED.get(str(dtype).rpartition(".")[2])
+    if named is not None:
+        refuse_unfit(declaration, hyper, given, named, "", t)
+        setting.fitting.add(dtype)
+
+
+NAMED: dict[str, np.dtype[Any]] = {dtype.name: dtype for dtype in RANGES}
 
 
 def _checked_rate(declaration: Declaration, lr: Any) -> float:
@@ -130,7 +159,37 @@ def _new_setting(
     bound = declaration.rate_bound(hyper)
     if not bound:
         declaration.together(hyper)
-    return Setting(hyper, declaration.rule(hyper), declaration.constants(hyper), bound, types)
+    return Setting(
+        hyper, declaration.rule(hyper), declaration.constants(hyper), bound, types, set()
+    )
+
+
+def of_one_step(optimizer: type[Optimizer], args: Any, kwargs: Any, error: TypeError) -> TypeError:
+    """The error for arguments that the function of an optimizer does not accept."""
+    declaration = declaration_of(optimizer)
+    call = call_of(declaration)
+    title = optimizer.__name__.lower()
+    letters = [letter for letter, option in declaration.letters.items() if option is None]
+    optional = [letter for letter in declaration.letters if letter not in letters]
+    names = ["p", "g", *declaration.letters, "t", *call.passed, "backend"]
+    for name in kwargs:
+        if name in names:
+            continue
+        if name in call.implied:
+            hint = f"it is on where {call.implied[name]!r} is passed"
+        else:
+            passed = [each.parameter for each in call.passed.values()]
+            expected = Signature([each.replace(kind=each.KEYWORD_ONLY) for each in passed])
+            found = renamed_argument(f"fs.functional.{title}", expected, name, kwargs)
+            hint = found or f"it has {', '.join(map(repr, names))}"
+        return unexpected(title, name, hint)
+    arrays = ", ".join(["p", "g", *letters])
+    zeros = f"; {', '.join(letters)} start as `np.zeros_like(p)`" if letters else ""
+    more = f", and {', '.join(optional)} if they are wanted" if optional else ""
+    return TypeError(
+        f"{title}(): {str(error).partition('() ')[2]}; call it as "
+        f"`fs.functional.{title}({arrays}, t=1)`{more}{zeros}"
+    )
 
 
 def _check_needed(name: str, value: Any, letter: str, state: Any) -> None:

@@ -85,8 +85,8 @@ def show(table: Table, terminal: Console) -> None:
         lines += ["", str(first)]
         for heading, cell in zip(headings[1:], map(str, cells), strict=True):
             lines += [f"  {heading:<{margin}}  {cell}"] if cell else []
-    if table.caption:
-        lines += ["", str(table.caption)]
+    lines += ["", str(table.caption)] if table.caption else []
+    lines += [""]
     for line in lines:
         terminal.print(line, markup=False, highlight=False)
 

@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from fusedstep._checks.wording import describe
+from fusedstep._core.schedule import schedule_hint
 from fusedstep.program import output
 from fusedstep.program.arguments import add_picture, whole
 from fusedstep.program.errors import DRAWING, CommandError, require, unwritten
@@ -118,7 +119,7 @@ def _value(node: ast.expr) -> Any:
             else:
                 return SCHEDULES[name](*map(_value, items), **arguments)
         case ast.Call(func=ast.Name(id=name)):
-            raise ValueError(f"the schedule {name!r} is unknown; there are {', '.join(SCHEDULES)}")
+            raise ValueError(f"the schedule {name!r} is unknown; {schedule_hint(name)}")
     raise ValueError(
         f"{ast.unparse(node)!r} is none of what may stand there: calls of schedules, lists and "
         "numbers"

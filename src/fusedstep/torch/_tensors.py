@@ -104,6 +104,10 @@ class Counted(Cohort):
     def again(self) -> Counted:
         return Counted(self.group, self.dtype, self.t, self.product())
 
+    def fades(self) -> bool:
+        """Whether the learning rate may come to nothing: torch's schedulers set it as a number."""
+        return True
+
     def given(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
         if self.before is None:
             return super().given(declaration, values, t)
@@ -220,6 +224,9 @@ class Tensors:
         seen = tensor.check_gradient(g, self.place)
         self.written().refuse(seen, f"grads{tensor.path}")
         return seen
+
+    def look_around(self) -> None:
+        """Nothing: whatever is put into `param_groups` is found by the next step."""
 
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
         """The gradients that are not None, each with its name, as arrays."""

@@ -61,13 +61,14 @@ class Jobs:
             in_c.itemsize = job.dtype.itemsize
             in_c.squares = find_kernel("squares", job.dtype)
 
-    def bind(self, index: int, kernel: Any, scalars: int) -> None:
-        self.float64[index] = ffi.new("double[]", scalars)
-        self.rounded[index] = ffi.new("double[]", scalars)
+    def bind(self, index: int, kernel: Any, scalars: Sequence[str]) -> None:
+        count = len(scalars)
+        self.float64[index] = ffi.new("double[]", count)
+        self.rounded[index] = ffi.new("double[]", count)
         in_c = self.in_c[index]
         in_c.kernel = ffi.cast("fs_kernel", kernel)
         in_c.float64, in_c.scalars = self.float64[index], self.rounded[index]
-        in_c.nscalars = scalars
+        in_c.nscalars, in_c.clip = count, scalars.index("clip")
 
 
 class Rows:
@@ -136,7 +137,7 @@ class Libraries:
 
 
 _seen = Libraries()
-"""Those of all arrays whose layout was asked for."""
+"""The libraries of all arrays whose layout was asked for."""
 
 
 class Headers:
@@ -339,6 +340,7 @@ class Runner:
         self.steps = ffi.new("int64_t *")
         self.sums = self.of_rows.sums
         self.folded = np.zeros(((len(self.sums) + 1) // 2, norm.SUMS))
+        self.clips = ffi.new("double[]", len(present))
         self.measured = ffi.new("fs_measured *")
         self.c_rows = self.of_rows.in_c
         self.table = ffi.new(
@@ -352,6 +354,7 @@ class Runner:
                 "large": self.of_rows.large,
                 "blocks": self.of_rows.blocks,
                 "folded": ffi.cast("double *", self.folded.ctypes.data),
+                "clips": self.clips,
                 "headers": self.headers.in_c,
                 "parameters": self.parameters.in_c,
                 "nheaders": len(rows),
@@ -399,8 +402,8 @@ class Runner:
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
-    def bind(self, index: int, kernel: Any, scalars: int) -> None:
-        """Give a job its kernel, and memory for that many scalars."""
+    def bind(self, index: int, kernel: Any, scalars: Sequence[str]) -> None:
+        """Give a job its kernel, and memory for the scalars of these names."""
         self.of_jobs.bind(index, kernel, scalars)
 
     def write(self, index: int, scalars: Sequence[float]) -> None:
@@ -463,15 +466,23 @@ class Runner:
         lib.fs_measure(self.table, threads.get_num_threads(), scale, max_norm, to)
         return norm.Measured(to.norm, to.clip, bool(to.finite))
 
+    def clip_each(self, scale: float, max_norm: float) -> float:
+        return float(lib.fs_clip_each(self.table, scale, max_norm))
+
     def unfit(self, unscale: float) -> Iterator[int]:
         place = lib.fs_unfit(self.table, 0, unscale)
         while place < len(self.c_rows):
             yield place
             place = lib.fs_unfit(self.table, place + 1, unscale)
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
+    ) -> Sequence[Call]:
         self.prepare(scalars)
-        return [partial(lib.fs_step, self.table, threads.get_num_threads(), zero)]
+        return [partial(lib.fs_step, self.table, threads.get_num_threads(), zero, each)]
+
+    def count_with(self, other: Runner) -> None:
+        self.table.steps = self.steps = other.steps
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         self.prepare(scalars)
