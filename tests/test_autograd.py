@@ -105,7 +105,13 @@ def test_adamw_decays_before_each_step() -> None:
     opt = fs.AdamW(p, lr=0.1, betas=(0.8, 0.9), weight_decay=0.3)
     for i in range(20):
         opt.step(p + np.cos(p + i))
-    options = {"step_size": 0.1, "b1": 0.8, "b2": 0.9, "weight_decay": 0.3, "num_iters": 20}
+    options: dict[str, Any] = {
+        "step_size": 0.1,
+        "b1": 0.8,
+        "b2": 0.9,
+        "weight_decay": 0.3,
+        "num_iters": 20,
+    }
     np.testing.assert_allclose(flatten(ours.adamw(slope, x0, **options))[0], p, atol=1e-12)
 
 

@@ -48,8 +48,8 @@ def test_autograds_network(capsys: pytest.CaptureFixture[str]) -> None:
         assert end == pytest.approx(last, rel=1e-8)
     assert len(lines) == 3
     theirs, ours, in_place = (
-        example.by(example.adam_of_autograd),
-        example.by(example.adam),
+        example.by(import_module("autograd.misc.optimizers").adam),
+        example.by(import_module("fusedstep.autograd").adam),
         example.in_place(),
     )
     for losses, _ in (ours, in_place):  # which later make more of the last bit's difference

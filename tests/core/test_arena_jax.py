@@ -55,8 +55,7 @@ def test_training_by_a_gradient_function_of_jax(jax: Any, backend: str) -> None:
     jnp, rng = jax.numpy, np.random.default_rng(1)
     x, y = (ordinary(rng, 40, np.float32).reshape(8, 5), ordinary(rng, 8, np.float32)[:, None])
 
-    @jax.jit
-    def gradient(params: Any) -> Any:
+    def gradient_of(params: Any) -> Any:
         def loss(params: Any) -> Any:
             h = x
             for w, b in params:
@@ -65,6 +64,7 @@ def test_training_by_a_gradient_function_of_jax(jax: Any, backend: str) -> None:
 
         return jax.grad(loss)(params)
 
+    gradient = jax.jit(gradient_of)
     start = network(rng)
     arena, other = fs.Arena(start, align=64), fs.Arena(start, align=64)
     plain = [(w.copy(), b.copy()) for w, b in start]
@@ -85,12 +85,12 @@ def test_a_step_waits_for_the_gradients_that_it_is_given(jax: Any) -> None:
     """And so for all that the same call of a jitted function computes."""
     jnp = jax.numpy
 
-    @jax.jit
-    def slow(p: Any, matrix: Any) -> Any:
+    def slowly(p: Any, matrix: Any) -> Any:
         for _ in range(6):
             matrix = matrix @ matrix / 500
         return p + 0 * matrix[0, 0], (p * matrix[0, 0]).sum()
 
+    slow = jax.jit(slowly)
     arena = fs.Arena(np.ones(1 << 16, np.float32), align=64)
     live, matrix = arena.jax_params(), jnp.ones((500, 500), jnp.float32)
     for take in (fs.SGD(arena.plain.params, lr=1.0).step, arena.set_grads):
@@ -102,16 +102,30 @@ def test_a_step_waits_for_the_gradients_that_it_is_given(jax: Any) -> None:
         assert (np.asarray(grads) == 1).all()
 
 
+def test_a_gradient_that_is_gone_is_refused_by_name(jax: Any) -> None:
+    p = [ones(3), ones(3)]
+    opt = fs.SGD(p, lr=1.0)
+    grads = [jax.numpy.ones(3), jax.numpy.ones(3)]
+    opt.step(grads)
+    grads[1].delete()
+    with pytest.raises(TypeError, match=r"grads\[1\] is .*deleted"):
+        opt.step(grads)
+    assert (p[0] == 0).all()
+    opt.step([grads[0], ones(3)])
+    opt.step([None, jax.numpy.ones(3)])
+    assert [array.tolist() for array in p] == [[-1] * 3, [-2 + 0.0] * 3]
+
+
 def test_all_else_that_reads_them_must_be_waited_for(jax: Any) -> None:
     """One that was waited for has read what stood there when it was called."""
     jnp = jax.numpy
 
-    @jax.jit
-    def late(p: Any, matrix: Any) -> Any:
+    def reading(p: Any, matrix: Any) -> Any:
         for _ in range(6):
             matrix = matrix @ matrix / 500
         return (p * matrix[0, 0]).sum()
 
+    late = jax.jit(reading)
     arena = fs.Arena(np.ones(1 << 16, np.float32), align=64)
     matrix = jnp.ones((500, 500), jnp.float32)
     for params in (arena.jax_params(), arena.params):  # NumPy's arrays are read late, too
@@ -207,7 +221,10 @@ def test_aligned_parameters_step_to_the_same_bits(align: int, backend: str) -> N
         "f": [ordinary(rng, n, np.float32) for n in sizes],
         "d": [ordinary(rng, n, np.float64) for n in sizes],
     }
-    groups = [{"params": start["f"]}, {"params": start["d"], "lr": 0.02, "amsgrad": True}]
+    groups: list[dict[str, Any]] = [
+        {"params": start["f"]},
+        {"params": start["d"], "lr": 0.02, "amsgrad": True},
+    ]
     arena = fs.Arena(groups, align=align)
     plain = [[p.copy() for p in group["params"]] for group in groups]
     for view in leaves([arena.params, arena.grads]):

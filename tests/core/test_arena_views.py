@@ -6,7 +6,7 @@ import copy
 import json
 import pickle
 import re
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -320,6 +320,19 @@ def test_copies_of_tuples_are_plain() -> None:
     assert type(type(pair)([1, 2])) is tuple
     assert type(type(arena.params)([1, 2])) is list
     assert type(pair[:1]) is tuple
+
+
+def test_fields_may_have_any_name() -> None:
+    names = ["parts", "guarding", "kind", "name", "count", "index", "items", "keys", "copy", "put"]
+    kind = namedtuple("Many", names)  # type: ignore[misc]
+    arena = fs.Arena(kind(*(np.full(1, k, np.float32) for k in range(len(names)))))
+    for k, name in enumerate(names):
+        view = getattr(arena.params, name)
+        view += 1
+        assert arena.params[k] is view
+        assert view.tolist() == [k + 1]
+    assert type(arena.plain.params) is kind
+    assert type(copy.copy(arena.params)) is kind
 
 
 def test_the_order_of_ordered_dictionaries_stays() -> None:

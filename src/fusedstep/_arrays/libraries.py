@@ -285,13 +285,17 @@ def library(array: Any) -> Library:
 
 
 @cache
-def _from_jax(kind: type) -> bool:
+def _from_jax(kind: Hashable) -> bool:
+    assert isinstance(kind, type)
     return kind.__module__.partition(".")[0] == "jaxlib" and hasattr(kind, "platform")
 
 
 def numpy_reads(array: Any) -> bool:
     """Whether an array is one of JAX in the CPU's memory, which NumPy sees sooner than DLPack."""
-    return _from_jax(type(array)) and array.platform() == "cpu" and not array.is_deleted()
+    if not _from_jax(array.__class__) or array.is_deleted():  # whose platform must not be asked
+        return False
+    platform: str = array.platform()
+    return platform == "cpu"
 
 
 def by_numpy(arrays: Iterable[Any]) -> list[Any]:

@@ -25,7 +25,7 @@ def view_containers(structure: Structure, name: str, leaves: Iterator[Any]) -> A
     """The leaves in guarded containers of their structure; errors call the whole `name`."""
 
     def guard(branch: Branch, items: Sequence[Any]) -> Any:
-        return guarded(branch.kind).guarding(f"{name}{branch.path}", branch.keys, items)
+        return guarding(guarded(branch.kind), f"{name}{branch.path}", branch.keys, items)
 
     return contained(structure, leaves, guard)
 
@@ -57,7 +57,7 @@ def plain_of(value: Any) -> Any:
     """A structure with plain containers in the place of an arena's, at any depth."""
     if not isinstance(value, Guarded):
         return value
-    keys, items = value.parts()
+    keys, items = take_apart(value)
     return put(value.__plain_kind__, keys, map(plain_of, items))
 
 
@@ -79,38 +79,17 @@ class Guarded:
 
     _name: str
 
-    @classmethod
-    def guarding(cls, name: str, keys: Sequence[Any], items: Sequence[Any]) -> Any:
-        """A container of these views, which errors call `name`."""
-        raise NotImplementedError
-
-    def parts(self) -> tuple[Sequence[Any], Sequence[Any]]:
-        """The keys, or indices, and the items."""
-        raise NotImplementedError
-
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return cls.__plain_kind__(*args, **kwargs)
 
     def __copy__(self) -> Any:
-        return put(self.__plain_kind__, *self.parts())
+        return put(self.__plain_kind__, *take_apart(self))
 
 
 class GuardedMapping(Guarded):
     """The methods of dictionaries, ordered or not, that hold views, or containers of them."""
 
     __slots__ = ()
-
-    @classmethod
-    def guarding(cls, name: str, keys: Sequence[Any], items: Sequence[Any]) -> Any:
-        plain: Any = cls.__plain_kind__
-        made = plain.__new__(cls)
-        made._name = name  # noqa: SLF001  its own class
-        for key, item in zip(keys, items, strict=True):
-            plain.__setitem__(made, key, item)
-        return made
-
-    def parts(self: Any) -> tuple[Sequence[Any], Sequence[Any]]:
-        return [*self], [*self.values()]
 
     def __reduce__(self: Any) -> tuple[Any, ...]:
         return self.__plain_kind__, ([*self.items()],)
@@ -179,9 +158,6 @@ class GuardedSequence(Guarded):
 
     __slots__ = ()
 
-    def parts(self: Any) -> tuple[Sequence[Any], Sequence[Any]]:
-        return range(len(self)), [*self]
-
     def __reduce__(self: Any) -> tuple[Any, ...]:
         return self.__plain_kind__, ([*self],)
 
@@ -202,13 +178,6 @@ class ViewList(GuardedSequence, list[Any]):
 
     __slots__ = ("_name",)
     __plain_kind__ = list
-
-    @classmethod
-    def guarding(cls, name: str, keys: Sequence[Any], items: Sequence[Any]) -> Any:
-        made = list.__new__(cls)
-        made._name = name  # noqa: SLF001  its own class
-        list.extend(made, items)
-        return made
 
     def __iadd__(self, other: Any) -> Any:  # type: ignore[misc]
         _refuse(f"{self._name} += ...", self)
@@ -248,12 +217,6 @@ class ViewTuple(GuardedSequence, tuple[Any, ...]):
     """Views, or containers of them, in a tuple: `views[0] += x` is fine here, too."""
 
     __plain_kind__ = tuple
-
-    @classmethod
-    def guarding(cls, name: str, keys: Sequence[Any], items: Sequence[Any]) -> Any:
-        made = tuple.__new__(cls, items)
-        vars(made)["_name"] = name
-        return made
 
 
 class ViewFields(ViewTuple):
@@ -302,9 +265,31 @@ def guarded(kind: type) -> type[Guarded]:
     return made
 
 
-def take_apart(container: Guarded) -> tuple[Sequence[Any], Sequence[Any]]:
-    """The keys, or indices, of a container and its items."""
-    return container.parts()
+def guarding(kind: type[Guarded], name: str, keys: Sequence[Any], items: Sequence[Any]) -> Any:
+    """A guarded container of that type, of these items, which errors call `name`."""
+    plain: Any = kind.__plain_kind__
+    if issubclass(kind, tuple):
+        made = tuple.__new__(kind, items)
+        vars(made)["_name"] = name
+        return made
+    made = plain.__new__(kind)
+    made._name = name  # noqa: SLF001  this module's own
+    if issubclass(kind, list):
+        list.extend(made, items)
+    else:
+        for key, item in zip(keys, items, strict=True):
+            plain.__setitem__(made, key, item)
+    return made
+
+
+def take_apart(container: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """The keys, or indices, of a guarded container and its items.
+
+    It is no method, as a field of a named tuple may have any name.
+    """
+    if isinstance(container, dict):
+        return [*container], [*container.values()]
+    return range(len(container)), [*container]
 
 
 def _refuse(what: str, container: Guarded) -> NoReturn:
@@ -318,7 +303,7 @@ def _refuse(what: str, container: Guarded) -> NoReturn:
 def _first(place: str, item: Any) -> str:
     """The first view at a place, as one writes it."""
     while isinstance(item, Guarded):
-        keys, items = item.parts()
+        keys, items = take_apart(item)
         if not items:
             break
         place, item = f"{place}[{keys[0]!r}]", items[0]
