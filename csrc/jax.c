@@ -125,7 +125,7 @@ static void step(fs_table *table, int threads, int leaves) {
         sites[at].paces = once;
     }
     table->paces = mine ? sites[at].paces : once;
-    fs_step(table, threads, leaves);
+    fs_step(table, threads, leaves, 0);
     if (mine) {
         sites[at].paces = table->paces;
         atomic_flag_clear(&sites[at].taken);

@@ -112,6 +112,15 @@ RULE(adamw) {
     return FN(adam)(p, g, state, h, has, inside);
 }
 
+RULE(adam_rearranged) {
+    real m = state[0], v = state[1];
+    m = h.beta1 * m + h.rest1 * g;
+    v = h.beta2 * v + h.rest2 * (g * g);
+    p = p - (h.lr * m) / (root(v) + h.eps);
+    state[0] = m, state[1] = v;
+    return p;
+}
+
 /* After every rule, if it is switched on. */
 
 static ALWAYS_INLINE real FN(average)(real p, real ema, scalars h) {
@@ -137,11 +146,12 @@ static ALWAYS_INLINE real FN(average)(real p, real ema, scalars h) {
     K(rmsprop_centered_momentum, rmsprop, 7, 0) /* rmsprop_centered_momentum_f32_avx2 */           \
     K(rmsprop_centered_momentum_inside, rmsprop, 7, 1)                                             \
     /* rmsprop_centered_momentum_inside_f32_avx2 */                                                \
-    K(adam, adam, 3, 0)                  /* adam_f32_avx2 */                                       \
-    K(adam_inside, adam, 3, 1)           /* adam_inside_f32_avx2 */                                \
-    K(adam_amsgrad, adam, 7, 0)          /* adam_amsgrad_f32_avx2 */                               \
-    K(adam_amsgrad_inside, adam, 7, 1)   /* adam_amsgrad_inside_f32_avx2 */                        \
-    K(adamw, adamw, 3, 0)                /* adamw_f32_avx2 */                                      \
-    K(adamw_inside, adamw, 3, 1)         /* adamw_inside_f32_avx2 */                               \
-    K(adamw_amsgrad, adamw, 7, 0)        /* adamw_amsgrad_f32_avx2 */                              \
-    K(adamw_amsgrad_inside, adamw, 7, 1) /* adamw_amsgrad_inside_f32_avx2 */
+    K(adam, adam, 3, 0)                       /* adam_f32_avx2 */                                  \
+    K(adam_inside, adam, 3, 1)                /* adam_inside_f32_avx2 */                           \
+    K(adam_amsgrad, adam, 7, 0)               /* adam_amsgrad_f32_avx2 */                          \
+    K(adam_amsgrad_inside, adam, 7, 1)        /* adam_amsgrad_inside_f32_avx2 */                   \
+    K(adamw, adamw, 3, 0)                     /* adamw_f32_avx2 */                                 \
+    K(adamw_inside, adamw, 3, 1)              /* adamw_inside_f32_avx2 */                          \
+    K(adamw_amsgrad, adamw, 7, 0)             /* adamw_amsgrad_f32_avx2 */                         \
+    K(adamw_amsgrad_inside, adamw, 7, 1)      /* adamw_amsgrad_inside_f32_avx2 */                  \
+    K(adam_rearranged, adam_rearranged, 3, 0) /* adam_rearranged_f32_avx2 */

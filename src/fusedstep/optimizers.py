@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from math import isfinite, sqrt
 from threading import get_ident
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._checks.values import (
@@ -429,6 +429,10 @@ def adam_constants(hyper: Hyperparameters) -> Values:
 
 
 def adam_scalars(hyper: Hyperparameters, t: int) -> Values:
+    return scalars_at_rate(hyper["lr"], hyper, t)
+
+
+def scalars_at_rate(lr: float, hyper: Hyperparameters, t: int) -> Values:
     beta1, beta2 = hyper["betas"]
     correction1 = correction2 = 1.0
     if hyper["bias_correction"]:
@@ -438,7 +442,7 @@ def adam_scalars(hyper: Hyperparameters, t: int) -> Values:
     eps = hyper["eps"]
     if hyper["eps_uncorrected"]:
         eps *= r2 if hyper["eps_inside_sqrt"] else r
-    return {**NOTHING_ASKED, "lr": hyper["lr"] / correction1, "r": r, "r2": r2, "eps": eps}
+    return {**NOTHING_ASKED, "lr": lr / correction1, "r": r, "r2": r2, "eps": eps}
 
 
 @declare(
@@ -525,18 +529,25 @@ InitialLr = Annotated[
 
 
 def adamw_constants(hyper: Hyperparameters) -> Values:
-    return {**adam_constants(hyper), "l2": 0.0}
+    values = adam_constants(hyper)
+    values["l2"] = 0.0
+    return values
 
 
 def adamw_scalars(hyper: Hyperparameters, t: int) -> Values:
-    rate = hyper["lr"] if hyper["decay_scale"] == "lr" else hyper["lr"] / hyper["initial_lr"]
-    values = adam_scalars(hyper, t)
+    lr = hyper["lr"]  # read once: another thread may assign it on the way
+    rate = lr if hyper["decay_scale"] == "lr" else lr / hyper["initial_lr"]
+    values = scalars_at_rate(lr, hyper, t)
     values["decay"] = 1 - rate * hyper["weight_decay"]
     return values
 
 
+def decays_by_schedule(hyper: Hyperparameters) -> bool:
+    return bool(hyper["decay_scale"] == "schedule")
+
+
 def check_decay_scale(hyper: Hyperparameters) -> None:
-    if hyper["decay_scale"] != "schedule":
+    if not decays_by_schedule(hyper):
         return
     lr, initial_lr = hyper["lr"], hyper["initial_lr"]
     if initial_lr is None:
@@ -557,6 +568,7 @@ def check_decay_scale(hyper: Hyperparameters) -> None:
     constants=adamw_constants,
     scalars=adamw_scalars,
     together=check_decay_scale,
+    rate_bound=decays_by_schedule,
 )
 class AdamW(Optimizer):
     r"""Adam with decoupled weight decay.
@@ -609,3 +621,9 @@ class AdamW(Optimizer):
         backend: Backend = "auto",
     ) -> None:
         self._start(locals())
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)

@@ -36,8 +36,8 @@ def test_docstrings(name: str) -> None:
         pytest.skip(f"no c backend: {MISSING}")
     if name.endswith(NEED_CUDA):
         needs("numba_cuda", "cuda")
-    for other in ("jax", "torch"):
-        if name.startswith(f"fusedstep.{other}"):
+    for other in ("autograd", "jax", "sklearn", "thinc", "torch"):
+        if name == f"fusedstep.{other}" or name.startswith(f"fusedstep.{other}."):
             needs(other, other)
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 

@@ -28,6 +28,9 @@ README = ROOT / "README.md"
 
 COMMANDS = ("fusedstep", "pip", "pytest", "python", "sphinx-build")
 
+EXTRAS = {"autograd": "autograd", "jax": "jax", "thinc": "thinc", "threadpoolctl": "demo"}
+"""The extra that brings a package which code on a page needs."""
+
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
@@ -59,6 +62,21 @@ def test_the_code_for_jax_does_what_the_page_says(page: Path) -> None:
 def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
     needs("torch", "torch")
     pages.run(page, "torch")
+
+
+@pytest.mark.parametrize(
+    ("package", "page"),
+    [
+        (package, page)
+        for package in EXTRAS
+        for page in pages.pages()
+        if pages.runnable(page, package)
+    ],
+    ids=lambda each: each if isinstance(each, str) else pages.name(each),
+)
+def test_the_code_for_a_package_does_what_the_page_says(package: str, page: Path) -> None:
+    needs(package, EXTRAS[package])
+    pages.run(page, package)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from textwrap import indent
 from typing import Any, NamedTuple, TypeVar, get_args
 
 from fusedstep._checks.values import Check
 from fusedstep._core.arguments import OF_A_RUN
+from fusedstep._core.hints import DECLARATIONS, explained, misfit, with_missing
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, no_constants
 
 Class = TypeVar("Class", bound=type)
@@ -71,6 +72,11 @@ def no_conflict(hyper: Hyperparameters) -> None:
     """Nothing more need hold between hyperparameters that are right by themselves."""
 
 
+def rate_is_free(hyper: Hyperparameters) -> bool:
+    """No learning rate is in conflict with what else there is."""
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class Declaration:
     """All that an optimizer's class says of its arguments and its steps."""
@@ -90,6 +96,8 @@ class Declaration:
     """The scalars that neither t nor the learning rate changes."""
     together: Callable[[Hyperparameters], None] = no_conflict
     """Raises ValueError for hyperparameters that do not go together."""
+    rate_bound: Callable[[Hyperparameters], bool] = rate_is_free
+    """Whether `together` looks at the learning rate."""
     custom: bool = False
     """True if `fusedstep.rule` made it: for backends that compile rules."""
 
@@ -110,12 +118,16 @@ class Declaration:
 
     def check(self, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         """`values` as Python numbers, each checked, and together; `where` begins an error."""
-        checks = self.checks
         try:
-            checked = {name: checks[name](name, value) for name, value in values.items()}
-            self.together(checked)
+            return self.check_more({}, values)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where}{error}") from None
+
+    def check_more(self, known: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """Hyperparameters that have been checked, with `values` in place of some of them."""
+        checks = self.checks
+        checked = {**known, **{name: checks[name](name, value) for name, value in values.items()}}
+        self.together(checked)
         return checked
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -124,8 +136,11 @@ class Declaration:
 
 
 def attach(declaration: Declaration) -> None:
-    """Give the declaration to its class."""
+    """Give the declaration to its class, which then knows its hyperparameters by name."""
     setattr(declaration.optimizer, ATTRIBUTE, declaration)
+    with_missing(declaration.optimizer, declaration.checks)
+    if declaration.optimizer.__module__.startswith("fusedstep."):
+        DECLARATIONS.append(declaration)
 
 
 def declaration_of(optimizer: type) -> Declaration:
@@ -141,6 +156,7 @@ def declare(
     scalars: Callable[[Hyperparameters, int], Values],
     constants: Callable[[Hyperparameters], Values],
     together: Callable[[Hyperparameters], None] = no_conflict,
+    rate_bound: Callable[[Hyperparameters], bool] = rate_is_free,
 ) -> Callable[[Class], Class]:
     """Read the declaration of an optimizer's class from its signature.
 
@@ -164,12 +180,17 @@ def declare(
             scalars,
             constants,
             together,
+            rate_bound,
         )
         attach(declaration)
         optimizer.__doc__ = documented(optimizer.__doc__, arguments)
         init.__signature__ = inspect.Signature(
             [self_argument, *declaration.signature.parameters.values()], return_annotation=None
         )
+        explain = explained(
+            lambda args, kwargs, error: misfit(declaration, args[1:], kwargs, error)
+        )
+        setattr(optimizer, init.__name__, explain(init))
         return optimizer
 
     return read
@@ -177,13 +198,20 @@ def declare(
 
 def fixed_rule(name: str, letters: Mapping[str, str | None]) -> Callable[[Hyperparameters], Rule]:
     """The rule of that name, with the state arrays that hyperparameters switch on."""
+    switches = [option for option in letters.values() if option is not None]
+
+    @cache
+    def made(inside: bool, *on: bool) -> Rule:
+        switched = dict(zip(switches, on, strict=True))
+        present = [
+            letter if option is None or switched[option] else None
+            for letter, option in letters.items()
+        ]
+        return Rule(name, tuple(present), inside)
 
     def rule(hyper: Hyperparameters) -> Rule:
-        present = (
-            letter if option is None or hyper[option] else None
-            for letter, option in letters.items()
-        )
-        return Rule(name, tuple(present), hyper.get("eps_inside_sqrt", False))
+        on = [bool(hyper[option]) for option in switches]
+        return made(hyper.get("eps_inside_sqrt", False), *on)
 
     return rule
 

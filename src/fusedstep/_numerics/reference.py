@@ -111,6 +111,15 @@ def adamw(
     return adam(p, g, m, v, x, h, inside)
 
 
+def adam_rearranged(
+    p: Array, g: Array, m: Array, v: Array, h: Scalars, inside: bool
+) -> tuple[Array, Array, Array]:
+    m = h.beta1 * m + h.rest1 * g
+    v = h.beta2 * v + h.rest2 * (g * g)
+    p = p - (h.lr * m) / (np.sqrt(v) + h.eps)
+    return p, m, v
+
+
 # After every rule, if it is switched on.
 
 

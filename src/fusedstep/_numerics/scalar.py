@@ -96,6 +96,13 @@ def adamw(p, g, m, v, x, h, inside):
     return adam(p, g, m, v, x, h, inside)
 
 
+def adam_rearranged(p, g, m, v, h, inside):
+    m = h.beta1 * m + h.rest1 * g
+    v = h.beta2 * v + h.rest2 * (g * g)
+    p = p - (h.lr * m) / (sqrt(v) + h.eps)
+    return p, m, v
+
+
 # After every rule, if it is switched on.
 
 

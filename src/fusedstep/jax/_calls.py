@@ -147,9 +147,9 @@ def _call(
         )
         return list(made(*args, **attributes))
 
-    underivable = jax.custom_jvp(call)
-    underivable.defjvp(_refuse_derivative)
-    return list(underivable(*args))
+    without_derivative: Any = jax.custom_jvp(call)
+    without_derivative.defjvp(_refuse_derivative)
+    return list(without_derivative(*args))
 
 
 def _refuse_derivative(primals: Any, tangents: Any) -> Any:
@@ -177,9 +177,8 @@ def step(
     target, read = ("fusedstep_cpu_update", 1) if updates else ("fusedstep_cpu_step", 0)
     for start in range(0, len(tensors), TOGETHER):
         some = tensors[start : start + TOGETHER]
-        args: list[jax.Array] = [job]
+        args, aliases = [job], {}
         results: list[jax.ShapeDtypeStruct] = []
-        aliases: dict[int, int] = {}
         for tensor in some:
             for k, array in enumerate(tensor):
                 if k != read:

@@ -27,6 +27,7 @@ __all__ = [
     "radam",
     "rmsprop",
     "sgd",
+    "yogi",
 ]
 
 
@@ -289,3 +290,29 @@ def radam(
     array([0.7  , 2.001], dtype=float32)
     """
     return transformation(rules.RAdam, locals())
+
+
+@hinting
+def yogi(
+    lr: Rate = 0.01,
+    betas: tuple[Number, Number] = (0.9, 0.999),
+    eps: Number = 0.001,
+    weight_decay: Number = 0.0,
+    initial_v: Number = 1e-06,
+    bias_correction: bool = True,
+    *,
+    maximize: bool = False,
+    l1: Number = 0.0,
+    ema: Number | None = None,
+    backend: str = "auto",
+) -> Transformation:
+    """`fusedstep.rules.Yogi` in programs of JAX's.
+
+    >>> import numpy as np, jax.numpy as jnp, fusedstep.jax
+    >>> tx = fusedstep.jax.yogi(lr=0.1)
+    >>> p = jnp.array([1.0, 2.0])
+    >>> p, state = tx.apply(jnp.array([3.0, -0.01]), tx.init(p), p)
+    >>> np.asarray(p).round(4)
+    array([0.9   , 2.0293], dtype=float32)
+    """
+    return transformation(rules.Yogi, locals())
