@@ -52,11 +52,11 @@ class Traced:
 
 TRACED = Traced()
 ANY = 0.9
-"""What stands for a number of the program's that switches something on."""
+"""The stand-in for a number of the program's that switches something on."""
 
 
 def stand_in(declaration: Declaration, place: Place) -> Any:
-    """What stands for a number of the program's until it is known."""
+    """The stand-in for a number of the program's until it is known."""
     name, index = place
     if name == "lr":
         return TRACED
