@@ -11,18 +11,21 @@ typedef struct {
 } fs_scalars;
 #undef real
 
+#define IN_PYTHON extern
+
 enum {
     FS_STATES = 8,   /* the most state arrays of a rule, and the bound of loops over them */
     FS_BLOCK = 4096, /* elements of a gradient whose squares are summed together */
     FS_SUMS = 3,     /* sums of a block: of small, middle and large elements, see squares.h */
     FS_SHARED = 30000, /* elements from which a step is shared between threads: a smaller one is done
                           before a helper is awake */
+    FS_LARGE = 32768, /* elements from which each thread has a piece of a tensor, as torch's do */
 };
 
 /* One tensor. All arrays hold `n` elements, contiguous and in the same order. */
 typedef struct {
     void *p;
-    void *g;            /* read; written only by a step that zeroes the gradients */
+    void *g;            /* read; written only by a step that leaves something else there */
     void *s[FS_STATES]; /* state arrays in the order of the rule's letters; NULL where absent */
     void *ema;          /* the moving average of p, or NULL */
     double *sums;       /* FS_SUMS sums of squares for each block of g */
@@ -128,7 +131,7 @@ typedef struct {
     const int64_t *blocks;   /* the same in blocks of FS_BLOCK elements, each row's last partial */
     double *folded;          /* room for the sums of half of the blocks */
     double *clips;           /* the factor that clips each row's gradient, as fs_clip_each left it */
-    int zeroes;              /* 1: this step leaves zeros in place of the gradients */
+    int leaves;              /* what this step leaves in place of the gradients: see fs_step */
     int64_t moves;           /* how often a gradient came at another address than before */
     fs_header *headers;      /* one for each parameter */
     fs_array *parameters; /* the same: gradients pass only while these are as they were found */
@@ -184,9 +187,13 @@ void fs_learn(fs_table *table);
  * unless `all`, the exposed arrays and the cells alone are looked at. */
 int fs_stands(const fs_table *table, int all);
 
+/* What a step leaves in place of the gradients: themselves; zeros; or what it would add to the
+ * parameters, the difference between new and old ones, and then it leaves these as they are. */
+enum { FS_GRADIENTS = 0, FS_ZEROS = 1, FS_UPDATES = 2 };
+
 /* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. `each` says that
  * gradients are clipped by the factors that fs_clip_each found, and not by that of their job. */
-int fs_step(fs_table *table, int threads, int zeroes, int each);
+int fs_step(fs_table *table, int threads, int leaves, int each);
 
 /* Put the gradients in `list`, the address of a Python list, into the rows, from index `start`
  * on. Returns the index of the first that does not match its header, or whose parameter is not
@@ -244,3 +251,36 @@ int fs_isa_select(const char *name);
 
 /* The threads that ran the last step of the calling thread: "caller", "pool" or "openmp". */
 const char *fs_team(void);
+
+/* ---- steps inside of programs that JAX compiles: see jax.c ---- */
+
+enum {
+    FS_XLA_MARK = 0x66757365, /* the first word of an fs_xla_job */
+    FS_FAILED = 1,            /* what fs_write_job returns with a message */
+    FS_INTERRUPTED = 2,       /* and where Ctrl-C has come: it can be called again */
+    FS_XLA_ROWS = 64,         /* the most tensors of one call */
+    FS_XLA_SCALARS = 256,     /* the most scalars of a rule */
+};
+
+/* What a call steps its tensors by, in a buffer of bytes between two calls. */
+typedef struct {
+    int64_t mark;
+    fs_kernel kernels[2]; /* for float32 and for float64; NULL: no tensor is of that dtype */
+    int64_t threads;      /* the most that may be used */
+    int64_t nstates;      /* state arrays of a tensor */
+    int64_t slots[FS_STATES]; /* and the place of each in a row */
+    int64_t averaged;         /* 1: the moving average of p follows them */
+    int64_t nscalars;
+    double scalars[]; /* as Python computes them */
+} fs_xla_job;
+
+/* Handlers of XLA's foreign function interface: they take an xla_call, and return an xla_error. */
+void *fs_xla_job_handler(void *call);
+void *fs_xla_step_handler(void *call);
+void *fs_xla_update_handler(void *call);
+
+/* Write the job of the step after `count` others by the optimizer of that name, whose traced
+ * hyperparameters have those values. Returns 0; or FS_FAILED, and puts what is wrong into `message`,
+ * which is all zeros; or FS_INTERRUPTED. */
+IN_PYTHON int fs_write_job(const char *name, int64_t length, int64_t count, const double *values,
+                           int64_t nvalues, void *job, int64_t bytes, char *message, int64_t room);

@@ -116,7 +116,7 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         !equal(known->layout, found.shape, known->ndim) ||
         !equal(known->layout + known->ndim, found.strides, known->ndim))
         return 0;
-    if (table->zeroes && !(known->writeable && found.writeable))
+    if (table->leaves == FS_ZEROS && !(known->writeable && found.writeable))
         return 0;
     if (!is_plain(library, item))
         return 0;
@@ -143,7 +143,7 @@ static int is_readable(const fs_table *table, PyObject *item) {
 
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     int64_t at = start;
-    table->zeroes = zeroes;
+    table->leaves = zeroes ? FS_ZEROS : FS_GRADIENTS;
     PyGILState_STATE gil = PyGILState_Ensure();
     int64_t n = PyList_Size((PyObject *)list);
     n = n < table->nheaders ? n : table->nheaders;

@@ -1,4 +1,4 @@
-"""What newcomers type: each mistake says what was meant, writes nothing, and its remedy works."""
+"""Mistakes of newcomers: each says what was meant, writes nothing, and its remedy works."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def optimizers() -> list[type[fs.Optimizer]]:
 
 @pytest.mark.parametrize("optimizer", optimizers(), ids=lambda each: each.__name__)
 def test_every_argument_of_others_has_a_hint(optimizer: type[fs.Optimizer]) -> None:
-    """What is proposed is an argument of the class, of a step, or to leave it out."""
+    """Proposed is an argument of the class, of a step, or to leave it out."""
     own = declaration_of(optimizer).signature.parameters
     for name in {*HYPERPARAMETERS, *OF_A_STEP, *NEEDLESS} - {*own}:
         with pytest.raises(TypeError) as caught:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pages
 import pytest
-from marks import needs
+from marks import needs, needs_c
 from pages import ROOT, Block
 
 import fusedstep as fs
@@ -41,6 +41,16 @@ def threads() -> Iterator[None]:
 )
 def test_the_code_does_what_the_page_says(page: Path) -> None:
     pages.run(page)
+
+
+@needs_c
+@pytest.mark.parametrize(
+    "page", [page for page in pages.pages() if pages.runnable(page, "jax")], ids=pages.name
+)
+def test_the_code_for_jax_does_what_the_page_says(page: Path) -> None:
+    needs("jax", "jax")
+    needs("optax", "others")
+    pages.run(page, "jax")
 
 
 @pytest.mark.parametrize(

@@ -258,8 +258,8 @@ MAKING = [
         "fs.AdamW(params, backend='numby')",
         "ValueError",
         (
-            "backend='numby' is unknown; did you mean `backend='numpy'`? Pass one of "
-            "'auto', 'c', 'numba', 'cuda', 'numpy'"
+            "backend='numby' is unknown; pass one of 'auto', 'c', 'numba', 'cuda', "
+            "'numpy'; did you mean `backend='numpy'`?"
         ),
         "opt = fs.AdamW(params, {0})",
         "opt.lr == 0.001",
@@ -268,8 +268,8 @@ MAKING = [
         "fs.AdamW(params, backend='cpu')",
         "ValueError",
         (
-            "backend='cpu' is unknown; did you mean `backend='auto'`? Pass one of 'auto', "
-            "'c', 'numba', 'cuda', 'numpy'"
+            "backend='cpu' is unknown; pass one of 'auto', 'c', 'numba', 'cuda', 'numpy'; "
+            "did you mean `backend='auto'`?"
         ),
         "opt = fs.AdamW(params, {0})",
         "opt.lr == 0.001",
@@ -307,7 +307,10 @@ MAKING = [
     Mistake(
         "fs.AdamW(lr=0.1)",
         "TypeError",
-        "AdamW() needs the arrays that it updates; pass them first, as `fs.AdamW(params)`",
+        (
+            "AdamW() lacks 'params', the arrays that it updates; pass them first, as "
+            "`fs.AdamW(params)`"
+        ),
         "opt = {0}",
         "opt.lr == 0.001",
     ),
@@ -315,8 +318,8 @@ MAKING = [
         "fs.SGD(params, 0.1, 0.9, 0.0, 0.0, False, True)",
         "TypeError",
         (
-            "SGD() takes 6 arguments without their names, and 7 were given; pass others by "
-            "name, as `lr_in_momentum=False`: 'lr_in_momentum', 'maximize', 'l1', 'ema', "
+            "SGD(): too many positional arguments, 7 for 6; pass others by name, as "
+            "`lr_in_momentum=False`: 'lr_in_momentum', 'maximize', 'l1', 'ema', "
             "'nonfinite', 'backend'"
         ),
         "opt = fs.SGD(params, 0.1, 0.9, {0})",
@@ -571,7 +574,8 @@ PARAMETERS = [
         (
             "params has dtype '<c8' (complex64); pass float32 or float64 in the machine's "
             "byte order, as the real and imaginary parts side by side, "
-            "`params.view(np.float32)`"
+            "`params.view(np.float32)`, or the real ones alone, "
+            "`params.real.astype(np.float32)`"
         ),
         "opt = fs.AdamW({0}); opt.step(np.ones(6, np.float32))",
         "(params.imag < 0).all()",
@@ -865,7 +869,11 @@ GROUPS = [
     Mistake(
         "fs.AdamW([{'params': params, 'learning_rate': 0.1}])",
         "KeyError",
-        "params[0]: the unknown hyperparameter 'learning_rate' of AdamW; did you mean 'lr'?",
+        (
+            "params[0]: the unknown hyperparameter 'learning_rate'; AdamW has 'lr', "
+            "'betas', 'eps', 'weight_decay', 'amsgrad', 'eps_inside_sqrt', "
+            "'eps_uncorrected', 'bias_correction' and 5 more; did you mean 'lr'?"
+        ),
         "opt = fs.AdamW([{'params': params, 'lr': 0.1}])",
         "opt.lr == 0.1",
     ),
@@ -890,28 +898,44 @@ GROUPS = [
     Mistake(
         "opt.param_groups[0]['learning_rate']",
         "KeyError",
-        "a group has no 'learning_rate'; did you mean 'lr'?",
+        (
+            "a group has no 'learning_rate'; it has 'params', 'lr', 'betas', 'eps', "
+            "'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected' and 6 more; "
+            "did you mean 'lr'?"
+        ),
         "lr = opt.param_groups[0]['lr']",
         "lr == 0.001",
     ),
     Mistake(
         "opt.param_groups[0]['learning_rate'] = 0.1",
         "KeyError",
-        "a group has no hyperparameter 'learning_rate' to set; did you mean 'lr'?",
+        (
+            "a group has no hyperparameter 'learning_rate' to set; it has 'lr', 'betas', "
+            "'eps', 'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected', "
+            "'bias_correction' and 5 more; did you mean 'lr'?"
+        ),
         "opt.param_groups[0]['lr'] = 0.1",
         "opt.lr == 0.1",
     ),
     Mistake(
         "opt.param_groups[0]['weight_dacay'] = 0.1",
         "KeyError",
-        "a group has no hyperparameter 'weight_dacay' to set; did you mean 'weight_decay'?",
+        (
+            "a group has no hyperparameter 'weight_dacay' to set; it has 'lr', 'betas', "
+            "'eps', 'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected', "
+            "'bias_correction' and 5 more; did you mean 'weight_decay'?"
+        ),
         "opt.param_groups[0]['weight_decay'] = 0.1",
         "opt.param_groups[0]['weight_decay'] == 0.1",
     ),
     Mistake(
         "opt.param_groups[0]['beta1'] = 0.8",
         "KeyError",
-        "a group has no hyperparameter 'beta1' to set; `'betas'` has it, at index 0",
+        (
+            "a group has no hyperparameter 'beta1' to set; it has 'lr', 'betas', 'eps', "
+            "'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected', "
+            "'bias_correction' and 5 more; did you mean 'betas', at index 0?"
+        ),
         "opt.param_groups[0]['betas'] = (0.8, 0.999)",
         "opt.param_groups[0]['betas'][0] == 0.8",
     ),

@@ -16,7 +16,7 @@ params = {"w": np.ones((3, 2), np.float32), "b": np.ones(2, np.float32)}
 grads = {"w": np.ones((3, 2), np.float32), "b": np.ones(2, np.float32)}
 opt = fs.AdamW(params)
 """
-"""What every program starts from."""
+"""The lines that every program starts with."""
 
 
 def namespace(folder: Path, setup: str) -> dict[str, Any]:

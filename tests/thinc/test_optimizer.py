@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -39,7 +42,7 @@ def both(**options: Any) -> tuple[Any, Any]:
 
 
 def layouts(optimizer: Any) -> list[Any]:
-    return [*optimizer._steps.values()]  # noqa: SLF001
+    return [*optimizer._layouts.values()]  # noqa: SLF001
 
 
 @on_each_backend
@@ -396,3 +399,60 @@ def test_configs_name_them(name: str) -> None:
 def test_backends_that_there_are_not() -> None:
     with pytest.raises(ValueError, match=r"backend='gpu'.*pass one of 'auto'"):
         fused.Optimizer(0.1, backend="gpu")
+
+
+def test_entry_points_are_the_functions() -> None:
+    """By them a config finds the optimizers though nobody has imported them."""
+    found = {
+        each.name: each.load()
+        for each in entry_points(group="thinc_optimizers")
+        if each.name.startswith("fusedstep.")
+    }
+    names = [name for name in fused.__all__ if name != "Optimizer"]
+    assert found == {f"fusedstep.{name}.v1": getattr(fused, name) for name in names}
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RAdam"])
+def test_arguments_and_defaults_are_thincs(name: str) -> None:
+    """Types included, by which configs are checked."""
+    mine, theirs = (inspect.signature(getattr(each, name)) for each in (fused, thinc))
+    assert {**mine.parameters} == {**theirs.parameters}
+
+
+def test_parameters_of_which_some_do_not_fit() -> None:
+    """One float64 parameter: thinc's kernels refuse it, in thinc's words."""
+    errors = []
+    for optimizer in both(use_averages=False):
+        model = network()
+        models.set_gradients(model, np.random.default_rng(0))
+        node, name = parameters(model)[3]
+        node.set_param(name, node.get_param(name).astype(np.float64))
+        node.set_grad(name, node.get_grad(name).astype(np.float64))
+        with pytest.raises(ValueError, match="dtype") as error:
+            model.finish_update(optimizer)
+        errors.append(
+            (str(error.value), *(node.get_param(n).tolist() for node, n in parameters(model)[:3]))
+        )
+    assert errors[0][0] == errors[1][0]
+    for x, y in zip(errors[0][1:], errors[1][1:], strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+def test_no_bound_on_the_norm_may_be_none() -> None:
+    results = []
+    for optimizer in both():
+        optimizer.grad_clip = None
+        model = network()
+        train(model, optimizer, 2)
+        results.append(arrays_of(model, optimizer))
+    assert_close(*results)
+
+
+def test_threads_that_step_models_of_their_own_by_one_optimizer() -> None:
+    optimizer, expected = fused.Adam(0.05), fused.Adam(0.05)
+    pairs = [(network(seed=k), network(seed=k)) for k in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        [*pool.map(lambda pair: train(pair[0], optimizer, 30), pairs)]
+    for model, alone in pairs:
+        train(alone, expected, 30)
+        assert_same(arrays_of(model, optimizer), arrays_of(alone, expected))

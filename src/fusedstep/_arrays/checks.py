@@ -38,7 +38,10 @@ def converted(p: Array, name: str) -> str:
         return f"as one field, `{name}[{p.dtype.names[0]!r}]`"
     if p.dtype.kind == "c":
         part = "float32" if p.dtype.itemsize == 8 else "float64"
-        return f"as the real and imaginary parts side by side, `{name}.view(np.{part})`"
+        return (
+            f"as the real and imaginary parts side by side, `{name}.view(np.{part})`, or the real "
+            f"ones alone, `{name}.real.astype(np.{part})`"
+        )
     if p.dtype.kind in "biufO":
         exact = p.dtype.itemsize > 8 or p.dtype.kind == "O"
         dtype = "float64" if exact or p.dtype.newbyteorder("=") == np.float64 else "float32"

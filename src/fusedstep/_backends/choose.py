@@ -86,11 +86,11 @@ def choose(
 
 
 def backend_hint(name: Any) -> str:
-    """Which backend was meant, and all that there are."""
+    """The names of all backends, and the one that was meant."""
     meant = MEANT.get(name.lower()) if isinstance(name, str) else None
     meant = meant or nearest(name, CHOICES)
     every = f"pass one of {quoted(CHOICES)}"
-    return every if meant is None else f"did you mean `backend={meant!r}`? {every.capitalize()}"
+    return every if meant is None else f"{every}; did you mean `backend={meant!r}`?"
 
 
 def place_of(params: Sequence[tuple[str, Any]]) -> Place:

@@ -46,7 +46,7 @@ def did_you_mean(name: Any, names: Iterable[str], has: str = "there are") -> str
 
 
 def renamed(given: Iterable[Any], expected: Iterable[Any]) -> dict[str, str]:
-    """Which of the names that were given stands for which of those expected, where it shows."""
+    """The names that were given, each with the expected one that it stands for, where it shows."""
     left = [name for name in expected if isinstance(name, str)]
     pairs = {}
     for name in given:

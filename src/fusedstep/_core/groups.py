@@ -24,12 +24,17 @@ from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import key_hint
 from fusedstep._core.schedule import Schedule
-from fusedstep._numerics.range import LARGE_RATE, SMALL_RATE
+from fusedstep._numerics.range import LARGE, SMALL
+
+DECIDING = {"decay_scale", "initial_lr"}
+"""Hyperparameters that decide whether the rate is bound to others, see `rate_bound`."""
 
 
-def is_usual_rate(value: Any) -> bool:
-    """Whether a value is a rate that needs no check: every dtype holds it, and its products."""
-    return isinstance(value, float) and (SMALL_RATE < value < LARGE_RATE or value == 0)
+def is_usual(value: Any) -> bool:
+    """Whether every dtype holds what the package's rules make of a hyperparameter's value."""
+    if isinstance(value, float):
+        return SMALL < abs(value) < LARGE or value == 0
+    return all(map(is_usual, value)) if isinstance(value, tuple) else True
 
 
 def base_rate(lr: Any) -> Any:
@@ -57,6 +62,8 @@ class Group(MutableMapping[str, Any]):
     """All of them, checked: replaced as a whole, and never changed but for a free rate."""
     free_rate: bool
     """Whether the rate is a number that any other may replace, whatever the rest is."""
+    usual: bool
+    """Whether every dtype is known to hold all that the rule makes of them."""
 
     def __init__(
         self,
@@ -70,18 +77,24 @@ class Group(MutableMapping[str, Any]):
         self.declaration = declaration
         self._take(declaration.check(with_initial_lr(hyperparameters), where))
 
-    def _take(self, checked: dict[str, Any]) -> None:
-        """Take over hyperparameters that have been checked."""
-        self.free_rate = False  # until it fits: a signal may come between these lines
+    def _take(self, checked: dict[str, Any], usual: bool | None = None) -> None:
+        """Take over hyperparameters that have been checked; `usual` may be known already."""
+        self.free_rate = self.usual = False  # until they fit: a signal may come in between
         self.hyperparameters = checked
+        self.usual = self._is_usual(checked) if usual is None else usual
         self.free_rate = self._frees_rate(checked)
+
+    def _is_usual(self, checked: dict[str, Any]) -> bool:
+        simple = not (self.declaration.custom or self.declaration.rate_bound(checked))
+        return simple and all(map(is_usual, checked.values()))
 
     def _frees_rate(self, checked: dict[str, Any]) -> bool:
         return not (callable(checked["lr"]) or self.declaration.rate_bound(checked))
 
     def taking(self, checked: dict[str, Any]) -> Call:
         """The call that takes over hyperparameters that have been checked."""
-        changed = {"hyperparameters": checked, "free_rate": self._frees_rate(checked)}
+        free, usual = self._frees_rate(checked), self._is_usual(checked)
+        changed = {"hyperparameters": checked, "free_rate": free, "usual": usual}
         return partial(vars(self).update, changed)
 
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
@@ -118,22 +131,31 @@ class Group(MutableMapping[str, Any]):
             return self.hyperparameters[as_identifier(name)]
         except KeyError:
             raise KeyError(
-                f"a group has no {name!r}; {key_hint(name, [*self.hyperparameters, 'params'])}"
+                f"a group has no {name!r}; it has {quoted([*self])}"
+                f"{key_hint(name, [*self.hyperparameters])}"
             ) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name == "lr" and self.free_rate and is_usual_rate(value):
+        # Loops assign a rate at each step, and so it is looked at here without a further call.
+        if (
+            name == "lr"
+            and self.free_rate
+            and isinstance(value, float)
+            and (SMALL < value < LARGE or value == 0)
+        ):
             self.hyperparameters["lr"] = float(value) + 0.0  # -0.0 is 0.0
         elif name in (checks := self.declaration.checks):
-            checked = {**self.hyperparameters, name: checks[name](name, value)}
+            value = checks[name](name, value)
+            checked = {**self.hyperparameters, name: value}
             self.declaration.together(checked)
-            self._take(checked)
+            known = self.usual and name not in DECIDING
+            self._take(checked, is_usual(value) if known else None)
         else:
             self.update({name: value})
 
     def rating(self, value: Any) -> Call:
         """The call that takes over a learning rate, which is checked."""
-        if self.free_rate and is_usual_rate(value):
+        if self.free_rate and isinstance(value, float) and (SMALL < value < LARGE or value == 0):
             return partial(setitem, self.hyperparameters, "lr", float(value) + 0.0)
         return self.taking(self.with_more({"lr": value}))
 
@@ -146,10 +168,11 @@ class Group(MutableMapping[str, Any]):
         values = by_identifier(values, "update")
         for name in values:
             if name not in self.hyperparameters:
+                own = [*self.hyperparameters]
                 hint = (
                     "a group keeps its arrays; make another optimizer"
                     if name == "params"
-                    else key_hint(name, [*self.hyperparameters])
+                    else f"it has {quoted(own)}{key_hint(name, own)}"
                 )
                 raise KeyError(f"a group has no hyperparameter {name!r} to set; {hint}")
         return self.declaration.check_more(self.hyperparameters, values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from fusedstep._checks.elsewhere import (
     ATTRIBUTES,
@@ -20,16 +20,30 @@ from fusedstep._checks.elsewhere import (
     SAVING,
     STATE,
 )
-from fusedstep._checks.hints import code, did_you_mean, filled, nearest, written
+from fusedstep._checks.hints import code, filled, nearest, written
 from fusedstep._checks.wording import quoted
-
-if TYPE_CHECKING:
-    from fusedstep._core.declaration import Declaration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class Declaration(Protocol):
+    """The part of a class's declaration that hints read, see declaration.py."""
+
+    @property
+    def optimizer(self) -> type: ...
+
+    @property
+    def letters(self) -> Mapping[str, str | None]: ...
+
+    @property
+    def checks(self) -> Mapping[str, Any]: ...
+
+    @property
+    def signature(self) -> Signature: ...
+
+
 DECLARATIONS: list[Declaration] = []
-"""Those of this package's own classes."""
+"""The declarations of this package's own classes."""
 
 
 def public_name(optimizer: type) -> str:
@@ -77,20 +91,21 @@ def misfit(
 ) -> TypeError:
     """The error for arguments that a class does not accept, after `self`, in Python's place."""
     title = declaration.optimizer.__name__
-    named = [each for each in declaration.arguments if each.keyword_only]
-    most = len(declaration.arguments) - len(named)
+    every = declaration.signature.parameters.values()
+    named = [each for each in every if each.kind is Parameter.KEYWORD_ONLY]
+    most = len(every) - len(named)
     for name in kwargs:
         if name not in declaration.signature.parameters:
             return unexpected(title, name, argument_hint(declaration, name, kwargs))
     if len(args) > most:
         return TypeError(
-            f"{title}() takes {most} arguments without their names, and {len(args)} were given; "
+            f"{title}(): too many positional arguments, {len(args)} for {most}; "
             f"pass others by name, as `{code(named[0].name, named[0].default)}`: "
             f"{quoted([each.name for each in named])}"
         )
     if not args and "params" not in kwargs:
         return TypeError(
-            f"{title}() needs the arrays that it updates; pass them first, as "
+            f"{title}() lacks 'params', the arrays that it updates; pass them first, as "
             f"`{public_name(declaration.optimizer)}(params)`"
         )
     return TypeError(f"{title}: {error}")
@@ -164,19 +179,17 @@ def betas_of(betas: Sequence[float], given: Mapping[str, Any]) -> tuple[Any, ...
 
 
 def key_hint(name: Any, names: Sequence[str]) -> str:
-    """What a group's key was meant to be, or all that there are."""
+    """The key of a group that was meant, as the end of an error."""
     if name in BETAS and "betas" in names:
-        return f"`'betas'` has it, at index {BETAS[name]}"
-    own = synonym(name, names)
-    if own is not None:
-        return f"did you mean {own!r}?"
+        return f"; did you mean 'betas', at index {BETAS[name]}?"
     if name in OF_A_STEP:
-        return f"it is an argument of each step, {OF_A_STEP[name]!r}"
-    return did_you_mean(name, names, "it has")
+        return f"; it is an argument of each step, {OF_A_STEP[name]!r}"
+    own = synonym(name, names) or meant(name, names)
+    return "" if own is None else f"; did you mean {own!r}?"
 
 
 def letter_hint(name: Any, letters: Sequence[str]) -> str:
-    """Which state array was meant, or all that there are."""
+    """The state array that was meant, or all that there are."""
     own = STATE.get(name)
     return f"did you mean {own!r}?" if own in letters else f"it has {quoted(letters)}"
 
@@ -317,7 +330,7 @@ def setting_hint(declaration: Declaration, optimizer: Any, name: str, value: Any
         return None
     if own == "lr":
         return f"set `opt.lr = {written(value)}`"
-    if own in declaration.checks:
+    if own is not None and own in declaration.checks:
         return f"set {in_group(own, value, optimizer)}"
     if own is not None:
         return f"it is chosen when it is made: `opt = {made}(params, {code(own, value)})`"

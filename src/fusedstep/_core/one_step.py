@@ -21,7 +21,7 @@ from fusedstep._core.hints import renamed_argument, unexpected
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.parameters import refuse_unfit
 from fusedstep._numerics.coefficients import JobScalars, Rule, Values
-from fusedstep._numerics.range import LARGE_RATE, RANGES
+from fusedstep._numerics.range import LARGE, RANGES
 from fusedstep._numerics.rounding import check_rounding
 
 MANY = 2**53
@@ -95,8 +95,8 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
         hyper = with_initial_lr(hyper)
         declaration.together(hyper)
     given = setting.constants, declaration.scalars(hyper, t)
-    dtype = getattr(arguments["p"], "dtype", None)
-    if dtype not in setting.fitting or lr > LARGE_RATE:
+    dtype = _dtype_of(arguments["p"])
+    if dtype not in setting.fitting or lr > LARGE:
         _check_range(declaration, setting, hyper, given, dtype, t)
     step_aimed(arguments["backend"], setting.rule, given, arguments["p"], arguments["g"], arguments)
 
@@ -115,6 +115,15 @@ def _check_range(
         refuse_unfit(declaration, hyper, given, named, "", t)
         setting.fitting.add(dtype)
 
+
+def _dtype_of(p: Any) -> Any:
+    """The dtype of an array, or that of another library; a subclass of NumPy's may say anything."""
+    if issubclass(type(p), np.ndarray):
+        return DTYPE(p)
+    return getattr(p, "dtype", None)
+
+
+DTYPE = np.ndarray.dtype.__get__
 
 NAMED: dict[str, np.dtype[Any]] = {dtype.name: dtype for dtype in RANGES}
 

@@ -111,8 +111,8 @@ class Optimizer:
             for key in own:
                 if key not in hyperparameters:
                     raise KeyError(
-                        f"{name}the unknown hyperparameter {key!r} of {type(self).__name__}; "
-                        f"{key_hint(key, [*hyperparameters])}"
+                        f"{name}the unknown hyperparameter {key!r}; {type(self).__name__} has "
+                        f"{quoted([*hyperparameters])}{key_hint(key, [*hyperparameters])}"
                     )
         self._enroll(
             [

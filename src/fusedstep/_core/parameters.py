@@ -29,7 +29,7 @@ from fusedstep._numerics.coefficients import (
     Values,
     average_constants,
 )
-from fusedstep._numerics.range import LARGE_RATE, RANGES, unfit
+from fusedstep._numerics.range import LARGE, RANGES, unfit
 from fusedstep._numerics.rounding import check_rounding
 
 Key = TypeVar("Key", bound=Hashable)
@@ -42,7 +42,10 @@ class Settings(Protocol):
     """The hyperparameters of parameters that are stepped alike."""
 
     hyperparameters: dict[str, Any]
-    """All of them, checked: replaced as a whole, and never changed."""
+    """All of them, checked: replaced as a whole, and never changed but for a free rate."""
+
+    usual: bool
+    """Whether every dtype is known to hold all that the rule makes of them."""
 
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
         """The given hyperparameters at step t, in which the learning rate is a number."""
@@ -104,7 +107,7 @@ class Cohort:
         """Refuse scalars of step t that are infinite or zero in the dtype."""
         where = getattr(self.group, "where", "")
         refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
-        self.largest = max(values["lr"], LARGE_RATE)
+        self.largest = max(values["lr"], LARGE)
         self.watched = self.scheduled
 
     def fades(self) -> bool:
@@ -126,7 +129,8 @@ class Cohort:
             self.constants |= average_constants(values["ema"])
         self.scheduled = callable(values["lr"])
         self.settled = values
-        self.largest, self.watched = -1.0, True
+        usual = self.group.usual
+        self.largest, self.watched = LARGE if usual else -1.0, self.scheduled or not usual
         return True
 
 

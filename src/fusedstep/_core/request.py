@@ -17,7 +17,7 @@ NONFINITE = ("propagate", "skip", "raise")
 """Policies for a gradient that holds NaN or infinity."""
 
 CLIPS = GLOBAL, TENSOR = ("global", "tensor")
-"""What is clipped by its norm: all gradients together, or each by itself."""
+"""Choices of what is clipped by its norm: all gradients together, or each by itself."""
 
 
 class Report(NamedTuple):

@@ -135,12 +135,13 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Sched
 
 
 def schedule_hint(name: Any) -> str:
-    """Which schedule was meant, or all that there are."""
+    """The schedules that there are, and the one that was meant."""
     own = OTHERS.get(name) if isinstance(name, str) else None
     own = own or nearest(name, SCHEDULES)
+    every = f"there are {', '.join(SCHEDULES)}"
     if not own:
-        return f"there are {', '.join(SCHEDULES)}"
-    return f"did you mean `{example_of(own, inspect.signature(SCHEDULES[own]))}`?"
+        return every
+    return f"{every}; did you mean `{example_of(own, inspect.signature(SCHEDULES[own]))}`?"
 
 
 EXAMPLES = {

@@ -30,8 +30,8 @@ RANGES: dict[np.dtype[Any], Range] = {
 """Half of the smallest subnormal number, which is rounded to zero, and the least of what is
 rounded to infinity."""
 
-SMALL_RATE, LARGE_RATE = 1e-20, 1e10
-"""Learning rates between which every dtype holds one, over a correction for bias and the like."""
+SMALL, LARGE = 1e-20, 1e10
+"""Hyperparameters between which every dtype holds one, and products and quotients of two."""
 
 OWNERS = {
     "l2": "weight_decay",
@@ -77,10 +77,10 @@ def unfit(
                 direct = name in hyper or name == "l2"
                 if direct and not (fading and name == "lr"):
                     return Unfit(name, value, known)
-            elif isfinite(value) or name in LARGE:
+            elif isfinite(value) or name in NEVER_INFINITE:
                 return Unfit(name, value, known)
     return None
 
 
-LARGE = {"lr", "decay", "l2", "l1", "gain", "eps", "lr1", "lr2"}
+NEVER_INFINITE = {"lr", "decay", "l2", "l1", "gain", "eps", "lr1", "lr2"}
 """Scalars that are never infinite by intent; a custom rule may have such of its own."""

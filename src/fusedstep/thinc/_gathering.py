@@ -60,7 +60,7 @@ def one_by_one(nodes: Sequence[Any], optimizer: Any) -> None:
                 node.set_param(name, p)
 
 
-def take_over(stepper: type) -> None:
+def take_over(stepper: Any) -> None:
     """Let optimizers of a type step whole models, by their own `finish_update`."""
     model: Any = thinc.model.Model
     thincs = model.finish_update

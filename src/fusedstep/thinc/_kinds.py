@@ -18,14 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from math import sqrt
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fusedstep._numerics.coefficients import NOTHING_ASKED, Rule, Scalars, Values
-
-if TYPE_CHECKING:
-    from fusedstep.thinc.optimizers import Optimizer
 
 MOST_DECAY = 0.9999
 """The share of a moving average that a step leaves, at most."""
@@ -34,17 +31,35 @@ FEWEST = 5
 """The length of RAdam's moving average from which it divides by √v."""
 
 
+class Settings(Protocol):
+    """The attributes of thinc's optimizer that steps go by, as they are when a step is taken."""
+
+    learn_rate: float
+    b1: float
+    b2: float
+    eps: float
+    L2: float
+    L2_is_weight_decay: bool
+    grad_clip: float
+    use_radam: bool
+    mom1: dict[Any, Any]
+    mom2: dict[Any, Any]
+    averages: dict[Any, Any] | None
+    nr_update: dict[Any, int]
+    backend: str
+
+
 class Kind(NamedTuple):
     """A rule of thinc's, with and without decay after the step."""
 
     rule: Rule
     decaying: Rule
-    scalars: Callable[[Optimizer, int, float], Values]
+    scalars: Callable[[Settings, int, float], Values]
     """The scalars of step t, with the scale of the learning rate, that are not neutral."""
     keeps_nan: bool
     """Whether thinc leaves NaN in a gradient that held NaN or infinity; else it zeroes all."""
 
-    def rule_of(self, optimizer: Optimizer) -> Rule:
+    def rule_of(self, optimizer: Settings) -> Rule:
         """The rule that the optimizer's attributes call for."""
         rule = self.decaying if decays(optimizer) else self.rule
         return rule if optimizer.averages is None else averaged(rule)
@@ -56,34 +71,34 @@ def averaged(rule: Rule) -> Rule:
     return rule._replace(averaged=True)
 
 
-def decays(optimizer: Optimizer) -> bool:
+def decays(optimizer: Settings) -> bool:
     """Whether the optimizer decays parameters after the step."""
     return bool(optimizer.L2 != 0 and optimizer.L2_is_weight_decay)
 
 
-def kept(optimizer: Optimizer, lr_scale: float) -> float:
+def kept(optimizer: Settings, lr_scale: float) -> float:
     """The share of a parameter that the decay leaves: 1 - αλ."""
     return 1.0 - lr_scale * optimizer.learn_rate * optimizer.L2 if decays(optimizer) else 1.0
 
 
-def coupled(optimizer: Optimizer) -> float:
+def coupled(optimizer: Settings) -> float:
     """λ of L2 that is a part of the gradient; 0 where it is decay."""
     return 0.0 if optimizer.L2_is_weight_decay else optimizer.L2
 
 
-def in_kernel(optimizer: Optimizer) -> float:
+def in_kernel(optimizer: Settings) -> float:
     """The same of what a kernel adds, after clipping: thinc clips the sum."""
     return 0.0 if optimizer.grad_clip else coupled(optimizer)
 
 
-def sgd(optimizer: Optimizer, t: int, lr_scale: float) -> Values:
+def sgd(optimizer: Settings, t: int, lr_scale: float) -> Values:
     left = kept(optimizer, lr_scale)
     # As the gradient's part: p - α(1 - αλ)·(g + λ/(1 - αλ)·p).
     l2 = optimizer.L2 / left if decays(optimizer) else in_kernel(optimizer)
     return {"lr": lr_scale * optimizer.learn_rate * left, "l2": l2}
 
 
-def adam(optimizer: Optimizer, t: int, lr_scale: float) -> Values:
+def adam(optimizer: Settings, t: int, lr_scale: float) -> Values:
     beta1, beta2 = optimizer.b1, optimizer.b2
     left = kept(optimizer, lr_scale)
     corrected = optimizer.learn_rate * sqrt(1.0 - beta2**t) / (1.0 - beta1**t)
@@ -105,7 +120,7 @@ def rest(beta: float) -> float:
     return 1.0 - float(np.float32(beta))
 
 
-def radam(optimizer: Optimizer, t: int, lr_scale: float) -> Values:
+def radam(optimizer: Settings, t: int, lr_scale: float) -> Values:
     """Thinc counts the steps of RAdam from 2, and scales its decay alone by `lr_scale`."""
     beta1, beta2 = optimizer.b1, optimizer.b2
     left = kept(optimizer, lr_scale)
@@ -146,7 +161,7 @@ ADAM = Kind(Rule("adam", MOMENTS), Rule("adamw", MOMENTS), adam, keeps_nan=False
 RADAM = Kind(Rule("adam", MOMENTS), Rule("adamw", MOMENTS), radam, keeps_nan=True)
 
 
-def kind_of(optimizer: Optimizer) -> Kind | None:
+def kind_of(optimizer: Settings) -> Kind | None:
     """The kind that the optimizer's attributes choose, as thinc does; None: thinc has none."""
     if optimizer.use_radam:
         return RADAM

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import repeat
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,10 +19,7 @@ from fusedstep._backends.objects import same
 from fusedstep._backends.plan import Job, Plan, Row
 from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
-from fusedstep.thinc._kinds import NEUTRAL, Kind, average, coupled
-
-if TYPE_CHECKING:
-    from fusedstep.thinc.optimizers import Optimizer
+from fusedstep.thinc._kinds import NEUTRAL, Kind, Settings, average, coupled
 
 Key: TypeAlias = tuple[int, str]
 """A parameter's name: the number of its model's node, and its name there."""
@@ -57,7 +54,7 @@ class Steps:
     """None: one of the arrays does not fit, or two share memory, so thinc steps them in turn."""
 
     def __init__(
-        self, optimizer: Optimizer, kind: Kind, keys: list[Key], weights: list[Any]
+        self, optimizer: Settings, kind: Kind, keys: list[Key], weights: list[Any]
     ) -> None:
         self.keys = keys
         self.weights = weights
@@ -74,7 +71,7 @@ class Steps:
         """The optimizer's dicts of state by their names, and all arrays that each had."""
         self.plan = self._lay_out(optimizer) if all(map(fits, weights)) else None
 
-    def _lay_out(self, optimizer: Optimizer) -> Plan | None:
+    def _lay_out(self, optimizer: Settings) -> Plan | None:
         self.states = states_of(optimizer, self.rule, self.keys, self.weights)
         self._look_at_state(optimizer)
         for array, p in zip(self._each_state(), self.weights * len(self.states), strict=True):
@@ -98,7 +95,7 @@ class Steps:
     def _each_state(self) -> list[Any]:
         return [array for arrays in self.states for array in arrays]
 
-    def _look_at_state(self, optimizer: Optimizer) -> None:
+    def _look_at_state(self, optimizer: Settings) -> None:
         names = [DICTS[letter] for letter in self.rule.states]
         dicts = [getattr(optimizer, name) for name in names]
         self.seen = [
@@ -107,18 +104,19 @@ class Steps:
 
     # ---- whether they serve ----
 
-    def serve(self, optimizer: Optimizer, kind: Kind, keys: list[Key], weights: list[Any]) -> bool:
+    def serve(self, optimizer: Settings, kind: Kind, keys: list[Key], weights: list[Any]) -> bool:
         """Whether these are their parameters, with the rule, t and state that are laid out."""
         return (
             keys == self.keys
             and kind.rule_of(optimizer) is self.rule
-            and [*map(optimizer.nr_update.__getitem__, keys)] == self.counts
             and (same(weights, self.weights) or all(map(lies_there, weights, self.weights)))
-            and (self.plan is None or self._state_stands(optimizer))
+            and (self.plan is None or self._counts_and_state_stand(optimizer))
         )
 
-    def _state_stands(self, optimizer: Optimizer) -> bool:
-        """Whether all state arrays are where they were."""
+    def _counts_and_state_stand(self, optimizer: Settings) -> bool:
+        """Whether steps are counted as they were, and all state arrays are where they were."""
+        if [*map(optimizer.nr_update.__getitem__, self.keys)] != self.counts:
+            return False
         for name, before, arrays in self.seen:
             now = getattr(optimizer, name)
             if now is not before or not same([*now.values()], arrays):
@@ -131,9 +129,9 @@ class Steps:
 
     # ---- a step ----
 
-    def step(self, optimizer: Optimizer, kind: Kind, grads: list[Any], lr_scale: float) -> bool:
+    def step(self, optimizer: Settings, kind: Kind, grads: list[Any], lr_scale: float) -> bool:
         """Step with these gradients and zero them; False, and nothing done, if thinc has to."""
-        plan, clip = self.plan, optimizer.grad_clip
+        plan, clip = self.plan, optimizer.grad_clip or 0.0
         if plan is None or not clip >= 0 or not self._take(plan, grads):
             return False
         try:
@@ -155,7 +153,7 @@ class Steps:
         self.counts, self.times = counts, [t + 1 for t in self.times]
         return True
 
-    def _scalars(self, optimizer: Optimizer, kind: Kind, lr_scale: float) -> list[JobScalars]:
+    def _scalars(self, optimizer: Settings, kind: Kind, lr_scale: float) -> list[JobScalars]:
         scalars = []
         for count in self.times:
             values = kind.scalars(optimizer, count + 1, lr_scale)
@@ -191,7 +189,7 @@ def _operand(states: dict[str, Any], letter: str) -> Operand:
 
 
 def states_of(
-    optimizer: Optimizer, rule: Rule, keys: list[Key], weights: list[Any]
+    optimizer: Settings, rule: Rule, keys: list[Key], weights: list[Any]
 ) -> list[list[Any]]:
     """The state arrays of parameters, letter by letter; those that are not there begin as zeros."""
     found = []

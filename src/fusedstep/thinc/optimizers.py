@@ -37,26 +37,26 @@ class Optimizer(ThincOptimizer):
 
     >>> import numpy as np
     >>> from fusedstep.thinc import Optimizer
-    >>> opt = Optimizer(0.5, beta1=0.0, beta2=0.0, grad_clip=2.0, use_averages=False)
-    >>> p, g = np.ones(2, np.float32), np.array([3, 4], np.float32)
+    >>> opt = Optimizer(0.5, beta1=0.0, beta2=0.0, grad_clip=2.5, use_averages=False)
+    >>> p, g = np.ones(2, np.float32), np.array([6, 8], np.float32)
     >>> opt((1, "W"), p, g)
-    (array([0.4, 0.2], dtype=float32), array([0., 0.], dtype=float32))
+    (array([0.25, 0.  ], dtype=float32), array([0., 0.], dtype=float32))
     """
 
-    __slots__ = ("_steps", "backend")
+    __slots__ = ("_layouts", "backend")
 
     def __init__(self, learn_rate: FloatOrSeq, *, backend: str = "auto", **options: Any) -> None:
         if backend not in CHOICES:
             raise ValueError(f"backend={describe(backend)}; pass one of {quoted(CHOICES)}")
         super().__init__(learn_rate, **options)
         self.backend = backend
-        self._steps: dict[tuple[int, int, Key], Steps] = {}
+        self._layouts: dict[tuple[int, int, Key], Steps] = {}
 
     def __call__(
         self, key: Key, weights: Any, gradient: Any, *, lr_scale: float = 1.0
     ) -> tuple[Any, Any]:
         """Step one parameter in place, and leave zeros in its gradient; see thinc's."""
-        if len(gradient) < 1 or self._step([key], [weights], [gradient], lr_scale):
+        if len(gradient) < 1 or self._fused([key], [weights], [gradient], lr_scale):
             return weights, gradient
         found: tuple[Any, Any] = super().__call__(key, weights, gradient, lr_scale=lr_scale)
         return found
@@ -73,28 +73,30 @@ class Optimizer(ThincOptimizer):
         for node in nodes:
             for shim in node.shims:
                 shim.finish_update(self)
-        if found.keys and not self._step(*found, 1.0):
+        if found.keys and not self._fused(*found, 1.0):
             one_by_one(nodes, self)
         return True
 
-    def _step(self, keys: list[Key], weights: list[Any], grads: list[Any], lr_scale: float) -> bool:
+    def _fused(
+        self, keys: list[Key], weights: list[Any], grads: list[Any], lr_scale: float
+    ) -> bool:
         """Step parameters at once; False, and nothing done, if thinc has to, one by one."""
         kind = kind_of(self)
         if kind is None:
             return False
         # Each thread has layouts of its own, which no other can change in mid-step.
         where = get_ident(), len(keys), keys[0]
-        steps = self._steps.get(where)
+        steps = self._layouts.get(where)
         if steps is None or not steps.serve(self, kind, keys, weights):
-            if len(self._steps) == MOST:
-                self._steps.clear()
-            steps = self._steps[where] = Steps(self, kind, keys, weights)
+            if len(self._layouts) == MOST:
+                self._layouts.clear()
+            steps = self._layouts[where] = Steps(self, kind, keys, weights)
         return steps.step(self, kind, grads, lr_scale)
 
     def _attributes(self) -> Iterator[str]:
         """The names of the attributes that a copy has."""
         for kind in type(self).__mro__:
-            yield from (name for name in getattr(kind, "__slots__", ()) if name != "_steps")
+            yield from (name for name in getattr(kind, "__slots__", ()) if name != "_layouts")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._attributes()} | getattr(
@@ -104,7 +106,7 @@ class Optimizer(ThincOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
-        self._steps = {}
+        self._layouts = {}
 
 
 def SGD(

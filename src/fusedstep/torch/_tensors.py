@@ -31,6 +31,9 @@ from fusedstep.torch._state import COUNT, PRODUCT, Found
 class Settings:
     """The hyperparameters of one group, as the rules read them."""
 
+    usual = False
+    """Whether every dtype is known to hold all that the rule makes of them: it is looked at."""
+
     def __init__(self, group: Group, kind: Kind) -> None:
         self.group = group
         self.kind = kind

@@ -43,6 +43,11 @@ class Table(Runner):
             self.scalars[index][0] = values
 
 
+def kernel(job: Job) -> Any:
+    """The kernel of a job in the instruction set in force."""
+    return find_kernels(job, _selections)[0]
+
+
 @cache
 def find_kernels(job: Job, selection: int) -> tuple[Any, Any]:
     """The kernels of a job in the instruction set that the `selection`-th choice put in force."""

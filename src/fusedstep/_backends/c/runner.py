@@ -32,8 +32,8 @@ from fusedstep._numerics.coefficients import JobScalars
 
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
-LARGE = 32768
-"""Elements from which each thread has a piece of a tensor, as torch's do: of its grain size."""
+LARGE: int = lib.FS_LARGE
+"""Elements from which each thread has a piece of a tensor."""
 
 
 def words(array: Any) -> Integers:
