@@ -36,7 +36,7 @@ def checks() -> str:
 
 
 def findings() -> str:
-    """What failed with each optimizer; those of one framework with the same outcome in one row."""
+    """Failures of each optimizer; those of one framework with the same outcome in one row."""
     joined: dict[tuple[str, ...], list[str]] = {}
     for title, report in results().items():
         counts = [str(report["counts"][verdict]) for verdict in (PASSES, FAILS, NOT_JUDGED)]

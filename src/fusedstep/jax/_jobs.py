@@ -52,12 +52,12 @@ class Traced:
 
 TRACED = Traced()
 ANY = 0.9
-"""What stands for a number of the program's that switches something on."""
+"""The stand-in for a number of the program's that switches something on."""
 
 
 def stand_in(declaration: Declaration, place: Place) -> Any:
-    """What stands for a number of the program's until it is known."""
-    name, item = place
+    """The stand-in for a number of the program's until it is known."""
+    name, index = place
     if name == "lr":
         return TRACED
     default = declaration.defaults[name]
@@ -68,7 +68,7 @@ def stand_in(declaration: Declaration, place: Place) -> Any:
         )
     if default is None or name in declaration.letters.values():
         return ANY
-    return default if item is None else default[item]
+    return default if index is None else default[index]
 
 
 @dataclass(frozen=True)

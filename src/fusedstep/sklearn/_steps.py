@@ -101,10 +101,7 @@ class Steps:
         """Whether the arrays are those that were there before."""
         if not same(params, self.fused.params):
             return False
-        for name, arrays in self.state.items():
-            if not same(getattr(theirs, name), arrays):
-                return False
-        return True
+        return all(same(getattr(theirs, name), arrays) for name, arrays in self.state.items())
 
 
 class SGDSteps(Steps):
