@@ -92,3 +92,33 @@ def test_rows_of_an_optimizer_that_mixes_elements_are_not_judged() -> None:
     reasons = {finding.check: finding.seen for finding in report.of(NOT_JUDGED)}
     assert "depends on other elements" in reasons["NaN"]
     assert reasons.keys() < {*CHECKS}
+
+
+def found(expression: str) -> tuple[set[str], dict[str, str]]:
+    report = audited(expression)
+    return failed(report), {each.check: each.seen for each in report.of(NOT_JUDGED)}
+
+
+def test_options_that_no_formula_has_are_not_judged() -> None:
+    needs("torch", "torch")
+    failing, reasons = found("fusedstep.torch.AdamW(max_norm=1.0)")
+    assert failing == set()
+    assert reasons["first steps"] == "no formula for AdamW with max_norm=1.0"
+
+
+def test_what_the_expression_asks_for_is_no_failure() -> None:
+    needs("torch", "torch")
+    failing, reasons = found("torch.optim.AdamW(eps=0.0, lr=torch.tensor(0.01))")
+    assert failing == set()
+    assert reasons["float64"] == "its lr may be of less precision"
+    assert reasons["subnormals"] == "its rule divides 0 by 0"
+    failing, reasons = found("torch.optim.SGD(lr=1e30)")
+    assert failing == set()
+    assert "leave the range" in reasons["weight decay"]
+
+
+def test_arguments_by_position() -> None:
+    needs("optax", "others")
+    failing, reasons = found("optax.rmsprop(0.01, 0.8)")
+    assert failing - XLA == {"zero gradients, float16"}
+    assert "first steps" not in reasons

@@ -89,7 +89,7 @@ def usage(*argv: str) -> int | str | None:
 
 
 ERRORS = {
-    "torch.optim.AdamX()": "torch.optim has no 'AdamX'; did you mean 'Adam'?",
+    "torch.optim.AdamX()": "torch.optim has no 'AdamX'; did you mean 'Adamax'?",
     "torch.optim.adamw()": "did you mean 'AdamW'?",
     "torhc.optim.AdamW()": "there is no module 'torhc'; install it, or correct its name",
     "torch.optim.AdamW(0.1)": "parameters are put in by the audit; give all others by keyword",
@@ -101,6 +101,8 @@ ERRORS = {
     "AdamW()": "does not name an optimizer by the path",
     "torch.optim.AdamW(": "is no Python expression",
     "torch.optim.AdamW(lr=1 / 3)": "write its value",
+    "torch.optim.SGD(lr=os.getpid())": "os.getpid is neither of torch nor of jax",
+    "os.abort()": "is no optimizer of torch, Keras or optax; name a class",
     "": "is no Python expression",
 }
 

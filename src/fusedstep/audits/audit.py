@@ -87,14 +87,16 @@ def describe(call: Call, worker: Worker, backend: str) -> Subject:
     for key in ("refused", "error"):
         if key in answer:
             raise RefusedError(answer[key])
+    named = dict(zip(answer["positional"], call.arguments, strict=False))
     subject = Subject(
-        call,
+        Call(call.path, (), {**named, **call.keywords}) if named else call,
         answer["framework"],
         tuple(answer["modules"]),
         answer["hyperparameters"],
         tuple(answer["accepts"]),
         answer["versions"],
         backend,
+        tuple(answer["tensors"]),
     )
     worker.imports = subject.imports()
     errors = []

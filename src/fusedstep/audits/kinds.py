@@ -47,7 +47,7 @@ class Options:
     def number(self, key: str, default: float | None = None) -> float:
         value = self.take(key, default)
         if value is True or not isinstance(value, int | float):
-            raise UnknownError(f"no formula for {self.name} with {key}={value}")
+            raise self.unknown(key, value)
         return float(value)
 
     def betas(self, *keys: str) -> tuple[float, float]:
@@ -56,15 +56,18 @@ class Options:
             return one, other
         pair = self.take("betas", ())
         if not isinstance(pair, list | tuple) or len(pair) < 2 or any(pair[2:]):
-            raise UnknownError(f"no formula for {self.name} with betas={pair}")
+            raise self.unknown("betas", pair)
         return float(pair[0]), float(pair[1])
 
     def finish(self, *ignored: str) -> None:
         """Refuse what is left and switched on, as nobody has taken it into the formula."""
         for key, value in self.values.items():
             if value and key not in ignored:
-                given = f"{key}={value}" if len(str(value)) < 40 else key
-                raise UnknownError(f"no formula for {self.name} with {given}")
+                raise self.unknown(key, value)
+
+    def unknown(self, key: str, value: Any) -> UnknownError:
+        given = f"{key}={value}" if len(str(value)) < 40 else key
+        return UnknownError(f"no formula for {self.name} with {given}")
 
 
 Maker = Callable[[Options], Formula]
@@ -83,7 +86,7 @@ def formula(framework: str, name: str, values: Mapping[str, Any]) -> Formula:
 
 # ---- torch, and the plain classes of this package, which have its names ----
 
-TORCH_IGNORED = ("foreach", "fused", "capturable", "differentiable", "initial_lr")
+TORCH_IGNORED = ("foreach", "fused", "capturable", "differentiable", "initial_lr", "backend", "ema")
 """Options that choose how a step is computed, not what it is."""
 
 

@@ -20,6 +20,12 @@ from fusedstep.audits.expression import Call, Name, Value, parse
 def probe(text: str) -> dict[str, Any]:
     """Describe the optimizer that an expression makes; "refused" says why there is none."""
     expression = parse(text)
+    own = expression.path.partition(".")[0]
+    for path in expression.paths():
+        if path.partition(".")[0] not in (own, *ARRAYS):
+            return {
+                "refused": f"{path} is neither of {own} nor of {', '.join(ARRAYS)}; write its value"
+            }
     try:
         modules = {path: module_of(path) for path in expression.paths()}
         made = resolved(expression.path)
@@ -28,7 +34,8 @@ def probe(text: str) -> dict[str, Any]:
     kind = framework_of(expression, made)
     if kind is None:
         parent, _, last = expression.path.rpartition(".")
-        near = nearest(last, [name for name in public(resolved(parent)) if name != last])
+        beside = {name: getattr(resolved(parent), name, None) for name in public(resolved(parent))}
+        near = nearest(last, [name for name, each in beside.items() if family(each)])
         hint = f"did you mean {near!r}? Or " if near else ""
         return {
             "refused": f"{expression.path} is no optimizer of torch, Keras or optax; {hint}name a "
@@ -49,9 +56,15 @@ def probe(text: str) -> dict[str, Any]:
         "name": expression.name,
         "modules": sorted(set(modules.values())),
         "hyperparameters": {key: plain(value) for key, value in values.items()},
+        "tensors": [key for key, value in values.items() if hasattr(value, "dtype")],
         "accepts": parameters(made),
+        "positional": positional(made),
         "versions": versions([kind, *modules.values()]),
     }
+
+
+ARRAYS = ("jax", "keras", "numpy", "optax", "torch")
+"""Packages whose functions may be called for an argument, beside the optimizer's own package."""
 
 
 # ---- names ----
@@ -137,12 +150,8 @@ def evaluated(value: Value) -> Any:
 def framework_of(expression: Call, made: Any) -> str | None:
     """The framework of a class, or of a function that makes optimizers."""
     if inspect.isclass(made):
-        origins = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in made.__mro__}
-        for framework, base in BASES.items():
-            if base in origins:
-                return framework
-        return None
-    if callable(made):
+        return family(made)
+    if callable(made) and "optax" in sys.modules:  # without it, none of optax can be made
         try:
             outcome = evaluated(expression)
         except Exception:  # described when its hyperparameters are asked for
@@ -150,6 +159,14 @@ def framework_of(expression: Call, made: Any) -> str | None:
         if hasattr(outcome, "init") and hasattr(outcome, "update"):
             return "optax"
     return None
+
+
+def family(made: Any) -> str | None:
+    """The framework whose optimizer a class is derived from."""
+    if not inspect.isclass(made):
+        return None
+    origins = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in made.__mro__}
+    return next((framework for framework, base in BASES.items() if base in origins), None)
 
 
 BASES = {
@@ -165,21 +182,25 @@ def torch_values(expression: Call, made: Any) -> dict[str, Any]:
 
     parameter = torch.nn.Parameter(torch.ones(4, 4))
     group: dict[str, Any] = with_params(expression, made, [parameter]).param_groups[0]
-    return {key: value for key, value in group.items() if key != "params"}
+    return {**given(expression), **{key: group[key] for key in group if key != "params"}}
 
 
 def numpy_values(expression: Call, made: Any) -> dict[str, Any]:
     import numpy as np
 
     group = dict(with_params(expression, made, np.ones((4, 4))).param_groups[0])
-    return {key: value for key, value in group.items() if key != "params"}
+    return {**given(expression), **{key: group[key] for key in group if key != "params"}}
+
+
+def given(expression: Call) -> dict[str, Any]:
+    """The arguments in an expression, also those that no group of parameters has."""
+    return {name: evaluated(value) for name, value in expression.keywords.items()}
 
 
 def with_params(expression: Call, made: Any, params: Any) -> Any:
     if expression.arguments or "params" in expression.keywords:
         raise TypeError("parameters are put in by the audit; give all others by keyword")
-    keywords = {name: evaluated(value) for name, value in expression.keywords.items()}
-    return made(params, **keywords)
+    return made(params, **given(expression))
 
 
 def keras_values(expression: Call, made: Any) -> dict[str, Any]:
@@ -214,6 +235,18 @@ def parameters(made: Any) -> list[str]:
         return [*inspect.signature(made).parameters]
     except (TypeError, ValueError):
         return []
+
+
+def positional(made: Any) -> list[str]:
+    """The names of the arguments that may be given by position."""
+    try:
+        found = inspect.signature(made).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = {each.kind for each in found}
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return []
+    return [each.name for each in found if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
 
 
 def plain(value: Any) -> Any:

@@ -39,6 +39,9 @@ class Subject:
     backend: str = "jax"
     """The package that Keras computes with."""
 
+    tensors: tuple[str, ...] = ()
+    """The hyperparameters that are arrays, of a precision of their own."""
+
     flat: bool = True
     """Whether it takes tensors of one dimension; else they have two."""
 
@@ -76,6 +79,8 @@ class Subject:
         """
         rule, options = self.formula(**changes)
         found = trajectory(rule, start, gradients, **options)
+        if found.highest.max(initial=0.0) > LARGEST / 2:
+            raise NotJudgedError("its steps leave the range of float32")
         slack = 16 * eps + 2 * eps / self.formula(**changes).slowest
         return found.p, eps * len(gradients) * found.highest + slack * found.path
 
@@ -134,6 +139,9 @@ class Subject:
             "{make}", call.source(*self.dialect.first)
         )
 
+
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number of float32."""
 
 EPS = {name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")} | {
     "bfloat16": 2.0**-7

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from fusedstep.audits.checks.check import Checks, Trial, inputs
 from fusedstep.audits.checks.values import by_formula, changed
+from fusedstep.audits.formulas import trajectory
 from fusedstep.audits.subject import NotJudgedError, Subject
 
 CHECKS = Checks()
@@ -143,6 +146,10 @@ def subnormals(subject: Subject) -> Iterator[Trial]:
             raise NotJudgedError("its weight decay changes the parameter")
         subject = changed(subject, weight_decay=0.0)
     text = f"{inputs(67, 2, subject.shape(67))}"
+    rule, options = subject.formula()
+    one = np.ones(1)
+    if not np.isfinite(trajectory(rule, one, [0 * one] * 2, **options).p).all():
+        raise NotJudgedError("its rule divides 0 by 0")
     body = (
         f"{text}start = np.float32(1e-40) * (1 + k % 3)\n"
         "expected = start\n"

@@ -80,4 +80,7 @@ def many_steps(subject: Subject) -> Iterator[Trial]:
 
 @CHECKS.add(GROUP, "float64", "100 steps in float64 are as exact as float64 is")
 def float64(subject: Subject) -> Iterator[Trial]:
+    subject.formula()
+    if subject.tensors:
+        raise NotJudgedError(f"its {', '.join(subject.tensors)} may be of less precision")
     yield by_formula(subject, inputs(13, 100, subject.shape(13)), "float64")
