@@ -8,6 +8,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 from fusedstep.audits.audit import TIMEOUT, RefusedError, audit
@@ -15,6 +16,7 @@ from fusedstep.audits.expression import EXAMPLE, Call, ExpressionError, parse
 from fusedstep.audits.records import FAILS, Report
 from fusedstep.audits.tables import below, plain_table, rich_table
 from fusedstep.benchmarks import json_file
+from fusedstep.program import output
 from fusedstep.program.arguments import file_ending_in, seconds
 from fusedstep.program.errors import UsageError, unwritten
 from fusedstep.program.progress import progress
@@ -103,22 +105,12 @@ def telling() -> Iterator[Callable[[str, float], object]]:
 
 
 def show(report: Report) -> None:
-    if find_spec("rich") is None:
-        lines = [*plain_table(report)]
-    else:
-        from rich.console import Console
-
-        console = Console()
-        if not console.is_terminal:
-            console.width = 120
-        with console.capture() as capture:
-            console.print(rich_table(report))
-        lines = capture.get().rstrip("\n").split("\n")
-    for line in (*lines, *below(report)):
-        print(printable(line))
-
-
-def printable(line: str) -> str:
-    """A line without what the encoding of stdout lacks, which messages of others may hold."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return line.encode(encoding, "backslashreplace").decode(encoding)
+    lines = plain_table(report)
+    if find_spec("rich") is not None:
+        table, terminal = rich_table(report), output.console(width=120)
+        if output.fits(table, terminal):
+            with terminal.capture() as capture:
+                terminal.print(table)
+            lines = iter(capture.get().rstrip("\n").split("\n"))
+    for line in chain(lines, below(report)):
+        print(line)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-LETTERS = {"µ": "u", "×": "x", "→": "->", "…": ".", "ε": "eps", "α": "alpha", "β": "beta"}
+LETTERS = {"µ": "u", "×": "x", "→": "->", "…": ".", "ε": "eps"}
 """What stands in the place of letters that an encoding lacks; all others are escaped."""
 
 HANDLER = "fusedstep.letters"
@@ -70,12 +70,17 @@ def console(width: int) -> Console:
     return made
 
 
-def show(table: Table, terminal: Console) -> None:
-    """Print a table; where it is too wide, each of its rows as lines of their own."""
+def fits(table: Table, terminal: Console) -> bool:
+    """Whether the terminal is wide enough for a table."""
     from rich.measure import Measurement
 
     room = terminal.options.update(max_width=WIDEST)
-    if Measurement.get(terminal, room, table).minimum <= terminal.width:
+    return Measurement.get(terminal, room, table).minimum <= terminal.width
+
+
+def show(table: Table, terminal: Console) -> None:
+    """Print a table; where it is too wide, each of its rows as lines of their own."""
+    if fits(table, terminal):
         terminal.print(table)
         return
     headings = [" ".join(str(column.header).split()) for column in table.columns]
