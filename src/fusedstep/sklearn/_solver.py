@@ -30,24 +30,28 @@ DEFAULT_BETAS, DEFAULT_EPS = (0.9, 0.999), 1e-8
 """scikit-learn's defaults: an optimizer has its own in their place."""
 
 
-class SGD(SGDOptimizer):  # type: ignore[misc]
+class SGD(SGDOptimizer):
     """scikit-learn's SGD with fused steps."""
 
     update_params = sgd_update
 
 
-class Adam(AdamOptimizer):  # type: ignore[misc]
+class Adam(AdamOptimizer):
     """scikit-learn's Adam with fused steps."""
 
     update_params = adam_update
 
 
-class Solver(BaseOptimizer):  # type: ignore[misc]
+class Solver(BaseOptimizer):
     """An optimizer of this package as scikit-learn's networks use one.
 
     Its rate is `learning_rate`, which the schedules of scikit-learn's SGD change, unless the
     optimizer was given a schedule of its own.
     """
+
+    learning_rate: float
+    rate: float
+    """The rate that the optimizer was given last."""
 
     def __init__(
         self,
@@ -165,4 +169,6 @@ def goes_on(optimizer: Any, solver: Choice) -> bool:
     """Whether `partial_fit` goes on with the optimizer that is there."""
     if isinstance(optimizer, Solver):
         return bool(optimizer.choice == solver)
-    return isinstance(optimizer, {"sgd": SGD, "adam": Adam}.get(solver, ()))  # type: ignore
+    if isinstance(solver, str):
+        return isinstance(optimizer, {"sgd": SGD, "adam": Adam}.get(solver, ()))
+    return False

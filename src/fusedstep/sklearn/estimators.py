@@ -38,12 +38,14 @@ def constraints(theirs: Any) -> dict[str, Any]:
     return {**theirs._parameter_constraints, "solver": [names, callable]}  # noqa: SLF001
 
 
-class FusedSteps(BaseMultilayerPerceptron):  # type: ignore[misc]
+class FusedSteps(BaseMultilayerPerceptron):
     """The base of both: a network of scikit-learn's that is given its optimizer.
 
     scikit-learn compares the solver's name with those that it knows, first to see whether to go
     over batches, then to make an optimizer. At either place it is shown a name that leads there.
     """
+
+    solver: Any
 
     @contextmanager
     def _showing(self, solver: Any) -> Iterator[None]:
@@ -76,7 +78,7 @@ class FusedSteps(BaseMultilayerPerceptron):  # type: ignore[misc]
                 super()._fit_stochastic(*args)
 
 
-class MLPClassifier(FusedSteps, neural_network.MLPClassifier):  # type: ignore[misc]
+class MLPClassifier(FusedSteps, neural_network.MLPClassifier):
     """scikit-learn's MLPClassifier with fused steps, and with all optimizers of this package.
 
     Everything but `solver` is scikit-learn's: parameters, attributes, methods.
@@ -117,7 +119,7 @@ class MLPClassifier(FusedSteps, neural_network.MLPClassifier):  # type: ignore[m
     _parameter_constraints: ClassVar[dict[str, Any]] = constraints(neural_network.MLPClassifier)
 
 
-class MLPRegressor(FusedSteps, neural_network.MLPRegressor):  # type: ignore[misc]
+class MLPRegressor(FusedSteps, neural_network.MLPRegressor):
     """scikit-learn's MLPRegressor with fused steps, and with all optimizers of this package.
 
     Everything but `solver` is scikit-learn's: parameters, attributes, methods.
