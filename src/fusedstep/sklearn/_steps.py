@@ -163,23 +163,28 @@ def fused_or(own: Callable[..., None], updates: Any, kind: type[Steps]) -> Calla
     known: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
     """For each optimizer its `Steps`, or how many `own` has taken before there are any."""
 
+    def steps_of(theirs: Any, params: Arrays) -> Steps | None:
+        found = known.get(theirs, 0)
+        if type(found) is kind and found.serves(theirs, params):
+            return found
+        taken = found if type(found) is int else 0
+        if taken < kind.patience and sum(map(np.size, params)) < LARGE:
+            known[theirs] = taken + 1
+            return None
+        made = known[theirs] = kind(theirs, params)
+        return made
+
     def update_params(self: Any, params: Arrays, grads: Arrays) -> None:
         """Update the parameters with the gradients, in one pass."""
-        if type(self)._get_updates is not updates:  # noqa: SLF001
-            return own(self, params, grads)
-        steps = known.get(self, 0)
-        try:
-            if type(steps) is kind and not steps.serves(self, params):
-                steps = 0
-            if type(steps) is int:
-                if steps < kind.patience and sum(map(np.size, params)) < LARGE:
-                    known[self] = steps + 1
-                    return own(self, params, grads)
-                steps = known[self] = kind(self, params)
-            return steps.step(self, grads)
-        except REFUSALS:
-            known.pop(self, None)
-        return own(self, params, grads)
+        if type(self)._get_updates is updates:  # noqa: SLF001
+            try:
+                steps = steps_of(self, params)
+                if steps is not None:
+                    steps.step(self, grads)
+                    return
+            except REFUSALS:
+                known.pop(self, None)
+        own(self, params, grads)
 
     return update_params
 
