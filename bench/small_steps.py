@@ -1,4 +1,4 @@
-"""What small steps cost around the step: assigned hyperparameters, calls without an object, lists.
+"""Costs around small steps: assigned hyperparameters, calls without an object, lists.
 
     python bench/small_steps.py [assigned] [called] [lists] [--seconds S]
 

@@ -43,7 +43,7 @@ def test_our_tensors_pass(name: str) -> None:
 
 
 XLA = {"size of the tensor", "other tensors", "position", "subnormals"}
-"""What XLA's code for the CPU may do: round otherwise by size, and flush subnormals."""
+"""Failures that XLA's code for the CPU may show: rounding by size, and flushed subnormals."""
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ pytestmark = pytest.mark.skipif(
 VIEWS = (PARAMETER | GRADIENT | BOTH - {f"both: {layout}" for layout in PERMUTED}) | {
     "beside a parameter"
 }
-"""What fails where a kernel takes all memory to be contiguous and in the same order."""
+"""Checks that fail where a kernel takes all memory to be contiguous and in the same order."""
 
 LAST_BITS = {"size of the tensor", "position", "number of threads", "other tensors"}
-"""What may fail with the CPU, by its instruction set and its number of cores."""
+"""Checks that may fail with the CPU, by its instruction set and its number of cores."""
 
 HALF = {"zero gradients, float16"}
-"""What fails where ε vanishes in float16."""
+"""Checks that fail where ε vanishes in float16."""
 
 SIMD = {"first step, bfloat16", "first step, float16"}
 

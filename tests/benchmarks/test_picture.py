@@ -100,7 +100,7 @@ def test_picture_shows_every_contestant_once_and_the_limit_and_the_caches(tmp_pa
 
 @pytest.mark.usefixtures("extra")
 def test_a_contestant_that_is_as_fast_is_seen(tmp_path: Path) -> None:
-    """Its bar has no width, and would lie below the line at 1."""
+    """A bar without width would lie below the line at 1."""
     results = run_of(record("1,000 × 1,000"), record("1,000 × 1,000", "NumPy", seconds=1e-3))
     _, right = picture_of(results, tmp_path / "bench.png").axes
     (bar,) = bars(right)

@@ -28,6 +28,9 @@ README = ROOT / "README.md"
 
 COMMANDS = ("fusedstep", "pip", "pytest", "python", "sphinx-build")
 
+EXTRAS = {"autograd": "autograd", "jax": "jax", "thinc": "thinc", "threadpoolctl": "demo"}
+"""The extra that brings a package which code on a page needs."""
+
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
@@ -65,14 +68,14 @@ def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
     ("package", "page"),
     [
         (package, page)
-        for package in ("autograd", "jax", "thinc")
+        for package in EXTRAS
         for page in pages.pages()
         if pages.runnable(page, package)
     ],
     ids=lambda each: each if isinstance(each, str) else pages.name(each),
 )
 def test_the_code_for_a_package_does_what_the_page_says(package: str, page: Path) -> None:
-    needs(package, package)
+    needs(package, EXTRAS[package])
     pages.run(page, package)
 
 
@@ -227,7 +230,7 @@ def known_extras() -> list[str]:
 def test_languages_of_blocks_are_known(page: Path) -> None:
     """So that no code is left out for a word that is misspelt. Only generated code is "py"."""
     known = {"python", "pycon", "sh", "text", "{toctree}"}
-    if page.name == "cuda-kernel.md":
+    if page.name in ("cuda-kernel.md", "audit.md"):
         known.add("py")
     found: list[Block] = [*pages.blocks(page)]
     assert {block.language for block in found} <= known

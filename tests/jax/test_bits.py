@@ -167,7 +167,7 @@ TRACED: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", TRACED)
 def test_numbers_that_the_program_has(name: str) -> None:
-    """As floats that are exact in float32."""
+    """Hyperparameters that are exact in float32."""
     kind, options = TRACED[name]
     p = ordinary(np.random.default_rng(0), 9, np.float32)
 
@@ -200,7 +200,7 @@ def test_a_rule_of_ones_own() -> None:
 
 
 def test_two_classes_of_one_name_keep_their_own_rules() -> None:
-    """As a notebook makes them, whose cell is run again."""
+    """Classes as a notebook makes them, whose cell is run again."""
 
     def made(factor: float) -> Any:
         @fs.rule(lr=1.0)

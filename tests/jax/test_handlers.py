@@ -69,7 +69,7 @@ CONSTANTS = {
 
 
 def claims() -> list[str]:
-    """What has to hold, as C expressions."""
+    """Conditions that have to hold, as C expressions."""
     made = [f"(int){theirs} == (int){ours}" for theirs, ours in CONSTANTS.items()]
     for structs, members in MEMBERS.items():
         theirs, ours = structs.split()

@@ -321,6 +321,19 @@ class TestRefusals:
         with pytest.raises((RuntimeError, ValueError), match="count=-1"):
             jax.block_until_ready(tx.apply(p, wrong, p))
 
+    def test_numbers_that_the_dtype_does_not_hold(self) -> None:
+        def apply(**options: Any) -> Any:
+            tx = fj.adamw(**options)
+            return jax.block_until_ready(tx.apply(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2)))
+
+        self.refused(ValueError, "is infinite in float32", lambda: apply(lr=1e39))
+        self.refused(ValueError, "is 0 in float32", lambda: apply(eps=1e-60))
+        self.refused(
+            ValueError, "is infinite in float32", lambda: apply(lr=fs.schedules.constant(1e39))
+        )
+        with pytest.raises((RuntimeError, ValueError), match="is infinite in float32"):
+            apply(lr=jnp.float32(3e38), weight_decay=jnp.float32(3e38))
+
     def test_rates_of_other_shapes(self) -> None:
         def apply(lr: Any) -> Any:
             tx = fj.adamw(lr=lr)

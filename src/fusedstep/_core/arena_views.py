@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from threading import Lock
+from threading import RLock
 from typing import Any, ClassVar, NoReturn, SupportsIndex
 
 from fusedstep._arrays.structure import Branch, Leaf, Structure
@@ -246,7 +246,7 @@ _guarded: dict[type, Any] = {
     each.__plain_kind__: each for each in (ViewDict, ViewOrderedDict, ViewList, ViewTuple)
 }
 _registered: set[type] = set()
-_lock = Lock()
+_lock = RLock()
 
 
 def guarded(kind: type) -> type[Guarded]:

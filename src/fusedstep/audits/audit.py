@@ -28,7 +28,7 @@ TIMEOUT = 120.0
 
 
 NAMES = {"torch": "torch", "numpy": "torch", "keras": "Keras", "optax": "optax"}
-"""Whose semantics a formula has, by framework."""
+"""Packages whose semantics a formula has, by framework."""
 
 
 class RefusedError(Exception):
@@ -206,7 +206,7 @@ def outcome(check: Check, trial: Trial, subject: Subject, worker: Worker) -> Fin
 
 
 def printed(program: str, worker: Worker) -> str:
-    """What a reproducer prints when it is run."""
+    """The text that a reproducer prints when it is run."""
     try:
         answer: Answer = worker.run(program)
     except DiedError as died:

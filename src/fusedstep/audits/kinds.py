@@ -1,4 +1,4 @@
-"""Which rule an optimizer steps by: its name and hyperparameters, in the terms of `formulas`.
+"""The rule that an optimizer steps by: its name and hyperparameters, in the terms of `formulas`.
 
 Each framework has its own semantics: where ε stands, where the learning rate, how weights decay.
 They are documented choices, and the formulas have them as options.

@@ -75,7 +75,7 @@ COMPLETE = ("fusedstep", "keras", "optax", "torch")
 
 
 def module_of(path: str) -> str:
-    """What must be imported so that `path` can be written: "torch", "bitsandbytes.optim"."""
+    """The module to import so that `path` can be written: "torch", "bitsandbytes.optim"."""
     resolved(path)  # imports the modules on the way
     parts = path.split(".")
     if parts[0] in COMPLETE and path.rpartition(".")[0] not in OPTIONAL:

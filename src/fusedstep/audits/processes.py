@@ -147,7 +147,7 @@ class Worker:
 
 
 class Answer:
-    """What came of a program."""
+    """The end of a program."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.error: str | None = fields.get("error")

@@ -1,4 +1,4 @@
-"""What an audit has found: a finding for each check."""
+"""Results of an audit: a finding for each check."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Finding(NamedTuple):
     verdict: str
 
     seen: str = ""
-    """What was seen where it fails, what it said where it refuses, why it is not judged."""
+    """Figures where it fails, its words where it refuses, the reason why it is not judged."""
 
     reproducer: str = ""
     """A program that shows the failure by itself."""
 
     printed: str = ""
-    """What the reproducer printed, or the error that ended it."""
+    """Output of the reproducer, or the error that ended it."""
 
 
 class Report(NamedTuple):
     """All findings for one optimizer."""
 
     optimizer: str
-    """Its expression: "torch.optim.AdamW(fused=True)"."""
+    """The expression: "torch.optim.AdamW(fused=True)"."""
 
     formula: str
     """The rule that it was held against, or why there was none."""

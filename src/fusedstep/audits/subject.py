@@ -1,4 +1,4 @@
-"""What is audited: an optimizer's expression, and all that is known of it."""
+"""The subject of an audit: an optimizer's expression, and all that is known of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Subject:
     call: Call
     framework: str
     modules: tuple[str, ...]
-    """What must be imported so that the expression can be written."""
+    """Modules to import so that the expression can be written."""
 
     hyperparameters: Mapping[str, Any]
     accepts: tuple[str, ...]

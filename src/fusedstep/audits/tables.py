@@ -36,6 +36,9 @@ def rows(report: Report) -> Iterator[Row]:
 
 HEADINGS = ("", "check", "verdict", "seen")
 
+LEAST = 20
+"""Letters of what was seen that stand on one line of the table."""
+
 
 def rich_table(report: Report) -> Table:
     from rich.table import Table
@@ -43,7 +46,8 @@ def rich_table(report: Report) -> Table:
 
     table = Table(title=Text(report.optimizer))
     for heading in HEADINGS:
-        table.add_column(heading, no_wrap=heading in ("", "verdict"))
+        least = LEAST if heading == "seen" else None
+        table.add_column(heading, no_wrap=heading != "seen", min_width=least)
     previous = None
     for group, check, verdict, seen in rows(report):
         if previous not in (None, group):

@@ -38,6 +38,7 @@ class Writer:
     """A job as the first handler asks for it."""
 
     def __init__(self, job: Job) -> None:
+        job.check_range()
         self.job = job
         self.jobs = [KernelJob(job.rule, each) if each in job.dtypes else None for each in DTYPES]
         self.slots = [k for k, letter in enumerate(job.rule.letters) if letter is not None]

@@ -17,9 +17,10 @@ import numpy as np
 from fusedstep._checks.values import non_negative
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import with_initial_lr
-from fusedstep._core.parameters import rule_of
+from fusedstep._core.parameters import refuse_unfit, rule_of
 from fusedstep._core.schedule import Schedule
-from fusedstep._numerics.coefficients import Rule, Values, average_constants
+from fusedstep._numerics.coefficients import JobScalars, Rule, Values, average_constants
+from fusedstep._numerics.range import LARGE
 
 
 class Place(NamedTuple):
@@ -52,11 +53,11 @@ class Traced:
 
 TRACED = Traced()
 ANY = 0.9
-"""What stands for a number of the program's that switches something on."""
+"""The stand-in for a number of the program's that switches something on."""
 
 
 def stand_in(declaration: Declaration, place: Place) -> Any:
-    """What stands for a number of the program's until it is known."""
+    """The stand-in for a number of the program's until it is known."""
     name, index = place
     if name == "lr":
         return TRACED
@@ -145,9 +146,24 @@ class Job:
         if isinstance(hyper["lr"], Schedule):
             hyper["lr"] = non_negative("lr", hyper["lr"](t))
         self.declaration.together(hyper)
-        fixed = all(place.name == "lr" for place in self.traced)
-        constants = self.constants if fixed else self._constants(hyper)
-        return {**constants, **self.declaration.scalars(hyper, t)}
+        rates_alone = all(place.name == "lr" for place in self.traced)
+        constants = self.constants if rates_alone else self._constants(hyper)
+        given = constants, self.declaration.scalars(hyper, t)
+        if not rates_alone or hyper["lr"] > LARGE:
+            self._check_range(hyper, given, t)
+        return {**constants, **given[1]}
+
+    def check_range(self) -> None:
+        """Refuse what the dtypes do not hold, as far as that is known without the program."""
+        lr = self.hyper["lr"]
+        known = lr(1) if isinstance(lr, Schedule) else self.declaration.defaults["lr"]
+        hyper = {**self.hyper, "lr": known if callable(lr) else lr}
+        self._check_range(hyper, (self.constants, self.declaration.scalars(hyper, 1)), 1)
+
+    def _check_range(self, hyper: Mapping[str, Any], given: JobScalars, t: int) -> None:
+        fading = callable(self.hyper["lr"])
+        for dtype in self.dtypes:
+            refuse_unfit(self.declaration, hyper, given, dtype, "", t, fading)
 
     def _constants(self, hyper: Mapping[str, Any]) -> Values:
         average = average_constants(hyper["ema"]) if self.rule.averaged else {}

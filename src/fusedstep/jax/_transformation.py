@@ -53,7 +53,7 @@ ELSEWHERE = {
     "nonfinite": "optax.apply_if_finite around it",
     "mask": "optax.masked around it",
 }
-"""What optax calls by other names, or this package's classes do by themselves."""
+"""Arguments that optax calls by other names, or this package's classes do without."""
 
 
 class State(NamedTuple):

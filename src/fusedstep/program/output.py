@@ -1,4 +1,4 @@
-"""What the command prints, wherever it goes: to few letters, to a full disk, to nowhere."""
+"""Output of the command, wherever it goes: to few letters, to a full disk, to nowhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LETTERS = {"µ": "u", "×": "x", "→": "->", "…": ".", "ε": "eps", "α": "alpha", "β": "beta"}
-"""What stands in the place of letters that an encoding lacks; all others are escaped."""
+"""Texts in the place of letters that an encoding lacks; all others are escaped."""
 
 HANDLER = "fusedstep.letters"
 """Name of the error handler of encodings."""

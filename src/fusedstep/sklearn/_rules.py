@@ -13,12 +13,16 @@ from fusedstep._numerics.coefficients import NOTHING_ASKED, Hyperparameters, Rul
 from fusedstep.optimizers import Betas, Eps, Momentum, Nesterov
 
 
+AS_IT_IS: Values = {"sign": 1.0, "l2": 0.0, "l1": 0.0}
+"""Scalars of a prologue that leaves the gradient as it is: alpha is in scikit-learn's loss."""
+
+
 def velocity_rule(hyper: Hyperparameters) -> Rule:
     return Rule("nesterov" if hyper["nesterov"] else "momentum", ("b",))
 
 
 def velocity_constants(hyper: Hyperparameters) -> Values:
-    return {"momentum": hyper["momentum"]}
+    return {**AS_IT_IS, "momentum": hyper["momentum"]}
 
 
 def velocity_scalars(hyper: Hyperparameters, t: int) -> Values:
@@ -59,6 +63,7 @@ class Velocity(Optimizer):
 def moments_constants(hyper: Hyperparameters) -> Values:
     beta1, beta2 = hyper["betas"]
     return {
+        **AS_IT_IS,
         "beta1": beta1,
         "rest1": 1 - beta1,
         "beta2": beta2,

@@ -13,7 +13,7 @@ from fusedstep.sklearn._steps import Arrays, Fused, adam_update, same, sgd_updat
 from fusedstep.sklearn._theirs import AdamOptimizer, BaseOptimizer, SGDOptimizer
 
 Choice: TypeAlias = str | type[Optimizer] | partial[Optimizer]
-"""What a `solver` may be, besides "lbfgs"."""
+"""The types that a `solver` may have, besides "lbfgs"."""
 
 OF_THEIRS = ("sgd", "adam")
 """Solvers whose steps are defined by scikit-learn."""
@@ -51,7 +51,7 @@ class Solver(BaseOptimizer):
 
     learning_rate: float
     rate: float
-    """The rate that the optimizer has been told."""
+    """The rate that the optimizer was given last."""
 
     def __init__(
         self,
@@ -169,4 +169,6 @@ def goes_on(optimizer: Any, solver: Choice) -> bool:
     """Whether `partial_fit` goes on with the optimizer that is there."""
     if isinstance(optimizer, Solver):
         return bool(optimizer.choice == solver)
-    return isinstance(optimizer, {"sgd": SGD, "adam": Adam}.get(solver, ()))  # type: ignore
+    if isinstance(solver, str):
+        return isinstance(optimizer, {"sgd": SGD, "adam": Adam}.get(solver, ()))
+    return False

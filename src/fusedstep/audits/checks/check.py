@@ -52,7 +52,7 @@ class Check:
     name: str
     trials: Trials
     about: str
-    """What holds where it passes."""
+    """The property that holds where it passes."""
 
 
 class Checks(dict[str, Check]):

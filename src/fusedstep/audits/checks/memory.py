@@ -52,8 +52,8 @@ def parameter(layout: Layout) -> Trials:
         body = (
             f"{RANDOM}{start(subject, layout, 'p')}"
             "gradients = [array(random.normal(size=p.shape)) for _ in range(3)]\n"
-            "expected = np.array(steps(array(np.ascontiguousarray(p)), *gradients))\n"
-            "seen = np.array(steps(p, *gradients))"
+            "expected = np.asarray(steps(array(np.ascontiguousarray(p)), *gradients))\n"
+            "seen = np.asarray(steps(p, *gradients))"
         )
         yield Trial(subject.program(["layout"], body), close=12)
 
@@ -65,8 +65,8 @@ def gradient(layout: Layout) -> Trials:
         body = (
             f"{RANDOM}{start(subject, layout, 'g')}"
             "values = random.normal(size=g.shape)\n"
-            "expected = np.array(steps(array(values), *[array(np.ascontiguousarray(g))] * 3))\n"
-            "seen = np.array(steps(array(values), g, g, g))"
+            "expected = np.asarray(steps(array(values), *[array(np.ascontiguousarray(g))] * 3))\n"
+            "seen = np.asarray(steps(array(values), g, g, g))"
         )
         yield Trial(subject.program(["layout"], body), close=12)
 
@@ -78,8 +78,8 @@ def both(layout: Layout) -> Trials:
         body = (
             f"{RANDOM}{start(subject, layout, 'g')}{start(subject, layout, 'p')}"
             "dense = [array(np.ascontiguousarray(each)) for each in (p, g)]\n"
-            "expected = np.array(steps(dense[0], *[dense[1]] * 3))\n"
-            "seen = np.array(steps(p, g, g, g))"
+            "expected = np.asarray(steps(dense[0], *[dense[1]] * 3))\n"
+            "seen = np.asarray(steps(p, g, g, g))"
         )
         yield Trial(subject.program(["layout"], body), close=12)
 
@@ -125,7 +125,7 @@ def stays_a_view(subject: Subject) -> Iterator[Trial]:
         body = (
             f"{RANDOM}{start(subject, layout, 'p')}"
             "gradients = [array(random.normal(size=p.shape)) for _ in range(3)]\n"
-            "expected = np.array(steps(p, *gradients))\n"
+            "expected = np.asarray(steps(p, *gradients))\n"
             "seen = np.array(p)"
         )
         yield Trial(subject.program(["layout"], body))

@@ -56,6 +56,6 @@ class Dialect(NamedTuple):
     """`threads(count)` sets the number of threads."""
 
     float64: str
-    """What must come first for float64 arrays."""
+    """Lines that must come first for float64 arrays."""
 
     dtypes: tuple[str, ...]
