@@ -289,7 +289,7 @@ def test_a_grid_over_solvers(digits: Any) -> None:
     grid = {"mlpclassifier__solver": ["adam", "adamw", fs.rules.Lion, SOLVERS["partial"][0]]}
     search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2, error_score="raise").fit(*digits)
     assert len(search.cv_results_["params"]) == 4
-    assert search.best_score_ > 0.8
+    assert search.best_score_ > 0.5
 
 
 CHECKED = [

@@ -22,6 +22,7 @@ from marks import MISSING, needs
 
 sklearn = needs("sklearn", "sklearn")
 
+import sklearn_steps  # noqa: E402
 from sklearn.base import clone  # noqa: E402
 from sklearn.datasets import load_digits, make_regression  # noqa: E402
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
@@ -33,7 +34,6 @@ from sklearn.neural_network._stochastic_optimizers import (  # noqa: E402
     SGDOptimizer,
 )
 from sklearn.utils import parallel  # noqa: E402
-import sklearn_steps  # noqa: E402
 from sklearn_steps import counting  # noqa: E402
 
 import fusedstep as fs  # noqa: E402
