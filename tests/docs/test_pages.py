@@ -52,6 +52,15 @@ def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "page", [page for page in pages.pages() if pages.runnable(page, "sklearn")], ids=pages.name
+)
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer:UserWarning")  # it takes longer
+def test_the_code_for_scikit_learn_does_what_the_page_says(page: Path) -> None:
+    needs("sklearn", "sklearn")
+    pages.run(page, "sklearn")
+
+
+@pytest.mark.parametrize(
     "page", [page for page in pages.pages() if pages.runnable(page, "cuda")], ids=pages.name
 )
 def test_the_code_for_a_device_does_what_the_page_says(page: Path) -> None:

@@ -33,7 +33,7 @@ class Shown(str):
 
 
 def constraints(theirs: Any) -> dict[str, Any]:
-    """What the parameters of a class of theirs may be, with the further solvers."""
+    """The constraints on the parameters of a class of theirs, with the further solvers."""
     names = StrOptions({"lbfgs", *OF_THEIRS, *OF_OURS})
     return {**theirs._parameter_constraints, "solver": [names, callable]}  # noqa: SLF001
 
@@ -127,7 +127,7 @@ class MLPRegressor(FusedSteps, neural_network.MLPRegressor):
     Parameters
     ----------
     solver
-        What it is for `MLPClassifier`.
+        The same as for `MLPClassifier`.
 
     Examples
     --------
