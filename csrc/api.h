@@ -11,16 +11,21 @@ typedef struct {
 } fs_scalars;
 #undef real
 
+#define IN_PYTHON extern
+
 enum {
     FS_STATES = 8,   /* the most state arrays of a rule, and the bound of loops over them */
     FS_BLOCK = 4096, /* elements of a gradient whose squares are summed together */
     FS_SUMS = 3,     /* sums of a block: of small, middle and large elements, see squares.h */
+    FS_SHARED = 30000, /* elements from which a step is shared between threads: a smaller one is done
+                          before a helper is awake */
+    FS_LARGE = 32768, /* elements from which each thread has a piece of a tensor, as torch's do */
 };
 
 /* One tensor. All arrays hold `n` elements, contiguous and in the same order. */
 typedef struct {
     void *p;
-    void *g;            /* read; written only by a step that zeroes the gradients */
+    void *g;            /* read; written only by a step that leaves something else there */
     void *s[FS_STATES]; /* state arrays in the order of the rule's letters; NULL where absent */
     void *ema;          /* the moving average of p, or NULL */
     double *sums;       /* FS_SUMS sums of squares for each block of g */
@@ -39,6 +44,7 @@ typedef struct {
     const double *float64; /* the scalars as Python computes them */
     void *scalars;         /* room for the same, rounded to the dtype of p: the kernels read it */
     int64_t nscalars;      /* how many there are */
+    int64_t clip;          /* index among them of the factor that clips the gradients */
     int64_t itemsize;      /* of p, bytes */
 } fs_job;
 
@@ -93,6 +99,18 @@ typedef struct {
     int64_t ndim;       /* its dimensions */
 } fs_array;
 
+/* An array that the row of a table writes, where it is another one at each step. */
+typedef struct {
+    void **at;        /* where the row has its address; NULL: the row has a copy */
+    intptr_t *layout; /* its shape, then its strides, in the unit of its library */
+    uintptr_t dtype;  /* as its library tells it */
+    int64_t ndim;     /* dimensions */
+    int64_t itemsize; /* bytes of an element */
+    int64_t library;  /* index of its library in the table */
+    intptr_t below;   /* bytes from its first element to its lowest byte; 0 or negative */
+    int64_t bytes;    /* bytes from its lowest to past its highest */
+} fs_target;
+
 /* A number that the user can read, and that a step leaves beside the arrays, such as the count of
  * a parameter's steps. */
 typedef struct {
@@ -108,11 +126,12 @@ typedef struct {
     int64_t njobs;
     fs_row *rows;
     int64_t nrows;
-    const int64_t *elements; /* nrows + 1 counts: elements before each row, and in all */
+    int64_t *elements;     /* nrows + 1 counts: elements before each row, and in all */
     const int64_t *large;    /* the same of large rows alone, of which each thread has a piece */
     const int64_t *blocks;   /* the same in blocks of FS_BLOCK elements, each row's last partial */
     double *folded;          /* room for the sums of half of the blocks */
-    int zeroes;              /* 1: this step leaves zeros in place of the gradients */
+    double *clips;           /* the factor that clips each row's gradient, as fs_clip_each left it */
+    int leaves;              /* what this step leaves in place of the gradients: see fs_step */
     int64_t moves;           /* how often a gradient came at another address than before */
     fs_header *headers;      /* one for each parameter */
     fs_array *parameters; /* the same: gradients pass only while these are as they were found */
@@ -124,9 +143,12 @@ typedef struct {
     int64_t ncells;
     const double *numbers;       /* what the cells hold after the next step */
     const fs_library *libraries; /* NumPy first */
-    const intptr_t *lows;  /* where the ranges of memory that the step writes begin, ascending */
-    const intptr_t *highs; /* highs[i] is the farthest end of ranges 0 to i */
+    intptr_t *lows;  /* where the ranges of memory that the step writes begin, ascending */
+    intptr_t *highs; /* highs[i] is the farthest end of ranges 0 to i */
     int64_t nranges;
+    fs_target *aims; /* the arrays that fs_aim looks for: as many as there are ranges, or none */
+    int64_t naims;
+    int any_shape; /* 1: these are C-contiguous, of any one shape with fewer than FS_SHARED elements */
     int64_t *steps;         /* how many steps were run: it rises with what they write */
     fs_paces paces;         /* of steps */
     fs_paces squares_paces; /* of sums of squares */
@@ -144,11 +166,19 @@ typedef struct {
  * sum of all of them. */
 void fs_measure(fs_table *table, int threads, double scale, double max_norm, fs_measured *to);
 
+/* Find the factor that brings the norm of each row's gradient over `scale` down to `max_norm`, by
+ * the sums that fs_measure left. Returns the smallest; NaN if one is; 1 if there is no row. */
+double fs_clip_each(fs_table *table, double scale, double max_norm);
+
 /* The first row, from `row` on, whose gradient was not finite when it was measured, or would not be
  * when it is multiplied by `unscale`; nrows if there is none. */
 int64_t fs_unfit(const fs_table *table, int64_t row, double unscale);
 
-enum { FS_REFUSED = -1 }; /* the caller's arithmetic does not round to nearest; nothing is written */
+/* Of both nothing is written. */
+enum {
+    FS_REFUSED = -1, /* the caller's arithmetic does not round to nearest */
+    FS_MISSED = -2,  /* the arrays do not lie as those that the table was made for */
+};
 
 /* Note the layout and dtype of all watched arrays, as they are now. */
 void fs_learn(fs_table *table);
@@ -157,8 +187,13 @@ void fs_learn(fs_table *table);
  * unless `all`, the exposed arrays and the cells alone are looked at. */
 int fs_stands(const fs_table *table, int all);
 
-/* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. */
-int fs_step(fs_table *table, int threads, int zeroes);
+/* What a step leaves in place of the gradients: themselves; zeros; or what it would add to the
+ * parameters, the difference between new and old ones, and then it leaves these as they are. */
+enum { FS_GRADIENTS = 0, FS_ZEROS = 1, FS_UPDATES = 2 };
+
+/* Step all rows on up to `threads` threads, and count the step: 0, or FS_REFUSED. `each` says that
+ * gradients are clipped by the factors that fs_clip_each found, and not by that of their job. */
+int fs_step(fs_table *table, int threads, int leaves, int each);
 
 /* Put the gradients in `list`, the address of a Python list, into the rows, from index `start`
  * on. Returns the index of the first that does not match its header, or whose parameter is not
@@ -168,6 +203,19 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 /* Take all of `list`, and step without zeroing if every gradient matches. Returns what fs_take
  * does, or FS_REFUSED. */
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads);
+
+/* Put into the list `into`, as its first item, bytes that tell how the arrays in `list` lie: the
+ * same for arrays of the same types, dtypes, shapes and strides. Of small C-contiguous arrays, see
+ * `any_shape`, the shape counts by its number of axes alone. 0 if C cannot read one of them. */
+int fs_layout(const fs_library *libraries, int64_t nlibraries, uintptr_t list, uintptr_t into);
+
+/* Aim the row of a table at the arrays in `list`, whose aims it has: 1, or 0 if they do not lie as
+ * they have to, or overlap one another. */
+int fs_aim(fs_table *table, uintptr_t list);
+
+/* Aim at `list`, and step with the list of gradients `grads` if it matches: what fs_take_and_step
+ * returns, or FS_MISSED. */
+int64_t fs_aim_and_step(fs_table *table, uintptr_t list, uintptr_t grads, int threads);
 
 /* Put the attribute `name` of each object in `list` into the list `into`, which has as many items,
  * all None; objects that are None stay None. `list`, `name` and `into` are addresses of Python
@@ -203,3 +251,36 @@ int fs_isa_select(const char *name);
 
 /* The threads that ran the last step of the calling thread: "caller", "pool" or "openmp". */
 const char *fs_team(void);
+
+/* ---- steps inside of programs that JAX compiles: see jax.c ---- */
+
+enum {
+    FS_XLA_MARK = 0x66757365, /* the first word of an fs_xla_job */
+    FS_FAILED = 1,            /* what fs_write_job returns with a message */
+    FS_INTERRUPTED = 2,       /* and where Ctrl-C has come: it can be called again */
+    FS_XLA_ROWS = 64,         /* the most tensors of one call */
+    FS_XLA_SCALARS = 256,     /* the most scalars of a rule */
+};
+
+/* What a call steps its tensors by, in a buffer of bytes between two calls. */
+typedef struct {
+    int64_t mark;
+    fs_kernel kernels[2]; /* for float32 and for float64; NULL: no tensor is of that dtype */
+    int64_t threads;      /* the most that may be used */
+    int64_t nstates;      /* state arrays of a tensor */
+    int64_t slots[FS_STATES]; /* and the place of each in a row */
+    int64_t averaged;         /* 1: the moving average of p follows them */
+    int64_t nscalars;
+    double scalars[]; /* as Python computes them */
+} fs_xla_job;
+
+/* Handlers of XLA's foreign function interface: they take an xla_call, and return an xla_error. */
+void *fs_xla_job_handler(void *call);
+void *fs_xla_step_handler(void *call);
+void *fs_xla_update_handler(void *call);
+
+/* Write the job of the step after `count` others by the optimizer of that name, whose traced
+ * hyperparameters have those values. Returns 0; or FS_FAILED, and puts what is wrong into `message`,
+ * which is all zeros; or FS_INTERRUPTED. */
+IN_PYTHON int fs_write_job(const char *name, int64_t length, int64_t count, const double *values,
+                           int64_t nvalues, void *job, int64_t bytes, char *message, int64_t room);

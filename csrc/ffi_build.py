@@ -40,6 +40,7 @@ def declarations() -> str:
     text = (HERE / "api.h").read_text()
     text = re.sub(r'#include "(.+)"', lambda match: (HERE / match[1]).read_text(), text)
     text = re.sub(r"\breal\b(?= \w+;)", "double", text)
+    text = re.sub(r"^IN_PYTHON\b", 'extern "Python+C"', text, flags=re.MULTILINE)
     return re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
 
 

@@ -10,13 +10,7 @@
  * parameter, or of the gradient that Python checked last, and overlaps nothing that the step
  * writes. At any other fs_take stops, and Python checks it.
  */
-#include "objects.h"
-
-#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
-#define NPY_TARGET_VERSION NPY_2_0_API_VERSION
-#include <numpy/ndarraytypes.h>
-
-#include "api.h"
+#include "describe.h"
 
 /* Returns 1 if bytes [low, high) overlap no range that the step writes. */
 static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
@@ -29,82 +23,6 @@ static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
             last = middle;
     }
     return last == 0 || table->highs[last - 1] <= low;
-}
-
-/* A description of an array in memory, as DLPack 1.x has it, whose structs never change. */
-typedef struct {
-    void *data;
-    int32_t device, ordinal;
-    int32_t ndim;
-    uint8_t code, bits;
-    uint16_t lanes;
-    const int64_t *shape;
-    const int64_t *strides; /* in elements */
-    uint64_t offset;        /* bytes from `data` to the first element */
-} dltensor;
-
-typedef int (*dlpack_reader)(void *array, dltensor *to);
-
-enum { DLPACK_CPU = 1 };
-
-/* An array as its object describes it. */
-typedef struct {
-    intptr_t data;
-    uintptr_t dtype; /* NumPy's: address of the dtype object; DLPack's: code, bits, lanes */
-    int ndim;
-    int writeable;
-    const int64_t *shape, *strides;
-} description;
-
-static int64_t elements_of(const description *array) {
-    int64_t elements = 1;
-    for (int axis = 0; axis < array->ndim; axis++)
-        elements *= array->shape[axis];
-    return elements;
-}
-
-static int describe(const fs_library *library, PyObject *item, description *to) {
-    if (!library->read) {
-        PyArrayObject *array = (PyArrayObject *)item;
-        to->data = (intptr_t)PyArray_DATA(array);
-        to->dtype = (uintptr_t)PyArray_DESCR(array);
-        to->ndim = PyArray_NDIM(array);
-        to->writeable = PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE;
-        to->shape = (const int64_t *)PyArray_DIMS(array);
-        to->strides = (const int64_t *)PyArray_STRIDES(array);
-        return 1;
-    }
-    dltensor seen;
-    if (((dlpack_reader)library->read)(item, &seen) != 0) {
-        pass_over();
-        return 0;
-    }
-    to->data = (intptr_t)seen.data + (intptr_t)seen.offset;
-    to->dtype = (uintptr_t)seen.code | (uintptr_t)seen.bits << 8 | (uintptr_t)seen.lanes << 16;
-    to->ndim = seen.ndim;
-    to->writeable = 1;
-    to->shape = seen.shape;
-    to->strides = seen.strides;
-    return seen.device == DLPACK_CPU && (seen.strides || !seen.ndim) &&
-           (seen.data || !elements_of(to)); /* zeros of torch's autograd are nowhere */
-}
-
-/* Returns 1 if the memory of an array holds its values. */
-static int is_plain(const fs_library *library, PyObject *item) {
-    if (!library->deferred)
-        return 1;
-    PyObject *answer = PyObject_CallFunctionObjArgs((PyObject *)library->deferred, item, NULL);
-    if (!answer)
-        pass_over();
-    Py_XDECREF(answer);
-    return answer == Py_False;
-}
-
-static int equal(const intptr_t *known, const int64_t *found, int n) {
-    for (int i = 0; i < n; i++)
-        if (known[i] != found[i])
-            return 0;
-    return 1;
 }
 
 /* Returns 1 if an array may be written to and has the memory that it was found with. Whatever
@@ -198,7 +116,7 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         !equal(known->layout, found.shape, known->ndim) ||
         !equal(known->layout + known->ndim, found.strides, known->ndim))
         return 0;
-    if (table->zeroes && !(known->writeable && found.writeable))
+    if (table->leaves == FS_ZEROS && !(known->writeable && found.writeable))
         return 0;
     if (!is_plain(library, item))
         return 0;
@@ -225,7 +143,7 @@ static int is_readable(const fs_table *table, PyObject *item) {
 
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     int64_t at = start;
-    table->zeroes = zeroes;
+    table->leaves = zeroes ? FS_ZEROS : FS_GRADIENTS;
     PyGILState_STATE gil = PyGILState_Ensure();
     int64_t n = PyList_Size((PyObject *)list);
     n = n < table->nheaders ? n : table->nheaders;

@@ -30,6 +30,11 @@ static double norm(const double total[FS_SUMS]) {
     return sqrt(middle + ldexp(small, -2 * UP));
 }
 
+/* The factor that cuts a norm to `max_norm`: NaN if the norm is NaN. */
+static double factor(double norm, double max_norm) {
+    return norm <= max_norm || isinf(max_norm) ? 1 : max_norm / norm;
+}
+
 static int is_finite(const double total[FS_SUMS]) {
     return isfinite(total[0] + total[1] + total[2]) != 0;
 }
@@ -39,9 +44,23 @@ void measure(const fs_table *table, double scale, double max_norm, fs_measured *
     rounding callers = rounding_begin(); /* also, no exception of arithmetic traps here */
     fold(table, table->nrows ? table->rows->sums : NULL, table->blocks[table->nrows], total);
     to->norm = norm(total) / scale;
-    to->clip = to->norm <= max_norm || isinf(max_norm) ? 1 : max_norm / to->norm;
+    to->clip = factor(to->norm, max_norm);
     to->finite = is_finite(total);
     rounding_end(callers);
+}
+
+double fs_clip_each(fs_table *table, double scale, double max_norm) {
+    double smallest = 1;
+    rounding callers = rounding_begin();
+    for (int64_t row = 0; row < table->nrows; row++) {
+        double total[FS_SUMS];
+        fold(table, table->rows[row].sums, table->blocks[row + 1] - table->blocks[row], total);
+        const double clip = factor(norm(total) / scale, max_norm);
+        table->clips[row] = clip;
+        smallest = clip < smallest || isnan(clip) ? clip : smallest;
+    }
+    rounding_end(callers);
+    return smallest;
 }
 
 static int fits(const double total[FS_SUMS], double unscale, int64_t itemsize) {

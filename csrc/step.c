@@ -20,15 +20,14 @@
 
 /* In elements, unless said otherwise. A float32 AdamW step takes some 3 us over 10,000. */
 enum {
-    WORTH_SHARING = 30000, /* a smaller step is done before a helper is awake */
-    WORTH_SUMMING = 60000, /* and so are smaller sums of squares */
+    WORTH_SUMMING = 60000, /* smaller sums of squares are done before a helper is awake */
     SHARES = 8,            /* chunks for each thread, so that none waits long for another's last */
     LEAST = 2048,          /* in a chunk: to take a smaller one costs as much as to step it */
     MOST = 16384,          /* in a chunk: four float32 arrays of this fill a quarter of an L2 */
     LONG = 1024,           /* a run from which an aligned start is worth a call of its own */
     LINE = 64,             /* bytes of a cache line, and of the longest vector */
     MOST_BLOCKS = 64,      /* blocks in a chunk of sums of squares */
-    ZEROED = 4096,         /* bytes of a gradient that are zeroed together, while in the L1 */
+    ZEROED = 4096,         /* bytes of a gradient that are written together, while in the L1 */
     MOST_PARTS = 64,       /* threads with a part of their own */
     AHEAD = 16,            /* cells that are fetched into the cache before they are written */
 };
@@ -161,6 +160,19 @@ static int64_t cut(const fs_row *row, int64_t at, int64_t itemsize) {
     return at < row->n ? at : row->n;
 }
 
+/* A job with the row's own factor of clipping in place of the one that its rows share. `scalars` is
+ * room for those of the job. */
+static fs_job clipped(const fs_job *job, double clip, void *scalars) {
+    fs_job own = *job;
+    memcpy(scalars, job->scalars, (size_t)(job->nscalars * job->itemsize));
+    if (job->itemsize == sizeof(float))
+        ((float *)scalars)[job->clip] = (float)clip;
+    else
+        ((double *)scalars)[job->clip] = clip;
+    own.scalars = scalars;
+    return own;
+}
+
 static void run_kernel(const fs_job *job, const fs_row *row, int64_t begin, int64_t end) {
     job->kernel(row, begin, end, job->scalars);
 }
@@ -175,10 +187,35 @@ static void run_kernel_and_zero(const fs_job *job, const fs_row *row, int64_t be
     }
 }
 
-static void step_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {
-    const fs_job *job = table->jobs + row->job;
-    void (*run)(const fs_job *, const fs_row *, int64_t, int64_t) =
-        table->zeroes ? run_kernel_and_zero : run_kernel;
+/* p is stepped in a copy, and the gradient becomes the difference, piece by piece as above. */
+static void run_kernel_for_updates(const fs_job *job, const fs_row *row, int64_t begin,
+                                   int64_t end) {
+    _Alignas(LINE) char stepped[ZEROED];
+    for (int64_t stop; begin < end; begin = stop) {
+        stop = begin + ZEROED / job->itemsize < end ? begin + ZEROED / job->itemsize : end;
+        const int64_t at = begin * job->itemsize, n = stop - begin;
+        fs_row beside = *row;
+        beside.p = (void *)((uintptr_t)stepped - (uintptr_t)at);
+        memcpy(stepped, (char *)row->p + at, (size_t)(n * job->itemsize));
+        run_kernel(job, &beside, begin, stop);
+        if (job->itemsize == sizeof(float))
+            for (int64_t i = 0; i < n; i++)
+                ((float *)row->g)[begin + i] = ((float *)stepped)[i] - ((float *)row->p)[begin + i];
+        else
+            for (int64_t i = 0; i < n; i++)
+                ((double *)row->g)[begin + i] =
+                    ((double *)stepped)[i] - ((double *)row->p)[begin + i];
+    }
+}
+
+static void step_job(const fs_table *table, const fs_row *row, const fs_job *job, int64_t begin,
+                     int64_t end) {
+    static void (*const runs[])(const fs_job *, const fs_row *, int64_t, int64_t) = {
+        [FS_GRADIENTS] = run_kernel,
+        [FS_ZEROS] = run_kernel_and_zero,
+        [FS_UPDATES] = run_kernel_for_updates,
+    };
+    void (*run)(const fs_job *, const fs_row *, int64_t, int64_t) = runs[table->leaves];
     begin = cut(row, begin, job->itemsize);
     end = cut(row, end, job->itemsize);
     if (begin == 0 && end > LONG) {
@@ -187,6 +224,18 @@ static void step_row(const fs_table *table, const fs_row *row, int64_t begin, in
     }
     if (begin < end)
         run(job, row, begin, end);
+}
+
+static void step_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {
+    const fs_job *job = table->jobs + row->job;
+    step_job(table, row, job, begin, end);
+}
+
+static void step_clipped_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {
+    const fs_job *job = table->jobs + row->job;
+    double scalars[job->nscalars];
+    const fs_job own = clipped(job, table->clips[row - table->rows], scalars);
+    step_job(table, row, &own, begin, end);
 }
 
 /* Rounds the scalars of all jobs, once, to the dtype in which their kernels compute. */
@@ -217,13 +266,14 @@ static void write_cells(const fs_table *table) {
     rounding_end(callers);
 }
 
-int fs_step(fs_table *table, int threads, int zeroes) {
+int fs_step(fs_table *table, int threads, int leaves, int each) {
     if (!rounding_is_to_nearest())
         return FS_REFUSED;
-    table->zeroes = zeroes;
+    table->leaves = leaves;
     round_scalars(table);
-    work w = {.table = table, .starts = table->elements, .large = table->large, .run = step_row};
-    share(&w, LEAST, MOST, worth(table, WORTH_SHARING, threads), &table->paces, 0);
+    work w = {.table = table, .starts = table->elements, .large = table->large};
+    w.run = each ? step_clipped_row : step_row;
+    share(&w, LEAST, MOST, worth(table, FS_SHARED, threads), &table->paces, 0);
     write_cells(table);
     ++*table->steps;
     return 0;
@@ -231,7 +281,7 @@ int fs_step(fs_table *table, int threads, int zeroes) {
 
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
     int64_t taken = fs_take(table, list, 0, 0);
-    if (taken == table->nheaders && fs_step(table, threads, 0) == FS_REFUSED)
+    if (taken == table->nheaders && fs_step(table, threads, FS_GRADIENTS, 0) == FS_REFUSED)
         return FS_REFUSED;
     return taken;
 }

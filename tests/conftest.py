@@ -9,8 +9,8 @@
     PYTHONPATH=tests/helpers pytest -p without_c    all tests as if C had not been compiled
 
 A test that needs more skips, and names the extra that brings it: torch, compare (torch with what
-its own tests need), clients (trainers of others), others (Keras, optax), cuda (the compiler for
-PTX; no device), docs. `pytest -rs` lists why tests were skipped.
+its own tests need), clients (trainers of others), jax, others (Keras, optax), cuda (the compiler
+for PTX; no device), docs. `pytest -rs` lists why tests were skipped.
 
 The folders are those of src/fusedstep, with tests of its public modules on top; helpers/ holds
 what tests share. Start with helpers/cases.py, a row for each optimizer and set of options, and

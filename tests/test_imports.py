@@ -5,7 +5,7 @@ from graphlib import TopologicalSorter
 from arrows import PACKAGE, edges, folder
 
 LAYERS = [
-    *("program", "benchmarks", "face"),
+    *("program", "audits", "benchmarks", "face"),
     *("_core", "_backends", "_numerics", "_compiler", "_arrays", "_checks"),
 ]
 

@@ -52,11 +52,14 @@ def test_a_preset_names_all_that_frameworks_differ_in(framework: str) -> None:
             if each.check
             and not (each.keyword_only and (each.name in SHARED or each.default is None))
         }
-        if framework == "optax":
+        if framework in ("optax", "federated"):
             expected.remove("lr")
+        if framework == "federated":
+            expected.add("maximize")
         named = preset(framework, name)
         assert named.keys() == expected
-        assert named.items() <= dict(optimizer(name)(np.ones(2), **named).param_groups[0]).items()
+        found = dict(optimizer(name)(np.ones(2), **named).param_groups[0])
+        assert named.items() <= found.items()
 
 
 def test_a_preset_is_read_only() -> None:
@@ -330,3 +333,57 @@ def test_a_preset_steps_as_lectures_write_it(name: str, etas: Sequence[float]) -
     actual = walk(name, {**preset("lecture", name), **options}, start, gradients, etas)
     expected = formula(start.astype(np.longdouble), gradients, etas)
     assert_agree(actual, {"p": list(expected)}, start, TOLERANCE)
+
+
+# ---- federated servers ----
+
+
+def algorithm_2(kind: str, x: Array, changes: Any, alpha: float) -> Iterator[Array]:
+    """Reddi et al. (2021), Algorithm 2, with τ² as the start of v, but for FedAdam's 0."""
+    eta, tau, beta1, beta2 = wide(alpha, 1e-3, 0.0 if kind == "Adagrad" else 0.9, 0.99)
+    m = 0 * x
+    v = m + (0 if kind == "Adam" else tau**2)
+    for delta in changes:
+        m = beta1 * m + (1 - beta1) * delta
+        if kind == "Adagrad":
+            v = v + delta**2
+        elif kind == "Adam":
+            v = beta2 * v + (1 - beta2) * delta**2
+        else:
+            v = v - (1 - beta2) * delta**2 * np.sign(v - delta**2)
+        yield (x := x + eta * m / (np.sqrt(v) + tau))
+
+
+@pytest.mark.parametrize("name", NAMES["federated"])
+def test_a_server_steps_as_the_paper_writes_it(name: str) -> None:
+    start, changes = problem(np.float64)
+    options = {"lr": 0.05, **preset("federated", name)}
+    actual = walk(name, options, start, changes, [1.0] * STEPS)
+    expected = algorithm_2(name, start.astype(np.longdouble), changes, 0.05)
+    assert_agree(actual, {"p": list(expected)}, start, TOLERANCE)
+
+
+def test_fedadam_may_start_from_tau_squared() -> None:
+    p = {"w": np.zeros(3), "b": np.zeros(1)}
+    server = fs.Adam(p, lr=1.0, **fs.presets.federated.Adam)
+    for state in server.state.values():
+        state["v"][...] = 1e-6
+    server.step({"w": np.full(3, 0.5), "b": np.ones(1)})
+    expected = 0.05 / (np.sqrt(0.99e-6 + 0.01 * 0.25) + 1e-3)
+    np.testing.assert_allclose(p["w"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("framework", ["optax"], indirect=True)
+def test_yogi_steps_as_that_of_optax(framework: tuple[str, Any]) -> None:
+    """It starts m from the accumulator's initial value, too."""
+    _, installed = framework
+    start, gradients = problem(np.float64)
+    p = start.copy()
+    opt = fs.rules.Yogi(p, lr=0.01, eps=1e-3, initial_v=1e-6)
+    opt.state["m"][...] = 1e-6
+    actual: Trajectory = {}
+    for g in gradients:
+        opt.step(g)
+        append(actual, p=p.copy())
+    theirs = installed.walk("Yogi", {"learning_rate": 0.01}, start, gradients, [1.0] * STEPS)
+    assert_agree(actual, {"p": list(theirs)}, start, TOLERANCE)

@@ -23,19 +23,27 @@ formulas, hyperparameters and defaults are those of the class of the same name; 
 state array that is passed switches on what needs it. All arrays have the shape and dtype of
 p, float32 or float64; `lr` is the rate of this step, a number. Clipping, averages and the
 like are an optimizer's. What does not fit is a TypeError or ValueError that names it, and
-nothing has been written. What an optimizer checks once is checked at every call, so a loop
-over many arrays is faster with an optimizer.
+nothing has been written. No array is held after the call. What an optimizer checks once is checked
+at every call, so a loop over many arrays is faster with an optimizer.
 """
 
 # Written by docs/tools/regions.py.
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from fusedstep import optimizers
 from fusedstep._arrays.walk import Array
-from fusedstep._core.one_step import one_step
+from fusedstep._core.hints import explained
+from fusedstep._core.one_step import of_one_step, one_step
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)
 '''
 
 NOTES = {
@@ -54,6 +62,7 @@ def functional() -> str:
 def function(optimizer: type[fs.Optimizer]) -> Iterator[str]:
     """The lines of the function that takes one step of an optimizer."""
     declaration = declaration_of(optimizer)
+    yield f"@explained(partial(of_one_step, optimizers.{optimizer.__name__}))"
     yield f"def {optimizer.__name__.lower()}("
     for name in ("p", "g"):
         yield f"    {name}: Array,"

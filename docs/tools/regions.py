@@ -15,11 +15,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import audits
 import declarations
+import in_jax
 import kernel
 import marked
 import names
 import options
+import remedies
 import speed
 
 from fusedstep import functional
@@ -33,6 +36,10 @@ REGIONS: dict[str, Callable[[], str]] = {
     "loops": lambda: speed.loops(speed.results()),
     "whole": lambda: speed.whole(speed.results()),
     "machine": lambda: speed.caption(speed.results().machine),
+    "checks": audits.checks,
+    "audits": audits.findings,
+    "audit": audits.example,
+    "audited": audits.versions,
     "options": options.classes,
     "glossary": declarations.glossary,
     "custom options": options.rules,
@@ -40,11 +47,13 @@ REGIONS: dict[str, Callable[[], str]] = {
     "schedules": options.schedules,
     "names": names.overview,
     "kernel": kernel.block,
+    "mistakes": remedies.mistakes,
 }
 
 FILES: dict[str, Callable[[], str]] = {
     "docs/images/speed.svg": lambda: speed.picture(speed.results()),
     "src/fusedstep/functional.py": declarations.functional,
+    "src/fusedstep/jax/optimizers.py": in_jax.text,
 }
 
 

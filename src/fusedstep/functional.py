@@ -5,21 +5,30 @@ formulas, hyperparameters and defaults are those of the class of the same name; 
 state array that is passed switches on what needs it. All arrays have the shape and dtype of
 p, float32 or float64; `lr` is the rate of this step, a number. Clipping, averages and the
 like are an optimizer's. What does not fit is a TypeError or ValueError that names it, and
-nothing has been written. What an optimizer checks once is checked at every call, so a loop
-over many arrays is faster with an optimizer.
+nothing has been written. No array is held after the call. What an optimizer checks once is checked
+at every call, so a loop over many arrays is faster with an optimizer.
 """
 
 # Written by docs/tools/regions.py.
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from fusedstep import optimizers
 from fusedstep._arrays.walk import Array
-from fusedstep._core.one_step import one_step
+from fusedstep._core.hints import explained
+from fusedstep._core.one_step import of_one_step, one_step
 
 
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)
+
+
+@explained(partial(of_one_step, optimizers.SGD))
 def sgd(
     p: Array,
     g: Array,
@@ -47,6 +56,7 @@ def sgd(
     one_step(optimizers.SGD, locals())
 
 
+@explained(partial(of_one_step, optimizers.Adagrad))
 def adagrad(
     p: Array,
     g: Array,
@@ -73,6 +83,7 @@ def adagrad(
     one_step(optimizers.Adagrad, locals())
 
 
+@explained(partial(of_one_step, optimizers.RMSprop))
 def rmsprop(
     p: Array,
     g: Array,
@@ -103,6 +114,7 @@ def rmsprop(
     one_step(optimizers.RMSprop, locals())
 
 
+@explained(partial(of_one_step, optimizers.Adam))
 def adam(
     p: Array,
     g: Array,
@@ -133,6 +145,7 @@ def adam(
     one_step(optimizers.Adam, locals())
 
 
+@explained(partial(of_one_step, optimizers.AdamW))
 def adamw(
     p: Array,
     g: Array,

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from math import isfinite, sqrt
 from threading import get_ident
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._checks.values import (
@@ -621,3 +621,9 @@ class AdamW(Optimizer):
         backend: Backend = "auto",
     ) -> None:
         self._start(locals())
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)

@@ -1,8 +1,9 @@
 """Semantics and defaults of other frameworks, as arguments of our optimizers.
 
 `torch`, `keras`, `optax` and `lecture` each have `SGD`, `Adagrad`, `RMSprop`, `Adam` and
-`AdamW`, and some have optimizers of `fusedstep.rules`: a read-only mapping of keyword
-arguments for the class of that name, which then steps in the framework's way. Each names all
+`AdamW`, some have optimizers of `fusedstep.rules`, and `federated` has what servers of federated
+learning use: a read-only mapping of keyword arguments for the class of that name, which then
+steps in the framework's way. Each names all
 that the framework's step depends on, so that none of our defaults takes part. To change an
 argument, lay it over the others:
 
@@ -22,7 +23,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-__all__ = ["keras", "lecture", "optax", "torch"]
+from fusedstep._checks.hints import did_you_mean
+
+__all__ = ["federated", "keras", "lecture", "optax", "torch"]
 
 Arguments: TypeAlias = Mapping[str, Any]
 
@@ -31,7 +34,20 @@ def _arguments(**values: Any) -> Arguments:
     return MappingProxyType(values)
 
 
-class torch:
+class Preset(type):
+    """The type of a framework's classes, which says of a name that it lacks what is near."""
+
+    def __getattr__(cls, name: str) -> Any:
+        names = [each for each in vars(cls) if not each.startswith("_")]
+        hint = "" if name.startswith("_") else f"; {did_you_mean(name, names, 'it has')}"
+        raise AttributeError(f"fs.presets.{cls.__name__} has no {name!r}{hint}", name=name, obj=cls)
+
+    def __getitem__(cls, name: str) -> Any:
+        place = f"fs.presets.{cls.__name__}"
+        raise TypeError(f"{place} has its presets as attributes: `{place}.{name}`")
+
+
+class torch(metaclass=Preset):
     """torch 2.13, whose semantics and defaults our classes have without a preset, too.
 
     A preset writes down that they are meant, whatever the defaults of a later release are. Adan
@@ -108,7 +124,7 @@ class torch:
     )
 
 
-class keras:
+class keras(metaclass=Preset):
     """Keras 3.
 
     The learning rate is inside the momentum buffer, ε = 1e-7 is under the root or, in Adam
@@ -177,7 +193,7 @@ class keras:
     )
 
 
-class optax:
+class optax(metaclass=Preset):
     """optax 0.2: its `sgd`, `adagrad`, `rmsprop`, `adam`, `adamw`, `lion` and `adamax`.
 
     optax gives the learning rate no default, so these have none: pass `lr`. It is inside
@@ -244,7 +260,7 @@ class optax:
     )
 
 
-class lecture:
+class lecture(metaclass=Preset):
     """The formulas as lecture notes write them, without what implementations add.
 
     ::
@@ -311,3 +327,59 @@ class lecture:
         bias_correction=False,
         decay_scale="schedule",
     )
+
+
+class federated:
+    """Servers of federated learning: FedAdagrad, FedAdam and FedYogi.
+
+    ::
+
+        Δ = mean of xᵢ - p over the clients i, where xᵢ is what client i has made of p
+        m = β₁·m + (1 - β₁)·Δ
+        Adagrad    v = v + Δ²                           β₁ = 0
+        Adam       v = β₂·v + (1 - β₂)·Δ²
+        Yogi       v = v - (1 - β₂)·sign(v - Δ²)·Δ²
+        p = p + α·m/(√v + τ)
+
+    Δ is a direction to go in, so that these ascend: `opt.step(delta)`, without a minus sign. Our
+    ε is the paper's τ, and nothing is corrected for bias. The paper tunes the learning rate for
+    each task, so these have none: pass `lr`. `Yogi` is for `fusedstep.rules.Yogi`.
+
+    Reddi et al. (2021), "Adaptive Federated Optimization", Algorithm 2, with the paper's β₁ = 0.9,
+    β₂ = 0.99 and τ = 1e-3. There v starts from τ² at least, as it does here in `Adagrad` and
+    `Yogi`. `Adam`'s v starts at 0; to start it from τ², too, write that into `opt.state` before
+    the first step: `opt.state["v"][...] = 1e-6`.
+    """
+
+    Adagrad: Final[Arguments] = _arguments(
+        lr_decay=0.0,
+        weight_decay=0.0,
+        initial_accumulator_value=1e-6,
+        eps=1e-3,
+        eps_inside_sqrt=False,
+        maximize=True,
+    )
+    Adam: Final[Arguments] = _arguments(
+        betas=(0.9, 0.99),
+        eps=1e-3,
+        weight_decay=0.0,
+        amsgrad=False,
+        eps_inside_sqrt=False,
+        eps_uncorrected=False,
+        bias_correction=False,
+        maximize=True,
+    )
+    Yogi: Final[Arguments] = _arguments(
+        betas=(0.9, 0.99),
+        eps=1e-3,
+        weight_decay=0.0,
+        initial_v=1e-6,
+        bias_correction=False,
+        maximize=True,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)

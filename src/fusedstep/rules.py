@@ -23,7 +23,7 @@ import numpy as np
 from fusedstep._core.custom import rule
 from fusedstep._numerics.coefficients import Values
 
-__all__ = ["Adamax", "Adan", "Lion", "NAdam", "RAdam"]
+__all__ = ["Adamax", "Adan", "Lion", "NAdam", "RAdam", "Yogi"]
 
 
 def averages(h: Any) -> Values:
@@ -444,3 +444,94 @@ def Adan(p, g, m, a, v, o, h):
     p = (p * h.decay - u) * h.shrink
     o = g
     return p, m, a, v, o
+
+
+def yogi(h: Any, t: int) -> Values:
+    beta1, beta2 = h.betas
+    lr, r = h.lr, 1.0
+    if h.bias_correction:
+        lr, r = lr / (1 - beta1**t), 1 / sqrt(1 - beta2**t)
+    start = h.initial_v if t == 1 else 0.0
+    return {**averages(h), "lr": lr, "r": r, "start": start, "l2": h.weight_decay}
+
+
+@rule(
+    state=("m", "v"),
+    prepare=yogi,
+    lr=1e-2,
+    betas=(0.9, 0.999),
+    eps=1e-3,
+    weight_decay=0.0,
+    initial_v=1e-6,
+    bias_correction=True,
+)
+def Yogi(p, g, m, v, h):
+    r"""Yogi: Adam whose second moment moves towards g² by a share of g², not of the distance.
+
+    ::
+
+        g = ±g + λ·p + λ₁·sign(p)          only what is switched on
+        m = β₁·m + (1 - β₁)·g
+        v = v - (1 - β₂)·sign(v - g²)·g²
+        p = p - αₜ·m / (√v·r + ε)          r = 1/√(1 - β₂ᵗ),  αₜ = α/(1 - β₁ᵗ)
+                                           bias_correction=False: r = 1, αₜ = α
+
+    Where gradients are suddenly small, Adam's v forgets the large ones by the factor β₂, and its
+    steps grow fast; this v falls by a share of the small g², slowly.
+
+    Parameters
+    ----------
+    params
+        What to update, see `Optimizer`.
+    lr
+        α, the learning rate, at least 0: a number, or a function of t such as a schedule of
+        `fusedstep.schedules`.
+    betas
+        (β₁, β₂), each in [0, 1).
+    eps
+        ε, at least 0.
+    weight_decay
+        λ of coupled L2, at least 0.
+    initial_v
+        What is added to v at a parameter's first step: v starts from it, as state starts at 0.
+    bias_correction
+        Correct m and v for their start, as if both had started from 0.
+    maximize
+        Ascend: -g in g's place.
+    l1
+        λ₁ of L1, at least 0.
+    ema
+        What a moving average of the parameters keeps at each step, in [0, 1); None for no
+        average. State `"ema"`, see `Optimizer`.
+    nonfinite
+        What to do about gradients with NaN or infinity, see `Optimizer`.
+    backend
+        `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
+
+    Notes
+    -----
+    Zaheer et al. (2018), "Adaptive Methods for Nonconvex Optimization", Algorithm 2, with the
+    correction for bias that implementations have and the algorithm has not. optax's `yogi` starts
+    m from `initial_accumulator_value`, too, where ours starts it from 0: write it into
+    `opt.state["m"]` before the first step for the same trajectory.
+
+    Examples
+    --------
+    >>> import numpy as np, fusedstep as fs
+    >>> p = np.array([1.0, 2.0])
+    >>> _ = fs.rules.Yogi(p, lr=0.1).step(np.array([3.0, -0.01]))
+    >>> p.round(6)
+    array([0.900039, 2.029269])
+    """
+    m = h.beta1 * m + h.rest1 * g
+    v = v + h.start
+    square = g * g
+    v = v - h.rest2 * np.sign(v - square) * square
+    p = p - h.lr * (m / (sqrt(v) * h.r + h.eps))
+    return p, m, v
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)

@@ -311,3 +311,9 @@ def period(n: int, steps: int, factor: float) -> tuple[float, float]:
 def snapped(x: float) -> float:
     nearest = round(x)
     return nearest if abs(x - nearest) <= 1e-12 * x else x
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)

@@ -293,6 +293,39 @@ def test_environment() -> None:
         assert "pass" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("environment", "number", "origin"),
+    [
+        ({"OMP_NUM_THREADS": "1"}, "1", "OMP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "4,2"}, "4", "OMP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "5000"}, "1024", "OMP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "1", "FUSEDSTEP_NUM_THREADS": "3"}, "3", "FUSEDSTEP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "many", "FUSEDSTEP_NUM_THREADS": "3"}, "3", "FUSEDSTEP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "7", "OMP_THREAD_LIMIT": "2"}, "2", "OMP_THREAD_LIMIT"),
+    ],
+)
+def test_where_the_number_comes_from(environment: dict[str, str], number: str, origin: str) -> None:
+    show = "import fusedstep as fs; i = fs.info(); print(i.threads, i.threads_from); print(i)"
+    first, *_, last = python(show, **environment).stdout.splitlines()
+    assert first == f"{number} {origin}"
+    assert last == f"threads {number}, from {origin}"
+
+
+def test_what_openmp_ignores_warns_once_and_costs_no_step() -> None:
+    code = (
+        "import warnings, numpy as np, fusedstep as fs\n"
+        "p = np.ones(3)\n"
+        "opt = fs.SGD(p, lr=1.0)\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    for _ in range(3): opt.step(np.ones(3))\n"
+        "print((p == -2).all(), fs.info().threads_from, *(w.message for w in caught), sep='\\n')\n"
+    )
+    stepped, origin, message = python(code, OMP_NUM_THREADS="two").stdout.splitlines()
+    assert (stepped, origin) == ("True", "the CPUs of this process")
+    assert message.startswith("OMP_NUM_THREADS='two' is no whole number from 1 on, and is ignored")
+
+
 @needs_c
 def test_environment_is_no_ground_to_fall_back() -> None:
     step = "import numpy as np, fusedstep as fs; fs.SGD(np.zeros(3))"

@@ -98,6 +98,42 @@ def test_picture_shows_every_contestant_once_and_the_limit_and_the_caches(tmp_pa
     assert "Abacus 3" in note.get_text()
 
 
+@pytest.mark.usefixtures("extra")
+def test_a_contestant_that_is_as_fast_is_seen(tmp_path: Path) -> None:
+    """A bar without width would lie below the line at 1."""
+    results = run_of(record("1,000 × 1,000"), record("1,000 × 1,000", "NumPy", seconds=1e-3))
+    _, right = picture_of(results, tmp_path / "bench.png").axes
+    (bar,) = bars(right)
+    assert bar.get_width() == 0
+    point, line = right.lines
+    assert ([*point.get_xdata()], [*line.get_xdata()]) == ([1], [1, 1])  # type: ignore[misc]
+    assert point.get_color() == bar.get_facecolor() or point.get_color() == "#888888"
+    assert point.get_zorder() > line.get_zorder()
+    assert point.get_markersize() > line.get_linewidth()
+
+
+@pytest.mark.usefixtures("extra")
+def test_the_picture_names_who_was_left_out_and_why(tmp_path: Path) -> None:
+    missing = {
+        "optax at 1 × 10": "too slow",
+        "torch fused": "no torch",
+        "torch foreach": "no torch",
+    }
+    many = {f"contestant {k}": "they are too many" for k in range(60)}
+    for absent in (missing, {**missing, **many}):
+        figure = picture_of(WHOLE._replace(missing=absent), tmp_path / "bench.png")
+        _, foot = figure.subfigs
+        (note,) = foot.texts
+        lines = note.get_text().splitlines()
+        assert "left out, no torch: torch fused; torch foreach" in lines
+        assert "left out, too slow: optax at 1 × 10" in lines
+        box = note.get_window_extent()
+        width, _ = figure.get_size_inches() * figure.dpi
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+
+
 LOOPS = run_of(
     *(
         record(workload, name, **{**LOOP, "loop": loop})

@@ -6,8 +6,9 @@ import copy
 import json
 import pickle
 import re
+from collections import OrderedDict, namedtuple
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
@@ -261,3 +262,161 @@ def test_gradients_of_another_structure_are_refused() -> None:
         opt.step({"w": arena.grads["w"]})
     with pytest.raises(TypeError, match="pass a mapping"):
         opt.step([*arena.grads.values()])
+
+
+# ---- tuples ----
+
+
+class Layer(NamedTuple):
+    w: Any
+    b: Any
+
+    @property
+    def size(self) -> int:
+        return int(self.w.size + self.b.size)
+
+
+def test_tuples_allow_what_keeps_the_view() -> None:
+    arena = fs.Arena([(ones(2), ones(3)), Layer(ones(2), ones(1))])
+    arena.grads[0][1] += 2
+    arena.grads[1].w += 3
+    arena.grads[1][1] -= 1
+    arena.grads[0][:] = arena.grads[0]
+    assert [leaf.tolist() for leaf in leaves(arena.grads)] == [[0, 0], [2, 2, 2], [3, 3], [-1]]
+    assert isinstance(arena.grads[0], tuple)
+    assert isinstance(arena.grads[1], Layer)
+    assert arena.params[1].size == 3
+    w, _ = arena.params[1]
+    assert arena.params[1].w is w
+    assert repr(fs.Arena(Layer(np.zeros(1), np.ones(1))).params) == (
+        "Layer(w=array([0.]), b=array([1.]))"
+    )
+
+
+def test_tuples_refuse_what_would_replace_a_view() -> None:
+    arena = fs.Arena([(ones(2), ones(3)), Layer(ones(2), ones(1))])
+    with pytest.raises(TypeError, match=re.escape("`params[0][1][...] = value`")):
+        arena.params[0][1] = ones(3)
+    with pytest.raises(TypeError, match=re.escape("params[0][...] = ... of another length")):
+        arena.params[0][:] = []
+    with pytest.raises(AttributeError, match=re.escape("`grads[1].w[...] = value`")):
+        arena.grads[1].w = ones(2)
+    with pytest.raises(AttributeError, match=re.escape("grads[1] has no 'v'; it has 'w', 'b'")):
+        arena.grads[1].v = ones(2)
+
+
+def test_copies_of_tuples_are_plain() -> None:
+    arena = fs.Arena([(ones(2), ones(3)), Layer(ones(2), ones(1))])
+    pair, layer = arena.params
+    ways: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy]
+    ways.append(lambda views: pickle.loads(pickle.dumps(views)))
+    for way in ways:
+        assert type(way(pair)) is tuple
+        assert type(way(layer)) is Layer
+        assert [leaf.tolist() for leaf in way(layer)] == [[1, 1], [1]]
+    assert type(layer._replace(w=ones(3))) is Layer
+    assert type(type(layer)(1, 2)) is Layer
+    assert type(type(layer)._make([1, 2])) is Layer
+    assert type(type(pair)([1, 2])) is tuple
+    assert type(type(arena.params)([1, 2])) is list
+    assert type(pair[:1]) is tuple
+
+
+def test_fields_may_have_any_name() -> None:
+    names = ["parts", "guarding", "kind", "name", "count", "index", "items", "keys", "copy", "put"]
+    kind = namedtuple("Many", names)  # type: ignore[misc]
+    arena = fs.Arena(kind(*(np.full(1, k, np.float32) for k in range(len(names)))))
+    for k, name in enumerate(names):
+        view = getattr(arena.params, name)
+        view += 1
+        assert arena.params[k] is view
+        assert view.tolist() == [k + 1]
+    assert type(arena.plain.params) is kind
+    assert type(copy.copy(arena.params)) is kind
+
+
+def test_the_order_of_ordered_dictionaries_stays() -> None:
+    arena = fs.Arena(OrderedDict(w=ones(2), b=ones(3)))
+    with pytest.raises(TypeError, match=r"move_to_end\(\) would change .*`params\['w'\]"):
+        arena.params.move_to_end("w")
+    with pytest.raises(TypeError, match=r"popitem\(\)"):
+        arena.params.popitem(last=False)
+    assert isinstance(arena.params, OrderedDict)
+    for made in (arena.params.copy(), copy.deepcopy(arena.params), arena.params | {"a": 1}):
+        assert type(made) is OrderedDict
+        assert [*made][:2] == ["w", "b"]
+    assert type(pickle.loads(pickle.dumps(arena.params))) is OrderedDict
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
+def test_copies_of_arenas_keep_the_structure(way: Any) -> None:
+    arena = fs.Arena([(ones(2),), Layer(ones(2), ones(1)), OrderedDict(w=ones(1))])
+    made = way(arena)
+    assert repr(kinds(made.params)) == repr(kinds(arena.params))
+    made.grads[1].w += 1
+    fs.SGD(made, lr=1.0).step()
+    assert made.params[1].w.tolist() == [0, 0]
+    assert arena.params[1].w.tolist() == [1, 1]
+
+
+def test_a_type_of_a_functions_own_is_a_tuple_after_a_pickle() -> None:
+    class Own(NamedTuple):
+        w: Any
+
+    arena = fs.Arena([Own(ones(2))])
+    opt = fs.SGD([Own(ones(2))], lr=1.0)
+    assert type(pickle.loads(pickle.dumps(arena)).plain.params[0]) is tuple
+    assert type(copy.deepcopy(arena).plain.params[0]) is Own
+    pickle.loads(pickle.dumps(opt)).step([[ones(2)]])
+
+
+# ---- plain views, and gradients from elsewhere ----
+
+
+def test_plain_views_are_the_views_in_containers_of_the_users() -> None:
+    arena = nested()
+    params, grads = arena.plain
+    assert type(params) is type(grads["layers"][0]) is dict
+    assert type(params["layers"]) is list
+    for own, views in ((params, arena.params), (grads, arena.grads)):
+        assert all(one is other for one, other in zip(leaves(own), leaves(views), strict=True))
+    params["layers"] = []
+    assert len(arena.plain.params["layers"]) == 1
+    assert fs.Arena(ones(2)).plain.params.shape == (2,)
+    with pytest.raises(AttributeError):
+        arena.plain = 1  # type: ignore[misc, assignment]
+
+
+def test_gradients_from_elsewhere_are_copied() -> None:
+    arena = fs.Arena({"w": np.asfortranarray(ones(2, 3)), "b": ones(4)})
+    w = np.arange(6, dtype=np.float32).reshape(2, 3)
+    arena.set_grads({"b": np.full(8, 2, np.float32)[::2], "w": w})
+    np.testing.assert_array_equal(arena.grads["w"], w)
+    assert arena.grads["b"].tolist() == [2] * 4
+    arena.set_grads(arena.grads)
+    arena.set_grads(arena.params)
+    assert all((g == 1).all() for g in leaves(arena.grads))
+
+
+@pytest.mark.parametrize(
+    ("grads", "message"),
+    [
+        ({"w": ones(2)}, "grads lacks 'b'"),
+        ({"w": ones(2), "b": None}, r"grads\['b'\] is None; .* pass zeros"),
+        ({"w": ones(2), "b": ones(4)}, r"grads\['b'\] has shape \(4,\), its parameter \(3,\)"),
+        ({"w": ones(2), "b": np.ones(3)}, r"grads\['b'\] has dtype .* its parameter float32"),
+        ({"w": ones(2), "b": [1, 2, 3]}, r"grads\['b'\] is \[1, 2, 3\]"),
+        ([ones(2), ones(3)], "pass a mapping"),
+    ],
+)
+def test_gradients_that_do_not_fit_change_nothing(grads: Any, message: str) -> None:
+    arena = fs.Arena({"w": ones(2), "b": ones(3)})
+    with pytest.raises((TypeError, ValueError, KeyError), match=message):
+        arena.set_grads(grads)
+    assert not arena.buffers["float32"].g.any()
+
+
+def test_gradients_that_the_copy_would_overwrite_are_refused() -> None:
+    arena = fs.Arena({"w": ones(2), "b": ones(2)})
+    with pytest.raises(ValueError, match=r"grads\['w'\] shares memory with arena\.grads\['b'\]"):
+        arena.set_grads({"w": arena.grads["b"], "b": arena.grads["w"]})

@@ -120,11 +120,10 @@ def test_a_rate_costs_no_more_than_its_assignment(case: Case) -> None:
     bound = case.options.get("decay_scale") == "schedule"
     for _ in range(3):
         opt.step(g)
-    plain = python_calls(lambda: opt.step(g))
     assigning = python_calls(lambda: setattr(opt, "lr", 0.25))
     assert assigning[:2] == ["__setattr__", "__setitem__"]
     assert bound or len(assigning) == 2
-    assert bound or python_calls(lambda: opt.step(g)) == plain
+    assert bound or "settle" not in python_calls(lambda: opt.step(g))
 
 
 @for_each(BASES)

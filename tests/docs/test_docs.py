@@ -19,7 +19,10 @@ MODULES = [
     for module in pkgutil.walk_packages(fusedstep.__path__, "fusedstep.")
     if not module.name.endswith((".__main__", "._engine"))
 ]
-NEED_C = ("._backends.c.engine", "._backends.c.runner", ".limit")
+NEED_C = (
+    *("._backends.c.engine", "._backends.c.runner", ".limit"),
+    *(".jax._calls", ".jax._transformation", ".jax.optimizers"),
+)
 NEED_CUDA = tuple(
     f"._backends.cuda.{name}" for name in ("engine", "device", "driver", "primitives")
 )
@@ -33,10 +36,9 @@ def test_docstrings(name: str) -> None:
         pytest.skip(f"no c backend: {MISSING}")
     if name.endswith(NEED_CUDA):
         needs("numba_cuda", "cuda")
-    if name.startswith("fusedstep.torch"):
-        needs("torch", "torch")
-    if name.startswith("fusedstep.sklearn"):
-        needs("sklearn", "sklearn")
+    for other in ("autograd", "jax", "sklearn", "thinc", "torch"):
+        if name == f"fusedstep.{other}" or name.startswith(f"fusedstep.{other}."):
+            needs(other, other)
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

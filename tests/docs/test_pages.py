@@ -15,7 +15,7 @@ from typing import Any
 
 import pages
 import pytest
-from marks import needs
+from marks import needs, needs_c
 from pages import ROOT, Block
 
 import fusedstep as fs
@@ -27,6 +27,15 @@ PAGES = pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
 README = ROOT / "README.md"
 
 COMMANDS = ("fusedstep", "pip", "pytest", "python", "sphinx-build")
+
+EXTRAS = {
+    "autograd": "autograd",
+    "jax": "jax",
+    "sklearn": "sklearn",
+    "thinc": "thinc",
+    "threadpoolctl": "demo",
+}
+"""The extra that brings a package which code on a page needs."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +52,16 @@ def test_the_code_does_what_the_page_says(page: Path) -> None:
     pages.run(page)
 
 
+@needs_c
+@pytest.mark.parametrize(
+    "page", [page for page in pages.pages() if pages.runnable(page, "jax")], ids=pages.name
+)
+def test_the_code_for_jax_does_what_the_page_says(page: Path) -> None:
+    needs("jax", "jax")
+    needs("optax", "others")
+    pages.run(page, "jax")
+
+
 @pytest.mark.parametrize(
     "page", [page for page in pages.pages() if pages.runnable(page, "torch")], ids=pages.name
 )
@@ -52,12 +71,18 @@ def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in pages.pages() if pages.runnable(page, "sklearn")], ids=pages.name
+    ("package", "page"),
+    [
+        (package, page)
+        for package in EXTRAS
+        for page in pages.pages()
+        if pages.runnable(page, package)
+    ],
+    ids=lambda each: each if isinstance(each, str) else pages.name(each),
 )
-@pytest.mark.filterwarnings("ignore:Stochastic Optimizer:UserWarning")  # it takes longer
-def test_the_code_for_scikit_learn_does_what_the_page_says(page: Path) -> None:
-    needs("sklearn", "sklearn")
-    pages.run(page, "sklearn")
+def test_the_code_for_a_package_does_what_the_page_says(package: str, page: Path) -> None:
+    needs(package, EXTRAS[package])
+    pages.run(page, package)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +236,7 @@ def known_extras() -> list[str]:
 def test_languages_of_blocks_are_known(page: Path) -> None:
     """So that no code is left out for a word that is misspelt. Only generated code is "py"."""
     known = {"python", "pycon", "sh", "text", "{toctree}"}
-    if page.name == "cuda-kernel.md":
+    if page.name in ("cuda-kernel.md", "audit.md"):
         known.add("py")
     found: list[Block] = [*pages.blocks(page)]
     assert {block.language for block in found} <= known

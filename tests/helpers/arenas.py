@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -48,12 +49,17 @@ def assert_same_state(found: Any, expected: Any) -> None:
 
 
 def kinds(structure: Any) -> Any:
+    """The structure with "a" for each array, in the same kinds of containers, but plain ones."""
     if isinstance(structure, np.ndarray):
         return "a"
     if isinstance(structure, dict):
-        return {key: kinds(item) for key, item in structure.items()}
-    assert isinstance(structure, list)
-    return [kinds(item) for item in structure]
+        made = OrderedDict if isinstance(structure, OrderedDict) else dict
+        return made((key, kinds(item)) for key, item in structure.items())
+    items = [kinds(item) for item in structure]
+    if hasattr(structure, "_fields"):
+        return structure._make(items)
+    assert isinstance(structure, (list, tuple))
+    return items if isinstance(structure, list) else tuple(items)
 
 
 def address(array: Array) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "src" / "fusedstep"
 FACE = "face"
 """The public modules, in no folder or in one of their own."""
-PUBLIC = ("sklearn", "torch")
+PUBLIC = ("jax", "sklearn", "thinc", "torch")
 """The folders of these."""
 EXTENSION = "._engine"
 """The compiled module, which imports nothing."""

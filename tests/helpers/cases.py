@@ -178,6 +178,9 @@ CUSTOM_BASES = [
     Case("adan", rules.Adan, {"weight_decay": 0.1}),
     Case("adan-no-prox", rules.Adan, {"weight_decay": 0.1, "no_prox": True}),
     Case("adan-betas", rules.Adan, {"betas": (0.8, 0.9, 0.7), "eps": 1e-3}),
+    Case("yogi", rules.Yogi, {}),
+    Case("yogi-betas", rules.Yogi, {"betas": (0.8, 0.6), "eps": 1e-8, "initial_v": 0.0}),
+    Case("yogi-uncorrected", rules.Yogi, {"bias_correction": False, "initial_v": 0.5}),
 ]
 
 CUSTOM_CASES = crossed(CUSTOM_BASES, CROSSED)

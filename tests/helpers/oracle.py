@@ -468,3 +468,33 @@ def adan(
         previous = g
         append(trajectory, p=p, m=m, a=a, v=v, o=g)
     return trajectory
+
+
+def yogi(
+    p: Array,
+    gradients: Sequence[Array],
+    *,
+    lr: float = 1e-2,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-3,
+    weight_decay: float = 0.0,
+    initial_v: float = 1e-6,
+    bias_correction: bool = True,
+    maximize: bool = False,
+    l1: float = 0.0,
+    schedule: Sequence[float] | None = None,
+) -> Trajectory:
+    """Zaheer et al. (2018), Algorithm 2, and corrected for bias as Adam."""
+    alpha, beta1, beta2, epsilon, start = wide(lr, *betas, eps, initial_v)
+    p = p.astype(np.longdouble)
+    m, v = np.zeros_like(p), np.full_like(p, start)
+    trajectory: Trajectory = {}
+    for t, g, eta in steps(gradients, schedule):
+        g = objective_gradient(p, g, maximize=maximize, weight_decay=weight_decay, l1=l1)
+        m = beta1 * m + (1 - beta1) * g
+        v = np.where(v > g**2, v - (1 - beta2) * g**2, v + (1 - beta2) * g**2 * (v < g**2))
+        m_hat = m / (1 - beta1**t) if bias_correction else m
+        v_hat = v / (1 - beta2**t) if bias_correction else v
+        p = p - eta * alpha * m_hat / (np.sqrt(v_hat) + epsilon)
+        append(trajectory, p=p, m=m, v=v)
+    return trajectory

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from marks import needs
+from pictures import drawn
 
 import fusedstep as fs
 from fusedstep.program.errors import EXTRA
@@ -68,10 +69,43 @@ def test_every_optimizer_learns_with_the_bits_of_its_textbook_rule() -> None:
     for result in results:
         assert result.same_bits, result
         assert result.accuracy > 0.8, result
-        assert len(result.losses) == 3
+        assert len(result.losses) == len(result.batches) == 3
         assert result.losses[-1] < result.losses[0] / 2, result
         assert result.fused > 0
         assert result.ratio == result.textbook / result.fused
+
+
+def test_few_epochs_have_several_points_each() -> None:
+    from fusedstep.program.demo import POINTS, course
+
+    losses = [float(k) for k in range(44)]
+    for epochs in (1, 2, 3, 7, POINTS, 25):
+        where, means = course([losses] * epochs)
+        assert len(where) == len(means) >= POINTS
+        assert len(where) % epochs == 0
+        assert where[-1] == epochs
+        assert where == pytest.approx([k * epochs / len(where) for k in range(1, len(where) + 1)])
+    assert course([losses] * 25) == ([*range(1, 26)], [21.5] * 25)
+    assert course([losses])[1][:2] == [2.0, 7.0]  # of five batches each
+
+
+@pytest.mark.usefixtures("extra")
+@pytest.mark.parametrize("epochs", [1, 2, 12])
+def test_the_chart_has_curves_and_numbers_on_both_axes(epochs: int, tmp_path: Path) -> None:
+    from fusedstep.program.demo import CONTESTANTS, Result, draw
+
+    batches = [[2.0 * 0.9 ** (20 * epoch + k) for k in range(20)] for epoch in range(epochs)]
+    results = [
+        Result(each.name, [], batches, 0.9, 1e-6, 2e-6, same_bits=True) for each in CONTESTANTS
+    ]
+    (axes,) = drawn(lambda: draw(results, tmp_path / "losses.png")).axes
+    assert len(axes.lines) == len(CONTESTANTS)
+    assert all(len(line.get_xydata()) >= 10 for line in axes.lines)  # type: ignore[arg-type]
+    for axis in (axes.xaxis, axes.yaxis):
+        first, last = sorted(axis.get_view_interval())
+        assert len([at for at in axis.get_majorticklocs() if first <= at <= last]) >= 3
+    if epochs == 12:
+        assert all(at == int(at) for at in axes.get_xticks())
 
 
 @pytest.mark.usefixtures("extra")

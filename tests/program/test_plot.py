@@ -12,7 +12,7 @@ from pictures import drawn
 
 from fusedstep.program.errors import DRAWING
 from fusedstep.program.main import main
-from fusedstep.program.plot import POINTS, read, sampled
+from fusedstep.program.plot import POINTS, divided, read, sampled
 from fusedstep.schedules import Schedule, constant, cosine, piecewise, sequence, warmup
 
 READ: list[tuple[str, Schedule]] = [
@@ -144,6 +144,38 @@ def test_draws_every_curve_from_zero_and_names_it_beside_them(tmp_path: Path) ->
     assert [*axes.lines[0].get_xdata()] == [*range(1, 61)]  # type: ignore[misc]
     (legend,) = figure.legends
     assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+
+
+@pytest.mark.usefixtures("extra")
+def test_a_large_rate_leaves_the_shape_of_small_ones(tmp_path: Path) -> None:
+    from fusedstep.program.plot import draw
+
+    names = ["cosine(1e-3, 60)", "constant(3)", "constant(0.0004)", "constant(0)"]
+    schedules = [read(name) for name in names]
+    figure = drawn(lambda: draw(names, schedules, 60, tmp_path / "rates.png"))
+    large, small = figure.axes
+    assert [line.get_label() for line in large.lines] == ["constant(3)"]
+    assert {str(line.get_label()) for line in small.lines} == {*names} - {"constant(3)"}
+    assert small.get_ylim()[0] == 0
+    assert 1e-3 <= small.get_ylim()[1] < 2e-3
+    assert large.get_xlim() == small.get_xlim() == (1, 60)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    colours = {line.get_color() for axes in figure.axes for line in axes.lines}
+    assert len(colours) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("peaks", "panels"),
+    [
+        ([1.0], [[0]]),
+        ([0.0, 0.0], [[0, 1]]),
+        ([1.0, 0.3, 0.2], [[0, 1, 2]]),
+        ([0.1, 1.0, 0.001, 0.0], [[1], [0], [2, 3]]),
+    ],
+)
+def test_which_curves_share_a_panel(peaks: list[float], panels: list[list[int]]) -> None:
+    assert divided(peaks) == panels
 
 
 @pytest.mark.usefixtures("extra")

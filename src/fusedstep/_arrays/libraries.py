@@ -8,9 +8,10 @@ the library works on, what errors advise.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -66,17 +67,39 @@ def _view_by_dlpack(array: Any, name: str) -> Array:
     if hasattr(array, INTERFACE):
         raise TypeError(f"{name} is on a CUDA device; pass a NumPy array, by {TO_HOST}")
     if not all(hasattr(type(array), name) for name in ("__dlpack__", "__dlpack_device__")):
-        raise TypeError(
-            f"{name} is {describe(array)}; pass a NumPy array, for instance `np.asarray(x)`, or a "
-            "tensor of torch, or another array with `__dlpack__`"
-        )
+        raise TypeError(f"{name} is {describe(array)}; {in_numpy(array, name)}")
     try:
         return np.from_dlpack(array)
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        advice = library(array).writeable
+        remedy = f"pass a copy, `np.array({name})`" if advice is None else advice
         raise TypeError(
-            f"{name} is {describe(array)}, which NumPy cannot view: {error}; pass a copy, as "
-            "`np.array(x)`"
+            f"{name} is {describe(array)}, which NumPy cannot view: {error}; "
+            f"{remedy.replace('NAME', name)}"
         ) from error
+
+
+def in_numpy(array: Any, name: str) -> str:
+    """How to have as a NumPy array what is none."""
+    kind = type(array)
+    if isinstance(array, np.generic):
+        made = f"np.asarray({name})" if array.dtype.kind == "f" else f"np.asarray({name}, float)"
+        return f"a scalar has no memory of its own; pass a NumPy array, `{made}`"
+    if hasattr(kind, "toarray"):
+        return f"pass a dense NumPy array, `{name}.toarray()`"
+    if isinstance(array, (list, tuple)) and array:
+        if all(isinstance(item, Real) for item in array):
+            return f"pass a NumPy array, `np.asarray({name}, np.float32)` or of float64"
+        if len(array) == 2 and all(isinstance(item, np.ndarray) for item in array):
+            return f"pass a NumPy array, the gradient alone without its parameter: `{name}[0]`"
+    if isinstance(array, Real):
+        return f"pass a NumPy array, `np.asarray({name}, np.float32)` or of float64"
+    if hasattr(kind, "__array__"):
+        return f"pass a NumPy array, `np.array({name})`"
+    return (
+        "pass a NumPy array, for instance `np.asarray(x)`, or a tensor of torch, or another array "
+        "with `__dlpack__`"
+    )
 
 
 class Memory:
@@ -119,8 +142,8 @@ def _view_torch(array: Any, name: str) -> Array:
     except (AttributeError, RuntimeError, TypeError) as error:
         raise TypeError(
             f"{name} is a tensor that NumPy cannot view: {error}; pass a NumPy array, or a dense "
-            "float32 or float64 tensor on the CPU, as `x.cpu().to_dense().float()`, or its local "
-            "part, `x.to_local()`"
+            f"float32 or float64 tensor on the CPU, as `{name}.cpu().to_dense().float()`, or its "
+            "local part, `x.to_local()`; torch's own parameters are trained by `fusedstep.torch`"
         ) from error
     if copied:
         view.flags.writeable = False
@@ -186,6 +209,9 @@ class Library:
     """The addresses of what an array's object consists of; they need not be right."""
     gradients: Callable[[type], type] = lambda kind: kind
     """The type of the gradients of parameters of that type."""
+    writeable: str | None = None
+    """How to have in memory that can be written what cannot be here, in which NAME stands for the
+    array; None: by a copy."""
     deferred: Callable[[], Any] = lambda: None
     """The method that returns False for an array whose memory holds its values; None: all do."""
 
@@ -222,13 +248,25 @@ LIBRARIES = (
         gradients=lambda kind: sys.modules["torch"].Tensor,
         deferred=lambda: sys.modules["torch"].Tensor.is_neg,
     ),
+    *(
+        Library(
+            package,
+            to_device="",
+            to_host="",
+            writeable="JAX's arrays never change. Inside of `jax.jit` step them by "
+            "`fusedstep.jax.adamw(1e-3)` or its siblings; with an optimizer of this kind pass a "
+            "copy, `np.array(NAME)`, or keep the parameters in `arena = fs.Arena(params)`, whose "
+            "leaves JAX reads without a copy, `jax.dlpack.from_dlpack(arena.NAME)`",
+        )
+        for package in ("jax", "jaxlib")
+    ),
 )
 
 UNKNOWN = Library("", to_device="", to_host="")
 """Any other library, and what stands for Numba's arrays in its simulator."""
 
-TO_DEVICE = ", ".join(each.to_device for each in LIBRARIES)
-TO_HOST = ", ".join(each.to_host for each in LIBRARIES)
+TO_DEVICE = ", ".join(each.to_device for each in LIBRARIES if each.to_device)
+TO_HOST = ", ".join(each.to_host for each in LIBRARIES if each.to_host)
 
 
 @cache
@@ -244,6 +282,25 @@ def library_of(kind: Hashable) -> Library:
 def library(array: Any) -> Library:
     """The library that an array is from."""
     return library_of(array.__class__)
+
+
+@cache
+def _from_jax(kind: Hashable) -> bool:
+    assert isinstance(kind, type)
+    return kind.__module__.partition(".")[0] == "jaxlib" and hasattr(kind, "platform")
+
+
+def numpy_reads(array: Any) -> bool:
+    """Whether an array is one of JAX in the CPU's memory, which NumPy sees sooner than DLPack."""
+    if not _from_jax(array.__class__) or array.is_deleted():  # whose platform must not be asked
+        return False
+    platform: str = array.platform()
+    return platform == "cpu"
+
+
+def by_numpy(arrays: Iterable[Any]) -> list[Any]:
+    """The arrays, with those of JAX as NumPy's over the same memory, once they are computed."""
+    return [np.asarray(array) if numpy_reads(array) else array for array in arrays]
 
 
 def glance(array: Any) -> tuple[int, Geometry]:

@@ -17,6 +17,9 @@ from fusedstep._arrays.place import Place
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
+NOTHING: Array = np.empty(0)
+"""An array in the place of one that is not held any more."""
+
 
 class Walk:
     """The order in which one parameter's elements are visited: as they lie in memory."""
@@ -81,9 +84,18 @@ class Operand:
         """Copy the array into its scratch."""
         self.place.copy(self.copied, self.laid)
 
+    def aim(self, laid: Array) -> None:
+        """Copy to and from another array, of which this is the view along the walk."""
+        if self.scratch:
+            self.laid, self.back = laid, []
+
     def let_go(self) -> None:
-        """Hold the scratch alone."""
-        self.laid, self.back = self.copied, []
+        """Hold the scratch alone; without one, nothing."""
+        self.back = []
+        if self.scratch:
+            self.laid = self.copied
+        else:
+            self.laid = self.flat = NOTHING
 
     def put_back(self) -> list[Call]:
         """The calls that copy the scratch into the array."""

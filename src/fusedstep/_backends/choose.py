@@ -12,7 +12,8 @@ from fusedstep._arrays.libraries import TO_DEVICE
 from fusedstep._arrays.place import HOST, Place
 from fusedstep._backends.cuda import available
 from fusedstep._backends.plan import Table
-from fusedstep._checks.wording import quoted
+from fusedstep._checks.hints import nearest
+from fusedstep._checks.wording import quoted, shown
 
 PREFERENCE = ("c", "numba", "numpy")
 """The backends for arrays on the CPU, the fastest first."""
@@ -25,6 +26,15 @@ BACKENDS = ("c", "numba", "cuda", "numpy")
 
 CHOICES = ("auto", *BACKENDS)
 """The values of the argument `backend`."""
+
+MEANT = {
+    **dict.fromkeys(("cpu", "default", "none"), "auto"),
+    **dict.fromkeys(("cupy", "gpu", "nvidia"), "cuda"),
+    **dict.fromkeys(("c++", "cpp", "native"), "c"),
+    **dict.fromkeys(("jit", "llvm"), "numba"),
+    **dict.fromkeys(("np", "python", "reference"), "numpy"),
+}
+"""Other names of backends."""
 
 NOT_BUILT = (
     "it was not built: the installation found no working C compiler. Install gcc or clang, "
@@ -47,7 +57,7 @@ def choose(
     for a custom rule.
     """
     if backend not in CHOICES:
-        raise ValueError(f"backend={backend!r} is unknown; pass one of {quoted(CHOICES)}")
+        raise ValueError(f"backend={shown(backend)} is unknown; {backend_hint(backend)}")
     devices = [entry for entry in params if on_device(entry[1])]
     if devices:
         if backend not in ("auto", "cuda"):
@@ -73,6 +83,14 @@ def choose(
             f"pass one of {quoted(['auto', *fit])}"
         )
     return table_of(backend), HOST
+
+
+def backend_hint(name: Any) -> str:
+    """The names of all backends, and the one that was meant."""
+    meant = MEANT.get(name.lower()) if isinstance(name, str) else None
+    meant = meant or nearest(name, CHOICES)
+    every = f"pass one of {quoted(CHOICES)}"
+    return every if meant is None else f"{every}; did you mean `backend={meant!r}`?"
 
 
 def place_of(params: Sequence[tuple[str, Any]]) -> Place:
@@ -165,5 +183,5 @@ def _warn_of_slow_backend() -> None:
         f"C: {why_missing('c')}. Numba: {why_missing('numba')}. `backend='numpy'` asks for it "
         "without this warning.",
         RuntimeWarning,
-        stacklevel=5,
+        stacklevel=6,
     )

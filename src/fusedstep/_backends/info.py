@@ -9,7 +9,7 @@ import numpy as np
 
 from fusedstep._backends.choose import BACKENDS, PREFERENCE, why_missing
 from fusedstep._backends.isa import get_isa, isas
-from fusedstep._backends.threads import get_num_threads
+from fusedstep._backends.threads import get_num_threads, origin
 
 
 class Info(NamedTuple):
@@ -28,6 +28,9 @@ class Info(NamedTuple):
         without that backend.
     threads
         The most threads that a step uses.
+    threads_from
+        Where that number comes from: `"OMP_NUM_THREADS"`, `"the CPUs of this process"` and so on,
+        see `fusedstep.get_num_threads`.
     """
 
     version: str
@@ -39,6 +42,7 @@ class Info(NamedTuple):
     isa: str | None
     isas: list[str]
     threads: int
+    threads_from: str
 
     def __str__(self) -> str:
         lines = [
@@ -52,7 +56,7 @@ class Info(NamedTuple):
                 lines.append(f"backend {name:<6} MISSING: {reason}")
         if self.isa is not None:
             lines.append(f"instruction set {self.isa}, of {', '.join(self.isas)}")
-        lines.append(f"threads {self.threads}")
+        lines.append(f"threads {self.threads}, from {self.threads_from}")
         return "\n".join(lines)
 
 
@@ -77,4 +81,5 @@ def info() -> Info:
         isa=get_isa() if has_c else None,
         isas=isas() if has_c else [],
         threads=get_num_threads(),
+        threads_from=origin(),
     )

@@ -38,7 +38,9 @@ class Table(CheckedTable):
             self.sums = np.concatenate([np.zeros((0, norm.SUMS)), *sums])
             return norm.measure(norm.total(self.sums), scale, max_norm)
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
+    ) -> Sequence[Call]:
         check_rounding()
         calls: list[Call] = []
         with np.errstate(all="ignore"):
@@ -52,9 +54,13 @@ class Table(CheckedTable):
                 )
                 for job, given in zip(self.jobs, scalars, strict=True)
             ]
+            clips = iter(self.clips if each else ())
             for row, operand in zip(self.rows, self.operands, strict=True):
                 if row is not None:
-                    calls += self.step(row, operand.flat, rounded[row.job])
+                    h = rounded[row.job]
+                    if each:
+                        h = SimpleNamespace(**{**vars(h), "clip": h.clip.dtype.type(next(clips))})
+                    calls += self.step(row, operand.flat, h)
                     if zero:
                         calls += HOST.clearing(operand.flat)
         return [*calls, *self.counted()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from math import inf
 from operator import setitem
 from typing import Any, NamedTuple, Protocol
 
@@ -109,6 +110,9 @@ class Table(Protocol):
     selects: bool
     """Whether it has `select`."""
 
+    aims: bool
+    """Whether it is `Aimable`."""
+
     @property
     def moves(self) -> int:
         """A count that rises whenever a gradient is in other memory than the one before."""
@@ -144,7 +148,13 @@ class Table(Protocol):
         """
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
-        """Measure all gradients together."""
+        """Measure all gradients together, by the sums of squares of their blocks."""
+
+    def clip_each(self, scale: float, max_norm: float) -> float:
+        """Find the factor that clips each row's gradient by its own norm, and return the smallest.
+
+        `measure` has been called before.
+        """
 
     def unfit(self, unscale: float) -> Iterator[int]:
         """Places of rows whose gradient was not finite when it was measured, or unscaled is not.
@@ -152,17 +162,52 @@ class Table(Protocol):
         They are counted without the parameters that are skipped.
         """
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
+    ) -> Sequence[Call]:
         """The calls that write one step and count it, with the scalars of each job.
 
-        Nothing is written before. `zero` says that they fill the gradients with zeros.
+        Nothing is written before. `zero` says that they fill the gradients with zeros, `each`
+        that each gradient is clipped by the factor that `clip_each` found for its row.
         """
+
+    def count_with(self, other: Any) -> None:
+        """Count the steps of this table where the other, of the same type, counts its own."""
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         """Take the gradients from the first on, and run without zeros if none needs a check."""
 
     def let_go(self, indices: Iterable[int]) -> None:
         """Hold no gradient any more; those of some parameters need a check in any case."""
+
+
+class Aimable(Table, Protocol):
+    """A table of one row that can be aimed at other arrays than it was made for."""
+
+    @staticmethod
+    def layout_of(arrays: list[Any]) -> bytes | None:
+        """A key that is equal for arrays that a table can be aimed at, one after the other.
+
+        These have the same types, dtypes, shapes and strides; small plain ones may have another
+        shape of as many axes. None if a table could not be aimed at them.
+        """
+
+    def aim_by(self, types: Sequence[type], views: Sequence[Array]) -> None:
+        """Have the one row of the table aimed at other arrays from now on.
+
+        `views` describe those that it was made for, p and states, which are of these types.
+        """
+
+    def aim(self, arrays: list[Any]) -> bool:
+        """Aim at the user's arrays; False, and nothing done, if they do not lie as those before."""
+
+    def aim_and_run(
+        self, arrays: list[Any], grads: list[Any], scalars: Sequence[JobScalars]
+    ) -> int | None:
+        """Aim at the arrays, take the gradient, and run if it needs no check.
+
+        Returns what `take_and_run` does, or None if `aim` fails.
+        """
 
 
 class Cells:
@@ -199,7 +244,7 @@ class Cells:
 class CheckedTable:
     """Base of tables that check every gradient at every step."""
 
-    selects = False
+    selects = aims = False
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         self.jobs = jobs
@@ -211,6 +256,8 @@ class CheckedTable:
         self.numbers = self.cells.numbers
         self.sums = np.zeros((0, norm.SUMS))
         """The sums of the blocks of the gradients that were measured."""
+        self.clips: list[float] = []
+        """The factor that clips the gradient of each row, as `clip_each` found them."""
         self.known: list[Any] = [None] * len(rows)
         self.kept: list[Array | None] = [None] * len(rows)
         """Gradients that may be copies, whose memory nobody else holds: these are read-only."""
@@ -240,11 +287,20 @@ class CheckedTable:
     def let_go(self, indices: Iterable[int]) -> None:
         self.kept = [None] * len(self.rows)
 
+    def clip_each(self, scale: float, max_norm: float) -> float:
+        self.clips = clips_of(self.present, self.sums, scale, max_norm)
+        return norm.smallest(self.clips)
+
     def unfit(self, unscale: float) -> Iterator[int]:
         return unfit_rows(self.present, self.sums, unscale)
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
+    ) -> Sequence[Call]:
         raise NotImplementedError
+
+    def count_with(self, other: CheckedTable) -> None:
+        self.steps = other.steps
 
     def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         raise NotImplementedError
@@ -337,16 +393,33 @@ class Plan:
             operand.let_go()
         self.holding = False
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool = False) -> None:
+    def forget_gradients(self) -> None:
+        """Hold no gradient any more, nor scratch for one: the next may have another shape."""
+        self.let_go()
+        self.gradient_scratch.clear()
+
+    def clip_each(self, scale: float, max_norm: float) -> norm.Measured:
+        """Measure the gradients, of which each is to be clipped by its own norm."""
+        measured = self.measure(scale, inf)
+        return measured._replace(clip=self.table.clip_each(scale, max_norm))
+
+    def count_with(self, other: Plan) -> None:
+        """Count the steps of this plan as the other's."""
+        self.table.count_with(other.table)
+        self.steps = self.table.steps
+
+    def run(self, scalars: Sequence[JobScalars], zero: bool = False, each: bool = False) -> None:
         """Run one step, wholly or not at all; see `calls`."""
-        if self.at_once(self.calls(scalars, zero)):
+        if self.at_once(self.calls(scalars, zero, each)):
             check_rounding()
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool = False) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool = False, each: bool = False
+    ) -> Sequence[Call]:
         """See `Table.calls`; what has gaps is copied back from its scratch."""
         for operand in self.scratch:
             operand.fetch()
-        calls = [*self.table.calls(scalars, zero)]
+        calls = [*self.table.calls(scalars, zero, each)]
         for operand in self.scratch:
             calls += operand.put_back()
         if zero:
@@ -364,9 +437,15 @@ class Plan:
 
 def unfit_rows(rows: Sequence[Row], sums: Array, unscale: float) -> Iterator[int]:
     """Places of rows whose gradients are unfit; `sums` has those of their blocks, row by row."""
-    start = 0
-    for place, row in enumerate(rows):
-        end = start + norm.blocks(row.p.flat.size)
-        if not norm.fits(norm.total(sums[start:end]), unscale, row.p.flat.dtype):
+    for place, (row, total) in enumerate(zip(rows, _totals(rows, sums), strict=True)):
+        if not norm.fits(total, unscale, row.p.flat.dtype):
             yield place
-        start = end
+
+
+def clips_of(rows: Sequence[Row], sums: Array, scale: float, max_norm: float) -> list[float]:
+    """The factor that clips the gradient of each row by its own norm; `sums` as above."""
+    return norm.factors(_totals(rows, sums), scale, max_norm)
+
+
+def _totals(rows: Sequence[Row], sums: Array) -> Iterator[norm.Total]:
+    return norm.totals(sums, [row.p.flat.size for row in rows])

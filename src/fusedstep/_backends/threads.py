@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import os
+import warnings
 from operator import index
-from pathlib import Path
 
+from fusedstep._backends import openmp
+from fusedstep._backends.cpus import Count, usable_cpus
 from fusedstep._checks.wording import shown
 
 MOST = 1024
 """The most threads that may be asked for."""
 
+_own: Count | None = None
+"""The number without a limit of threadpoolctl; None until it is asked for."""
+
 _threads: int | None = None
+"""The number in force."""
 
 
 def get_num_threads() -> int:
     """The most threads that a step uses, the caller's included.
 
-    Before `set_num_threads` is called, it is `FUSEDSTEP_NUM_THREADS` from the environment, or
-    else the number of CPUs that this process may use: those of its affinity mask, within its
-    control group's quota. Short steps use fewer, and the number never changes a result.
+    The first of these that is there says how many: `set_num_threads`; `FUSEDSTEP_NUM_THREADS`
+    from the environment; `OMP_NUM_THREADS`, as joblib sets it for its workers; the CPUs that this
+    process may use, which are those of its affinity mask, within the quota of its control groups.
+    `OMP_THREAD_LIMIT` bounds the latter two. Within `threadpoolctl.threadpool_limits` it is what
+    that says. Short steps use fewer, and the number never changes a result.
     """
-    global _threads
-    if _threads is None:
-        named = os.environ.get("FUSEDSTEP_NUM_THREADS")
-        _threads = _usable_cpus() if named is None else _from_environment(named)
-    return _threads
+    return _number_in_force() if _threads is None else _threads
 
 
 def set_num_threads(n: int) -> None:
@@ -34,10 +38,41 @@ def set_num_threads(n: int) -> None:
     >>> import fusedstep as fs
     >>> fs.set_num_threads(fs.get_num_threads())
     """
-    global _threads
+    global _own, _threads
     if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= index(n) <= MOST:
         raise _refusal("n", n)
-    _threads = index(n)
+    _own = Count(index(n), "set_num_threads")
+    _threads = _own.number
+
+
+def limit_num_threads(n: int) -> None:
+    """Set the number for a while: to set it to what it was ends that."""
+    global _threads
+    get_num_threads()
+    _threads = min(max(n, 1), MOST)
+
+
+def origin() -> str:
+    """Where the number of threads comes from."""
+    number = get_num_threads()
+    assert _own is not None
+    return _own.origin if number == _own.number else "a limit of threadpoolctl"
+
+
+def _number_in_force() -> int:
+    """Find out the number, and remember it."""
+    global _own, _threads
+    ignored: list[str] = []
+    named = os.environ.get("FUSEDSTEP_NUM_THREADS")
+    if named is not None:
+        found = Count(_from_environment(named), "FUSEDSTEP_NUM_THREADS")
+    else:
+        found, ignored = openmp.threads(os.environ, usable_cpus())
+    _own = found._replace(number=min(found.number, MOST))
+    _threads = _own.number
+    for message in ignored:  # once, when the number is known: a warning may be an error
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    return _threads
 
 
 def _from_environment(named: str) -> int:
@@ -50,13 +85,3 @@ def _refusal(name: str, value: object) -> ValueError:
     return ValueError(
         f"{name}={shown(value)} is no number of threads; pass a whole number from 1 to {MOST}"
     )
-
-
-def _usable_cpus() -> int:
-    affine = getattr(os, "sched_getaffinity", None)
-    cpus = len(affine(0)) if affine else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(cpus, MOST, max(1, -(-int(quota) // int(period))))
-    except (OSError, ValueError):  # no such control group, or no limit in it: "max"
-        return min(cpus, MOST)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from inspect import signature
 from math import inf, isfinite
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fusedstep._checks.hints import nearest
 from fusedstep._checks.wording import describe, quoted, shown
 
 Check: TypeAlias = Callable[[str, Any], Any]
@@ -29,7 +30,7 @@ def number(name: str, value: Any) -> float:
     if type(value) is float and isfinite(value):  # as most are, and the rest takes its time
         return value + 0.0
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError(f"{name}={describe(value)}; pass a number")
+        raise TypeError(f"{name}={describe(value)}; pass a number{as_number(name, value)}")
     try:
         checked = float(value)
     except OverflowError:
@@ -37,6 +38,26 @@ def number(name: str, value: Any) -> float:
     if not isfinite(checked):
         raise ValueError(f"{name}={describe(value)}; pass a finite number")
     return checked + 0.0  # -0.0 is 0.0
+
+
+def as_number(name: str, value: Any) -> str:
+    """How to write a value that holds a number as one; empty if it holds none."""
+    if name == "lr" and holds_arrays(value):
+        return "; gradients are passed to each step, `opt.step(grads)`"
+    try:
+        found = float(value.item() if isinstance(value, np.ndarray) else value)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return ""
+    return f": `{name}={found!r}`" if isfinite(found) and name.isidentifier() else ""
+
+
+def holds_arrays(value: Any) -> bool:
+    """Whether a value is an array of several numbers, or a container of arrays."""
+    if isinstance(value, Mapping):
+        return any(isinstance(each, np.ndarray) for each in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(each, np.ndarray) for each in value)
+    return isinstance(value, np.ndarray) and value.size != 1
 
 
 def non_negative(name: str, value: Any) -> float:
@@ -54,9 +75,14 @@ def rate(name: str, value: Any) -> Any:
     except ValueError:  # it does not say what it takes
         pass
     except TypeError as error:
+        example = getattr(value, "example", None)
+        remedy = (
+            f"pass what it makes, as `{name}={example}`"
+            if isinstance(example, str)
+            else "pass a function of the step count alone, as `lambda t: 0.1 / t`"
+        )
         raise TypeError(
-            f"{name}={describe(value)} cannot be called with t: {error}; pass a function of the "
-            "step count alone, as `lambda t: 0.1 / t`"
+            f"{name}={describe(value)} cannot be called with t: {error}; {remedy}"
         ) from None
     return value
 
@@ -114,11 +140,14 @@ def count_of_steps(name: str, value: Any, least: int) -> int:
 
 def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}={describe(value)}; pass True or False")
+        meant = f": `{name}={bool(value)}`" if isinstance(value, (int, float)) else ""
+        raise TypeError(f"{name}={describe(value)}; pass True or False{meant}")
     return bool(value)
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={shown(value)}; pass one of {quoted(choices)}")
+        near = nearest(value, choices)
+        meant = "" if near is None else f"; did you mean `{name}={near!r}`?"
+        raise ValueError(f"{name}={shown(value)}; pass one of {quoted(choices)}{meant}")
     return value

@@ -23,7 +23,7 @@ def shown(value: Any) -> str:
     """The repr of a value; Python writes none of a number of thousands of digits."""
     try:
         return repr(value)
-    except ValueError:
+    except (RuntimeError, ValueError):  # or JAX of an array that has been deleted
         return f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value"
 
 

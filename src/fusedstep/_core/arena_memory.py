@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.checks import check_like
 from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.libraries import by_numpy
 from fusedstep._arrays.memory import pin, zeros
-from fusedstep._arrays.overlap import lies_as
+from fusedstep._arrays.overlap import WrittenMemory, lies_as
 from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.structure import Structure
 from fusedstep._arrays.walk import Array, Walk
@@ -54,7 +58,8 @@ class ArenaMemory:
     """The buffers, and the parameters and gradients in them.
 
     `groups` has for each group its name, the number of its parameters and its own
-    hyperparameters, `walks` for each parameter its walk and its dtype.
+    hyperparameters, `walks` for each parameter its walk and its dtype. Each begins at a multiple
+    of `align` bytes; there are gaps before it where the one before it does not end at one.
     """
 
     def __init__(
@@ -63,14 +68,17 @@ class ArenaMemory:
         structure: Structure,
         groups: Sequence[tuple[str, int, dict[str, Any]]],
         walks: Iterable[tuple[Walk, np.dtype[Any]]],
+        align: int = 1,
     ) -> None:
         self.place = place
         self.structure = structure
         self.groups = groups
+        self.align = align
         self.slots: list[Slot] = []
         sizes: dict[np.dtype[Any], int] = {}
         for walk, dtype in walks:
             start = sizes.get(dtype, 0)
+            start += -start % max(1, align // dtype.itemsize)
             sizes[dtype] = start + walk.size
             self.slots.append(Slot(walk, dtype, start, sizes[dtype]))
         self.flats = {
@@ -84,6 +92,14 @@ class ArenaMemory:
         """The parameters as the user gets them: other arrays over the same memory."""
         self.grads = [place.show(g) for g in self.g]
         """The gradients as the user gets them."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of elements of the parameters of each dtype."""
+        counts = dict.fromkeys((dtype.name for dtype in self.flats), 0)
+        for slot in self.slots:
+            counts[slot.dtype.name] += slot.walk.size
+        return counts
 
     def read(self) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
         """The structure and the groups, as `read_groups` gives them for other parameters."""
@@ -105,6 +121,27 @@ class ArenaMemory:
                     f"`arena.grads`, so write into that: `arena.{name}[...] = value`"
                 )
 
+    @cached_property
+    def gradients(self) -> WrittenMemory:
+        """The memory of the gradients, each under the name that errors have for it."""
+        paths = self.structure.paths
+        return WrittenMemory((f"arena.grads{x}", g) for x, g in zip(paths, self.g, strict=True))
+
+    def set_grads(self, grads: Any) -> None:
+        """Copy gradients into the arena's: all of them, or none if one will not do."""
+        calls: list[Call] = []
+        flat = by_numpy(self.structure.flatten(grads, "grads"))
+        for path, g, own in zip(self.structure.paths, flat, self.g, strict=True):
+            name = f"grads{path}"
+            if g is None:
+                raise TypeError(f"{name} is None; an arena has all gradients: pass zeros")
+            seen = self.place.see(g, name)
+            check_like(seen, own, name)
+            if not lies_as(seen, own):
+                self.gradients.refuse(seen, name)
+                calls += self.place.copying(own, seen)
+        self.place.at_once(calls)
+
     def __getstate__(self) -> dict[str, Any]:
         if not isinstance(self.place, Host):
             raise TypeError(
@@ -116,6 +153,7 @@ class ArenaMemory:
             "groups": self.groups,
             "walks": [(slot.walk, slot.dtype) for slot in self.slots],
             "place": self.place,
+            "align": self.align,
             "flats": self.flats,
         }
 

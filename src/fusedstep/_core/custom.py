@@ -33,6 +33,7 @@ from fusedstep._core.declaration import (
     defaults_of,
     signature_of,
 )
+from fusedstep._core.hints import declared, explained, misfit
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
@@ -88,6 +89,15 @@ TAKEN = {
 """Names that what is around a rule reads: its constructor, its prologue, groups and state."""
 
 
+def _misfit(args: Any, kwargs: Any, error: TypeError) -> TypeError:
+    """The error for a rule that is given its function at once."""
+    return TypeError(
+        f"rule() takes its arguments by name, and {len(args)} came without; it makes a decorator, "
+        "`@fs.rule(lr=1e-3)`, in which the state arrays and hyperparameters stand"
+    )
+
+
+@explained(_misfit)
 def rule(
     *, state: Sequence[str] = (), prepare: Prepare | None = None, **hyperparameters: Any
 ) -> Callable[[Function], type[CustomRule]]:
@@ -328,9 +338,13 @@ class _Scalars:
 class CustomRule(Optimizer):
     """The base of the classes that `rule` makes."""
 
+    @explained(lambda args, kwargs, error: misfit(declared(args[0]), args[1:], kwargs, error))
     def __init__(self, params: Any, *args: Any, **kwargs: Any) -> None:
         named = by_identifier(kwargs, type(self).__name__)
-        bound = self._declaration.signature.bind(params, *args, **named)
+        try:
+            bound = self._declaration.signature.bind(params, *args, **named)
+        except TypeError as error:
+            raise misfit(self._declaration, (params, *args), named, error) from None
         bound.apply_defaults()
         self._start(bound.arguments)
 

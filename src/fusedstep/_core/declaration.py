@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from fusedstep._checks.values import Check
 from fusedstep._core.arguments import OF_A_RUN
+from fusedstep._core.hints import DECLARATIONS, explained, misfit, with_missing
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, no_constants
 
 Class = TypeVar("Class", bound=type)
@@ -135,8 +136,11 @@ class Declaration:
 
 
 def attach(declaration: Declaration) -> None:
-    """Give the declaration to its class."""
+    """Give the declaration to its class, which then knows its hyperparameters by name."""
     setattr(declaration.optimizer, ATTRIBUTE, declaration)
+    with_missing(declaration.optimizer, declaration.checks)
+    if declaration.optimizer.__module__.startswith("fusedstep."):
+        DECLARATIONS.append(declaration)
 
 
 def declaration_of(optimizer: type) -> Declaration:
@@ -183,6 +187,10 @@ def declare(
         init.__signature__ = inspect.Signature(
             [self_argument, *declaration.signature.parameters.values()], return_annotation=None
         )
+        explain = explained(
+            lambda args, kwargs, error: misfit(declaration, args[1:], kwargs, error)
+        )
+        setattr(optimizer, init.__name__, explain(init))
         return optimizer
 
     return read

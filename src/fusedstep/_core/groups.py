@@ -9,12 +9,32 @@ from operator import setitem
 from typing import Any
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.structure import Branch, Structure, flatten, is_array, is_collection
+from fusedstep._arrays.structure import (
+    Branch,
+    Structure,
+    flatten,
+    is_array,
+    is_collection,
+    is_ordered,
+)
+from fusedstep._checks.hints import nearest
 from fusedstep._checks.names import as_identifier, by_identifier
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration
+from fusedstep._core.hints import key_hint
 from fusedstep._core.schedule import Schedule
+from fusedstep._numerics.range import LARGE, SMALL
+
+DECIDING = {"decay_scale", "initial_lr"}
+"""Hyperparameters that decide whether the rate is bound to others, see `rate_bound`."""
+
+
+def is_usual(value: Any) -> bool:
+    """Whether every dtype holds what the package's rules make of a hyperparameter's value."""
+    if isinstance(value, float):
+        return SMALL < abs(value) < LARGE or value == 0
+    return all(map(is_usual, value)) if isinstance(value, tuple) else True
 
 
 def base_rate(lr: Any) -> Any:
@@ -42,6 +62,8 @@ class Group(MutableMapping[str, Any]):
     """All of them, checked: replaced as a whole, and never changed but for a free rate."""
     free_rate: bool
     """Whether the rate is a number that any other may replace, whatever the rest is."""
+    usual: bool
+    """Whether every dtype is known to hold all that the rule makes of them."""
 
     def __init__(
         self,
@@ -55,18 +77,24 @@ class Group(MutableMapping[str, Any]):
         self.declaration = declaration
         self._take(declaration.check(with_initial_lr(hyperparameters), where))
 
-    def _take(self, checked: dict[str, Any]) -> None:
-        """Take over hyperparameters that have been checked."""
-        self.free_rate = False  # until it fits: a signal may come between these lines
+    def _take(self, checked: dict[str, Any], usual: bool | None = None) -> None:
+        """Take over hyperparameters that have been checked; `usual` may be known already."""
+        self.free_rate = self.usual = False  # until they fit: a signal may come in between
         self.hyperparameters = checked
+        self.usual = self._is_usual(checked) if usual is None else usual
         self.free_rate = self._frees_rate(checked)
+
+    def _is_usual(self, checked: dict[str, Any]) -> bool:
+        simple = not (self.declaration.custom or self.declaration.rate_bound(checked))
+        return simple and all(map(is_usual, checked.values()))
 
     def _frees_rate(self, checked: dict[str, Any]) -> bool:
         return not (callable(checked["lr"]) or self.declaration.rate_bound(checked))
 
     def taking(self, checked: dict[str, Any]) -> Call:
         """The call that takes over hyperparameters that have been checked."""
-        changed = {"hyperparameters": checked, "free_rate": self._frees_rate(checked)}
+        free, usual = self._frees_rate(checked), self._is_usual(checked)
+        changed = {"hyperparameters": checked, "free_rate": free, "usual": usual}
         return partial(vars(self).update, changed)
 
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
@@ -92,24 +120,42 @@ class Group(MutableMapping[str, Any]):
                 "finite number, 0 or more"
             ) from None
 
+    def replace_params(self, params: Sequence[Any]) -> None:
+        """Hold other arrays in place of its own, before an optimizer has taken them up."""
+        self._params = params
+
     def __getitem__(self, name: str) -> Any:
-        return (
-            tuple(self._params) if name == "params" else self.hyperparameters[as_identifier(name)]
-        )
+        if name == "params":
+            return tuple(self._params)
+        try:
+            return self.hyperparameters[as_identifier(name)]
+        except KeyError:
+            raise KeyError(
+                f"a group has no {name!r}; it has {quoted([*self])}"
+                f"{key_hint(name, [*self.hyperparameters])}"
+            ) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name == "lr" and self.free_rate and isinstance(value, float) and 0 <= value < inf:
+        # Loops assign a rate at each step, and so it is looked at here without a further call.
+        if (
+            name == "lr"
+            and self.free_rate
+            and isinstance(value, float)
+            and (SMALL < value < LARGE or value == 0)
+        ):
             self.hyperparameters["lr"] = float(value) + 0.0  # -0.0 is 0.0
         elif name in (checks := self.declaration.checks):
-            checked = {**self.hyperparameters, name: checks[name](name, value)}
+            value = checks[name](name, value)
+            checked = {**self.hyperparameters, name: value}
             self.declaration.together(checked)
-            self._take(checked)
+            known = self.usual and name not in DECIDING
+            self._take(checked, is_usual(value) if known else None)
         else:
             self.update({name: value})
 
     def rating(self, value: Any) -> Call:
         """The call that takes over a learning rate, which is checked."""
-        if self.free_rate and isinstance(value, float) and 0 <= value < inf:
+        if self.free_rate and isinstance(value, float) and (SMALL < value < LARGE or value == 0):
             return partial(setitem, self.hyperparameters, "lr", float(value) + 0.0)
         return self.taking(self.with_more({"lr": value}))
 
@@ -122,10 +168,13 @@ class Group(MutableMapping[str, Any]):
         values = by_identifier(values, "update")
         for name in values:
             if name not in self.hyperparameters:
-                raise KeyError(
-                    f"a group has no hyperparameter {name!r} to set; it has "
-                    f"{quoted(list(self.hyperparameters))}"
+                own = [*self.hyperparameters]
+                hint = (
+                    "a group keeps its arrays; make another optimizer"
+                    if name == "params"
+                    else f"it has {quoted(own)}{key_hint(name, own)}"
                 )
+                raise KeyError(f"a group has no hyperparameter {name!r} to set; {hint}")
         return self.declaration.check_more(self.hyperparameters, values)
 
     def __delitem__(self, name: str) -> None:
@@ -145,8 +194,13 @@ class Group(MutableMapping[str, Any]):
 
 def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
     """The structure of `params`, and each group: its name, arrays and own hyperparameters."""
-    if is_collection(params) and not is_array(params) and not isinstance(params, Mapping):
-        params = list(params)
+    if (
+        not is_array(params)
+        and not isinstance(params, Mapping)
+        and is_collection(params)
+        and is_ordered(params)
+    ):
+        params = params if isinstance(params, tuple) else list(params)
         if params and all(isinstance(item, Mapping) and "params" in item for item in params):
             structure, leaves = flatten([item["params"] for item in params])
             assert isinstance(structure, Branch)
@@ -158,5 +212,30 @@ def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], 
                 del own["params"]
                 groups.append((f"params[{index}]: ", members, own))
             return structure, groups
-    structure, leaves = flatten(params)
+    try:
+        structure, leaves = flatten(params)
+    except TypeError as error:
+        raise TypeError(meant_as_groups(params) or str(error)) from None
     return structure, [("", leaves, {})]
+
+
+def meant_as_groups(params: Any) -> str | None:
+    """The error for what was meant as groups and is not written so; None for other arrays."""
+    if isinstance(params, Mapping):
+        if "params" in params and len(params) > 1:
+            return f"params is one group, {quoted([*params])}; pass a list of groups, `[params]`"
+        return None
+    if not isinstance(params, list):
+        return None
+    for index, item in enumerate(params):
+        if not isinstance(item, Mapping):
+            if any(isinstance(each, Mapping) and "params" in each for each in params):
+                return (
+                    f"params[{index}] is {describe(item)} among groups; make it one, "
+                    f"`{{'params': params[{index}]}}`"
+                )
+        elif "params" not in item:
+            near = nearest("params", item)
+            if near is not None:
+                return f"params[{index}] is a group without 'params'; did you mean it by {near!r}?"
+    return None

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from fusedstep._arrays.libraries import by_numpy, numpy_reads
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.declaration import Declaration
@@ -26,6 +27,11 @@ NO_ROWS: Mapping[int, Row] = {}
 def rules_of(declaration: Declaration, groups: Iterable[Group]) -> Rules:
     """The rule of each group, with the moving average if it has one."""
     return {id(group): rule_of(declaration, group.hyperparameters) for group in groups}
+
+
+def power_above(t: int) -> int:
+    """The least power of two above a whole number."""
+    return 1 << t.bit_length()
 
 
 class Layout:
@@ -59,7 +65,7 @@ class Layout:
         self._begin()
         self.closely: Plan | None = None
         """Arena only: a plan with one row per parameter, made when a non-finite gradient must
-        be located."""
+        be located, or each gradient be clipped by itself."""
 
     def rows_without(self, grads: Sequence[Any]) -> dict[int, Row]:
         """The rows of tensors that have no gradient among these, for another layout to keep."""
@@ -122,6 +128,8 @@ class Layout:
             cohort.steps = self.steps
         self.most = max((cohort.start for cohort in self.cohorts), default=0)
         """The steps that the cohort with most had taken."""
+        self.due = power_above(self.most) - self.most
+        """The count of steps at which the tensors look around."""
         self.coming = 0
         """The t of that cohort in the step that `scalars` was last called for."""
         self.unshared_at = -1
@@ -132,14 +140,23 @@ class Layout:
     def scalars(self) -> list[JobScalars] | None:
         """The scalars of the step that comes, job by job; None if another rule is called for."""
         declaration, given, steps = self.declaration, [], self.steps[0] + 1
+        if steps == self.due:
+            self.tensors.look_around()
+            self.due = power_above(self.most + steps) - self.most
         for cohort in self.cohorts:
             group, t = cohort.group, cohort.start + steps
             values = group.hyperparameters
             if values is not cohort.settled and not cohort.settle(declaration, values):
                 return None
-            if cohort.scheduled:
-                values = group.at(values, t)
-            given.append(cohort.given(declaration, values, t))
+            if cohort.watched:
+                if cohort.scheduled:
+                    values = group.at(values, t)
+                scalars = cohort.given(declaration, values, t)
+                if values["lr"] > cohort.largest:
+                    cohort.check_range(declaration, values, scalars, t)
+                given.append(scalars)
+            else:
+                given.append(cohort.given(declaration, values, t))
         self.coming = self.most + steps if given else 0
         return given
 
@@ -177,22 +194,31 @@ class Layout:
         """Measure the gradients that were taken, all together."""
         return self.plan.measure(scale, max_norm)
 
-    def unfit(self, unscale: float) -> list[int]:
+    def clip_each(self, scale: float, max_norm: float) -> norm.Measured:
+        """Measure the same, for a step that clips the gradient of each parameter by itself."""
+        return self._by_parameter().clip_each(scale, max_norm)
+
+    def unfit(self, unscale: float, each: bool = False) -> list[int]:
         """Indices of parameters whose gradient is not finite, or not once it is unscaled.
 
-        They are judged by the sums that `measure` left.
+        They are judged by the sums that `measure` left, or for `each` those of `clip_each`.
         """
+        if each:
+            return [*self._by_parameter().unfit(unscale)]
         unfit = [*self.plan.unfit(unscale)]
         if self.tensors.by_parameter is None or not unfit:
             return unfit
-        if self.closely is None:
-            self.closely = self._look_closely(self.tensors.by_parameter)
-        self.closely.measure(1.0, inf)
-        return [*self.closely.unfit(unscale)]
+        closely = self._by_parameter()
+        closely.measure(1.0, inf)
+        return [*closely.unfit(unscale)]
 
-    def run(self, scalars: Sequence[JobScalars], zero: bool) -> None:
-        """Step with the gradients that were taken; `zero` leaves zeros in their place."""
-        self.plan.run(scalars, zero)
+    def run(self, scalars: Sequence[JobScalars], zero: bool, each: bool = False) -> None:
+        """Step with the gradients that were taken; `zero` leaves zeros in their place.
+
+        `each` clips the gradient of each parameter as `clip_each` found it must be.
+        """
+        plan = self._by_parameter() if each else self.plan
+        plan.run(scalars, zero, each)
 
     def clear(self, grads: list[Any]) -> None:
         """Leave zeros in the gradients, without a step."""
@@ -208,12 +234,26 @@ class Layout:
     def _look(self, grads: list[Any], at: int, zero: bool) -> bool:
         """Check the gradient at `at`, and each further one that differs from what was before."""
         while at < len(grads):
+            if numpy_reads(grads[at]):  # as NumPy's arrays C takes the rest in one go
+                grads[at:] = by_numpy(grads[at:])
+                at = self.plan.take(grads, at, zero)
+                continue
             if (grads[at] is None) != (self.rows[at] is None):
                 return False
             seen = self.tensors.check_gradient(at, grads[at], zero)
             self.plan.set_gradient(at, seen, grads[at])
             at = self.plan.take(grads, at + 1, zero)
         return True
+
+    def _by_parameter(self) -> Plan:
+        """The plan with one row per parameter, whose steps are counted with the others."""
+        if self.tensors.by_parameter is None:
+            return self.plan
+        if self.closely is None:
+            closely = self._look_closely(self.tensors.by_parameter)
+            closely.count_with(self.plan)
+            self.closely = closely
+        return self.closely
 
     def _look_closely(self, gradients: Sequence[Any]) -> Plan:
         """The plan that an arena's parameters would have without the arena."""

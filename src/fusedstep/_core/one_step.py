@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache
+from inspect import Signature
+from math import inf
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from fusedstep._arrays.checks import check_like, check_parameter, check_state
-from fusedstep._arrays.overlap import WrittenMemory
-from fusedstep._arrays.walk import Operand, Walk
-from fusedstep._backends.choose import choose
-from fusedstep._backends.plan import Job, Plan, Row
+import numpy as np
+
 from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe
+from fusedstep._core.aimed import step_aimed
 from fusedstep._core.declaration import Argument, Declaration, declaration_of
 from fusedstep._core.groups import with_initial_lr
+from fusedstep._core.hints import renamed_argument, unexpected
 from fusedstep._core.optimizer import Optimizer
-from fusedstep._numerics.coefficients import JobScalars, Rule
+from fusedstep._core.parameters import refuse_unfit
+from fusedstep._numerics.coefficients import JobScalars, Rule, Values
+from fusedstep._numerics.range import LARGE, RANGES
+from fusedstep._numerics.rounding import check_rounding
+
+MANY = 2**53
+"""A count of steps below which every whole number is a float64."""
 
 
 class Call(NamedTuple):
@@ -25,6 +33,10 @@ class Call(NamedTuple):
 
     passed: dict[str, Argument]
     """Hyperparameters that are arguments, by name."""
+    pick: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    """The function that takes the values of all but the learning rate out of the arguments."""
+    optional: list[str]
+    """Letters of state arrays that may be None."""
     implied: dict[str, str]
     """Hyperparameters that are True where a state array is passed, with the array's letter."""
     needed: dict[str, str]
@@ -39,44 +51,154 @@ def call_of(declaration: Declaration) -> Call:
         each.name: each for each in declaration.arguments if each.check and not each.of_a_run
     }
     implied = {name for name in letter_of if of_a_step[name].type is bool}
+    passed = {name: each for name, each in of_a_step.items() if name not in implied}
     return Call(
-        {name: each for name, each in of_a_step.items() if name not in implied},
+        passed,
+        itemgetter(*[name for name in passed if name != "lr"]),
+        [*letter_of.values()],
         {name: letter for name, letter in letter_of.items() if name in implied},
         {name: letter for name, letter in letter_of.items() if name not in implied},
     )
 
 
+class Setting(NamedTuple):
+    """Hyperparameters but for the learning rate, checked, and what follows from them."""
+
+    hyper: dict[str, Any]
+    rule: Rule
+    constants: Values
+    rate_bound: bool
+    """Whether the learning rate has to go together with them."""
+    types: tuple[type, ...]
+    """Their types as they were passed: True is equal to 1, and may not stand for it."""
+    fitting: set[Any]
+    """Dtypes that are known to hold the scalars, at learning rates that most programs have."""
+
+
+MOST = 64
+"""Settings that are kept."""
+
+_settings: dict[Hashable, Setting] = {}
+
+
 def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
     """Step p by g with the rule of `optimizer`; `arguments` are those of its function, by name."""
     declaration = declaration_of(optimizer)
-    call = call_of(declaration)
-    states = {letter: arguments[letter] for letter in declaration.letters}
-    values = {name: arguments[name] for name in call.passed}
-    for name, letter in call.implied.items():
-        values[name] = states[letter] is not None
-    if callable(values["lr"]):
+    setting = _setting_of(declaration, arguments)
+    lr, t = arguments["lr"], arguments["t"]
+    if type(lr) is not float or not 0 <= lr < inf:
+        lr = _checked_rate(declaration, lr)
+    if type(t) is not int or not 1 <= t < MANY:
+        t = count_of_steps("t", t, least=1)
+    hyper = {**setting.hyper, "lr": lr}
+    if setting.rate_bound:
+        hyper = with_initial_lr(hyper)
+        declaration.together(hyper)
+    given = setting.constants, declaration.scalars(hyper, t)
+    dtype = _dtype_of(arguments["p"])
+    if dtype not in setting.fitting or lr > LARGE:
+        _check_range(declaration, setting, hyper, given, dtype, t)
+    step_aimed(arguments["backend"], setting.rule, given, arguments["p"], arguments["g"], arguments)
+
+
+def _check_range(
+    declaration: Declaration,
+    setting: Setting,
+    hyper: dict[str, Any],
+    given: JobScalars,
+    dtype: Any,
+    t: int,
+) -> None:
+    """Refuse scalars that are infinite or zero in a dtype of NumPy, or another library's."""
+    named = NAMED.get(str(dtype).rpartition(".")[2])
+    if named is not None:
+        refuse_unfit(declaration, hyper, given, named, "", t)
+        setting.fitting.add(dtype)
+
+
+def _dtype_of(p: Any) -> Any:
+    """The dtype of an array, or that of another library; a subclass of NumPy's may say anything."""
+    if issubclass(type(p), np.ndarray):
+        return DTYPE(p)
+    return getattr(p, "dtype", None)
+
+
+DTYPE = np.ndarray.dtype.__get__
+
+NAMED: dict[str, np.dtype[Any]] = {dtype.name: dtype for dtype in RANGES}
+
+
+def _checked_rate(declaration: Declaration, lr: Any) -> float:
+    if callable(lr):
         raise TypeError(
-            f"lr={describe(values['lr'])}; pass a number, what it gives for this t, as "
-            "`schedule(t)`"
+            f"lr={describe(lr)}; pass a number, what it gives for this t, as `schedule(t)`"
         )
-    hyper = _checked(declaration, with_initial_lr(values))
+    checked: float = declaration.checks["lr"]("lr", lr)
+    return checked
+
+
+def _setting_of(declaration: Declaration, arguments: Mapping[str, Any]) -> Setting:
+    """The setting that arguments call for, known from an earlier call as a rule."""
+    call = call_of(declaration)
+    values = call.pick(arguments)
+    key = (declaration, *values, *[arguments[letter] is None for letter in call.optional])
+    with suppress(TypeError):  # from a value that has no hash: it is checked at each call
+        known = _settings.get(key)
+        if known is not None and known.types == tuple(map(type, values)):
+            return known
+    setting = _new_setting(declaration, call, arguments, tuple(map(type, values)))
+    with suppress(TypeError):
+        _settings[key] = setting
+        for oldest in [*_settings][:-MOST]:
+            _settings.pop(oldest, None)
+    return setting
+
+
+def _new_setting(
+    declaration: Declaration, call: Call, arguments: Mapping[str, Any], types: tuple[type, ...]
+) -> Setting:
+    values = {name: arguments[name] for name in call.passed if name != "lr"}
+    for name, letter in call.implied.items():
+        values[name] = arguments[letter] is not None
+    checks = declaration.checks
+    hyper = {name: checks[name](name, value) for name, value in values.items()}
     for name, letter in call.needed.items():
-        _check_needed(name, hyper[name], letter, states[letter])
-    rule = declaration.rule(hyper)
-    t = count_of_steps("t", arguments["t"], least=1)
-    given = declaration.constants(hyper), declaration.scalars(hyper, t)
-    _run(arguments["backend"], rule, given, arguments["p"], arguments["g"], states)
+        _check_needed(name, hyper[name], letter, arguments[letter])
+    check_rounding()  # the constants outlive this step
+    bound = declaration.rate_bound(hyper)
+    if not bound:
+        declaration.together(hyper)
+    return Setting(
+        hyper, declaration.rule(hyper), declaration.constants(hyper), bound, types, set()
+    )
 
 
-def _checked(declaration: Declaration, values: dict[str, Any]) -> dict[str, Any]:
-    with suppress(TypeError):  # from a value that has no hash, or that is refused below as well
-        return _checked_before(declaration, **values)
-    return declaration.check(values)
-
-
-@lru_cache(maxsize=64, typed=True)
-def _checked_before(declaration: Declaration, **values: Any) -> dict[str, Any]:
-    return declaration.check(values)
+def of_one_step(optimizer: type[Optimizer], args: Any, kwargs: Any, error: TypeError) -> TypeError:
+    """The error for arguments that the function of an optimizer does not accept."""
+    declaration = declaration_of(optimizer)
+    call = call_of(declaration)
+    title = optimizer.__name__.lower()
+    letters = [letter for letter, option in declaration.letters.items() if option is None]
+    optional = [letter for letter in declaration.letters if letter not in letters]
+    names = ["p", "g", *declaration.letters, "t", *call.passed, "backend"]
+    for name in kwargs:
+        if name in names:
+            continue
+        if name in call.implied:
+            hint = f"it is on where {call.implied[name]!r} is passed"
+        else:
+            passed = [each.parameter for each in call.passed.values()]
+            expected = Signature([each.replace(kind=each.KEYWORD_ONLY) for each in passed])
+            found = renamed_argument(f"fs.functional.{title}", expected, name, kwargs)
+            hint = found or f"it has {', '.join(map(repr, names))}"
+        return unexpected(title, name, hint)
+    arrays = ", ".join(["p", "g", *letters])
+    zeros = f"; {', '.join(letters)} start as `np.zeros_like(p)`" if letters else ""
+    more = f", and {', '.join(optional)} if they are wanted" if optional else ""
+    return TypeError(
+        f"{title}(): {str(error).partition('() ')[2]}; call it as "
+        f"`fs.functional.{title}({arrays}, t=1)`{more}{zeros}"
+    )
 
 
 def _check_needed(name: str, value: Any, letter: str, state: Any) -> None:
@@ -84,29 +206,3 @@ def _check_needed(name: str, value: Any, letter: str, state: Any) -> None:
         raise TypeError(f"{name}={value!r} needs {letter}; pass `np.zeros_like(p)` at t = 1")
     if value == 0 and state is not None:
         raise ValueError(f"{letter} is passed with {name}=0; leave it out, or pass {name}=0.9")
-
-
-def _run(
-    backend: str, rule: Rule, given: JobScalars, p: Any, g: Any, states: dict[str, Any]
-) -> None:
-    table, place = choose(backend, [("p", p)])
-    p = place.see_written(p, "p")
-    check_parameter(p, "p")
-    present = {
-        letter: place.see_written(state, letter)
-        for letter, state in states.items()
-        if letter in rule.letters
-    }
-    for letter, state in present.items():
-        check_state(state, p, letter)
-    given_g, g = g, place.see(g, "g")
-    check_like(g, p, "g")
-    written = WrittenMemory([("p", p), *present.items()])
-    written.refuse_overlaps()
-    written.refuse(g, "g")
-    walk = Walk(p, place)
-    row = Row(Operand(p, walk), walk, rule, lambda letter: Operand(present[letter], walk))
-    plan = Plan(table, [Job(rule, p.dtype)], [row], written)
-    plan.set_gradient(0, g, given_g)
-    plan.fetch_gradients()
-    plan.run([given])

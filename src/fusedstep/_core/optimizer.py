@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import getattr_static
 from threading import get_ident
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.place import Host
-from fusedstep._arrays.structure import named
+from fusedstep._arrays.structure import named, refuse_fleeting
 from fusedstep._backends.choose import choose
 from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
 from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.arena_memory import ArenaMemory
+from fusedstep._core.container import Container
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, read_groups
+from fusedstep._core.hints import (
+    MISSING,
+    Missing,
+    key_hint,
+    refuse_attribute,
+    step_misfit,
+    with_missing,
+    without_others,
+)
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
-from fusedstep._core.parameters import State, rule_of
+from fusedstep._core.parameters import State, rule_of, with_hints
 from fusedstep._core.repr import show
-from fusedstep._core.request import PLAIN, Report, check_policy, check_request, report_of
+from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request, report_of
 from fusedstep._core.state_dict import read_group, read_state, read_top, save, saved
 from fusedstep._core.tensors import Tensors, parameters_of
 from fusedstep._core.turn import Turn
+from fusedstep._core.unpickled import Originals
 from fusedstep._core.whole_step import whole_step
 
 UNSCALED = PLAIN.scale
@@ -65,6 +77,10 @@ class Optimizer:
     """True while the parameters stand ahead, see `SGD.lookahead`."""
 
     _arena: Arena | None = None
+    _container: Container | None = None
+    """The user's container of the parameters; None for a single array, and for an arena."""
+    _originals: Originals | None = None
+    """Parameters that were unpickled and copied, until the first step has looked who has them."""
     _gathered: Tensors | None
     """The tensors that steps go over; None until they are asked for, and after a load."""
     _layout: Layout | None
@@ -86,16 +102,18 @@ class Optimizer:
             self._structure, divided = memory_of(params).read()
         else:
             self._structure, divided = read_groups(params)
+            self._container = Container.of(params, self._structure, divided=divided[0][0] != "")
+            refuse_fleeting(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
         custom = self._declaration.custom
         self._table, self._place = choose(self._backend, named(self._structure, leaves), custom)
         for name, _, own in divided:
-            surplus = [key for key in own if key not in hyperparameters]
-            if surplus:
-                raise KeyError(
-                    f"{name}the unknown hyperparameter {quoted(surplus)}; "
-                    f"{type(self).__name__} has {quoted([*hyperparameters])}"
-                )
+            for key in own:
+                if key not in hyperparameters:
+                    raise KeyError(
+                        f"{name}the unknown hyperparameter {key!r}; {type(self).__name__} has "
+                        f"{quoted([*hyperparameters])}{key_hint(key, [*hyperparameters])}"
+                    )
         self._enroll(
             [
                 Group(arrays, {**hyperparameters, **own}, name, self._declaration)
@@ -124,7 +142,7 @@ class Optimizer:
 
     def _gather(self) -> Tensors:
         """Gather the tensors, as their t now allow."""
-        gathered = Tensors(self._parameters, self._place, self._arena_memory)
+        gathered = Tensors(self._parameters, self._place, self._arena_memory, self._container)
         gathered.tidy()
         self._gathered = gathered
         return gathered
@@ -138,18 +156,21 @@ class Optimizer:
     def step(
         self,
         grads: Any = ARENA_GRADIENTS,
-        *,
+        *surplus: Any,
         scale: float = PLAIN.scale,
         max_norm: float | None = None,
         max_value: float | None = None,
         zero_grads: bool = False,
+        clip: str = GLOBAL,
+        **unknown: NoReturn,
     ) -> Report:
         """Update the parameters in place.
 
         ::
 
             g = g·(1/scale)
-            g = g·clip                     clip = min(1, max_norm / norm of all g together)
+            g = g·clip                     clip = min(1, max_norm / norm of all g together),
+                                           or of each g by itself with clip="tensor"
             g = max(-max_value, min(g, max_value))
 
         come first, where they are asked for, and then what the optimizer's formula says.
@@ -175,6 +196,10 @@ class Optimizer:
         zero_grads
             Leave zeros in the gradients, as the next accumulation wants them, also if the
             step is skipped. They must be writeable and share no memory.
+        clip
+            What `max_norm` bounds: `"global"` the norm of all gradients together, of all groups;
+            `"tensor"` the norm of each gradient by itself, each over an arena, too. One NaN or
+            infinity then reaches its own gradient alone. It needs `max_norm`.
 
         Returns
         -------
@@ -215,6 +240,8 @@ class Optimizer:
         >>> g
         array([0., 0.])
         """
+        if surplus or unknown:
+            raise step_misfit(surplus, unknown)
         turn, me = self._turn, get_ident()
         while True:
             if not turn.holder:
@@ -227,8 +254,14 @@ class Optimizer:
             request = PLAIN
             # The default itself is known to be fine; any other value, also another 1.0, is checked.
             scaled = scale is not UNSCALED
-            if scaled or max_norm is not None or max_value is not None or zero_grads is not False:
-                request = check_request(scale, max_norm, max_value, zero_grads)
+            if (
+                scaled
+                or max_norm is not None
+                or max_value is not None
+                or zero_grads is not False
+                or clip is not GLOBAL
+            ):
+                request = check_request(scale, max_norm, max_value, zero_grads, clip)
             if grads is ARENA_GRADIENTS or self._arena is not None:
                 flat = self._arena_gradients(grads)
             else:
@@ -248,13 +281,21 @@ class Optimizer:
         finally:
             turn.holder = turn.next
 
+    if not TYPE_CHECKING:  # to checkers of types an optimizer is not to be called
+
+        def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+            raise TypeError(
+                f"{type(self).__name__!r} object is not callable; `opt.step(grads)` updates the "
+                "parameters in place"
+            )
+
     def _arena_gradients(self, grads: Any) -> list[Any]:
         """The gradients of the arena, which is what `grads` has to be if it is there."""
         gathered = self._gathered or self._gather()
         if self._arena is None or gathered.gradients is None:
             raise TypeError(
                 "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
-                "gradients, in the structure of the parameters"
+                "gradients, in the structure of the parameters, as `opt.step(grads)`"
             )
         if grads is not ARENA_GRADIENTS and grads is not self._arena.grads:
             memory_of(self._arena).refuse_others(grads)
@@ -262,6 +303,9 @@ class Optimizer:
 
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""
+        if self._originals is not None:
+            originals, self._originals = self._originals, None
+            originals.warn()
         before, self._layout = self._layout, None
         rules = self._rules()
         standing = NO_ROWS
@@ -308,12 +352,21 @@ class Optimizer:
                 parameter.check_as_found()
         kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
         state = {name: getattr(self, name) for name in kept}
+        if self._container is not None and self._container.is_plain(self._parameters):
+            state["_container"] = self._container
         return {**state, "states": [saved(parameter) for parameter in self._parameters]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         states = state.pop("states")
         self.__dict__.update(state)
+        if self._arena is None:
+            self._originals = originals = Originals()
+            paths = iter(self._structure.paths)
+            for group in self._groups:
+                group.replace_params([originals.writeable(a, next(paths)) for a in group["params"]])
+            if originals.arrays:
+                self._container = None  # which holds the originals
         leaves = [array for group in self._groups for array in group["params"]]
         params = named(self._structure, leaves)
         self._table, self._place = choose(self._backend, params, self._declaration.custom)
@@ -363,11 +416,16 @@ class Optimizer:
             self._groups[0]["lr"] = value
             return
         if name != "lr" and not name.startswith("_"):
-            raise AttributeError(
-                f"an optimizer has no {name!r} to set; set `lr`, or a hyperparameter of a group, "
-                f"as `param_groups[0][{name!r}] = {value!r}`"
-            )
+            refuse_attribute(self, name, value)
         super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        kind, own = type(self), vars(self)
+        return [
+            name
+            for name in super().__dir__()
+            if name in own or not isinstance(getattr_static(kind, name, None), Missing)
+        ]
 
     @property
     def state(self) -> Any:
@@ -375,7 +433,7 @@ class Optimizer:
 
         A mapping for a mapping, a list for any sequence.
         """
-        return self._structure.rebuild(map(State, self._parameters))
+        return with_hints(self._structure.rebuild(map(State, self._parameters)))
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that the next steps depend on, but for the parameters themselves.
@@ -456,3 +514,7 @@ class Optimizer:
         arrays = [parameter.p for parameter in self._parameters]
         options = {"nonfinite": self._nonfinite, "backend": self._backend}
         return show(type(self), self._structure, arrays, self._groups, options)
+
+
+with_missing(Optimizer, MISSING)
+Optimizer.step.__signature__ = without_others(Optimizer.step)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from math import isfinite
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,8 +17,11 @@ from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
+from fusedstep._checks.elsewhere import STATE
+from fusedstep._checks.hints import did_you_mean
 from fusedstep._checks.names import as_identifier
 from fusedstep._core.declaration import Declaration
+from fusedstep._core.hints import letter_hint
 from fusedstep._numerics.coefficients import (
     Hyperparameters,
     JobScalars,
@@ -25,6 +29,7 @@ from fusedstep._numerics.coefficients import (
     Values,
     average_constants,
 )
+from fusedstep._numerics.range import LARGE, RANGES, unfit
 from fusedstep._numerics.rounding import check_rounding
 
 Key = TypeVar("Key", bound=Hashable)
@@ -37,7 +42,10 @@ class Settings(Protocol):
     """The hyperparameters of parameters that are stepped alike."""
 
     hyperparameters: dict[str, Any]
-    """All of them, checked: replaced as a whole, and never changed."""
+    """All of them, checked: replaced as a whole, and never changed but for a free rate."""
+
+    usual: bool
+    """Whether every dtype is known to hold all that the rule makes of them."""
 
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
         """The given hyperparameters at step t, in which the learning rate is a number."""
@@ -50,13 +58,18 @@ class Cohort:
     between the two.
     """
 
-    __slots__ = ("constants", "dtype", "group", "rule", "scheduled", "settled", "start", "steps")
+    __slots__ = (
+        *("constants", "dtype", "group", "largest", "rule"),
+        *("scheduled", "settled", "start", "steps", "watched"),
+    )
 
     rule: Rule
     constants: Values
     """Scalars that neither t nor the learning rate changes."""
     scheduled: bool
     """True if the learning rate is a function of t."""
+    watched: bool
+    """True if the scalars of the next step have to be looked at, or the rate be asked for."""
 
     def __init__(self, group: Settings, dtype: np.dtype[Any], t: int = 0) -> None:
         self.group = group
@@ -67,6 +80,8 @@ class Cohort:
         """The count of those since, see `Table.steps`."""
         self.settled: Hyperparameters | None = None
         """The hyperparameters that rule and constants were made from; None before `settle`."""
+        self.largest = -1.0
+        """A learning rate up to which the dtype is known to hold all scalars; -1: of none."""
 
     @property
     def t(self) -> int:
@@ -86,6 +101,19 @@ class Cohort:
         """The scalars of its step t, of which the constants are settled."""
         return self.constants, declaration.scalars(values, t)
 
+    def check_range(
+        self, declaration: Declaration, values: Hyperparameters, given: JobScalars, t: int
+    ) -> None:
+        """Refuse scalars of step t that are infinite or zero in the dtype."""
+        where = getattr(self.group, "where", "")
+        refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
+        self.largest = max(values["lr"], LARGE)
+        self.watched = self.scheduled
+
+    def fades(self) -> bool:
+        """Whether the learning rate may come to nothing, as that of a schedule."""
+        return self.scheduled
+
     def settle(self, declaration: Declaration, values: Hyperparameters) -> bool:
         """Bring the constants up to these hyperparameters, which are the group's.
 
@@ -101,6 +129,8 @@ class Cohort:
             self.constants |= average_constants(values["ema"])
         self.scheduled = callable(values["lr"])
         self.settled = values
+        usual = self.group.usual
+        self.largest, self.watched = LARGE if usual else -1.0, self.scheduled or not usual
         return True
 
 
@@ -108,6 +138,33 @@ def rule_of(declaration: Declaration, hyperparameters: Hyperparameters) -> Rule:
     """The rule that hyperparameters call for, with the moving average if they have one."""
     rule = declaration.rule(hyperparameters)
     return rule if hyperparameters["ema"] is None else rule._replace(averaged=True)
+
+
+def refuse_unfit(
+    declaration: Declaration,
+    hyper: Hyperparameters,
+    given: JobScalars,
+    dtype: np.dtype[Any],
+    where: str,
+    t: int,
+    fading: bool = False,
+) -> None:
+    """Refuse a step whose scalars the dtype of its parameters does not hold."""
+    found = unfit(given, hyper, dtype, fading)
+    if found is None:
+        return
+    name = found.hyperparameter or found.scalar
+    value = hyper.get(name, found.value)
+    numbers = value if isinstance(value, tuple) else (value,)
+    alone = not all(RANGES[dtype].holds(number) for number in numbers)
+    what = "0" if abs(found.value) < 1 else "infinite"
+    makes = "" if alone else f" makes the scalar {found.scalar!r} {found.value!r} at t={t}, which"
+    remedy = f", as `{name}={declaration.defaults[name]!r}`" if name in declaration.defaults else ""
+    wider = ", or parameters of float64" if dtype.itemsize == 4 and isfinite(found.value) else ""
+    raise ValueError(
+        f"{where}{name}={value!r}{makes} is {what} in {dtype.name}, the dtype of the parameters "
+        f"that it steps; pass a {'larger' if what == '0' else 'smaller'} one{remedy}{wider}"
+    )
 
 
 class Parameter:
@@ -166,6 +223,12 @@ class Parameter:
             self.place.copy(self.state(letter), self.p)
         elif initial != 0:
             check_rounding()
+            if not RANGES[self.p.dtype].holds(initial):
+                raise ValueError(
+                    f"initial_accumulator_value={initial!r} is "
+                    f"{'infinite' if initial > 1 else '0'} in {self.p.dtype.name}, the dtype of "
+                    f"params{self.path}; pass one that is not, as `initial_accumulator_value=0.1`"
+                )
             self.place.write(self.state(letter), initial)
         if letter not in self.letters:  # a signal's handler may have added it on the way
             self.letters += (letter,)  # last: an array that is there has its values
@@ -281,7 +344,7 @@ class State(Mapping[str, Any]):
         if key == "t":
             return self._parameter.cohort.t
         if key not in self._parameter.letters:
-            raise KeyError(key)
+            raise KeyError(f"state has no {key!r}; {letter_hint(key, [*self])}")
         return self._parameter.place.show(self._parameter.state(key))
 
     def __iter__(self) -> Iterator[str]:
@@ -293,3 +356,21 @@ class State(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+class States(dict[Any, Any]):
+    """The states of a mapping's parameters, by its keys."""
+
+    def __missing__(self, key: Any) -> Any:
+        first = next(iter(self), None)
+        own = STATE.get(key) if isinstance(key, str) else None
+        if own is not None:
+            hint = f"each parameter has its own: `opt.state[{first!r}][{own!r}]`"
+        else:
+            hint = did_you_mean(key, map(str, self), "it has")
+        raise KeyError(f"state has no parameter {key!r}; {hint}")
+
+
+def with_hints(states: Any) -> Any:
+    """States, which say of a key that is not there what was meant."""
+    return States(states) if type(states) is dict else states

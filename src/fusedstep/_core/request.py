@@ -8,22 +8,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedstep._checks.hints import nearest
 from fusedstep._checks.values import flag, non_negative, number
 from fusedstep._checks.wording import describe, quoted, shown
+from fusedstep._numerics.range import RANGES
 
 NONFINITE = ("propagate", "skip", "raise")
 """Policies for a gradient that holds NaN or infinity."""
+
+CLIPS = GLOBAL, TENSOR = ("global", "tensor")
+"""Choices of what is clipped by its norm: all gradients together, or each by itself."""
 
 
 class Report(NamedTuple):
     """The report of a step.
 
     grad_norm
-        The norm of all gradients together, over `scale`, before clipping. It is measured for
-        `max_norm`; None if that was not asked for.
+        The norm of all gradients together, over `scale`, before clipping, also where each is
+        clipped by itself. It is measured for `max_norm`; None if that was not asked for.
     clip
         What the gradients were multiplied by, to bring their norm down to `max_norm`; 1 if
-        they were not.
+        they were not. With `clip="tensor"` the smallest of the factors, which the gradient with
+        the largest norm was multiplied by.
     skipped
         The parameters whose gradients were not finite, if the step was skipped for them, as
         `"params['w']"`.
@@ -54,6 +60,7 @@ class Request(NamedTuple):
     max_norm: float | None = None
     max_value: float = inf
     zero_grads: bool = False
+    clip: str = GLOBAL
 
 
 PLAIN = Request()
@@ -61,19 +68,22 @@ PLAIN = Request()
 
 
 def check_request(*arguments: Any) -> Request:
-    """The arguments of a step, checked: scale, max_norm, max_value, zero_grads."""
+    """The arguments of a step, checked: scale, max_norm, max_value, zero_grads, clip."""
     try:
         return _cached(*arguments)
     except TypeError:  # a value cannot be hashed, or is about to be refused
         return _check(*arguments)
 
 
-def _check(scale: Any, max_norm: Any, max_value: Any, zero_grads: Any) -> Request:
+def _check(
+    scale: Any, max_norm: Any, max_value: Any, zero_grads: Any, clip: Any = GLOBAL
+) -> Request:
     return Request(
         _scale(scale),
         None if max_norm is None else _bound("max_norm", max_norm),
         inf if max_value is None else _bound("max_value", max_value),
         flag("zero_grads", zero_grads),
+        _clip(clip, max_norm),
     )
 
 
@@ -89,6 +99,20 @@ def _scale(value: Any) -> float:
             "multiplied by, above 0"
         )
     return scale
+
+
+def _clip(value: Any, max_norm: Any) -> str:
+    if not isinstance(value, str) or value not in CLIPS:
+        raise ValueError(
+            f"clip={describe(value)}; pass one of {quoted(CLIPS)}, and the largest norm as "
+            "`max_norm=1.0`"
+        )
+    if value == TENSOR and max_norm is None:
+        raise ValueError(
+            "clip='tensor' says which norms are clipped, and not how far; pass `max_norm=1.0` "
+            "with it"
+        )
+    return value
 
 
 def _bound(name: str, value: Any) -> float:
@@ -111,8 +135,19 @@ def check_scale(scale: float, dtype: np.dtype[Any]) -> None:
         )
 
 
+@lru_cache(maxsize=64)
+def check_bound(max_value: float, dtype: np.dtype[Any]) -> None:
+    """Refuse a bound that is 0 in the dtype of the gradients, and would leave nothing of them."""
+    if 0 < max_value <= RANGES[dtype].above:
+        raise ValueError(
+            f"max_value={max_value!r} is 0 in {dtype.name}; pass a larger one, as `max_value=1.0`"
+        )
+
+
 def check_policy(value: Any) -> str:
     """The policy `nonfinite`, checked."""
     if not isinstance(value, str) or value not in NONFINITE:
-        raise ValueError(f"nonfinite={describe(value)}; pass one of {quoted(NONFINITE)}")
+        near = nearest(value, NONFINITE)
+        meant = "" if near is None else f"; did you mean `nonfinite={near!r}`?"
+        raise ValueError(f"nonfinite={describe(value)}; pass one of {quoted(NONFINITE)}{meant}")
     return value

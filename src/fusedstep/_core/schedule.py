@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, get_args
+from typing import Any, ClassVar, Concatenate, ParamSpec, get_args
 
-from fusedstep._checks.wording import describe, differences
+from fusedstep._checks.elsewhere import OF_A_SCHEDULE
+from fusedstep._checks.elsewhere import SCHEDULES as OTHERS
+from fusedstep._checks.hints import code, nearest
+from fusedstep._checks.wording import describe, differences, quoted
 
 P = ParamSpec("P")
 
@@ -37,6 +40,9 @@ class Schedule:
     >>> fs.schedules.Schedule.from_dict(rate.to_dict()) == rate
     True
     """
+
+    example: ClassVar[str] = "fs.schedules.cosine(0.1, steps=1000)"
+    """A schedule as a program makes it."""
 
     make: Callable[..., Schedule]
     """The function of `fusedstep.schedules`."""
@@ -74,9 +80,7 @@ class Schedule:
             )
         name = given[KEY]
         if not isinstance(name, str) or name not in SCHEDULES:
-            raise ValueError(
-                f"the schedule {describe(name)} is unknown; there are {', '.join(SCHEDULES)}"
-            )
+            raise ValueError(f"the schedule {describe(name)} is unknown; {schedule_hint(name)}")
         make = SCHEDULES[name]
         expected = inspect.signature(make).parameters
         arguments = {key: value for key, value in given.items() if key != KEY}
@@ -112,12 +116,12 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Sched
         return_annotation=Schedule,
     )
     name = formula.__name__
+    example = example_of(name, signature)
 
     @wraps(formula)
     def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
         try:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
+            bound = bind(signature, args, kwargs, example)
             values = {key: checks[key](key, value) for key, value in bound.arguments.items()}
             _check_lengths(values)
         except (TypeError, ValueError) as error:
@@ -125,8 +129,58 @@ def schedule(formula: Callable[Concatenate[int, P], float]) -> Callable[P, Sched
         return Schedule(make, formula, tuple(values.values()))
 
     make.__signature__ = signature  # type: ignore[attr-defined]
+    make.example = example  # type: ignore[attr-defined]
     SCHEDULES[name] = make
     return make
+
+
+def schedule_hint(name: Any) -> str:
+    """The schedules that there are, and the one that was meant."""
+    own = OTHERS.get(name) if isinstance(name, str) else None
+    own = own or nearest(name, SCHEDULES)
+    every = f"there are {', '.join(SCHEDULES)}"
+    if not own:
+        return every
+    return f"{every}; did you mean `{example_of(own, inspect.signature(SCHEDULES[own]))}`?"
+
+
+EXAMPLES = {
+    "lr": "0.1",
+    "steps": "steps=1000",
+    "every": "every=100",
+    "rate": "rate=0.01",
+    "boundaries": "[100]",
+    "rates": "[0.1, 0.01]",
+    "schedules": "[fs.schedules.warmup(0.1, steps=100), fs.schedules.cosine(0.1, steps=900)]",
+    "factor": "factor=0.5",
+}
+"""Arguments of a schedule that have no default, as an example has them."""
+
+
+def example_of(name: str, signature: inspect.Signature) -> str:
+    """The call of a schedule with as few arguments as it takes."""
+    needed = [each.name for each in signature.parameters.values() if each.default is each.empty]
+    steps = {"steps": "steps=[100]"} if "schedules" in needed else {}
+    return f"fs.schedules.{name}({', '.join({**EXAMPLES, **steps}[each] for each in needed)})"
+
+
+def bind(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any], example: str
+) -> inspect.BoundArguments:
+    """The arguments of a schedule by name; errors about others say what was meant."""
+    names = [*signature.parameters]
+    for name in kwargs:
+        if name not in names:
+            own = next((each for each in OF_A_SCHEDULE.get(name, ()) if each in names), None)
+            own = own or nearest(name, names)
+            hint = f"pass `{code(own, kwargs[name])}`" if own else f"it has {quoted(names)}"
+            raise TypeError(f"got an unexpected keyword argument {name!r}; {hint}")
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{error}; call it as `{example}`") from None
+    bound.apply_defaults()
+    return bound
 
 
 def _check_lengths(values: dict[str, Any]) -> None:

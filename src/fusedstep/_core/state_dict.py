@@ -12,6 +12,7 @@ from fusedstep._checks.names import by_identifier
 from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe, differences, quoted
 from fusedstep._core.groups import Group
+from fusedstep._core.hints import DECLARATIONS, public_name
 from fusedstep._core.parameters import Parameter
 from fusedstep._core.schedule import Schedule
 
@@ -67,6 +68,12 @@ def saved(parameter: Parameter) -> dict[str, Any]:
     return {**copies, "t": parameter.cohort.t}
 
 
+def class_hint(name: Any) -> str:
+    """The class that a state dict is of, as the end of an error."""
+    made = next((each.optimizer for each in DECLARATIONS if each.optimizer.__name__ == name), None)
+    return "" if made is None else f"; load it into `opt = {public_name(made)}(params)`"
+
+
 def read_top(state_dict: Any, optimizer: str, groups: int) -> dict[str, Any]:
     """The top level of a state dict of this optimizer, with as many groups.
 
@@ -77,11 +84,14 @@ def read_top(state_dict: Any, optimizer: str, groups: int) -> dict[str, Any]:
     given: dict[str, Any] = dict(state_dict)
     for key in ("format", "optimizer", "param_groups", "state"):
         if key not in given:
-            raise KeyError(f"state_dict lacks {key!r}; {REMEDY}")
+            others = {"param_groups", "state"} <= given.keys() and key == "format"
+            hint = f"; one of torch's is loaded by `fusedstep.torch.{optimizer}`" if others else ""
+            raise KeyError(f"state_dict lacks {key!r}; {REMEDY}{hint}")
     for key, expected in (("format", FORMAT), ("optimizer", optimizer)):
         if given[key] != expected:
             raise ValueError(
                 f"state_dict[{key!r}] is {given[key]!r}; this optimizer reads {expected!r}"
+                f"{class_hint(given[key])}"
             )
     if not isinstance(given["param_groups"], (list, tuple)):
         name = "state_dict['param_groups']"

@@ -21,6 +21,7 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row
 from fusedstep._core.arena_memory import ArenaMemory, Slot
+from fusedstep._core.container import Container, warn_of_replaced
 from fusedstep._core.groups import Group
 from fusedstep._core.parameters import Cohort, Parameter, by_shelf, shelve
 from fusedstep._numerics.coefficients import Rule
@@ -78,15 +79,23 @@ class Steppable(Protocol):
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
         """The gradients that are not None, each with its name, as arrays here are described."""
 
+    def look_around(self) -> None:
+        """Warn of what makes steps useless; it is called before steps 1, 2, 4, 8 and so on."""
+
 
 class Tensors:
     """The tensors of an optimizer, and the memory that its steps write."""
 
     def __init__(
-        self, parameters: Sequence[Parameter], place: Place, arena: ArenaMemory | None
+        self,
+        parameters: Sequence[Parameter],
+        place: Place,
+        arena: ArenaMemory | None,
+        container: Container | None = None,
     ) -> None:
         self.parameters = parameters
         self.place = place
+        self._container = container
         self._shelves = by_shelf(parameters)
         self.each: Sequence[Tensor] = parameters
         self.gradients: list[Any] | None = None
@@ -100,6 +109,13 @@ class Tensors:
         self._params = WrittenMemory((f"params{tensor.path}", tensor.p) for tensor in self.each)
         self._states: list[tuple[Shelf, str]] = []
         self._written = self._params
+
+    def look_around(self) -> None:
+        """Warn of parameters whose place in the user's container has another array by now."""
+        if self._container is not None:
+            replaced = self._container.replaced(self.parameters, self.place)
+            if replaced:
+                warn_of_replaced(replaced)
 
     def tidy(self) -> None:
         """Free the memory of state that no parameter has any more."""
@@ -231,7 +247,7 @@ def parameters_of(
 def _seen(array: Any, name: str, place: Place) -> Array:
     """The view of a user's array that is stepped, checked."""
     p: Array = place.see_written(array, name)
-    check_parameter(p, name)
+    check_parameter(p, name, array)
     return p
 
 

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any, NoReturn
 
 from fusedstep._core.layout import Layout
-from fusedstep._core.request import Report, Request, check_scale
+from fusedstep._core.request import Report, Request, check_bound, check_scale
 from fusedstep._numerics.coefficients import JobScalars, step_scalars
 
 
@@ -27,14 +27,19 @@ def whole_step(
     if scale != 1:
         for cohort in layout.cohorts:
             check_scale(scale, cohort.dtype)
+    if request.max_value != inf:
+        for cohort in layout.cohorts:
+            check_bound(request.max_value, cohort.dtype)
     grad_norm, clip = None, 1.0
+    each = request.clip == "tensor"
     if request.max_norm is not None or nonfinite != "propagate":
-        measured = layout.measure(scale, inf if request.max_norm is None else request.max_norm)
+        measure = layout.clip_each if each else layout.measure
+        measured = measure(scale, inf if request.max_norm is None else request.max_norm)
         if request.max_norm is not None:
             grad_norm, clip = measured.norm, measured.clip
         # Division by a scale below 1 may overflow what is finite.
         if nonfinite != "propagate" and (scale < 1 or not measured.finite):
-            unfit = [layout.tensors.parameters[k].path for k in layout.unfit(1 / scale)]
+            unfit = [layout.tensors.parameters[k].path for k in layout.unfit(1 / scale, each)]
             if unfit and nonfinite == "raise":
                 refuse_nonfinite(unfit)
             if unfit:
@@ -43,8 +48,8 @@ def whole_step(
                 skipped = tuple(f"params{path}" for path in unfit)
                 return Report(grad_norm, 1.0, skipped, layout.t)
     for _, values in scalars:
-        values.update(step_scalars(scale, clip, request.max_value))
-    layout.run(scalars, request.zero_grads)
+        values.update(step_scalars(scale, 1.0 if each else clip, request.max_value))
+    layout.run(scalars, request.zero_grads, each)
     return Report(grad_norm, clip, (), layout.coming)
 
 

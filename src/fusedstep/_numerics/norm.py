@@ -16,7 +16,8 @@ _backends/cuda/squares.py compute what `squares` here defines. csrc/norm.c is `m
 
 from __future__ import annotations
 
-from math import inf, isfinite, ldexp, sqrt
+from collections.abc import Iterable, Iterator, Sequence
+from math import inf, isfinite, isnan, ldexp, nan, sqrt
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -105,7 +106,8 @@ class Measured(NamedTuple):
     norm: float
     """Their norm over `scale`."""
     clip: float
-    """The factor that cuts the norm to `max_norm`."""
+    """The factor that cuts the norm to `max_norm`; or, where each gradient has its own, the
+    smallest."""
     finite: bool
 
 
@@ -118,6 +120,28 @@ def measure(total: Total, scale: float, max_norm: float) -> Measured:
 def factor(norm: float, max_norm: float) -> float:
     """The factor that cuts a norm to `max_norm`: 1 if it is no larger, NaN if it is NaN."""
     return 1.0 if norm <= max_norm or max_norm == inf else max_norm / norm
+
+
+def totals(sums: Array, sizes: Iterable[int]) -> Iterator[Total]:
+    """The sums of each gradient's blocks; `sums` has those of all, gradient after gradient.
+
+    `sizes` are the gradients' elements.
+    """
+    start = 0
+    for size in sizes:
+        end = start + blocks(size)
+        yield total(sums[start:end])
+        start = end
+
+
+def factors(totals: Iterable[Total], scale: float, max_norm: float) -> list[float]:
+    """The factor that cuts the norm of each gradient to `max_norm`."""
+    return [factor(norm(total) / scale, max_norm) for total in totals]
+
+
+def smallest(factors: Sequence[float]) -> float:
+    """The smallest of some factors of clipping: NaN if one is, 1 if there is none."""
+    return nan if any(map(isnan, factors)) else min(factors, default=1.0)
 
 
 def is_finite(total: Total) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 from fusedstep.benchmarks.records import Machine, Record, Results
 
@@ -20,7 +20,13 @@ LARGEST = 2.0**63
 """Bound of all numbers, which none of a record comes near."""
 
 
-def write(results: Results, path: Path) -> None:
+class Recorded(Protocol):
+    """Whatever can be kept as JSON."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def write(results: Recorded, path: Path) -> None:
     """Write `results` to `path`, which holds the old content or all of the new at any time.
 
     They are written to a file beside it, which then replaces it. An OSError leaves it as it was.

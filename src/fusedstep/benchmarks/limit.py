@@ -53,6 +53,6 @@ def bare(table: engine.Table, zero: bool = False, measured: bool = False) -> Cal
         count = threads.get_num_threads()
         if measured:
             lib.fs_measure(table.table, count, 1.0, inf, table.measured)
-        lib.fs_step(table.table, count, zero)
+        lib.fs_step(table.table, count, zero, False)
 
     return call

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from textwrap import wrap
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusedstep.benchmarks.records import LIMIT, OURS, Machine, Record, Results
-from fusedstep.benchmarks.tables import describe, grouped, heading, variant
+from fusedstep.benchmarks.tables import describe, grouped, heading, reasons, variant
 from fusedstep.benchmarks.units import duration, factor
 
 if TYPE_CHECKING:
@@ -48,8 +48,14 @@ WIDTH = 13.5
 BAR = 0.19
 """Height of a bar, in inches."""
 
-FOOT = 0.55
-"""Height of the notes at the foot, in inches."""
+NOTE = 0.2
+"""Height of a line at the foot, in inches."""
+
+LETTERS = 190
+"""Letters of a line at the foot."""
+
+END: dict[str, Any] = {"markersize": 6, "markeredgecolor": "white", "zorder": 4}
+"""Style of the point at the end of a bar, before the line at 1."""
 
 FEW_DECADES = 30.0
 """Ratio of an axis' ends up to which it has numbers between the powers of ten, too."""
@@ -66,10 +72,11 @@ def draw(results: Results, picture: Path) -> None:
     points = [group for group in groups if is_point(group)]
     lists = [group for group in groups if not is_point(group) and OURS in group]
     colours = palette(results.records)
-    notes = "\n".join(describe(results.machine))
-    height = max(6.5, 2.5 + BAR * sum(rows(group) + GAP for group in lists))
+    notes = [*describe(results.machine), *left_out(results)]
+    below = 0.15 + NOTE * len(notes)
+    height = max(6.5, 1.95 + below + BAR * sum(rows(group) + GAP for group in lists))
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=[height - FOOT, FOOT])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[height - below, below])
     body, foot = parts
     left, right = body.subplots(1, 2, width_ratios=[1, 0.9])
     curves(left, points, colours, results.machine)
@@ -78,8 +85,15 @@ def draw(results: Results, picture: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     body.suptitle(heading(results), fontsize="xx-large", fontweight="bold")
     legend(body, [left, right])
-    foot.text(0.5, 0.55, notes, ha="center", va="center", fontsize="small", color="#555555")
+    style: Any = {"ha": "center", "va": "center", "fontsize": "small", "color": "#555555"}
+    foot.text(0.5, 0.55, "\n".join(notes), **style)
     figure.savefig(picture, format="png", dpi=110)
+
+
+def left_out(results: Results) -> Iterator[str]:
+    """The lines that name the contestants without a bar or a curve, and say why."""
+    for reason, names in reasons(results.missing).items():
+        yield from wrap(f"left out, {reason}: {'; '.join(names)}", LETTERS)
 
 
 def is_point(group: dict[str, Record]) -> bool:
@@ -199,10 +213,11 @@ def bars(axes: Axes, groups: list[dict[str, Record]], colours: dict[str, str]) -
             at = ticks[-1] - (len(names) + 1) / 2 + place
             ratio = group[name].seconds / group[OURS].seconds
             axes.barh(at, ratio - 1, left=1, height=0.86, color=colours[name], label=name)
+            axes.plot(ratio, at, "o", color=colours[name], **END)  # all there is of a bar at 1
             axes.annotate(
                 " ".join([*beside(name), factor(ratio)]),
                 (ratio, at),
-                xytext=(4 if ratio >= 1 else -4, 0),
+                xytext=(6 if ratio >= 1 else -6, 0),
                 textcoords="offset points",
                 ha="left" if ratio >= 1 else "right",
                 va="center",

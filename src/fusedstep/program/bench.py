@@ -13,6 +13,7 @@ from fusedstep.benchmarks.picture import draw
 from fusedstep.benchmarks.problem import CASES
 from fusedstep.benchmarks.records import Results
 from fusedstep.benchmarks.tables import explain, explain_changes, tables, tabulate_changes
+from fusedstep.program import output
 from fusedstep.program.arguments import add_dtype, add_picture, file_ending_in, seconds, whole
 from fusedstep.program.errors import DRAWING, CommandError, report, require, unwritten
 from fusedstep.program.progress import progress
@@ -117,18 +118,15 @@ def measure(options: Namespace) -> Results:
 
 def show(results: Results, old: Results | None) -> None:
     """Print the results, and what changed since the old ones."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    for table in tables(results, console):
-        console.print(table)
+    terminal = output.console(width=120)
+    for table in tables(results, terminal):
+        output.show(table, terminal)
     for line in explain(results):
-        console.print(Text(line))
+        terminal.print(Text(line))
     if old is not None:
         comparison = compare(old, results)
-        console.print(tabulate_changes(comparison))
+        output.show(tabulate_changes(comparison), terminal)
         for line in explain_changes(comparison):
-            console.print(Text(line))
+            terminal.print(Text(line))

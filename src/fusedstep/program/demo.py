@@ -21,6 +21,7 @@ import numpy as np
 
 import fusedstep as fs
 from fusedstep.benchmarks.textbook import Textbook, adagrad, adam, adamw, momentum, rmsprop, sgd
+from fusedstep.program import output
 from fusedstep.program.arguments import add_picture, whole
 from fusedstep.program.errors import EXTRA, require, unwritten
 
@@ -40,15 +41,15 @@ class Steps(Protocol):
 
 def train(
     params: Params, opt: Steps, x: Array, y: Array, epochs: int, rng: np.random.Generator
-) -> Iterator[float]:
-    """Train in place on batches of 32, and yield the mean loss of each epoch."""
+) -> Iterator[list[float]]:
+    """Train in place on batches of 32, and yield the losses of each epoch's."""
     for _ in range(epochs):
         losses = []
         for batch in np.array_split(rng.permutation(len(x)), len(x) // 32):
             loss, grads = backward(params, x[batch], y[batch])
             opt.step(grads)
             losses.append(loss)
-        yield sum(losses) / len(losses)
+        yield losses
 
 
 # The network: 64 pixels, two hidden layers with ReLU, softmax over ten classes.
@@ -111,6 +112,8 @@ class Result(NamedTuple):
     name: str
     losses: list[float]
     """The mean training loss of each epoch."""
+    batches: list[list[float]]
+    """The training loss of each batch, by epoch."""
     accuracy: float
     """The share of the test digits that the trained network reads rightly."""
     fused: float
@@ -167,10 +170,11 @@ def compete(contestant: Contestant, digits: Digits, epochs: int, seed: int) -> R
         train(params, opt, digits.x, digits.y, epochs, np.random.default_rng(seed))
         for params, opt in zip(trained, (fused, textbook), strict=True)
     ]
-    losses = [loss for loss, _ in zip(*trainings, strict=True)]
+    batches = [losses for losses, _ in zip(*trainings, strict=True)]
     return Result(
         name,
-        losses,
+        [sum(losses) / len(losses) for losses in batches],
+        batches,
         accuracy=accuracy(trained[0], digits.test_x, digits.test_y),
         fused=median(fused.seconds),
         textbook=median(textbook.seconds),
@@ -184,6 +188,9 @@ def accuracy(params: Params, x: Array, y: Array) -> float:
 
 
 # What the user sees.
+
+POINTS = 10
+"""The least number of points of a curve."""
 
 DESCRIPTION = (
     "Train a small network to read handwritten digits, with every optimizer and again with its "
@@ -211,27 +218,27 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     require(EXTRA, "the demo")
     results = compare(options.epochs, options.seed)
-    try:
+    failed = None
+    try:  # before the table, whose reader may leave the pipe
         draw(results, options.picture)
     except OSError as error:
-        raise unwritten(options.picture, error) from None
+        failed = unwritten(options.picture, error)
+    output.show(tabulate(results, options.epochs), output.console(width=100))
+    if failed is not None:
+        raise failed
     print(f"The losses are drawn in {options.picture}")
     return 0
 
 
 def compare(epochs: int, seed: int) -> list[Result]:
-    """Let all contestants compete, and print the table."""
+    """Let all contestants compete, and show the progress in a terminal."""
     from rich.console import Console
     from rich.progress import track
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 100
+    terminal = Console()
     digits = read_digits(seed)
-    bar = partial(track, console=console, transient=True, disable=not console.is_terminal)
-    results = [compete(row, digits, epochs, seed) for row in bar(CONTESTANTS, "training")]
-    console.print(tabulate(results, epochs))
-    return results
+    bar = partial(track, console=terminal, transient=True, disable=not terminal.is_terminal)
+    return [compete(row, digits, epochs, seed) for row in bar(CONTESTANTS, "training")]
 
 
 def tabulate(results: list[Result], epochs: int) -> Table:
@@ -244,14 +251,24 @@ def tabulate(results: list[Result], epochs: int) -> Table:
         caption="Times: the update alone, median over all steps\n"
         f"fusedstep {info.version} ({backend}, threads: {info.threads}), NumPy {info.numpy}",
     )
-    table.add_column("optimizer")
+    table.add_column("optimizer", no_wrap=True)
     for heading in ("test accuracy", "fused", "textbook NumPy", "ratio", "same bits"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in results:
         times = (f"{seconds * 1e6:.1f} µs" for seconds in (row.fused, row.textbook))
         same = "yes" if row.same_bits else "NO"
         table.add_row(row.name, f"{row.accuracy:.1%}", *times, f"{row.ratio:.1f}", same)
     return table
+
+
+def course(batches: list[list[float]]) -> tuple[list[float], list[float]]:
+    """The points of a curve: how many epochs are over, and the mean loss since the point before.
+
+    There is one for each epoch, and several where these would be few.
+    """
+    parts = -(-POINTS // len(batches))
+    pieces = [piece for losses in batches for piece in np.array_split(losses, parts)]
+    return [k / parts for k in range(1, len(pieces) + 1)], [float(p.mean()) for p in pieces]
 
 
 def draw(results: list[Result], picture: Path) -> None:
@@ -262,15 +279,17 @@ def draw(results: list[Result], picture: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for row, marker in zip(results, "osD^vPX", strict=True):
-        epochs = range(1, len(row.losses) + 1)
-        axes.plot(epochs, row.losses, marker=marker, label=row.name, linewidth=1.2)
+        epochs, losses = course(row.batches)
+        axes.plot(epochs, losses, marker=marker, label=row.name, linewidth=1.2)
     axes.set_yscale("log")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=len(epochs) == epochs[-1]))
+    least, most = axes.get_ylim()
+    within = range(1, 10) if most < 20 * least else (1, 2, 5) if most < 1e4 * least else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=within))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
-    axes.set_xlabel("epoch")
+    axes.set_xlabel("epochs")
     axes.set_ylabel("training loss (mean cross-entropy)")
     axes.set_title("Seven optimizers learn to read handwritten digits")
     axes.legend()

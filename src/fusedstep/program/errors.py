@@ -1,4 +1,4 @@
-"""Errors of the command: one line on stderr, and exit status 1."""
+"""Errors of the command: one line on stderr, and the exit status."""
 
 from __future__ import annotations
 
@@ -17,11 +17,20 @@ DRAWING = EXTRA[:2]
 class CommandError(Exception):
     """An end of the command before its work is done; the message says why, with a remedy."""
 
+    status = 1
+    """The exit status of the command."""
+
+
+class UsageError(CommandError):
+    """Arguments that name nothing to work on, where this shows only when it is looked for."""
+
+    status = 2
+
 
 def report(error: CommandError | str) -> int:
     """Print an error, and return the exit status."""
     print(f"fusedstep: error: {error}", file=sys.stderr)
-    return 1
+    return error.status if isinstance(error, CommandError) else 1
 
 
 def require(modules: Iterable[str], what: str) -> None:

@@ -15,6 +15,7 @@ from fusedstep import optimizers, rules
 from fusedstep._backends.cuda import available, kernels
 from fusedstep._backends.cuda.ptx import compile_ptx
 from fusedstep._backends.plan import Job
+from fusedstep._checks.hints import nearest
 from fusedstep._checks.wording import quoted
 from fusedstep._core.custom import CustomRule
 from fusedstep._core.declaration import declaration_of
@@ -128,9 +129,11 @@ def job_of(name: str, options: Sequence[str], dtype: str) -> Job:
 
 def built_in(name: str, options: Sequence[str]) -> Rule:
     if name not in RULES:
+        near = nearest(name, [*RULES, *CUSTOM])
+        meant = "" if near is None else f"; did you mean {near!r}?"
         raise ValueError(
             f"RULE {name!r} is unknown; pass one of {quoted([*RULES, *CUSTOM])}, or "
-            "`module:Name` for a custom rule"
+            f"`module:Name` for a custom rule{meant}"
         )
     optional = OPTIONAL.get(name, {})
     for option in options:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
-from fusedstep.program import bench, demo, info, inspect, plot
+from fusedstep._checks.hints import nearest
+from fusedstep.program import audit, bench, demo, info, inspect, plot
 from fusedstep.program.errors import CommandError, report
+from fusedstep.program.output import drop_the_rest, printing
 
 
 class Module(Protocol):
@@ -23,6 +25,43 @@ class Module(Protocol):
 
     def run(self, options: Namespace) -> int:
         """Do the work, and return the exit status; an error is a `CommandError`."""
+
+
+class Parser(ArgumentParser):
+    """A parser that says of a word that it does not know which was meant."""
+
+    def words(self) -> list[str]:
+        """The options of the command and of its subcommands, as they are written."""
+        below: list[Any] = [each.choices for each in self._actions if each.dest == "command"]
+        parsers = [self, *(parser for choices in below for parser in choices.values())]
+        actions = (action for parser in parsers for action in parser._actions)  # noqa: SLF001
+        return [word for action in actions for word in action.option_strings]
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2; after a word that is unknown comes a near one."""
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        near = None
+        if unknown:
+            near = nearest(unknown[1], self.words())
+        elif choice:
+            found = re.findall(r"[\w-]+", choice[2])
+            near = nearest(choice[1], found) or MEANT.get(nearest(choice[1], MEANT) or "")
+            near = f"fusedstep {near}" if near in COMMANDS else near
+        super().error(message if near is None else f"{message}; did you mean `{near}`?")
+
+
+MEANT = {
+    "benchmark": "bench",
+    "example": "demo",
+    "kernel": "inspect",
+    "plot": "plot-schedule",
+    "schedule": "plot-schedule",
+    "show": "info",
+    "train": "demo",
+    "version": "info",
+}
+"""Other names of subcommands."""
 
 
 class Command(NamedTuple):
@@ -41,6 +80,9 @@ COMMANDS = {
     "bench": Command(
         bench, "time steps on this machine against NumPy, torch and others, in less than a minute"
     ),
+    "audit": Command(
+        audit, "check an optimizer of torch, Keras or optax, with a reproducer for each failure"
+    ),
     "inspect": Command(inspect, "print the CUDA kernel of a rule; no device is needed"),
     "plot-schedule": Command(plot, "print learning-rate schedules and draw them into one picture"),
 }
@@ -51,20 +93,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit status. Arguments that do not fit exit with status 2 at once.
     """
-    parser = ArgumentParser(
+    with printing():
+        return run(argv)
+
+
+def run(argv: Sequence[str] | None) -> int:
+    parser = Parser(
         prog="fusedstep",
         description="Fused optimizer steps for NumPy training loops: what is installed, a "
-        "demonstration, benchmarks, and a look at kernels and learning rates.",
+        "demonstration, benchmarks, audits, and a look at kernels and learning rates.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('fusedstep')}")
     subparsers = parser.add_subparsers(dest="command", metavar="command")
     for name, (module, line) in COMMANDS.items():
         module.add_arguments(subparsers.add_parser(name, help=line, description=module.DESCRIPTION))
     options = parser.parse_args(argv)
-    if options.command is None:
-        parser.print_help()
-        return 0
     try:
+        if options.command is None:
+            parser.print_help()
+            return 0
         status = COMMANDS[options.command].module.run(options)
         sys.stdout.flush()
     except CommandError as error:
@@ -72,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return report("interrupted")
     except BrokenPipeError:  # the reader has left, as in `fusedstep inspect adamw | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_the_rest()
         return 1
+    except OSError as error:  # those of files are reported where they are written
+        drop_the_rest()
+        return report(f"cannot print: {error.strerror}")
     return status

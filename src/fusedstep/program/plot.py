@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from fusedstep._checks.wording import describe
+from fusedstep._core.schedule import schedule_hint
+from fusedstep.program import output
 from fusedstep.program.arguments import add_picture, whole
 from fusedstep.program.errors import DRAWING, CommandError, require, unwritten
 from fusedstep.schedules import SCHEDULES, Schedule
@@ -27,8 +29,14 @@ DESCRIPTION = (
 SHOWN = 5
 """Number of steps in the table, the first and the last among them."""
 
+LEAST = 20
+"""Letters of a schedule that stand on one line of the table."""
+
 FEW = 40
 """Number of steps up to which the picture marks each of them."""
+
+APART = 5
+"""How many times as high as another a curve may be that shares its panel."""
 
 POINTS = 2000
 """Largest number of points of a curve: the picture is no wider."""
@@ -56,14 +64,21 @@ def run(options: Namespace) -> int:
     except ValueError as error:
         raise CommandError(f"SCHEDULE {error}") from None
     require(DRAWING, "plotting")
+    too_large = CommandError("rates or --steps are too large for a picture; pass smaller ones")
     try:
-        show(options.schedule, schedules, options.steps)
+        table = tabulate(options.schedule, schedules, options.steps)
+    except OverflowError:
+        raise too_large from None
+    failed = None
+    try:  # before the table, whose reader may leave the pipe
         draw(options.schedule, schedules, options.steps, options.picture)
     except OverflowError:
-        message = "rates or --steps are too large for a picture; pass smaller ones"
-        raise CommandError(message) from None
+        failed = too_large
     except OSError as error:
-        raise unwritten(options.picture, error) from None
+        failed = unwritten(options.picture, error)
+    output.show(table, output.console(width=100))
+    if failed is not None:
+        raise failed
     print(f"The schedules are drawn in {options.picture}")
     return 0
 
@@ -104,21 +119,11 @@ def _value(node: ast.expr) -> Any:
             else:
                 return SCHEDULES[name](*map(_value, items), **arguments)
         case ast.Call(func=ast.Name(id=name)):
-            raise ValueError(f"the schedule {name!r} is unknown; there are {', '.join(SCHEDULES)}")
+            raise ValueError(f"the schedule {name!r} is unknown; {schedule_hint(name)}")
     raise ValueError(
         f"{ast.unparse(node)!r} is none of what may stand there: calls of schedules, lists and "
         "numbers"
     )
-
-
-def show(names: Sequence[str], schedules: Sequence[Schedule], steps: int) -> None:
-    """Print the table."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 100
-    console.print(tabulate(names, schedules, steps))
 
 
 def tabulate(names: Sequence[str], schedules: Sequence[Schedule], steps: int) -> Table:
@@ -127,9 +132,9 @@ def tabulate(names: Sequence[str], schedules: Sequence[Schedule], steps: int) ->
 
     shown = sampled(steps, SHOWN)
     table = Table(title="Learning rates")
-    table.add_column("schedule", overflow="fold")
+    table.add_column("schedule", overflow="fold", min_width=LEAST)
     for t in shown:
-        table.add_column(f"t = {t}", justify="right")
+        table.add_column(f"t = {t}", justify="right", no_wrap=True)
     for name, schedule in zip(names, schedules, strict=True):
         table.add_row(Text(name), *(f"{schedule(t):.3g}" for t in shown))
     return table
@@ -142,27 +147,47 @@ def sampled(steps: int, most: int) -> list[int]:
 
 
 def draw(names: Sequence[str], schedules: Sequence[Schedule], steps: int, picture: Path) -> None:
-    """Save the curves as a PNG picture."""
+    """Save the curves as a PNG picture, those of about the same height in one panel."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     labels = ["\n".join(wrap(name, 90)) for name in names]
     lines = sum(label.count("\n") + 1 for label in labels)
-    figure = Figure(figsize=(8, 4.5 + 0.2 * lines), layout="constrained")
-    axes = figure.subplots()
     points = sampled(steps, POINTS)
     where = [float(t) for t in points]  # matplotlib takes no integers larger than C's
-    marker = "o" if steps <= FEW else None
-    for label, schedule, style in zip(labels, schedules, cycle(["-", "--", "-.", ":"])):
-        rates = [schedule(t) for t in points]
-        (line,) = axes.plot(where, rates, style, marker=marker, markersize=4, label=label)
-        line.set(linewidth=1.8, clip_on=False, zorder=3)  # over the axes, not cut off there
+    curves = [[schedule(t) for t in points] for schedule in schedules]
+    panels = divided([max(curve) for curve in curves])
+    height = 4.5 + 2.5 * (len(panels) - 1) + 0.2 * lines
+    figure = Figure(figsize=(8, height), layout="constrained")
+    rows = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    styles = dict(enumerate(islice(cycle(["-", "--", "-.", ":"]), len(curves))))
+    marker = "o" if steps <= FEW else ""
+    handles = {}
+    for axes, panel in zip(rows, panels, strict=True):
+        for k in panel:
+            (line,) = axes.plot(where, curves[k], styles[k], color=f"C{k}", label=labels[k])
+            line.set(marker=marker, markersize=4, linewidth=1.8)
+            line.set(clip_on=False, zorder=3)  # over the axes, not cut off there
+            handles[k] = line
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+        axes.set_ylabel("learning rate")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(1, float(max(steps, 2)))
-    axes.set_ylim(bottom=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.3)
     axes.set_xlabel("step t")
-    axes.set_ylabel("learning rate")
-    figure.legend(loc="outside lower center", fontsize="small")
+    ordered = [handles[k] for k in range(len(curves))]
+    figure.legend(handles=ordered, loc="outside lower center", fontsize="small")
     figure.savefig(picture, format="png", dpi=150)
+
+
+def divided(peaks: Sequence[float]) -> list[list[int]]:
+    """The curves of each panel: a large one would make a line on the ground of a small one."""
+    panels: list[list[int]] = []
+    top = 0.0
+    for k in sorted(range(len(peaks)), key=lambda k: -peaks[k]):
+        if not panels or 0 < peaks[k] < top / APART:
+            panels.append([])
+            top = peaks[k]
+        panels[-1].append(k)
+    return panels

@@ -1,4 +1,4 @@
-"""The progress of a benchmark, on stderr: a bar in a terminal, else a line for each part."""
+"""The progress of a command, on stderr: a bar in a terminal, else a line for each part."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, float], object]]:
-    """Show the progress. The function is told the name of the part and the share that is done."""
+def progress(*, timed: bool = True) -> Iterator[Callable[[str, float], object]]:
+    """Show the progress. The function is told the name of the part and the share that is done.
+
+    Where times are taken, a busy machine is remarked on.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    if load := busy():
+    if timed and (load := busy()):
         console.print(
             f"This machine has been busy: {load}. Times may be too long, and those of torch's "
             "threads a hundred times.",

@@ -13,7 +13,7 @@ from fusedstep.sklearn._steps import Arrays, Fused, adam_update, same, sgd_updat
 from fusedstep.sklearn._theirs import AdamOptimizer, BaseOptimizer, SGDOptimizer
 
 Choice: TypeAlias = str | type[Optimizer] | partial[Optimizer]
-"""A `solver` other than "lbfgs"."""
+"""The types that a `solver` may have, besides "lbfgs"."""
 
 OF_THEIRS = ("sgd", "adam")
 """Solvers whose steps are defined by scikit-learn."""

@@ -33,7 +33,7 @@ class Shown(str):
 
 
 def constraints(theirs: Any) -> dict[str, Any]:
-    """The constraints on the parameters of a class of theirs, with the further solvers."""
+    """The constraints on parameters of a class of theirs, with the further solvers."""
     names = StrOptions({"lbfgs", *OF_THEIRS, *OF_OURS})
     return {**theirs._parameter_constraints, "solver": [names, callable]}  # noqa: SLF001
 

@@ -1,5 +1,7 @@
 """Drop-in replacements for torch's optimizers."""
 
+from typing import Any
+
 try:
     import torch  # noqa: F401
 except ModuleNotFoundError as error:
@@ -15,3 +17,9 @@ from fusedstep.torch.optimizers import __all__ as _optimizers
 from fusedstep.torch.replacing import replace
 
 __all__ = ["functional", "replace", "step_in_backward", *_optimizers]
+
+
+def __getattr__(name: str) -> Any:
+    from fusedstep._names import missing
+
+    raise missing(__name__, name)

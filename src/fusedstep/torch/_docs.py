@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from fusedstep._checks.wording import quoted
 from fusedstep._core.declaration import Argument, documented
+from fusedstep._core.hints import explained, renamed_argument, unexpected
 from fusedstep.torch._kinds import Kind
 
 Class = TypeVar("Class", bound=type)
@@ -54,11 +56,23 @@ OF_CUSTOM_RULES = {
 
 
 def described(optimizer: Class) -> Class:
-    """Give the docstring of a class its Parameters section."""
+    """Give the docstring of a class its Parameters section, and its arguments their errors."""
     kind: Kind = vars(optimizer)["kind"]
     plain = {each.name: each.text for each in kind.declaration.arguments}
-    _, *own = inspect.signature(vars(optimizer)["__init__"]).parameters
+    init = vars(optimizer)["__init__"]
+    signature = inspect.signature(init)
+    _, *own = signature.parameters
     texts = {**OF_CUSTOM_RULES, **{name: text for name, text in plain.items() if text}, **TEXTS}
     arguments = [Argument(name, None, None, False, None, texts[name]) for name in own]
     optimizer.__doc__ = documented(optimizer.__doc__, arguments)
+
+    def explain(args: Any, kwargs: Any, error: TypeError) -> TypeError:
+        for name in kwargs:
+            if name not in signature.parameters:
+                made = f"fusedstep.torch.{optimizer.__name__}"
+                hint = renamed_argument(made, signature, name, kwargs)
+                return unexpected(optimizer.__name__, name, hint or f"it has {quoted(own)}")
+        return error
+
+    setattr(optimizer, init.__name__, explained(explain)(init))
     return optimizer

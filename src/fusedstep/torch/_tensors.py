@@ -31,6 +31,9 @@ from fusedstep.torch._state import COUNT, PRODUCT, Found
 class Settings:
     """The hyperparameters of one group, as the rules read them."""
 
+    usual = False
+    """Whether every dtype is known to hold all that the rule makes of them: it is looked at."""
+
     def __init__(self, group: Group, kind: Kind) -> None:
         self.group = group
         self.kind = kind
@@ -103,6 +106,10 @@ class Counted(Cohort):
 
     def again(self) -> Counted:
         return Counted(self.group, self.dtype, self.t, self.product())
+
+    def fades(self) -> bool:
+        """Whether the learning rate may come to nothing: torch's schedulers set it as a number."""
+        return True
 
     def given(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
         if self.before is None:
@@ -220,6 +227,9 @@ class Tensors:
         seen = tensor.check_gradient(g, self.place)
         self.written().refuse(seen, f"grads{tensor.path}")
         return seen
+
+    def look_around(self) -> None:
+        """Nothing: whatever is put into `param_groups` is found by the next step."""
 
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
         """The gradients that are not None, each with its name, as arrays."""

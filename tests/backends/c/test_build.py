@@ -1,8 +1,9 @@
-"""The flags of csrc/ffi_build.py, against hostile ones of the environment."""
+"""The build: its flags against hostile ones of the environment, and its compilers side by side."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import runpy
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import sysconfig
 from math import inf
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import numpy
 import pytest
@@ -100,3 +103,86 @@ def test_the_extension_is_hardened() -> None:
     from fusedstep import _engine
 
     assert hardening(_engine.__file__) == {"RELRO", "BIND_NOW"}
+
+
+# ---- several compilers at a time ----
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command `build_ext` of setup.py, before it has done anything."""
+    setuptools = pytest.importorskip("setuptools", reason="setuptools is not installed")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(setuptools, "setup", lambda **options: options)
+    monkeypatch.delenv("MAX_JOBS", raising=False)
+    options = runpy.run_path("setup.py")
+    command = options["ParallelBuild"](setuptools.Distribution())
+    command.initialize_options()
+    return command
+
+
+def test_as_many_compilers_as_are_asked_for(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 5, 6}, raising=False)
+    assert command.jobs() == 3
+    command.parallel = True  # of setuptools: as many as there are CPUs
+    assert command.jobs() == 3
+    for named, jobs in (("2", 2), ("0", 3), ("", 3), ("many", 3), ("-4", 3), ("100", 100)):
+        monkeypatch.setenv("MAX_JOBS", named)
+        assert command.jobs() == jobs
+    command.parallel = 7
+    assert command.jobs() == 7
+
+
+class Compiler:
+    """A compiler that is done with a source when all others are at work, too."""
+
+    def __init__(self, together: int) -> None:
+        self.barrier = Barrier(together)
+        self.compiled: list[str] = []
+
+    def compile(self, sources: list[str], *, output_dir: str) -> list[str]:
+        (source,) = sources
+        self.compiled.append(source)
+        if source == "broken.c":
+            raise ValueError("no C")
+        self.barrier.wait(60)
+        return [f"{output_dir}/{source}.o"]
+
+
+def built(command: Any, compiler: Any, sources: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The objects that setuptools gets from the compiler that it calls."""
+    objects = []
+
+    def build_extension(self: Any, ext: Any) -> None:
+        objects.extend(self.compiler.compile(ext, output_dir="made"))
+
+    monkeypatch.setattr(type(command).__base__, "build_extension", build_extension)
+    command.compiler = compiler
+    command.build_extension(sources)
+    return objects
+
+
+def test_every_source_is_compiled_once_and_the_longest_first(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = ["_engine.c", "isa_avx2.c", "norm.c", "isa_baseline.c"]
+    command.parallel = 2
+    compiler = Compiler(together=2)
+    own = compiler.compile
+    objects = built(command, compiler, sources, monkeypatch)
+    first = ["isa_avx2.c", "isa_baseline.c"]
+    assert objects == [f"made/{name}.o" for name in (*first, "_engine.c", "norm.c")]
+    assert sorted(compiler.compiled) == sorted(sources)
+    assert {*compiler.compiled[:2]} == {*first}
+    assert compiler.compile == own
+
+
+def test_an_error_of_one_compiler_is_the_build_s(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.parallel = 1
+    compiler = Compiler(together=1)
+    own = compiler.compile
+    with pytest.raises(ValueError, match="no C"):
+        built(command, compiler, ["one.c", "broken.c"], monkeypatch)
+    assert compiler.compile == own

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from memory_layouts import GRADIENT_LAYOUTS, LAYOUTS, SHAPE, outside, views
 
 import fusedstep as fs
+from fusedstep._core.arena import memory_of
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -248,3 +249,35 @@ def test_groups_dtypes_and_skipped_gradients() -> None:
     for p, q in zip(params, expected, strict=True):
         assert differing_bits(p.host, q) == 0
     optimizer.step([[None] * 3, [None] * 5])
+
+
+@cuda
+@pytest.mark.parametrize("arena", [False, True], ids=["arrays", "arena"])
+def test_each_gradient_clipped_by_its_own_norm(arena: bool) -> None:
+    """The factors of rows of both dtypes, whose kernels read them in the table's order."""
+    rng = np.random.default_rng(3)
+    sizes = [(5, 0), (3, 1), (1, 1), (33, 0), (0, 0), (8, 1)]
+    values = [ordinary(rng, n, DTYPES[k]) for n, k in sizes]
+    params = [Placed(p.copy()) for p in values]
+    held = fs.Arena([p.array for p in params]) if arena else [p.array for p in params]
+    optimizer = fs.AdamW(held, lr=0.1, ema=0.5, nonfinite="raise")
+    expected = [p.copy() for p in values]
+    reference = fs.AdamW(expected, lr=0.1, ema=0.5, backend="numpy")
+    for request in ({"clip": "tensor"}, {}, {"clip": "tensor", "scale": 3.0}):
+        norms = rng.choice([0.01, 0.3, 20.0], len(values))
+        grads = [
+            (ordinary(rng, p.size, p.dtype) * norm).astype(p.dtype)
+            for p, norm in zip(values, norms, strict=True)
+        ]
+        if isinstance(held, fs.Arena):
+            if not request:
+                continue  # its common norm is that of the whole buffer
+            for view, g in zip(memory_of(held).g, grads, strict=True):
+                memory_of(held).place.write(view, g)
+            report = optimizer.step(max_norm=0.7, **request)
+        else:
+            report = optimizer.step([Placed(g).array for g in grads], max_norm=0.7, **request)
+        assert report == reference.step(grads, max_norm=0.7, **request)
+    if isinstance(held, fs.Arena):
+        params = [Placed(np.asarray(view.copy_to_host())) for view in held.params]
+    assert_same(optimizer, params, reference, expected)

@@ -23,7 +23,7 @@ class Table(Runner):
         self.constants: list[Values | None] = [None] * len(jobs)
         self.scalars: list[Any] = []
         for index in range(len(jobs)):
-            self.bind(index, ffi.NULL, len(Scalars._fields))
+            self.bind(index, ffi.NULL, Scalars._fields)
             self.write(index, Scalars())
             self.scalars.append(ffi.cast("fs_scalars *", self.of_jobs.float64[index]))
         self.find_kernels()
@@ -41,6 +41,11 @@ class Table(Runner):
                 self.constants[index] = constants
                 self.scalars[index][0] = constants
             self.scalars[index][0] = values
+
+
+def kernel(job: Job) -> Any:
+    """The kernel of a job in the instruction set in force."""
+    return find_kernels(job, _selections)[0]
 
 
 @cache

@@ -32,8 +32,8 @@ from fusedstep._numerics.coefficients import JobScalars
 
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
-LARGE = 32768
-"""Elements from which each thread has a piece of a tensor, as torch's do: of its grain size."""
+LARGE: int = lib.FS_LARGE
+"""Elements from which each thread has a piece of a tensor."""
 
 
 def words(array: Any) -> Integers:
@@ -61,13 +61,14 @@ class Jobs:
             in_c.itemsize = job.dtype.itemsize
             in_c.squares = find_kernel("squares", job.dtype)
 
-    def bind(self, index: int, kernel: Any, scalars: int) -> None:
-        self.float64[index] = ffi.new("double[]", scalars)
-        self.rounded[index] = ffi.new("double[]", scalars)
+    def bind(self, index: int, kernel: Any, scalars: Sequence[str]) -> None:
+        count = len(scalars)
+        self.float64[index] = ffi.new("double[]", count)
+        self.rounded[index] = ffi.new("double[]", count)
         in_c = self.in_c[index]
         in_c.kernel = ffi.cast("fs_kernel", kernel)
         in_c.float64, in_c.scalars = self.float64[index], self.rounded[index]
-        in_c.nscalars = scalars
+        in_c.nscalars, in_c.clip = count, scalars.index("clip")
 
 
 class Rows:
@@ -133,6 +134,10 @@ class Libraries:
     def reads(self, array: Any) -> bool:
         """Whether C can read this array."""
         return self.holding(type(array)) >= 0
+
+
+_seen = Libraries()
+"""The libraries of all arrays whose layout was asked for."""
 
 
 class Headers:
@@ -201,6 +206,13 @@ class Headers:
         self.kept.clear()
 
 
+def _is_plain(array: Array) -> bool:
+    """Whether an array is aligned, and its strides in C order, also along axes of length 1."""
+    return array.flags.aligned and [*array.shape, *array.strides] == _c_order(
+        array.shape, array.itemsize
+    )
+
+
 @lru_cache(maxsize=1024)
 def _c_order(shape: tuple[int, ...], innermost: int) -> list[int]:
     """A shape, and its strides in C order, of which the last one is given."""
@@ -254,6 +266,40 @@ class Arrays:
         return made
 
 
+class Aims:
+    """The arrays in C that the one row of a table writes, which is aimed at others at each step."""
+
+    def __init__(
+        self,
+        row: Row,
+        in_c: Any,
+        types: Sequence[type],
+        views: Sequence[Array],
+        libraries: Libraries,
+    ) -> None:
+        """The views are of arrays of those types, as `row.written` has them; `in_c` is the row."""
+        self.in_c = ffi.new("fs_target[]", len(views))
+        self.layouts = ffi.new("intptr_t[]", 2 * sum(view.ndim for view in views))
+        slots = [slot for slot, state in enumerate(row.states) if state is not None]
+        places = [ffi.addressof(in_c, "p"), *(in_c.s + slot for slot in slots)]
+        layout = self.layouts
+        written = zip(self.in_c, row.written, places, types, views, strict=True)
+        for aim, operand, place, kind, view in written:
+            low, high = extent(view)
+            found = exchange(kind) or NUMPYS
+            unit = found.unit(view.dtype)
+            layout[0 : 2 * view.ndim] = [*view.shape, *(stride // unit for stride in view.strides)]
+            aim.at = ffi.NULL if operand.scratch else ffi.cast("void **", place)
+            aim.layout = layout
+            aim.dtype = found.dtype(view.dtype)
+            aim.ndim = view.ndim
+            aim.itemsize = view.itemsize
+            aim.library = libraries.index(kind)
+            aim.below = low - address(view)
+            aim.bytes = high - low
+            layout += 2 * view.ndim
+
+
 def parts_of(array: Any) -> tuple[int, int]:
     """The addresses of what an array's object consists of, to be fetched into the cache ahead."""
     return library(array).parts(array)
@@ -268,7 +314,7 @@ def _cells(cells: Cells) -> Iterator[tuple[Any, float, int, int]]:
 class Runner:
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
 
-    selects = True
+    selects = aims = True
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
@@ -294,6 +340,7 @@ class Runner:
         self.steps = ffi.new("int64_t *")
         self.sums = self.of_rows.sums
         self.folded = np.zeros(((len(self.sums) + 1) // 2, norm.SUMS))
+        self.clips = ffi.new("double[]", len(present))
         self.measured = ffi.new("fs_measured *")
         self.c_rows = self.of_rows.in_c
         self.table = ffi.new(
@@ -307,6 +354,7 @@ class Runner:
                 "large": self.of_rows.large,
                 "blocks": self.of_rows.blocks,
                 "folded": ffi.cast("double *", self.folded.ctypes.data),
+                "clips": self.clips,
                 "headers": self.headers.in_c,
                 "parameters": self.parameters.in_c,
                 "nheaders": len(rows),
@@ -354,8 +402,8 @@ class Runner:
         """Put the kernels and scalars of the next step into the jobs."""
         raise NotImplementedError
 
-    def bind(self, index: int, kernel: Any, scalars: int) -> None:
-        """Give a job its kernel, and memory for that many scalars."""
+    def bind(self, index: int, kernel: Any, scalars: Sequence[str]) -> None:
+        """Give a job its kernel, and memory for the scalars of these names."""
         self.of_jobs.bind(index, kernel, scalars)
 
     def write(self, index: int, scalars: Sequence[float]) -> None:
@@ -384,10 +432,42 @@ class Runner:
     def let_go(self, indices: Iterable[int]) -> None:
         self.headers.let_go(indices)
 
+    @staticmethod
+    def layout_of(arrays: list[Any]) -> bytes | None:
+        found: list[bytes | None] = [None]
+        known = len(_seen.known)
+        if not lib.fs_layout(_seen.in_c, known, id(arrays), id(found)):
+            for array in arrays:
+                _seen.index(type(array))
+            if len(_seen.known) > known:
+                return Runner.layout_of(arrays)
+        return found[0]
+
+    def aim_by(self, types: Sequence[type], views: Sequence[Array]) -> None:
+        (row,) = filter(None, self.rows)
+        self.aimed = Aims(row, self.c_rows[0], types, views, self.libraries)
+        self.table.aims, self.table.naims = self.aimed.in_c, len(views)
+        small = views[0].size < lib.FS_SHARED
+        self.table.any_shape = small and all(map(_is_plain, views))
+
+    def aim(self, arrays: list[Any]) -> bool:
+        return bool(lib.fs_aim(self.table, id(arrays)))
+
+    def aim_and_run(
+        self, arrays: list[Any], grads: list[Any], scalars: Sequence[JobScalars]
+    ) -> int | None:
+        self.prepare(scalars)
+        number = threads.get_num_threads()
+        taken = int(lib.fs_aim_and_step(self.table, id(arrays), id(grads), number))
+        return None if taken == lib.FS_MISSED else taken
+
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
         to = self.measured
         lib.fs_measure(self.table, threads.get_num_threads(), scale, max_norm, to)
         return norm.Measured(to.norm, to.clip, bool(to.finite))
+
+    def clip_each(self, scale: float, max_norm: float) -> float:
+        return float(lib.fs_clip_each(self.table, scale, max_norm))
 
     def unfit(self, unscale: float) -> Iterator[int]:
         place = lib.fs_unfit(self.table, 0, unscale)
@@ -395,9 +475,14 @@ class Runner:
             yield place
             place = lib.fs_unfit(self.table, place + 1, unscale)
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
+    ) -> Sequence[Call]:
         self.prepare(scalars)
-        return [partial(lib.fs_step, self.table, threads.get_num_threads(), zero)]
+        return [partial(lib.fs_step, self.table, threads.get_num_threads(), zero, each)]
+
+    def count_with(self, other: Runner) -> None:
+        self.table.steps = self.steps = other.steps
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         self.prepare(scalars)

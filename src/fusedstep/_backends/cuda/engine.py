@@ -24,7 +24,7 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, kernels, squares
 from fusedstep._backends.cuda.device import Device
-from fusedstep._backends.plan import Cells, Job, Row, unfit_rows
+from fusedstep._backends.plan import Cells, Job, Row, clips_of, unfit_rows
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep._numerics.rounding import check_rounding
@@ -46,9 +46,9 @@ class Launch:
         self.tiles = tiles
         self.addresses = addresses
 
-    def call(self, stream: int, given: JobScalars, zero: bool) -> Call:
+    def call(self, stream: int, given: JobScalars, zero: bool, clips: int) -> Call:
         constants, values = given
-        arguments = (*self.addresses, zero, *self.pick({**constants, **values}))
+        arguments = (*self.addresses, zero, clips, *self.pick({**constants, **values}))
         call: Call = self.kernel.launching(self.tiles, device.THREADS, stream, arguments)
         return call
 
@@ -108,7 +108,7 @@ class Pieces:
 class Table:
     """A `plan.Table` in the memory of a device."""
 
-    selects = False
+    selects = aims = False
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
@@ -125,6 +125,8 @@ class Table:
         """Launches, with the indices of their jobs."""
         self.measures: list[Squares] = []
         self.sums = np.zeros((0, norm.SUMS))
+        self.clips: list[float] = []
+        """The factor that clips the gradient of each row, as `clip_each` found them."""
         self.stale = False
         """Whether the device has other addresses of gradients than `addresses`."""
         self.at_once: Callable[[Sequence[Call]], Any] = at_once
@@ -160,7 +162,10 @@ class Table:
         with self.device.current():
             self.ring = device.driver.pinned((RING, len(rows)))
             self.events = [device.driver.Event() for _ in range(RING)]
+            self.factors = device.driver.pinned((len(rows),))
+            self.sent = device.driver.Event()
         self.turn = 0
+        self.order = order
         self.addresses = [0] * len(rows)
         self.stale = True
         self.on_device = [
@@ -168,8 +173,9 @@ class Table:
             self.device.empty(self.ring[0].shape, self.ring.dtype),
             self.device.load(tiles.rows),
             self.device.load(summed.rows),
+            self.device.empty(self.factors.shape, self.factors.dtype),
         ]
-        at, gradients, at_tiles, at_blocks = map(address, self.on_device)
+        at, gradients, at_tiles, at_blocks, _ = map(address, self.on_device)
         ordinal = self.device.ordinal
         for index, job in enumerate(jobs):
             start, count = tiles.of_job(index)
@@ -240,16 +246,25 @@ class Table:
             self.sums = self.device.read(self.sums_on_device)
         return norm.measure(norm.total(self.sums), scale, max_norm)
 
+    def clip_each(self, scale: float, max_norm: float) -> float:
+        self.clips = clips_of(self.present, self.sums, scale, max_norm)
+        return norm.smallest(self.clips)
+
     def unfit(self, unscale: float) -> Iterator[int]:
         return unfit_rows(self.present, self.sums, unscale)
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
+    ) -> Sequence[Call]:
         check_rounding()
         calls: list[Call] = []
         if self.launches:
             with self.device.current():
                 stream = self._stream()
-            calls += [launch.call(stream, scalars[job], zero) for job, launch in self.launches]
+                clips = self._send_clips(stream) if each else 0
+            calls += [
+                launch.call(stream, scalars[job], zero, clips) for job, launch in self.launches
+            ]
         count = partial(setitem, self.steps, 0, self.steps[0] + 1)
         return [*calls, *self.cells.writing(), count]
 
@@ -268,6 +283,18 @@ class Table:
         event.record(stream)
         self.turn = (self.turn + 1) % RING
         self.stale = False
+
+    def _send_clips(self, stream: int) -> int:
+        """Send the factors of all rows, in the table's order; where they are then."""
+        self.sent.wait()
+        self.factors.view(np.float64)[...] = [self.clips[k] for k in self.order]
+        at = address(self.on_device[4])
+        device.driver.upload(at, self.factors, stream)
+        self.sent.record(stream)
+        return at
+
+    def count_with(self, other: Table) -> None:
+        self.steps = other.steps
 
     def let_go(self, indices: Iterable[int]) -> None:
         for known in filter(None, self.known):

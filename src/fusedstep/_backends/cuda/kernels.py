@@ -15,6 +15,7 @@ import ast
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from types import ModuleType
 
 from fusedstep._backends.plan import MOST_STATES, Job
@@ -48,7 +49,7 @@ from numpy import {dtype} as real
 
 from fusedstep._backends.cuda.primitives import abs_{dtype} as abs
 from fusedstep._backends.cuda.primitives import add_{dtype} as add
-from fusedstep._backends.cuda.primitives import device, load_int32, load_int64
+from fusedstep._backends.cuda.primitives import device, load_float64, load_int32, load_int64
 from fusedstep._backends.cuda.primitives import div_{dtype} as div
 from fusedstep._backends.cuda.primitives import load_{dtype} as load
 from fusedstep._backends.cuda.primitives import load_vector_{dtype} as load_vector
@@ -58,7 +59,7 @@ from fusedstep._backends.cuda.primitives import store_{dtype} as store
 from fusedstep._backends.cuda.primitives import store_vector_{dtype} as store_vector
 from fusedstep._backends.cuda.primitives import sub_{dtype} as sub
 
-SIGNATURE = "void(int64, int64, int64, int64, UniTuple({dtype}, {count}))"
+SIGNATURE = "void(int64, int64, int64, int64, int64, UniTuple({dtype}, {count}))"
 
 Scalars = namedtuple("Scalars", "{names}")
 
@@ -104,6 +105,10 @@ def _kernel(job: Job, step: Formula) -> str:
     slots = [STATES + k for k, letter in enumerate(job.rule.letters) if letter]
     columns = dict(zip(written, [P, *slots, EMA], strict=False))
 
+    at_clip = step.scalars.index("clip")
+    scalars = [f"scalars[{k}]" for k in range(len(step.scalars))]
+    scalars[at_clip] = "clip"
+
     def vector(array: str) -> str:
         return ", ".join(f"{array}_{lane}" for lane in lanes)
 
@@ -114,16 +119,19 @@ def _kernel(job: Job, step: Formula) -> str:
     return f"""\
 # A block of threads steps a tile: {width} elements a thread. `rows`, `gradients` and `tiles` are
 # the addresses of the tensors, of their gradients' addresses, and of each tile's row number.
-# `zero` says whether zeros take the place of the gradients.
-def run(rows, gradients, tiles, zero, scalars):
-    h = Scalars(*scalars)
-
+# `zero` says whether zeros take the place of the gradients. `clips` is the address of a factor for
+# each tensor, which clips its gradient in place of the one in the scalars; 0: there is none.
+def run(rows, gradients, tiles, zero, clips, scalars):
     # The tensor that the tile is part of: its length, and where its arrays begin.
     index = load_int32(tiles + 4 * cuda.blockIdx.x)
     row = rows + {8 * ROW} * index
     n = load_int64(row + {8 * N})
     {_lines(4, (f"{x}_at = load_int64(row + {8 * k})" for x, k in columns.items()))}
     g_at = load_int64(gradients + 8 * index)
+    clip = real(load_float64(clips + 8 * index)) if clips else scalars[{at_clip}]
+    h = Scalars(
+{fill(", ".join(scalars), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)}
+    )
 
     # The tile is [start, end) of it. Of that [start, whole) goes in vectors of 16 bytes.
     tile = cuda.blockIdx.x - load_int64(row + {8 * FIRST})

@@ -78,9 +78,12 @@ class Jobs:
         self.scalars = np.zeros(len(jobs), np.int64)
         """The address of each job's scalars, which `memory` keeps in place."""
         self.memory: list[Array] = [np.zeros(0)] * len(jobs)
+        self.clip = [0] * len(jobs)
+        """The index of the factor that clips the gradients, among the job's scalars."""
 
-    def bind(self, index: int, kernel: int, scalars: int) -> None:
-        self.memory[index] = np.zeros(scalars, self.dtypes[index])
+    def bind(self, index: int, kernel: int, scalars: Sequence[str]) -> None:
+        self.memory[index] = np.zeros(len(scalars), self.dtypes[index])
+        self.clip[index] = scalars.index("clip")
         self.kernels[index] = kernel
         self.scalars[index] = address(self.memory[index])
 
@@ -115,6 +118,8 @@ class Runner(CheckedTable):
         self.begin(jobs)
         self.of_rows = Rows(self.present)
         self.sums = self.of_rows.sums
+        self.clipped: list[Array] = []
+        """The scalars of each row in the step that comes, if each is clipped by itself."""
         self.places = [*accumulate((row is not None for row in rows), initial=0)]
         """The place of each parameter's row, if it is not skipped."""
 
@@ -122,8 +127,8 @@ class Runner(CheckedTable):
         """Step by these jobs from now on."""
         self.of_jobs = Jobs(jobs)
 
-    def bind(self, index: int, kernel: int, scalars: int) -> None:
-        """Give a job the kernel at an address, which reads that many scalars of its dtype."""
+    def bind(self, index: int, kernel: int, scalars: Sequence[str]) -> None:
+        """Give a job the kernel at an address, which reads scalars of these names in its dtype."""
         self.of_jobs.bind(index, kernel, scalars)
 
     def write(self, index: int, scalars: Sequence[float]) -> None:
@@ -143,22 +148,43 @@ class Runner(CheckedTable):
         dtypes = self.of_jobs.dtypes
         kernels = np.array([squares.kernel(dtype).address for dtype in dtypes], np.int64)
         nothing = np.zeros_like(self.of_jobs.itemsizes)
-        self._shared(self.of_rows.blocks, norm.BLOCK, kernels, nothing)()
+        scalars = self._scalars()
+        self._shared(self.of_rows.blocks, norm.BLOCK, kernels, scalars, nothing)()
         return norm.measure(norm.total(self.sums), scale, max_norm)
 
-    def calls(self, scalars: Sequence[JobScalars], zero: bool) -> Sequence[Call]:
+    def calls(
+        self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
+    ) -> Sequence[Call]:
         check_rounding()
         self.prepare(scalars)
-        zeroed = self.of_jobs.itemsizes * zero
-        run = self._shared(self.of_rows.elements, 1, self.of_jobs.kernels, zeroed)
-        return [run, *self.counted()]
+        kernels, zeroed = self.of_jobs.kernels, self.of_jobs.itemsizes * zero
+        at = self._clipped() if each else self._scalars()
+        return [self._shared(self.of_rows.elements, 1, kernels, at, zeroed), *self.counted()]
 
-    def _shared(self, starts: Integers, unit: int, kernels: Integers, zeroed: Integers) -> Call:
+    def _scalars(self) -> Integers:
+        """The address of each row's scalars: those of its job."""
+        at: Integers = self.of_jobs.scalars[self.of_rows.table[:, JOB]]
+        return at
+
+    def _clipped(self) -> Integers:
+        """The same of scalars with the row's own factor of clipping, which are kept in place."""
+        self.clipped = []
+        with np.errstate(over="ignore", under="ignore"):
+            for job, clip in zip(self.of_rows.table[:, JOB], self.clips, strict=True):
+                own = self.of_jobs.memory[job].copy()
+                own[self.of_jobs.clip[job]] = clip
+                self.clipped.append(own)
+        return np.array([address(own) for own in self.clipped], np.int64)
+
+    def _shared(
+        self, starts: Integers, unit: int, kernels: Integers, scalars: Integers, zeroed: Integers
+    ) -> Call:
         """The call that runs kernels on chunks of all rows, with helpers that are waking up.
 
-        The rows' chunks begin in `starts`, in units of elements.
+        The rows' chunks begin in `starts`, in units of elements; `scalars` has the address of each
+        row's scalars.
         """
-        table, scalars = self.of_rows.table, self.of_jobs.scalars
+        table = self.of_rows.table
         few = self.of_rows.elements[-1] < WORTH_SHARING
         helpers = 0 if few else min(threads.get_num_threads() - 1, MOST_HELPERS)
         shared = np.array([0, UNOPENED], np.int64)
@@ -284,7 +310,7 @@ def _run(table, starts, unit, kernels, scalars, zeroed, shared):
             piece = ZEROED // zeroed[job] if zeroed[job] else last - at
             while at < last:
                 until = min(at + piece, last)
-                _call(kernels[job], row.ctypes.data, at, until, scalars[job])
+                _call(kernels[job], row.ctypes.data, at, until, scalars[place])
                 _zero(row[G] + at * zeroed[job], (until - at) * zeroed[job])
                 at = until
             begin = stop

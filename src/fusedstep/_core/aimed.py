@@ -1,0 +1,139 @@
+"""Plans of one tensor that outlive a call: each steps any arrays that lie as those it was made for.
+
+To lay out a step takes as long as to step a hundred thousand elements, and a caller who passes all
+arrays at each call would have it done each time. So the plans are kept, by rule and by how the
+arrays lie, see `Table.layout_of`. At each call one is aimed at the arrays of that call, which pass
+the checks of a first one. Between calls it holds none of them.
+
+A call takes a plan out of the store while it works with it, so that no other thread steps with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, cast
+
+from fusedstep._arrays.checks import check_like, check_parameter, check_state
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.place import HOST, Place
+from fusedstep._arrays.walk import Array, Operand, Walk
+from fusedstep._backends.choose import choose
+from fusedstep._backends.plan import Aimable, Job, Plan, Row, Table
+from fusedstep._numerics.coefficients import JobScalars, Rule
+from fusedstep._numerics.rounding import check_rounding
+
+MOST = 256
+"""Plans that are kept, some 10 KB each."""
+
+_plans: dict[Hashable, Aimed] = {}
+"""Plans by backend, rule and layout, the one that was used last at the end."""
+
+_layouts: dict[str, Callable[[list[Any]], bytes | None]] = {}
+"""By the name of a backend, the function that tells how arrays on the CPU lie."""
+
+
+def step_aimed(
+    backend: str, rule: Rule, given: JobScalars, p: Any, g: Any, states: Mapping[str, Any]
+) -> None:
+    """Step p by g, both the user's, by a rule whose state arrays are in `states` by letter."""
+    arrays = [p, *[states[letter] for letter in rule.states]]
+    layout_of = _layouts.get(backend)
+    layout = None if layout_of is None else layout_of(arrays)
+    if layout is not None:
+        aimed = _plans.pop((backend, rule, layout), None)
+        if aimed is not None and aimed.step(arrays, g, given):
+            _plans[backend, rule, layout] = aimed
+            return
+    table, place = choose(backend, [("p", p)])
+    if table.aims and place is HOST:
+        _layouts[backend] = layout_of = cast("type[Aimable]", table).layout_of
+        layout = layout_of(arrays)
+    aimed = Aimed(table, place, rule, arrays, g)
+    aimed.run(given)
+    if layout is not None and aimed.keep():
+        _plans[backend, rule, layout] = aimed
+        for oldest in [*_plans][:-MOST]:
+            _plans.pop(oldest, None)
+
+
+class Aimed:
+    """A plan of one tensor, at first for `arrays`: p, and the state arrays of the rule."""
+
+    def __init__(
+        self, table: type[Table], place: Place, rule: Rule, arrays: Sequence[Any], g: Any
+    ) -> None:
+        self.place = place
+        self.names = ("p", *rule.states)
+        self.types = [type(array) for array in arrays]
+        p, *states = self.views = self._look(arrays)
+        """The arrays as they are described, until `keep`."""
+        self.walk = walk = Walk(p, place)
+        of = dict(zip(rule.states, states, strict=True))
+        self.row = Row(Operand(p, walk), walk, rule, lambda letter: Operand(of[letter], walk))
+        written = WrittenMemory(zip(self.names, self.views, strict=True))
+        written.refuse_overlaps()
+        seen = self._look_at_gradient(g, p, written)
+        self.plan = Plan(table, [Job(rule, p.dtype)], [self.row], written)
+        self.plan.set_gradient(0, seen, g)
+        self.table = cast("Aimable", self.plan.table)
+
+    def _look(self, arrays: Sequence[Any]) -> list[Array]:
+        """The arrays as they are described; refused if a step cannot write to them."""
+        see = self.place.see_written
+        p = see(arrays[0], "p")
+        check_parameter(p, "p", arrays[0])
+        views = [p]
+        for name, array in zip(self.names[1:], arrays[1:], strict=True):
+            state = see(array, name)
+            check_state(state, p, name)
+            views.append(state)
+        return views
+
+    def _look_at_gradient(self, g: Any, p: Array, written: WrittenMemory) -> Array:
+        """The gradient as it is described; refused if it does not fit."""
+        seen: Array = self.place.see(g, "g")
+        check_like(seen, p, "g")
+        written.refuse(seen, "g")
+        return seen
+
+    def run(self, given: JobScalars) -> None:
+        """Step the arrays by the gradient that has been taken."""
+        self.plan.fetch_gradients()
+        self.plan.run([given])
+
+    def keep(self) -> bool:
+        """Hold no array any more; False if the plan can serve no others."""
+        if not self.views[0].size:
+            return False
+        self.table.aim_by(self.types, self.views)
+        self._let_go()
+        return True
+
+    def _let_go(self) -> None:
+        self.views = []
+        for operand in self.row.written:
+            operand.let_go()
+        self.plan.forget_gradients()
+
+    def step(self, arrays: list[Any], g: Any, given: JobScalars) -> bool:
+        """Step other arrays; False, and nothing done, if they do not lie as those before."""
+        if not self.plan.scratch:
+            taken = self.table.aim_and_run(arrays, [g], [given])
+            if taken is None:
+                return False
+            if taken < 0:
+                check_rounding()
+            if taken > 0:
+                return True
+        elif not self.table.aim(arrays):
+            return False
+        # The gradient lies in another way than the last, or something has to be copied.
+        views = self._look(arrays)
+        written = WrittenMemory(zip(self.names, views, strict=True))
+        seen = self._look_at_gradient(g, views[0], written)
+        self.plan.set_gradient(0, seen, g)
+        for operand, view in zip(self.row.written, views, strict=True):
+            operand.aim(self.walk.lay(view))
+        self.run(given)
+        self._let_go()
+        return True

@@ -1,0 +1,92 @@
+"""The user's own container of the parameters, looked at now and then.
+
+An optimizer steps the arrays that it was given. Where an entry of the container has been set to
+another array since, steps go on in memory that nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fusedstep._arrays.place import Place
+from fusedstep._arrays.structure import Structure, is_array
+from fusedstep._core.parameters import Parameter
+
+PACKAGE = str(Path(__file__).parents[1])
+
+PLAIN = (dict, list, tuple)
+"""Types of containers that are pickled with their optimizer."""
+
+
+class Container:
+    """The collection that was given as `params`, or of each group the one under `"params"`."""
+
+    def __init__(self, given: Any, structure: Structure, divided: bool) -> None:
+        """`divided` says that it is a sequence of groups."""
+        self.given = given
+        self.structure = structure
+        self.divided = divided
+
+    @classmethod
+    def of(cls, given: Any, structure: Structure, divided: bool) -> Container | None:
+        """The container of parameters; None for one that cannot be read a second time."""
+        return cls(given, structure, divided) if isinstance(given, (Mapping, Sequence)) else None
+
+    def _entries(self) -> Iterator[tuple[str, Any]]:
+        given = self.given
+        if self.divided:
+            given = [item.get("params") for item in given if isinstance(item, Mapping)]
+        return self.structure.entries(given)
+
+    def replaced(self, parameters: Sequence[Parameter], place: Place) -> list[str]:
+        """The paths of entries that are other arrays than the parameters, in other memory."""
+        known = {parameter.path: parameter.array for parameter in parameters}
+        return [
+            path
+            for path, entry in self._entries()
+            if entry is not known[path] and is_array(entry) and _is_other(entry, known[path], place)
+        ]
+
+    def is_plain(self, parameters: Sequence[Parameter]) -> bool:
+        """Whether it holds the parameters and nothing else, in containers of Python's own."""
+        known = {parameter.path: parameter.array for parameter in parameters}
+        found = dict(self._entries())
+        return (
+            not self.divided
+            and self.structure.is_of(self.given, PLAIN)
+            and found.keys() == known.keys()
+            and all(found[path] is known[path] for path in known)
+        )
+
+
+def _is_other(entry: Any, array: Any, place: Place) -> bool:
+    try:
+        return bool(place.where(entry)[0] != place.where(array)[0])
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return True
+
+
+def warn_of_replaced(paths: Sequence[str]) -> None:
+    """Warn of entries with these paths, at the line of the user's program that steps."""
+    names = [f"params{path}" for path in paths]
+    several = f" and {len(names) - 1} more entries" if paths[1:] else ""
+    warnings.warn(
+        f"{names[0]}{several} now hold other arrays than those that the optimizer steps, as after "
+        f"`{names[0]} = ...`, and these are not trained. Write into the arrays instead, as "
+        f"`{names[0]}[...] = values`. To go on with the new ones make a new optimizer of them, "
+        "and `new.load_state_dict(opt.state_dict())`",
+        RuntimeWarning,
+        stacklevel=_levels_to_the_user(),
+    )
+
+
+def _levels_to_the_user() -> int:
+    """The stack level, for a warning of the caller, of the first line outside of the package."""
+    frame, level = sys._getframe(1), 1  # noqa: SLF001  as the standard library's warnings do
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
