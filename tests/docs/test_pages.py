@@ -28,7 +28,13 @@ README = ROOT / "README.md"
 
 COMMANDS = ("fusedstep", "pip", "pytest", "python", "sphinx-build")
 
-EXTRAS = {"autograd": "autograd", "jax": "jax", "thinc": "thinc", "threadpoolctl": "demo"}
+EXTRAS = {
+    "autograd": "autograd",
+    "jax": "jax",
+    "sklearn": "sklearn",
+    "thinc": "thinc",
+    "threadpoolctl": "demo",
+}
 """The extra that brings a package which code on a page needs."""
 
 

@@ -26,7 +26,7 @@ def test_main(data: Any, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "the same losses: True" in said
     assert "the same weights: True" in said
-    for solver in example.GRID["solver"]:
+    for solver in ("adam", "adamw", "lion"):
         assert said.count(f"\n{solver}") >= 2
 
 

@@ -12,7 +12,6 @@ from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import NOTHING_ASKED, Hyperparameters, Rule, Values
 from fusedstep.optimizers import Betas, Eps, Momentum, Nesterov
 
-
 AS_IT_IS: Values = {"sign": 1.0, "l2": 0.0, "l1": 0.0}
 """Scalars of a prologue that leaves the gradient as it is: alpha is in scikit-learn's loss."""
 

@@ -127,7 +127,7 @@ class MLPRegressor(FusedSteps, neural_network.MLPRegressor):
     Parameters
     ----------
     solver
-        What it is for `MLPClassifier`.
+        The same as for `MLPClassifier`.
 
     Examples
     --------

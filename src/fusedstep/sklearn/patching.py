@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import wraps
 from threading import RLock
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, cast, overload
 
 from fusedstep._checks.wording import describe
 from fusedstep.sklearn._steps import adam_update, sgd_update
 from fusedstep.sklearn._theirs import AdamOptimizer, SGDOptimizer, Task, parallel
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class PatchedTask(Task):
@@ -101,7 +103,7 @@ class Patch:
             if not self.entered:
                 self.undo()
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, function: Function) -> Function:
         """Decorate a function, which is patched while it runs and not before."""
         self.undo()
         return decorated(function)
@@ -110,7 +112,8 @@ class Patch:
         return f"<patch of scikit-learn, {'on' if self.on else 'off'}>"
 
 
-def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+def decorated(function: Function) -> Function:
+    """The function under a patch of its own, which is on while it runs."""
     if inspect.iscoroutinefunction(function):
 
         @wraps(function)
@@ -118,7 +121,7 @@ def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
             with Patch():
                 return await function(*args, **kwargs)
 
-        return awaited
+        return cast(Function, awaited)
     is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     if isinstance(function, type) or not callable(function) or is_generator:
         raise TypeError(
@@ -131,10 +134,18 @@ def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
         with Patch():
             return function(*args, **kwargs)
 
-    return patched
+    return cast(Function, patched)
 
 
-def patch(function: Callable[..., Any] | None = None) -> Any:
+@overload
+def patch(function: None = None) -> Patch: ...
+
+
+@overload
+def patch(function: Function) -> Function: ...
+
+
+def patch(function: Any = None) -> Any:
     """Have scikit-learn's own MLPClassifier and MLPRegressor step fused.
 
     ::
