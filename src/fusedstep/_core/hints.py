@@ -223,7 +223,7 @@ def without_others(function: Any) -> Signature:
     return found.replace(parameters=own)
 
 
-STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads")
+STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads", "clip")
 """The arguments of a step."""
 
 
