@@ -55,7 +55,20 @@ AMONG_OTHERS: dict[str, set[str]] = {
 """The same, of those which disturb other checks as well."""
 
 
-@pytest.mark.parametrize("fault", [*FAULTS, *AMONG_OTHERS])
+QUICK = (
+    *("right", "decays_apart", "spreads_nan", "skips_blocks_of_16_bits", "drops_copies"),
+    *("reads_gradients_flat", "goes_past_views"),
+)
+"""The faults that every run of the tests looks at: an audit takes some ten seconds."""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=[] if fault in QUICK else pytest.mark.slow)
+        for fault in (*FAULTS, *AMONG_OTHERS)
+    ],
+)
 def test_a_fault_fails_its_checks_and_reproducers_show_it(fault: str, tmp_path: Path) -> None:
     report = audited(f"faulty_optimizers.{fault}.SGD()", *(SHORT if "hangs" in fault else ()))
     if fault in FAULTS:
