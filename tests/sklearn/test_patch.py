@@ -592,6 +592,7 @@ def test_scikit_learns_own_tests_pass_under_the_patch(tmp_path: Any) -> None:
         env={
             **os.environ,
             "OPENBLAS_NUM_THREADS": "1",
+            "PYTEST_ADDOPTS": "",
             "PYTHONPATH": os.pathsep.join(map(str, folders)),
         },
     )

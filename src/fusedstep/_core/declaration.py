@@ -135,11 +135,15 @@ class Declaration:
         return declaration_of, (self.optimizer,)
 
 
+PUBLIC = ("fusedstep.optimizers", "fusedstep.rules")
+"""The modules of this package's public classes, which hints speak of."""
+
+
 def attach(declaration: Declaration) -> None:
     """Give the declaration to its class, which then knows its hyperparameters by name."""
     setattr(declaration.optimizer, ATTRIBUTE, declaration)
     with_missing(declaration.optimizer, declaration.checks)
-    if declaration.optimizer.__module__.startswith("fusedstep."):
+    if declaration.optimizer.__module__ in PUBLIC:
         DECLARATIONS.append(declaration)
 
 

@@ -80,7 +80,8 @@ def test_newer_devices() -> None:
 
 
 def test_all_kernels_are_there() -> None:
-    assert {*KERNELS} == cases.RULES
+    of_sklearn = {rule for rule in KERNELS if rule.name == "adam_rearranged"}
+    assert {*KERNELS} - of_sklearn == cases.RULES
 
 
 @pytest.mark.slow
