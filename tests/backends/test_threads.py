@@ -304,14 +304,18 @@ def test_environment() -> None:
         ({"OMP_NUM_THREADS": "7", "OMP_THREAD_LIMIT": "2"}, "2", "OMP_THREAD_LIMIT"),
     ],
 )
-def test_where_the_number_comes_from(environment: dict[str, str], number: str, origin: str) -> None:
+def test_where_the_number_comes_from(
+    environment: dict[str, str], number: str, origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FUSEDSTEP_NUM_THREADS", raising=False)
     show = "import fusedstep as fs; i = fs.info(); print(i.threads, i.threads_from); print(i)"
     first, *_, last = python(show, **environment).stdout.splitlines()
     assert first == f"{number} {origin}"
     assert last == f"threads {number}, from {origin}"
 
 
-def test_what_openmp_ignores_warns_once_and_costs_no_step() -> None:
+def test_what_openmp_ignores_warns_once_and_costs_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FUSEDSTEP_NUM_THREADS", raising=False)
     code = (
         "import warnings, numpy as np, fusedstep as fs\n"
         "p = np.ones(3)\n"
