@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import sys
 import weakref
 from random import Random
 from threading import Thread
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from cases import BASES, Case, differing_bits, ordinary
-from counting import calls_of
+from counting import calls_of, python_calls
 from marks import COMPILED, for_each, needs, needs_c, on_each_backend
 from memory_layouts import GRADIENT_LAYOUTS, LAYOUTS, outside
 
@@ -158,18 +157,7 @@ def test_what_a_repeated_call_does_in_python() -> None:
     p, g, m, v = (np.ones(1000, np.float32) for _ in range(4))
     for t in (1, 2):
         fs.functional.adamw(p, g, m, v, t=t)
-    names = []
-
-    def note(frame: Any, event: str, _: Any) -> None:
-        if event == "call":
-            names.append(frame.f_code.co_name)
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        fs.functional.adamw(p, g, m, v, t=3)
-    finally:
-        sys.setprofile(before)
+    names = python_calls(lambda: fs.functional.adamw(p, g, m, v, t=3))
     assert not {"see", "plain", "choose", "check_like", "describe", "check"} & set(names)
     assert len(names) < 25
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import BASES, CUSTOM_BASES, Case, differing_bits, ordinary
+from counting import python_calls
 from marks import for_each
 
 import fusedstep as fs
@@ -93,23 +92,6 @@ def test_an_assigned_option_brings_its_state() -> None:
     with pytest.raises(ValueError, match="nesterov=True"):
         opt.param_groups[0].update(nesterov=True, dampening=0.5)
     assert opt.param_groups[0]["momentum"] == 0.5
-
-
-def python_calls(call: Callable[[], Any]) -> list[str]:
-    """The names of the functions in Python that a call makes."""
-    names: list[str] = []
-
-    def note(frame: Any, event: str, _: Any) -> None:
-        if event == "call":
-            names.append(frame.f_code.co_name)
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        call()
-    finally:
-        sys.setprofile(before)
-    return names[1:]
 
 
 @for_each([*BASES, *CUSTOM_BASES])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -13,6 +12,7 @@ from fusedstep._arrays.place import HOST, Place
 from fusedstep._backends.cuda import available
 from fusedstep._backends.plan import Table
 from fusedstep._checks.hints import nearest
+from fusedstep._checks.warn import warn
 from fusedstep._checks.wording import quoted, shown
 
 PREFERENCE = ("c", "numba", "numpy")
@@ -178,10 +178,8 @@ def why_missing(name: str) -> str | None:
 
 @cache
 def _warn_of_slow_backend() -> None:
-    warnings.warn(
+    warn(
         "fusedstep runs on its NumPy reference, many times slower than its other backends. "
         f"C: {why_missing('c')}. Numba: {why_missing('numba')}. `backend='numpy'` asks for it "
-        "without this warning.",
-        RuntimeWarning,
-        stacklevel=6,
+        "without this warning."
     )

@@ -6,6 +6,7 @@ C does it without Python code, where it was built.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
 from operator import is_
 from typing import Any
@@ -37,8 +38,8 @@ def empty(items: list[Any]) -> None:
         items[:] = [None] * len(items)
 
 
-def same(items: list[Any], others: list[Any]) -> bool:
-    """Whether two lists have the very same objects in the same order."""
+def same(items: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether two sequences, best of all lists, have the very same objects in the same order."""
     if lib is not None and isinstance(items, list) and isinstance(others, list):
         return bool(lib.fs_same(id(items), id(others)))
     return len(items) == len(others) and all(map(is_, items, others))

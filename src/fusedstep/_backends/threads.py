@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from operator import index
 
 from fusedstep._backends import openmp
 from fusedstep._backends.cpus import Count, usable_cpus
+from fusedstep._checks.warn import warn
 from fusedstep._checks.wording import shown
 
 MOST = 1024
@@ -71,7 +71,7 @@ def _number_in_force() -> int:
     _own = found._replace(number=min(found.number, MOST))
     _threads = _own.number
     for message in ignored:  # once, when the number is known: a warning may be an error
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
+        warn(message)
     return _threads
 
 

@@ -6,17 +6,13 @@ another array since, steps go on in memory that nobody reads any more.
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.structure import Structure, is_array
+from fusedstep._checks.warn import warn
 from fusedstep._core.parameters import Parameter
-
-PACKAGE = str(Path(__file__).parents[1])
 
 PLAIN = (dict, list, tuple)
 """Types of containers that are pickled with their optimizer."""
@@ -74,19 +70,9 @@ def warn_of_replaced(paths: Sequence[str]) -> None:
     """Warn of entries with these paths, at the line of the user's program that steps."""
     names = [f"params{path}" for path in paths]
     several = f" and {len(names) - 1} more entries" if paths[1:] else ""
-    warnings.warn(
+    warn(
         f"{names[0]}{several} now hold other arrays than those that the optimizer steps, as after "
         f"`{names[0]} = ...`, and these are not trained. Write into the arrays instead, as "
         f"`{names[0]}[...] = values`. To go on with the new ones make a new optimizer of them, "
-        "and `new.load_state_dict(opt.state_dict())`",
-        RuntimeWarning,
-        stacklevel=_levels_to_the_user(),
+        "and `new.load_state_dict(opt.state_dict())`"
     )
-
-
-def _levels_to_the_user() -> int:
-    """The stack level, for a warning of the caller, of the first line outside of the package."""
-    frame, level = sys._getframe(1), 1  # noqa: SLF001  as the standard library's warnings do
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        frame, level = frame.f_back, level + 1
-    return level

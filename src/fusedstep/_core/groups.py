@@ -26,8 +26,8 @@ from fusedstep._core.hints import key_hint
 from fusedstep._core.schedule import Schedule
 from fusedstep._numerics.range import LARGE, SMALL
 
-DECIDING = {"decay_scale", "initial_lr"}
-"""Hyperparameters that decide whether the rate is bound to others, see `rate_bound`."""
+DECIDING = {"lr", "decay_scale", "initial_lr"}
+"""Hyperparameters that decide whether the rate is free, see `Group.free_rate`."""
 
 
 def is_usual(value: Any) -> bool:
@@ -77,11 +77,11 @@ class Group(MutableMapping[str, Any]):
         self.declaration = declaration
         self._take(declaration.check(with_initial_lr(hyperparameters), where))
 
-    def _take(self, checked: dict[str, Any], usual: bool | None = None) -> None:
-        """Take over hyperparameters that have been checked; `usual` may be known already."""
+    def _take(self, checked: dict[str, Any]) -> None:
+        """Take over hyperparameters that have been checked."""
         self.free_rate = self.usual = False  # until they fit: a signal may come in between
         self.hyperparameters = checked
-        self.usual = self._is_usual(checked) if usual is None else usual
+        self.usual = self._is_usual(checked)
         self.free_rate = self._frees_rate(checked)
 
     def _is_usual(self, checked: dict[str, Any]) -> bool:
@@ -148,8 +148,12 @@ class Group(MutableMapping[str, Any]):
             value = checks[name](name, value)
             checked = {**self.hyperparameters, name: value}
             self.declaration.together(checked)
-            known = self.usual and name not in DECIDING
-            self._take(checked, is_usual(value) if known else None)
+            if name in DECIDING or not self.usual:
+                self._take(checked)
+            else:  # all others are as they were, and looked at before
+                self.usual = False
+                self.hyperparameters = checked
+                self.usual = is_usual(value)
         else:
             self.update({name: value})
 

@@ -8,11 +8,11 @@ they put together again is plain.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from fusedstep._checks.warn import warn
 from fusedstep._core.imported import when_imported
 
 
@@ -52,11 +52,9 @@ def _tell(tell: Callable[[Any, Node], None], node: Node, module: Any) -> None:
     try:
         tell(module, node)
     except Exception as error:  # whatever it is, the package itself works, and is being imported
-        warnings.warn(
+        warn(
             f"{module.__name__} takes the containers of a fusedstep.Arena for leaves: {error!r}; "
-            "pass it those of `arena.plain`",
-            RuntimeWarning,
-            stacklevel=2,
+            "pass it those of `arena.plain`"
         )
 
 

@@ -6,11 +6,12 @@ Dask and other users of pickle's buffers do the same. An optimizer among them st
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from typing import Any
 
 import numpy as np
+
+from fusedstep._checks.warn import warn
 
 
 class Originals:
@@ -31,12 +32,10 @@ class Originals:
         held = [name for name, original in self.arrays if original() is not None]
         self.arrays = []
         if held:
-            warnings.warn(
+            warn(
                 f"{', '.join(held[:3])}{' and others' * (len(held) > 3)} came read-only out of a "
                 "pickle, as joblib's workers get arrays above 1 MB, so that this optimizer steps "
                 "copies. Arrays that came with it stay as they are: use those in "
                 "`opt.param_groups[i]['params']`, or let joblib.Parallel have `mmap_mode='c'`, "
-                "where arrays can be written and remain the same",
-                RuntimeWarning,
-                stacklevel=4,
+                "where arrays can be written and remain the same"
             )

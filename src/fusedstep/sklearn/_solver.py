@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from fusedstep import optimizers, rules
+from fusedstep._backends.objects import same
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import declaration_of
 from fusedstep._core.optimizer import Optimizer
-from fusedstep.sklearn._steps import Arrays, Fused, adam_update, same, sgd_update
+from fusedstep.sklearn._steps import Arrays, Fused, adam_update, sgd_update
 from fusedstep.sklearn._theirs import AdamOptimizer, BaseOptimizer, SGDOptimizer
 
 Choice: TypeAlias = str | type[Optimizer] | partial[Optimizer]

@@ -14,12 +14,12 @@ batches would not get back what laying them out takes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import is_
 from typing import Any, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from fusedstep._backends.objects import same
 from fusedstep._core.optimizer import Optimizer
 from fusedstep.sklearn._rules import Moments, Velocity
 from fusedstep.sklearn._theirs import (
@@ -35,11 +35,6 @@ REFUSALS = (TypeError, ValueError)
 
 LARGE = 32_768
 """Elements from which on a network is fused from the first step on."""
-
-
-def same(some: Sequence[Any], others: Sequence[Any]) -> bool:
-    """Whether two sequences have the very same objects."""
-    return len(some) == len(others) and all(map(is_, some, others))
 
 
 class Fused:

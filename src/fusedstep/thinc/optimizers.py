@@ -118,15 +118,7 @@ def SGD(
     use_averages: bool = True,
 ) -> Optimizer:
     """Thinc's `SGD.v1`."""
-    return Optimizer(
-        learn_rate,
-        L2=L2,
-        grad_clip=grad_clip,
-        L2_is_weight_decay=L2_is_weight_decay,
-        beta1=0.0,
-        beta2=0.0,
-        use_averages=use_averages,
-    )
+    return Optimizer(**locals(), beta1=0.0, beta2=0.0)
 
 
 def Adam(
@@ -141,17 +133,7 @@ def Adam(
     use_averages: bool = True,
 ) -> Optimizer:
     """Thinc's `Adam.v1`."""
-    return Optimizer(
-        learn_rate,
-        L2=L2,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        grad_clip=grad_clip,
-        L2_is_weight_decay=L2_is_weight_decay,
-        use_averages=use_averages,
-        use_radam=False,
-    )
+    return Optimizer(**locals(), use_radam=False)
 
 
 def AdamW(
@@ -166,16 +148,7 @@ def AdamW(
     use_averages: bool = True,
 ) -> Optimizer:
     """`fusedstep.Adam.v1` with weight decay of 0.01, as spaCy's default config has it."""
-    return Adam(
-        learn_rate,
-        L2=L2,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        grad_clip=grad_clip,
-        L2_is_weight_decay=L2_is_weight_decay,
-        use_averages=use_averages,
-    )
+    return Adam(**locals())
 
 
 def RAdam(
@@ -190,17 +163,7 @@ def RAdam(
     use_averages: bool = True,
 ) -> Optimizer:
     """Thinc's `RAdam.v1`."""
-    return Optimizer(
-        learn_rate,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        grad_clip=grad_clip,
-        L2_is_weight_decay=L2_is_weight_decay,
-        L2=L2,
-        use_averages=use_averages,
-        use_radam=True,
-    )
+    return Optimizer(**locals(), use_radam=True)
 
 
 take_over(Optimizer)
