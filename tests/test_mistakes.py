@@ -280,6 +280,36 @@ def test_a_group_that_does_not_fit_stops_all() -> None:
     assert (q == before[1]).all()
 
 
+def test_a_rate_that_is_too_large_for_another_hyperparameter() -> None:
+    """Each is held by float32, and the product is not: also of a rate that is assigned later."""
+    p, g = np.zeros(3, np.float32), np.ones(3, np.float32)
+    opt = fs.AdamW(p, lr=1e-3, weight_decay=1e30)
+    opt.step(g)
+    before = p.copy()
+    opt.lr = 1e9
+    with pytest.raises(ValueError, match="infinite in float32"):
+        opt.step(g)
+    assert p.tobytes() == before.tobytes()
+    assert opt.state["t"] == 1
+    opt.lr = 1e-4
+    opt.step(g)
+
+
+def test_a_function_looks_at_each_rate() -> None:
+    """One that fits was there before, with the same hyperparameters and dtype."""
+    p, g, m, v = (np.ones(2, np.float32) for _ in range(4))
+    options: Any = {"t": 1, "weight_decay": 1e30}
+    fs.functional.adamw(p, g, m, v, lr=1e-3, **options)
+    fs.functional.sgd(p, g, t=1, lr=1e-3)
+    before = p.copy()
+    with pytest.raises(ValueError, match="infinite in float32"):
+        fs.functional.adamw(p, g, m, v, lr=1e9, **options)
+    with pytest.raises(ValueError, match="lr=1e-60 is 0 in float32"):
+        fs.functional.sgd(p, g, t=1, lr=1e-60)
+    assert p.tobytes() == before.tobytes()
+    fs.functional.sgd(p, g, t=1, lr=0.0)
+
+
 def test_functions_and_bounds_are_held_to_the_dtype_too() -> None:
     p, g = np.ones(2, np.float32), np.ones(2, np.float32)
     with pytest.raises(ValueError, match=r"^lr=1e\+39 is infinite in float32"):

@@ -16,12 +16,12 @@ from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe
 from fusedstep._core.aimed import step_aimed
 from fusedstep._core.declaration import Argument, Declaration, declaration_of
-from fusedstep._core.groups import with_initial_lr
+from fusedstep._core.groups import is_usual, with_initial_lr
 from fusedstep._core.hints import renamed_argument, unexpected
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.parameters import refuse_unfit
 from fusedstep._numerics.coefficients import JobScalars, Rule, Values
-from fusedstep._numerics.range import LARGE, RANGES
+from fusedstep._numerics.range import RANGES
 from fusedstep._numerics.rounding import check_rounding
 
 MANY = 2**53
@@ -71,8 +71,8 @@ class Setting(NamedTuple):
     """Whether the learning rate has to go together with them."""
     types: tuple[type, ...]
     """Their types as they were passed: True is equal to 1, and may not stand for it."""
-    fitting: set[Any]
-    """Dtypes that are known to hold the scalars, at learning rates that most programs have."""
+    usual: bool
+    """Whether every dtype holds what the rule makes of them, at usual learning rates."""
 
 
 MOST = 64
@@ -95,25 +95,18 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
         hyper = with_initial_lr(hyper)
         declaration.together(hyper)
     given = setting.constants, declaration.scalars(hyper, t)
-    dtype = _dtype_of(arguments["p"])
-    if dtype not in setting.fitting or lr > LARGE:
-        _check_range(declaration, setting, hyper, given, dtype, t)
+    if not (setting.usual and is_usual(lr)):
+        _check_range(declaration, hyper, given, _dtype_of(arguments["p"]), t)
     step_aimed(arguments["backend"], setting.rule, given, arguments["p"], arguments["g"], arguments)
 
 
 def _check_range(
-    declaration: Declaration,
-    setting: Setting,
-    hyper: dict[str, Any],
-    given: JobScalars,
-    dtype: Any,
-    t: int,
+    declaration: Declaration, hyper: dict[str, Any], given: JobScalars, dtype: Any, t: int
 ) -> None:
     """Refuse scalars that are infinite or zero in a dtype of NumPy, or another library's."""
     named = NAMED.get(str(dtype).rpartition(".")[2])
     if named is not None:
         refuse_unfit(declaration, hyper, given, named, "", t)
-        setting.fitting.add(dtype)
 
 
 def _dtype_of(p: Any) -> Any:
@@ -168,8 +161,9 @@ def _new_setting(
     bound = declaration.rate_bound(hyper)
     if not bound:
         declaration.together(hyper)
+    usual = not bound and all(map(is_usual, hyper.values()))
     return Setting(
-        hyper, declaration.rule(hyper), declaration.constants(hyper), bound, types, set()
+        hyper, declaration.rule(hyper), declaration.constants(hyper), bound, types, usual
     )
 
 

@@ -107,8 +107,7 @@ class Cohort:
         """Refuse scalars of step t that are infinite or zero in the dtype."""
         where = getattr(self.group, "where", "")
         refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
-        self.largest = max(values["lr"], LARGE)
-        self.watched = self.scheduled
+        self.largest = values["lr"]
 
     def fades(self) -> bool:
         """Whether the learning rate may come to nothing, as that of a schedule."""
