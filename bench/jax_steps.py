@@ -9,10 +9,7 @@ update of every parameter. A figure is the median of the turns. Each contestant 
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,13 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from topics import Row, described, head, headed, parsed, parser_of, with_out, write
 
 import fusedstep as fs
 import fusedstep.jax as ours
 from fusedstep.benchmarks.contestants.contestant import Entry
-from fusedstep.benchmarks.machine import machine
 from fusedstep.benchmarks.measuring import quartiles
-from fusedstep.benchmarks.tables import describe
 from fusedstep.benchmarks.turns import take_turns
 from fusedstep.benchmarks.workloads import Workload, equal, gpt2_small, perceptron
 
@@ -45,19 +41,6 @@ LR, DECAY = 1e-3, 1e-2
 TOLERANCE = 1e-3
 """By how much parameters may differ after some steps, of their norm: gradients are summed in other
 orders, and where one is about 0 its sign decides the whole step."""
-
-
-class Row(NamedTuple):
-    """One figure of one contestant, and the quartiles of its turns."""
-
-    topic: str
-    case: str
-    contestant: str
-    unit: str
-    median: float
-    low: float
-    high: float
-    turns: int
 
 
 class Method(NamedTuple):
@@ -296,28 +279,20 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", nargs="*", help=f"of {', '.join(TOPICS)}; without it, everything")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser = with_out(parser_of(__doc__, TOPICS))
     parser.add_argument("--quick", action="store_true", help="take as few turns as possible")
-    options = parser.parse_args()
-    if unknown := [name for name in options.what if name not in TOPICS]:
-        parser.error(f"{', '.join(unknown)} is not one of {', '.join(TOPICS)}")
-    here = machine(["jax", "optax"])
-    print(*describe(here), sep="\n")
+    options = parsed(parser, TOPICS)
+    here = described(["jax", "optax"])
     rows: list[Row] = []
-    for topic in options.what or TOPICS:
-        print(f"\n## {(TOPICS[topic].__doc__ or topic).rstrip('.')}\n")
+    for topic in headed(options.what, TOPICS):
         names: list[str] = []
-        for group in TOPICS[topic](0.0 if options.quick else SECONDS):
+        for group in topic(0.0 if options.quick else SECONDS):
             if not names:
                 names = [row.contestant for row in group]
-                print(f"| | {' | '.join(names)} |\n| --- |{' ---: |' * len(names)}")
+                head("", names)
             show(group)
             rows += group
-    if options.out:
-        results = {"machine": here._asdict(), "rows": [row._asdict() for row in rows]}
-        options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write(options.out, here, rows)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,10 @@ fusedstep's own solvers beside scikit-learn's "adam" without the patch.
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -25,11 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.datasets import load_digits, make_classification
 from sklearn.neural_network import MLPClassifier
+from topics import described, head, headed, parsed, parser_of, with_out, write
 
 import fusedstep.sklearn
-from fusedstep.benchmarks.machine import machine
 from fusedstep.benchmarks.measuring import quartiles
-from fusedstep.benchmarks.tables import describe
 from fusedstep.sklearn._solver import OF_OURS
 
 LEAST_TURNS = 5
@@ -153,31 +149,23 @@ TOPICS = {each.__name__: each for each in (generated, digits, solvers)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", nargs="*", help=f"of {', '.join(TOPICS)}; without it, everything")
+    parser = with_out(parser_of(__doc__, TOPICS))
     parser.add_argument("--seconds", type=float, default=4.0, help="of each comparison")
     parser.add_argument("--only", default="", help="comparisons with this in their name")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
-    options = parser.parse_args()
-    if unknown := [name for name in options.what if name not in TOPICS]:
-        parser.error(f"{', '.join(unknown)} is not one of {', '.join(TOPICS)}")
+    options = parsed(parser, TOPICS)
     warnings.simplefilter("ignore")
-    here = machine(["scikit-learn"])
-    print(*describe(here), sep="\n")
+    here = described(["scikit-learn"])
     rows = []
-    for topic in options.what or TOPICS:
-        print(f"\n## {(TOPICS[topic].__doc__ or topic).rstrip('.')}\n")
-        print("| ms | without | with fusedstep | ratio |\n| --- | ---: | ---: | ---: |")
-        for each in TOPICS[topic]():
+    for topic in headed(options.what, TOPICS):
+        head("ms", ["without", "with fusedstep", "ratio"])
+        for each in topic():
             if options.only in each.name:
-                rows.append(row := measure(topic, each, options.seconds))
+                rows.append(row := measure(topic.__name__, each, options.seconds))
                 print(
                     f"| {row.case} | {row.plain:.1f} | {row.fused:.1f} | {row.ratio:.2f}× |",
                     flush=True,
                 )
-    if options.out:
-        results = {"machine": here._asdict(), "rows": [row._asdict() for row in rows]}
-        options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write(options.out, here, rows)
 
 
 if __name__ == "__main__":

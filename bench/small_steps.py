@@ -8,18 +8,16 @@ microseconds. The NumPy contestants are the update as a training loop writes it.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from itertools import count, cycle, pairwise
 from statistics import median
 from typing import Any, TypeAlias
 
 import numpy as np
+from topics import described, head, headed, parsed, parser_of
 
 import fusedstep as fs
 from fusedstep.benchmarks.contestants.contestant import Entry
-from fusedstep.benchmarks.machine import machine
-from fusedstep.benchmarks.tables import describe
 from fusedstep.benchmarks.turns import take_turns
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -137,20 +135,16 @@ TOPICS = {each.__name__: each for each in (assigned, called, lists)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", nargs="*", help=f"of {', '.join(TOPICS)}; without it, everything")
+    parser = parser_of(__doc__, TOPICS)
     parser.add_argument("--seconds", type=float, default=1.5, help="of the turns of each line")
-    options = parser.parse_args()
-    if unknown := [name for name in options.what if name not in TOPICS]:
-        parser.error(f"{', '.join(unknown)} is not one of {', '.join(TOPICS)}")
-    print(*describe(machine([])), sep="\n")
-    for topic in options.what or TOPICS:
-        print(f"\n## {TOPICS[topic].__doc__}\n")
+    options = parsed(parser, TOPICS)
+    described()
+    for topic in headed(options.what, TOPICS):
         names: list[str] = []
-        for case, steps in TOPICS[topic]():
+        for case, steps in topic():
             if not names:
                 names = [*steps]
-                print(f"| µs | {' | '.join(names)} |\n| --- |{' ---: |' * len(names)}")
+                head("µs", names)
             entries = {
                 name: Entry(step, list, fs.get_num_threads()) for name, step in steps.items()
             }

@@ -10,13 +10,10 @@ turns. Before that both make the same update of every parameter, up to the round
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -25,12 +22,11 @@ import spacy
 import thinc.api as thinc
 from spacy.training import Example
 from thinc.optimizers import Optimizer
+from topics import described, headed, parsed, parser_of, with_out, write
 
 import fusedstep.thinc
 from fusedstep import get_num_threads
 from fusedstep.benchmarks.contestants.contestant import Entry
-from fusedstep.benchmarks.machine import machine
-from fusedstep.benchmarks.tables import describe
 from fusedstep.benchmarks.turns import take_turns
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
@@ -210,18 +206,14 @@ TOPICS = {"update": update, "train": train}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", nargs="*", choices=[*TOPICS, []], help="all, if none is named")
+    parser = with_out(parser_of(__doc__, TOPICS))
     parser.add_argument("--quick", action="store_true", help="a second for each row")
-    parser.add_argument("--out", type=Path, help="write the figures to this file, as JSON")
-    options = parser.parse_args()
-    here = machine()
-    print(*describe(here), sep="\n")
+    options = parsed(parser, TOPICS)
+    here = described()
     found: list[Row] = []
-    for topic in options.what or TOPICS:
-        print(f"\n## {(TOPICS[topic].__doc__ or topic).rstrip('.')}\n")
+    for topic in headed(options.what, TOPICS):
         print("| case | µs (times as long as fusedstep) |\n| --- | --- |")
-        for group in TOPICS[topic](1.0 if options.quick else 8.0):
+        for group in topic(1.0 if options.quick else 8.0):
             ours = next(row.seconds for row in group if row.contestant == "fusedstep")
             figures = [
                 f"{row.contestant} {row.seconds * 1e6:,.1f} ({row.seconds / ours:.2f})"
@@ -229,9 +221,7 @@ def main() -> None:
             ]
             print(f"| {group[0].case} | {', '.join(figures)} |", flush=True)
             found += group
-    if options.out:
-        results = {"machine": here._asdict(), "rows": [row._asdict() for row in found]}
-        options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write(options.out, here, found)
 
 
 if __name__ == "__main__":

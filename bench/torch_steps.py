@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.distributed as dist
+from topics import Row, described, head, headed, parsed, parser_of, with_out, write
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.nn.functional import cross_entropy, mse_loss
@@ -36,9 +37,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 import fusedstep as fs
 import fusedstep.torch as ours
 from fusedstep.benchmarks.contestants.contestant import Entry
-from fusedstep.benchmarks.machine import machine
 from fusedstep.benchmarks.measuring import quartiles
-from fusedstep.benchmarks.tables import describe
 from fusedstep.benchmarks.turns import take_turns
 from fusedstep.benchmarks.workloads import Workload, equal, gpt2_small, perceptron
 
@@ -68,19 +67,6 @@ LARGEST, LARGEST_QUICK = 200_000_000, 20_000_000
 
 IN_FLOAT32, ON_A_DEVICE = 1e-6, 1e-4
 """By how much updates of 1e-3 may differ: a device's gradients are others each time."""
-
-
-class Row(NamedTuple):
-    """One figure of one contestant, and the quartiles of its turns."""
-
-    topic: str
-    case: str
-    contestant: str
-    unit: str
-    median: float
-    low: float
-    high: float
-    turns: int
 
 
 Rows: TypeAlias = Iterator[list[Row]]
@@ -446,14 +432,10 @@ def show(rows: Sequence[Row], names: Sequence[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", nargs="*", help=f"of {', '.join(TOPICS)}; without it, everything")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser = with_out(parser_of(__doc__, TOPICS))
     parser.add_argument("--quick", action="store_true", help="take as few turns as possible")
     parser.add_argument("--process", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if unknown := [name for name in options.what if name not in TOPICS]:
-        parser.error(f"{', '.join(unknown)} is not one of {', '.join(TOPICS)}")
+    options = parsed(parser, TOPICS)
     fs.set_num_threads(torch.get_num_threads())
     seconds = 0.0 if options.quick else SECONDS
     if options.process in TOPICS:
@@ -466,21 +448,17 @@ def main() -> None:
     if options.process:
         print(json.dumps(peaks_of(options.process)))
         return
-    here = machine(["torch"])
-    print(*describe(here), sep="\n")
+    here = described(["torch"])
     rows: list[Row] = []
-    for topic in options.what or TOPICS:
-        print(f"\n## {(TOPICS[topic].__doc__ or topic).rstrip('.')}\n")
+    for topic in headed(options.what, TOPICS):
         names: list[str] = []
-        for group in TOPICS[topic](seconds):
+        for group in topic(seconds):
             if not names:
                 names = [row.contestant for row in group]
-                print(f"| µs | {' | '.join(names)} |\n| --- |{' ---: |' * len(names)}")
+                head("µs", names)
             show(group, names)
             rows += group
-    if options.out:
-        results = {"machine": here._asdict(), "rows": [row._asdict() for row in rows]}
-        options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write(options.out, here, rows)
 
 
 if __name__ == "__main__":
