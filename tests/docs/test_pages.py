@@ -30,12 +30,11 @@ COMMANDS = ("fusedstep", "pip", "pytest", "python", "sphinx-build")
 
 EXTRAS = {
     "autograd": "autograd",
-    "jax": "jax",
     "sklearn": "sklearn",
     "thinc": "thinc",
     "threadpoolctl": "demo",
 }
-"""The extra that brings a package which code on a page needs."""
+"""The extra that brings a package which code on a page needs, and works without C as well."""
 
 
 @pytest.fixture(autouse=True)
