@@ -128,7 +128,7 @@ class Finder:
             return
         found = hint("", own)
         if found is not None:
-            raise ModuleNotFoundError(f"fusedstep has no {own!r}; {found}")
+            raise ModuleNotFoundError(f"fusedstep has no {own!r}; {found}", name=name)
 
 
 def missing(module: str, name: str) -> AttributeError:

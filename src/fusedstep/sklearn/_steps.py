@@ -149,22 +149,32 @@ class AdamSteps(Steps):
         theirs.learning_rate = rate
 
 
+class Waiting:
+    """An optimizer whose next steps are left to scikit-learn."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+
 def fused_or(own: Callable[..., None], updates: Any, kind: type[Steps]) -> Callable[..., None]:
     """The method that steps fused where `updates` would be used and nothing is refused, else `own`.
 
     `own` is scikit-learn's `update_params`, `updates` the `_get_updates` that is known: a class
     that has another goes its own way.
     """
-    known: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-    """For each optimizer its `Steps`, or how many `own` has taken before there are any."""
+    known: WeakKeyDictionary[Any, Steps | Waiting] = WeakKeyDictionary()
 
     def steps_of(theirs: Any, params: Arrays) -> Steps | None:
-        found = known.get(theirs, 0)
+        found = known.get(theirs)
         if type(found) is kind and found.serves(theirs, params):
             return found
-        taken = found if type(found) is int else 0
-        if taken < kind.patience and sum(map(np.size, params)) < LARGE:
-            known[theirs] = taken + 1
+        if type(found) is not Waiting:
+            small = sum(map(np.size, params)) < LARGE
+            found = known[theirs] = Waiting(kind.patience if small else 0)
+        if found.steps:
+            found.steps -= 1
             return None
         made = known[theirs] = kind(theirs, params)
         return made
