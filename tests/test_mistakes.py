@@ -223,6 +223,11 @@ UNFIT = (
     (fs.Adagrad, {"eps": 1e-60}, "eps"),
     (fs.rules.NAdam, {"lr": 1e39}, "lr"),
     (fs.rules.Lion, {"lr": 1e39}, "lr"),
+    # What the rule makes of these is held at t = 1, and they themselves are not.
+    (fs.SGD, {"dampening": 1e39, "momentum": 0.9}, "dampening"),
+    (fs.AdamW, {"weight_decay": 1e39}, "weight_decay"),
+    (fs.rules.Lion, {"weight_decay": 1e39}, "weight_decay"),
+    (fs.rules.Adan, {"weight_decay": 1e39}, "weight_decay"),
 )
 
 
@@ -246,6 +251,37 @@ def test_scalars_outside_of_the_dtype_are_refused(
     wide = np.ones(3)
     optimizer(wide, **options).step(np.ones(3))
     assert opt.state["t"] == (len(options) == 1)
+
+
+def test_a_rate_that_is_assigned_on_the_way_is_looked_at() -> None:
+    """RAdam's first steps make a scalar of it that float32 holds."""
+    p, g = np.ones(3, np.float32), np.ones(3, np.float32)
+    opt = fs.rules.RAdam(p)
+    for _ in range(4):
+        opt.step(g)
+    before = p.copy()
+    opt.lr = 1e39
+    with pytest.raises(ValueError, match=r"^lr=1e\+39 is infinite in float32"):
+        opt.step(g)
+    assert (p == before).all()
+
+
+def test_what_is_to_blame_is_named() -> None:
+    """The scalar is that of the decay, which may stay what it is."""
+    p = np.ones(3, np.float32)
+    opt = fs.AdamW(p, decay_scale="schedule", initial_lr=1e-300)
+    wanted = r"^initial_lr=1e-300 makes the scalar 'decay' .* infinite in float32.* a larger one"
+    with pytest.raises(ValueError, match=wanted):
+        opt.step(np.ones(3, np.float32))
+    assert (p == 1).all()
+
+
+def test_a_way_ahead_is_looked_at() -> None:
+    p = np.ones(3, np.float32)
+    opt = fs.SGD(p, lr=1e39, momentum=0.9)
+    with pytest.raises(ValueError, match=r"^lr=1e\+39 is infinite in float32"), opt.lookahead():
+        raise AssertionError
+    assert (p == 1).all()
 
 
 def test_a_schedule_is_refused_at_the_step_where_it_leaves_the_dtype() -> None:

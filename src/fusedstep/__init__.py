@@ -17,6 +17,7 @@ from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
     from fusedstep import autograd as autograd
+    from fusedstep import jax as jax
     from fusedstep import presets, rules
     from fusedstep import sklearn as sklearn
     from fusedstep import thinc as thinc
@@ -60,6 +61,10 @@ def __getattr__(name: str) -> Any:
             import fusedstep.autograd as autograd
 
             return autograd
+        case "jax":
+            import fusedstep.jax as jax
+
+            return jax
         case "presets":
             import fusedstep.presets as presets
 

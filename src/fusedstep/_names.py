@@ -128,7 +128,8 @@ class Finder:
             return
         found = hint("", own)
         if found is not None:
-            raise ModuleNotFoundError(f"fusedstep has no {own!r}; {found}", name=name)
+            # Without `name=`, by which `from fusedstep import` would know it, and say less.
+            raise ModuleNotFoundError(f"fusedstep has no {own!r}; {found}")
 
 
 def missing(module: str, name: str) -> AttributeError:

@@ -419,13 +419,10 @@ BiasCorrection = Annotated[bool, flag, "False: r = 1 and αₜ = α."]
 
 def adam_constants(hyper: Hyperparameters) -> Values:
     beta1, beta2 = hyper["betas"]
-    return {
-        **gradient_constants(hyper),
-        "beta1": beta1,
-        "rest1": 1 - beta1,
-        "beta2": beta2,
-        "rest2": 1 - beta2,
-    }
+    values = gradient_constants(hyper)
+    values["beta1"], values["rest1"] = beta1, 1 - beta1
+    values["beta2"], values["rest2"] = beta2, 1 - beta2
+    return values
 
 
 def adam_scalars(hyper: Hyperparameters, t: int) -> Values:

@@ -16,7 +16,7 @@ from marks import needs
 import fusedstep as fs
 from fusedstep._core.container import Container
 
-OTHER = "hold other arrays than those that the optimizer steps"
+OTHER = "hold something else than the arrays that the optimizer steps"
 
 
 def grads_like(params: Any) -> Any:
@@ -60,6 +60,23 @@ def test_warned_at_each_power_of_two(name: str) -> None:
             assert each.filename == __file__
             warned.append(t)
     assert warned == [2, 4, 8, 16]
+
+
+@pytest.mark.parametrize("value", [3.0, [1.0, 2.0, 3.0], np.float32(2), "w"])
+def test_what_is_no_array_any_more_is_warned_of(value: Any) -> None:
+    params = {"w": np.ones(3), "b": np.ones(1)}
+    opt = fs.Adam(params)
+    params["w"] = value
+    with pytest.warns(RuntimeWarning, match=r"^params\['w'\] now hold"):
+        opt.step({"w": np.ones(3), "b": np.ones(1)})
+
+
+def test_arrays_that_the_user_lets_go_are_not() -> None:
+    params: dict[str, Any] = {"w": np.ones(3), "b": np.ones(1)}
+    opt = fs.Adam(params)
+    params["w"] = None
+    del params["b"]
+    opt.step({"w": np.ones(3), "b": np.ones(1)})
 
 
 def test_the_remedies_work() -> None:

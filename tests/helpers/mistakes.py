@@ -781,8 +781,8 @@ PARAMETERS = [
             "params['w'] is read-only, and a step writes to it; JAX's arrays never change. "
             "Inside of `jax.jit` step them by `fusedstep.jax.adamw(1e-3)` or its siblings; "
             "with an optimizer of this kind pass a copy, `np.array(params['w'])`, or keep "
-            "the parameters in `arena = fs.Arena(params)`, whose leaves JAX reads without "
-            "a copy, `jax.dlpack.from_dlpack(arena.params['w'])`"
+            "the parameters in `arena = fs.Arena(params, align=64)`, which JAX reads without "
+            "a copy, as `arena.jax_params()`"
         ),
         "params['w'] = {2}; opt = fs.AdamW(params); opt.step({'w': np.ones(3, np.float32)})",
         "(params['w'] < 1).all()",
@@ -796,12 +796,14 @@ PARAMETERS = [
             "params['w'] is read-only, and a step writes to it; JAX's arrays never change. "
             "Inside of `jax.jit` step them by `fusedstep.jax.adamw(1e-3)` or its siblings; "
             "with an optimizer of this kind pass a copy, `np.array(params['w'])`, or keep "
-            "the parameters in `arena = fs.Arena(params)`, whose leaves JAX reads without "
-            "a copy, `jax.dlpack.from_dlpack(arena.params['w'])`"
+            "the parameters in `arena = fs.Arena(params, align=64)`, which JAX reads without "
+            "a copy, as `arena.jax_params()`"
         ),
-        "{3}; leaf = {4}; opt = fs.AdamW(arena); arena.grads['w'][...] = 1; opt.step()",
-        "bool((leaf < 1).all())",
-        setup="import jax; params = {'w': jax.numpy.ones(64)}",
+        "{3}; live = {4}; opt = fs.AdamW(arena)\n"
+        "for g in arena.grads.values(): g[...] = 1\n"
+        "opt.step()",
+        "all(bool((leaf < 1).all()) for leaf in live.values())",
+        setup="import jax; params = {'w': jax.numpy.ones(3), 'b': jax.numpy.ones(64)}",
         needs="jax",
     ),
     Mistake(
@@ -938,6 +940,28 @@ GROUPS = [
         ),
         "opt.param_groups[0]['betas'] = (0.8, 0.999)",
         "opt.param_groups[0]['betas'][0] == 0.8",
+    ),
+    Mistake(
+        "fs.SGD({'first': {'params': params, 'lr': 0.2}, 'second': {'params': [np.ones(2)]}})",
+        "TypeError",
+        "params is a dict of groups; pass a list of groups, `list(params.values())`",
+        "groups = {'first': {'params': params, 'lr': 0.2}, 'second': {'params': [np.ones(2)]}}; "
+        "opt = fs.SGD(list(groups.values()))",
+        "[group['lr'] for group in opt.param_groups] == [0.2, 0.001]",
+    ),
+    Mistake(
+        "fs.SGD({'params': [params]}, {'params': [np.ones(2)], 'lr': 0.2})",
+        "TypeError",
+        "lr=...; pass a number; pass all groups in one list",
+        "opt = fs.SGD([{'params': [params]}, {'params': [np.ones(2)], 'lr': 0.2}])",
+        "[group['lr'] for group in opt.param_groups] == [0.001, 0.2]",
+    ),
+    Mistake(
+        "opt.param_groups[0].lr = 0.2",
+        "AttributeError",
+        "a group has no attribute 'lr' to set, but keys; set `opt.param_groups[0]['lr'] = 0.2`",
+        "{0}",
+        "opt.lr == 0.2",
     ),
 ]
 
@@ -1193,6 +1217,26 @@ ATTRIBUTES = [
         ),
         "import copy; other, arrays = copy.deepcopy((opt, params)); other.step(grads)",
         "(arrays['w'] < 1).all() and (params['w'] == 1).all()",
+    ),
+    Mistake(
+        "opt.max_norm = 1.0",
+        "AttributeError",
+        (
+            "an optimizer has no 'max_norm' to set; it is an argument of each step: "
+            "`opt.step(grads, max_norm=1.0)`"
+        ),
+        "report = {0}",
+        "report.clip < 1",
+    ),
+    Mistake(
+        "opt.param_groups = []",
+        "AttributeError",
+        (
+            "an optimizer has no 'param_groups' to set; it is the optimizer's own; make "
+            "another, `opt = fs.AdamW(params)`"
+        ),
+        "{0}",
+        "opt.lr == 0.001",
     ),
 ]
 
@@ -1585,6 +1629,20 @@ GRADIENTS = [
         "arena.grads['w'][...] = grads['w']; opt.step()",
         "(arena.params['w'] < 1).all()",
         setup="arena = fs.Arena(params); opt = fs.AdamW(arena)",
+    ),
+    Mistake(
+        "jax.jit(lambda g: opt.step(g))(grads)",
+        "TypeError",
+        (
+            "grads is ... (DynamicJaxprTracer); it has no values while JAX traces; inside of "
+            "`jax.jit` step by `fusedstep.jax.adamw(1e-3)` or its siblings, or take the step "
+            "outside of it"
+        ),
+        "import fusedstep; tx = {1}; live = jax.numpy.ones(3); live, _ = "
+        "{0}(tx.apply)(live, tx.init(live), live)",
+        "bool((live < 1).all())",
+        setup="import jax, jax.numpy; grads = jax.numpy.ones(3); opt = fs.AdamW(np.ones(3, 'f4'))",
+        needs="jax",
     ),
 ]
 

@@ -85,6 +85,11 @@ def in_numpy(array: Any, name: str) -> str:
     if isinstance(array, np.generic):
         made = f"np.asarray({name})" if array.dtype.kind == "f" else f"np.asarray({name}, float)"
         return f"a scalar has no memory of its own; pass a NumPy array, `{made}`"
+    if kind.__module__.partition(".")[0] == "jax":  # whose arrays themselves are jaxlib's
+        return (
+            "it has no values while JAX traces; inside of `jax.jit` step by "
+            "`fusedstep.jax.adamw(1e-3)` or its siblings, or take the step outside of it"
+        )
     if hasattr(kind, "toarray"):
         return f"pass a dense NumPy array, `{name}.toarray()`"
     if isinstance(array, (list, tuple)) and array:
@@ -255,8 +260,9 @@ LIBRARIES = (
             to_host="",
             writeable="JAX's arrays never change. Inside of `jax.jit` step them by "
             "`fusedstep.jax.adamw(1e-3)` or its siblings; with an optimizer of this kind pass a "
-            "copy, `np.array(NAME)`, or keep the parameters in `arena = fs.Arena(params)`, whose "
-            "leaves JAX reads without a copy, `jax.dlpack.from_dlpack(arena.NAME)`",
+            "copy, `np.array(NAME)`, or keep the parameters in "
+            "`arena = fs.Arena(params, align=64)`, which JAX reads without a copy, as "
+            "`arena.jax_params()`",
         )
         for package in ("jax", "jaxlib")
     ),

@@ -44,6 +44,8 @@ def as_number(name: str, value: Any) -> str:
     """How to write a value that holds a number as one; empty if it holds none."""
     if name == "lr" and holds_arrays(value):
         return "; gradients are passed to each step, `opt.step(grads)`"
+    if name == "lr" and isinstance(value, Mapping) and "params" in value:
+        return "; pass all groups in one list"
     try:
         found = float(value.item() if isinstance(value, np.ndarray) else value)
     except (AttributeError, RuntimeError, TypeError, ValueError):
@@ -114,6 +116,10 @@ def several(name: str, value: Any, like: tuple[float, ...], each: Check) -> tupl
 
 
 def betas(name: str, value: Any) -> tuple[float, ...]:
+    if type(value) is tuple and len(value) == 2:  # as most are, see `number`
+        first, second = value
+        if type(first) is type(second) is float and 0 <= first < 1 and 0 <= second < 1:
+            return first + 0.0, second + 0.0
     return several(name, value, (0.9, 0.999), fraction)
 
 

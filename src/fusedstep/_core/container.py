@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fusedstep._arrays.place import Place
-from fusedstep._arrays.structure import Structure, is_array
+from fusedstep._arrays.structure import Structure
 from fusedstep._checks.warn import warn
 from fusedstep._core.parameters import Parameter
 
@@ -39,12 +39,17 @@ class Container:
         return self.structure.entries(given)
 
     def replaced(self, parameters: Sequence[Parameter], place: Place) -> list[str]:
-        """The paths of entries that are other arrays than the parameters, in other memory."""
+        """The paths of entries that are not the parameters any more, but something else.
+
+        None, or nothing at all, is there where the user lets go of an array.
+        """
         known = {parameter.path: parameter.array for parameter in parameters}
         return [
             path
             for path, entry in self._entries()
-            if entry is not known[path] and is_array(entry) and _is_other(entry, known[path], place)
+            if entry is not None
+            and entry is not known[path]
+            and _is_other(entry, known[path], place)
         ]
 
     def is_plain(self, parameters: Sequence[Parameter]) -> bool:
@@ -71,8 +76,8 @@ def warn_of_replaced(paths: Sequence[str]) -> None:
     names = [f"params{path}" for path in paths]
     several = f" and {len(names) - 1} more entries" if paths[1:] else ""
     warn(
-        f"{names[0]}{several} now hold other arrays than those that the optimizer steps, as after "
-        f"`{names[0]} = ...`, and these are not trained. Write into the arrays instead, as "
-        f"`{names[0]}[...] = values`. To go on with the new ones make a new optimizer of them, "
+        f"{names[0]}{several} now hold something else than the arrays that the optimizer steps, "
+        f"as after `{names[0]} = ...`, and these are not trained. Write into the arrays instead, "
+        f"as `{names[0]}[...] = values`. To go on with the new ones make a new optimizer of them, "
         "and `new.load_state_dict(opt.state_dict())`"
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
+from itertools import repeat
 from math import inf
 from operator import setitem
 from typing import Any
 
-from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.structure import (
     Branch,
     Structure,
@@ -22,19 +24,12 @@ from fusedstep._checks.names import as_identifier, by_identifier
 from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration
-from fusedstep._core.hints import key_hint
+from fusedstep._core.hints import key_hint, refuse_group_attribute
 from fusedstep._core.schedule import Schedule
-from fusedstep._numerics.range import LARGE, SMALL
+from fusedstep._numerics.range import LARGE, SMALL, is_usual
 
 DECIDING = {"lr", "decay_scale", "initial_lr"}
 """Hyperparameters that decide whether the rate is free, see `Group.free_rate`."""
-
-
-def is_usual(value: Any) -> bool:
-    """Whether every dtype holds what the package's rules make of a hyperparameter's value."""
-    if isinstance(value, float):
-        return SMALL < abs(value) < LARGE or value == 0
-    return all(map(is_usual, value)) if isinstance(value, tuple) else True
 
 
 def base_rate(lr: Any) -> Any:
@@ -51,6 +46,10 @@ def with_initial_lr(hyperparameters: dict[str, Any]) -> dict[str, Any]:
     return {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
 
 
+put = object.__setattr__
+"""Sets an attribute of a group, which has no others than it is made with."""
+
+
 class Group(MutableMapping[str, Any]):
     """Parameters with hyperparameters of their own, as torch's dicts.
 
@@ -58,6 +57,11 @@ class Group(MutableMapping[str, Any]):
     refused at once and changes nothing.
     """
 
+    _params: Sequence[Any]
+    where: str
+    """The beginning of errors about it."""
+    declaration: Declaration
+    """The declaration of its optimizer's class."""
     hyperparameters: dict[str, Any]
     """All of them, checked: replaced as a whole, and never changed but for a free rate."""
     free_rate: bool
@@ -72,17 +76,21 @@ class Group(MutableMapping[str, Any]):
         where: str,
         declaration: Declaration,
     ) -> None:
-        self._params = params
-        self.where = where
-        self.declaration = declaration
+        self.replace_params(params)
+        put(self, "where", where)
+        put(self, "declaration", declaration)
         self._take(declaration.check(with_initial_lr(hyperparameters), where))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_group_attribute(self, name, value)  # it would be without effect
 
     def _take(self, checked: dict[str, Any]) -> None:
         """Take over hyperparameters that have been checked."""
-        self.free_rate = self.usual = False  # until they fit: a signal may come in between
-        self.hyperparameters = checked
-        self.usual = self._is_usual(checked)
-        self.free_rate = self._frees_rate(checked)
+        put(self, "free_rate", False)  # until they fit: a signal may come in between
+        put(self, "usual", False)
+        put(self, "hyperparameters", checked)
+        put(self, "usual", self._is_usual(checked))
+        put(self, "free_rate", self._frees_rate(checked))
 
     def _is_usual(self, checked: dict[str, Any]) -> bool:
         simple = not (self.declaration.custom or self.declaration.rate_bound(checked))
@@ -122,7 +130,7 @@ class Group(MutableMapping[str, Any]):
 
     def replace_params(self, params: Sequence[Any]) -> None:
         """Hold other arrays in place of its own, before an optimizer has taken them up."""
-        self._params = params
+        put(self, "_params", params)
 
     def __getitem__(self, name: str) -> Any:
         if name == "params":
@@ -148,24 +156,21 @@ class Group(MutableMapping[str, Any]):
             value = checks[name](name, value)
             checked = {**self.hyperparameters, name: value}
             self.declaration.together(checked)
-            if name in DECIDING or not self.usual:
+            if self.usual and is_usual(value) and name not in DECIDING:
+                put(self, "hyperparameters", checked)  # all others are as they were
+            else:
                 self._take(checked)
-            else:  # all others are as they were, and looked at before
-                self.usual = False
-                self.hyperparameters = checked
-                self.usual = is_usual(value)
         else:
-            self.update({name: value})
-
-    def rating(self, value: Any) -> Call:
-        """The call that takes over a learning rate, which is checked."""
-        if self.free_rate and isinstance(value, float) and (SMALL < value < LARGE or value == 0):
-            return partial(setitem, self.hyperparameters, "lr", float(value) + 0.0)
-        return self.taking(self.with_more({"lr": value}))
+            self._take(self.with_more({name: value}))
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Assign several at once: all of them, or none if one will not do."""
-        self._take(self.with_more(dict(*args, **kwargs)))
+        values = dict(*args, **kwargs)
+        if len(values) == 1:
+            ((name, value),) = values.items()
+            self[name] = value
+        else:
+            self._take(self.with_more(values))
 
     def with_more(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The hyperparameters with those values among them, which are checked."""
@@ -181,6 +186,15 @@ class Group(MutableMapping[str, Any]):
                 raise KeyError(f"a group has no hyperparameter {name!r} to set; {hint}")
         return self.declaration.check_more(self.hyperparameters, values)
 
+    def __ior__(self, values: Any) -> Group:
+        """Update the group, as dicts are by `|=`."""
+        self.update(values)
+        return self
+
+    def copy(self) -> dict[str, Any]:
+        """The group as a dict of its own."""
+        return dict(self)
+
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"a group cannot lose {name!r}; assign another value instead")
 
@@ -194,6 +208,18 @@ class Group(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
         return f"<group of {len(self._params)} parameters: {values}>"
+
+
+def rate_all(groups: Sequence[Group], value: Any) -> None:
+    """Assign a learning rate to all groups, or to none if it will not do for one of them."""
+    free = [group.hyperparameters for group in groups if group.free_rate]
+    plain = isinstance(value, float) and (SMALL < value < LARGE or value == 0)
+    if plain and len(free) == len(groups):
+        rate = float(value) + 0.0
+        # One call in C, which no signal can cut in two; `at_once` would need one for each group.
+        deque(map(setitem, free, repeat("lr"), repeat(rate)), 0)
+    else:
+        at_once([group.taking(group.with_more({"lr": value})) for group in groups])
 
 
 def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:
@@ -228,6 +254,10 @@ def meant_as_groups(params: Any) -> str | None:
     if isinstance(params, Mapping):
         if "params" in params and len(params) > 1:
             return f"params is one group, {quoted([*params])}; pass a list of groups, `[params]`"
+        if params and all(
+            isinstance(each, Mapping) and "params" in each for each in params.values()
+        ):
+            return "params is a dict of groups; pass a list of groups, `list(params.values())`"
         return None
     if not isinstance(params, list):
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from fusedstep._checks.elsewhere import (
     ATTRIBUTES,
@@ -188,6 +188,18 @@ def key_hint(name: Any, names: Sequence[str]) -> str:
     return "" if own is None else f"; did you mean {own!r}?"
 
 
+def refuse_group_attribute(group: Any, name: str, value: Any) -> NoReturn:
+    """Refuse to set an attribute of a group, whose hyperparameters are keys."""
+    names = group.hyperparameters
+    own = name if name in names else synonym(name, names) or meant(name, names)
+    hint = f"it has {quoted([*names])}"
+    if own is not None:
+        hint = f"set `opt.param_groups[0][{own!r}] = {written(value)}`"
+    raise AttributeError(
+        f"a group has no attribute {name!r} to set, but keys; {hint}", name=name, obj=group
+    )
+
+
 def letter_hint(name: Any, letters: Sequence[str]) -> str:
     """The state array that was meant, or all that there are."""
     own = STATE.get(name)
@@ -361,4 +373,9 @@ def other_hint(declaration: Declaration, optimizer: Any, name: str, value: Any) 
     if name == "state":
         return f"write into its arrays, or load what was saved: {SAVING}"
     made = public_name(declaration.optimizer)
+    if name in STEPS_OWN or name in OF_A_STEP:
+        asked = code(OF_A_STEP.get(name, name), value)
+        return f"it is an argument of each step: `opt.step(grads, {asked})`"
+    if hasattr(declaration.optimizer, name):
+        return f"it is the optimizer's own; make another, `opt = {made}(params)`"
     return f"what is yours may stand in a class of your own: `class Mine({made}): {name} = None`"

@@ -18,6 +18,7 @@ from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import Cohort
 from fusedstep._core.tensors import Tensors
 from fusedstep._numerics.coefficients import JobScalars, Rule, Scalars
+from fusedstep._numerics.range import is_usual
 
 PLAIN = Scalars()._asdict()
 """Scalars of a step of plain SGD, without its learning rate."""
@@ -81,7 +82,10 @@ class Lookahead:
             if callable(values["lr"]):
                 values = group.at(values, t)
             rate = self.declaration.scalars(values, t)["lr"] * values["momentum"]
-            given.append((PLAIN, {"lr": rate}))
+            scalars = PLAIN, {"lr": rate}
+            if not is_usual(rate):
+                cohort.refuse_unfit(self.declaration, values, scalars, t)
+            given.append(scalars)
         return given
 
     def going(self, scalars: Sequence[JobScalars]) -> Sequence[Call]:

@@ -16,12 +16,12 @@ from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe
 from fusedstep._core.aimed import step_aimed
 from fusedstep._core.declaration import Argument, Declaration, declaration_of
-from fusedstep._core.groups import is_usual, with_initial_lr
+from fusedstep._core.groups import with_initial_lr
 from fusedstep._core.hints import renamed_argument, unexpected
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.parameters import refuse_unfit
 from fusedstep._numerics.coefficients import JobScalars, Rule, Values
-from fusedstep._numerics.range import RANGES
+from fusedstep._numerics.range import RANGES, is_usual
 from fusedstep._numerics.rounding import check_rounding
 
 MANY = 2**53

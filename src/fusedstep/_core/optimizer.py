@@ -8,7 +8,7 @@ from inspect import getattr_static
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from fusedstep._arrays.at_once import Call, at_once
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.place import Host
 from fusedstep._arrays.structure import named, refuse_fleeting
 from fusedstep._backends.choose import choose
@@ -18,7 +18,7 @@ from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.arena_memory import ArenaMemory
 from fusedstep._core.container import Container
 from fusedstep._core.declaration import Declaration
-from fusedstep._core.groups import Group, read_groups
+from fusedstep._core.groups import Group, rate_all, read_groups
 from fusedstep._core.hints import (
     MISSING,
     Missing,
@@ -409,7 +409,7 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: Rate) -> None:
-        at_once([group.rating(value) for group in self._groups])
+        rate_all(self._groups, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "lr" and len(self._groups) == 1:  # as most loops set it, at each step

@@ -29,7 +29,7 @@ from fusedstep._numerics.coefficients import (
     Values,
     average_constants,
 )
-from fusedstep._numerics.range import LARGE, RANGES, unfit
+from fusedstep._numerics.range import LARGE, RANGES, is_usual, unfit
 from fusedstep._numerics.rounding import check_rounding
 
 Key = TypeVar("Key", bound=Hashable)
@@ -104,14 +104,20 @@ class Cohort:
     def check_range(
         self, declaration: Declaration, values: Hyperparameters, given: JobScalars, t: int
     ) -> None:
+        """Refuse scalars of step t that the dtype does not hold, and know its rate from then on."""
+        self.refuse_unfit(declaration, values, given, t)
+        self.largest = values["lr"]
+
+    def refuse_unfit(
+        self, declaration: Declaration, values: Hyperparameters, given: JobScalars, t: int
+    ) -> None:
         """Refuse scalars of step t that are infinite or zero in the dtype."""
         where = getattr(self.group, "where", "")
         refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
-        self.largest = values["lr"]
 
     def fades(self) -> bool:
         """Whether the learning rate may come to nothing, as that of a schedule."""
-        return self.scheduled
+        return callable(self.group.hyperparameters["lr"])
 
     def settle(self, declaration: Declaration, values: Hyperparameters) -> bool:
         """Bring the constants up to these hyperparameters, which are the group's.
@@ -153,16 +159,23 @@ def refuse_unfit(
     if found is None:
         return
     name = found.hyperparameter or found.scalar
+    if is_usual(hyper.get(name)):  # then another is to blame, which the scalar is made of, too
+        name = next((each for each, value in hyper.items() if not is_usual(value)), name)
     value = hyper.get(name, found.value)
     numbers = value if isinstance(value, tuple) else (value,)
-    alone = not all(RANGES[dtype].holds(number) for number in numbers)
     what = "0" if abs(found.value) < 1 else "infinite"
-    makes = "" if alone else f" makes the scalar {found.scalar!r} {found.value!r} at t={t}, which"
-    remedy = f", as `{name}={declaration.defaults[name]!r}`" if name in declaration.defaults else ""
+    other = "larger" if max(map(abs, numbers)) < 1 else "smaller"
+    makes = (
+        ""
+        if found.value in numbers
+        else f" makes the scalar {found.scalar!r} {found.value!r} at t={t}, which"
+    )
+    default = declaration.defaults.get(name)
+    remedy = "" if default is None else f", as `{name}={default!r}`"
     wider = ", or parameters of float64" if dtype.itemsize == 4 and isfinite(found.value) else ""
     raise ValueError(
         f"{where}{name}={value!r}{makes} is {what} in {dtype.name}, the dtype of the parameters "
-        f"that it steps; pass a {'larger' if what == '0' else 'smaller'} one{remedy}{wider}"
+        f"that it steps; pass a {other} one{remedy}{wider}"
     )
 
 

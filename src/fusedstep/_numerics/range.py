@@ -33,6 +33,18 @@ rounded to infinity."""
 SMALL, LARGE = 1e-20, 1e10
 """Hyperparameters between which every dtype holds one, and products and quotients of two."""
 
+
+def is_usual(value: Any) -> bool:
+    """Whether every dtype holds what the package's rules make of a hyperparameter's value."""
+    if isinstance(value, float):
+        return SMALL < abs(value) < LARGE or value == 0
+    if isinstance(value, tuple):
+        for each in value:  # a loop, because loops of users assign betas
+            if not is_usual(each):
+                return False
+    return True
+
+
 OWNERS = {
     "l2": "weight_decay",
     "decay": "weight_decay",
@@ -61,12 +73,17 @@ class Unfit(NamedTuple):
 def unfit(
     given: JobScalars, hyper: Hyperparameters, dtype: np.dtype[Any], fading: bool = False
 ) -> Unfit | None:
-    """The first scalar of a job that its dtype does not hold; None: it holds them all.
+    """The first number of a job that its dtype does not hold; None: it holds them all.
 
-    A product over the steps may well come to nothing, so that zero is looked for in what comes
-    straight from hyperparameters; with `fading` not in the learning rate, which may end there.
+    Hyperparameters come first, which have to be finite there whatever is made of them. A product
+    over the steps may well come to nothing, so that zero is looked for in what comes straight
+    from hyperparameters; with `fading` not in the learning rate, which may end there.
     """
     span = RANGES[dtype]
+    for name, value in hyper.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and span.below <= abs(number) < inf:
+                return Unfit(name, number, name)
     for values in given:
         for name, value in values.items():
             if span.holds(value):
