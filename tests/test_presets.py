@@ -39,6 +39,7 @@ def preset(framework: str, name: str) -> Options:
 
 
 def optimizer(name: str) -> Any:
+    name = name.removeprefix("Fed")
     return getattr(fs, name, None) or getattr(fs.rules, name)
 
 
@@ -359,8 +360,13 @@ def test_a_server_steps_as_the_paper_writes_it(name: str) -> None:
     start, changes = problem(np.float64)
     options = {"lr": 0.05, **preset("federated", name)}
     actual = walk(name, options, start, changes, [1.0] * STEPS)
-    expected = algorithm_2(name, start.astype(np.longdouble), changes, 0.05)
+    expected = algorithm_2(name.removeprefix("Fed"), start.astype(np.longdouble), changes, 0.05)
     assert_agree(actual, {"p": list(expected)}, start, TOLERANCE)
+
+
+def test_a_server_that_is_not_there_is_said_so() -> None:
+    with pytest.raises(AttributeError, match="federated has no 'FedAdm'; did you mean 'FedAdam'"):
+        fs.presets.federated.FedAdm  # type: ignore[attr-defined]
 
 
 def test_fedadam_may_start_from_tau_squared() -> None:

@@ -329,7 +329,7 @@ class lecture(metaclass=Preset):
     )
 
 
-class federated:
+class federated(metaclass=Preset):
     """Servers of federated learning: FedAdagrad, FedAdam and FedYogi.
 
     ::
@@ -343,7 +343,8 @@ class federated:
 
     Δ is a direction to go in, so that these ascend: `opt.step(delta)`, without a minus sign. Our
     ε is the paper's τ, and nothing is corrected for bias. The paper tunes the learning rate for
-    each task, so these have none: pass `lr`. `Yogi` is for `fusedstep.rules.Yogi`.
+    each task, so these have none: pass `lr`. `Yogi` is for `fusedstep.rules.Yogi`. Each stands
+    here under the paper's name as well, as `FedYogi`.
 
     Reddi et al. (2021), "Adaptive Federated Optimization", Algorithm 2, with the paper's β₁ = 0.9,
     β₂ = 0.99 and τ = 1e-3. There v starts from τ² at least, as it does here in `Adagrad` and
@@ -377,6 +378,9 @@ class federated:
         bias_correction=False,
         maximize=True,
     )
+    FedAdagrad: Final[Arguments] = Adagrad
+    FedAdam: Final[Arguments] = Adam
+    FedYogi: Final[Arguments] = Yogi
 
 
 def __getattr__(name: str) -> Any:

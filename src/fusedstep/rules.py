@@ -39,11 +39,11 @@ def decay(h: Any) -> Values:
     return {"decay": 1.0, "l2": h.weight_decay}
 
 
-def lion(h: Any, t: int) -> Values:
+def lion_scalars(h: Any, t: int) -> Values:
     return {**averages(h), "decay": 1 - h.lr * h.weight_decay}
 
 
-@rule(state=("m",), prepare=lion, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0)
+@rule(state=("m",), prepare=lion_scalars, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0)
 def Lion(p, g, m, h):
     r"""Lion: steps of one size, in the direction of the momentum's sign.
 
@@ -96,7 +96,7 @@ def Lion(p, g, m, h):
     return p, m
 
 
-def nadam(h: Any, t: int) -> Values:
+def nadam_scalars(h: Any, t: int) -> Values:
     beta1, beta2 = h.betas
     now, ahead = (beta1 * (1 - 0.5 * 0.96 ** (k * h.momentum_decay)) for k in (t, t + 1))
     product = momentum_product(beta1, h.momentum_decay, t)
@@ -129,7 +129,7 @@ def momentum_product(beta1: float, momentum_decay: float, t: int) -> float:
 
 @rule(
     state=("m", "v"),
-    prepare=nadam,
+    prepare=nadam_scalars,
     lr=2e-3,
     betas=(0.9, 0.999),
     eps=1e-8,
@@ -202,7 +202,7 @@ def NAdam(p, g, m, v, h):
     return p, m, v
 
 
-def radam(h: Any, t: int) -> Values:
+def radam_scalars(h: Any, t: int) -> Values:
     beta1, beta2 = h.betas
     lr, rest = h.lr / (1 - beta1**t), 1 - beta2**t
     longest = 2 / (1 - beta2) - 1
@@ -215,7 +215,7 @@ def radam(h: Any, t: int) -> Values:
 
 @rule(
     state=("m", "v"),
-    prepare=radam,
+    prepare=radam_scalars,
     lr=1e-3,
     betas=(0.9, 0.999),
     eps=1e-8,
@@ -286,12 +286,19 @@ def RAdam(p, g, m, v, h):
     return p, m, v
 
 
-def adamax(h: Any, t: int) -> Values:
+def adamax_scalars(h: Any, t: int) -> Values:
     beta1, _ = h.betas
     return {**averages(h), "lr": h.lr / (1 - beta1**t), "l2": h.weight_decay}
 
 
-@rule(state=("m", "x"), prepare=adamax, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+@rule(
+    state=("m", "x"),
+    prepare=adamax_scalars,
+    lr=2e-3,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+)
 def Adamax(p, g, m, x, h):
     r"""Adamax: Adam with the largest gradient, which fades, in the place of the mean of squares.
 
@@ -346,7 +353,7 @@ def Adamax(p, g, m, x, h):
     return p, m, x
 
 
-def adan(h: Any, t: int) -> Values:
+def adan_scalars(h: Any, t: int) -> Values:
     beta1, beta2, beta3 = h.betas
     strength = h.lr * h.weight_decay
     return {
@@ -367,7 +374,7 @@ def adan(h: Any, t: int) -> Values:
 
 @rule(
     state=("m", "a", "v", "o"),
-    prepare=adan,
+    prepare=adan_scalars,
     lr=1e-3,
     betas=(0.98, 0.92, 0.99),
     eps=1e-8,
@@ -446,7 +453,7 @@ def Adan(p, g, m, a, v, o, h):
     return p, m, a, v, o
 
 
-def yogi(h: Any, t: int) -> Values:
+def yogi_scalars(h: Any, t: int) -> Values:
     beta1, beta2 = h.betas
     lr, r = h.lr, 1.0
     if h.bias_correction:
@@ -457,7 +464,7 @@ def yogi(h: Any, t: int) -> Values:
 
 @rule(
     state=("m", "v"),
-    prepare=yogi,
+    prepare=yogi_scalars,
     lr=1e-2,
     betas=(0.9, 0.999),
     eps=1e-3,

@@ -310,6 +310,8 @@ class TestRefusals:
         )
         half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), p)
         self.refused(ValueError, "`.astype('float32')`", tx.apply, half, state, p)
+        longer = jax.tree.map(lambda x: jnp.zeros((*x.shape, 2), x.dtype), p)
+        self.refused(ValueError, "pass one of shape", tx.apply, longer, state, p)
         self.refused(TypeError, "params.count", tx.apply, p, p, state)
         self.refused(TypeError, "of type dict", tx.apply, p, p, p)
         self.refused(ValueError, "need ['m', 'v']", tx.apply, p, fj.sgd().init(p), p)

@@ -238,6 +238,19 @@ def test_gradients_that_are_not_finite(value: float, options: dict[str, Any]) ->
     assert_close(arrays_of(model, mine), arrays_of(reference, theirs))
 
 
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["Adam", "RAdam"])
+def test_gradients_whose_squares_overflow(name: str, clip: float) -> None:
+    """RAdam's first steps do not divide by their root."""
+    made = [getattr(each, name)(0.01, grad_clip=clip) for each in (fused, thinc)]
+    found = []
+    for optimizer in made:
+        p, g = np.ones(2, np.float32), np.array([1e21, 1], np.float32)
+        with np.errstate(all="ignore"):
+            found.append(optimizer((0, "W"), p, g)[0])
+    np.testing.assert_array_equal(*found)
+
+
 def test_what_thinc_alone_can_step() -> None:
     """Shared memory, gaps, another shape of the gradient: as thinc does, or with its error."""
     w = np.ones(6, np.float32)

@@ -91,6 +91,17 @@ def test_what_needs_all_gradients_is_refused(name: str, value: Any) -> None:
         train(net, optimizer, 1)
 
 
+def test_gradients_may_be_clipped_each_alone() -> None:
+    one, other = model(), model()
+    options: dict[str, Any] = {"max_norm": 0.1, "clip": "tensor"}
+    optimizer, reference = (fst.AdamW(each.parameters(), **options) for each in (one, other))
+    with fst.step_in_backward(one, optimizer):
+        train(one, optimizer, 3)
+    train(other, reference, 3)
+    assert reference.report.clip < 1
+    assert same_bits([*one.parameters()], [*other.parameters()])
+
+
 def test_the_group_that_a_parameter_is_in_counts() -> None:
     net = model()
     first, *others = net.parameters()

@@ -24,6 +24,8 @@ from torch_cases import (  # noqa: E402
 
 import fusedstep as fs  # noqa: E402
 import fusedstep.torch as fst  # noqa: E402
+from fusedstep._core.request import Request  # noqa: E402
+from fusedstep.torch._whole import Ready, Sharing, whole_step  # noqa: E402
 
 for_each_class = pytest.mark.parametrize("name", ALL)
 
@@ -43,6 +45,78 @@ def test_clipping_by_the_norm(name: str) -> None:
         reference.step()
         assert optimizer.report.grad_norm == pytest.approx(norm.item(), rel=1e-12)
     assert farthest(params, expected) <= 1e-12
+
+
+@for_each_class
+def test_clipping_each_gradient_by_its_own_norm(name: str) -> None:
+    params, expected = parameters(torch.float64), parameters(torch.float64)
+    optimizer = ours(name)(params, max_norm=0.5, clip="tensor")
+    reference = ours(name)(expected)
+    for step in range(4):
+        for own in (params, expected):
+            for p, g in zip(own, draw(own, step), strict=True):
+                p.grad = g
+        norms = [p.grad.norm().item() for p in expected]
+        factors = [min(1.0, 0.5 / norm) if norm else 1.0 for norm in norms]
+        for p, factor in zip(expected, factors, strict=True):
+            p.grad *= factor
+        optimizer.step()
+        reference.step()
+        assert optimizer.report.clip == pytest.approx(min(factors), rel=1e-12)
+        assert optimizer.report.grad_norm == pytest.approx(sum(n**2 for n in norms) ** 0.5)
+    assert farthest(params, expected) <= 1e-12
+
+
+@on_each_backend
+def test_clipping_each_alone_has_the_bits_of_a_list(backend: str) -> None:
+    params = parameters()
+    plain = [p.detach().numpy().copy() for p in params]
+    optimizer = fst.AdamW(params, 1e-2, max_norm=0.5, clip="tensor", backend=backend)
+    reference = fs.AdamW(plain, 1e-2)
+    for step in range(3):
+        grads = draw(params, step)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        optimizer.step()
+        report = reference.step([g.numpy() for g in grads], max_norm=0.5, clip="tensor")
+        assert optimizer.report.clip == report.clip
+    assert same_bits(params, [torch.from_numpy(p) for p in plain])
+
+
+def test_clipping_each_alone_skips_what_is_not_finite() -> None:
+    params = parameters()
+    optimizer = fst.AdamW(params, max_norm=0.5, clip="tensor", nonfinite="skip")
+    before = copies(params)
+    for p, g in zip(params, draw(params, 0), strict=True):
+        p.grad = g
+    params[1].grad[2] = torch.inf
+    optimizer.step()
+    assert optimizer.report.skipped == ("params[0]['params'][1]",)
+    assert same_bits(params, before)
+
+
+def test_whose_norm_is_clipped_is_checked() -> None:
+    params = parameters()
+    with pytest.raises(ValueError, match=r"clip='tensor' says which norms.*max_norm=1\.0"):
+        fst.SGD(params, clip="tensor")
+    with pytest.raises(ValueError, match="clip=1.0"):
+        fst.SGD(params, clip=1.0)
+    optimizer = fst.SGD(params, max_norm=1.0, clip="tensor")
+    assert copy.deepcopy(optimizer).clip == "tensor"
+    optimizer.clip = "each"
+    for p, g in zip(params, draw(params, 0), strict=True):
+        p.grad = g
+    before = copies(params)
+    with pytest.raises(ValueError, match="clip='each'"):
+        optimizer.step()
+    assert same_bits(params, before)
+
+
+def test_shards_cannot_be_clipped_alone() -> None:
+    request = Request(max_norm=1.0, clip="tensor")
+    ready: Any = Ready(None, Sharing(None, (0,)), [], [])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sharded parameters.*optimizer.clip = 'global'"):
+        whole_step([ready], request, "propagate")
 
 
 @on_each_backend

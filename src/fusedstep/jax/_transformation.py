@@ -248,9 +248,11 @@ def _like(name: str, tree: Tree, paths: list[str], leaves: list[jax.Array]) -> l
     arrays = [_array(f"{name}{path}", leaf) for path, leaf in found.items()]
     for path, array, p in zip(paths, arrays, leaves, strict=True):
         if array.shape != p.shape or array.dtype != p.dtype:
+            remedy = f"pass one of shape {p.shape} and dtype {p.dtype.name}"
+            if array.shape == p.shape:
+                remedy = f"pass `.astype({p.dtype.name!r})` of it"
             raise ValueError(
-                f"{name}{path} is {_described(array)}, and params{path} {_described(p)}; pass one "
-                f"of the same shape and dtype, as by `.astype({p.dtype.name!r})`"
+                f"{name}{path} is {_described(array)}, and params{path} {_described(p)}; {remedy}"
             )
     return arrays
 

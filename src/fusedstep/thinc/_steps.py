@@ -31,6 +31,9 @@ DICTS = {"m": "mom1", "v": "mom2", "ema": "averages"}
 
 FLOAT32 = np.dtype(np.float32)
 
+LARGE = 1e18
+"""A norm of gradients from which on squares overflow, so that thinc's own formulas are needed."""
+
 
 def fits(array: Any) -> bool:
     """Whether an array is one that thinc's kernels for the CPU step in place, and not empty."""
@@ -138,7 +141,7 @@ class Steps:
             scalars = self._scalars(optimizer, kind, lr_scale)
         except (ArithmeticError, ValueError):
             return False
-        if (clip or kind.keeps_nan) and not plan.measure(1.0, inf).finite:
+        if (clip or kind.keeps_nan) and not plan.measure(1.0, inf).norm < LARGE:
             return False
         if clip:
             if coupled(optimizer):

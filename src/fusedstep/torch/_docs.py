@@ -37,6 +37,10 @@ TEXTS = {
         "included, at least 0; None: any. Attribute `max_norm`, `report.grad_norm` tells it."
     ),
     "max_value": "The largest size of an element of a gradient, after `max_norm`, at least 0.",
+    "clip": (
+        '`"global"`, or `"tensor"`: `max_norm` is that of each gradient by itself; such a step\n'
+        "refuses sharded parameters, of which each rank knows a part."
+    ),
     "nonfinite": (
         '`"propagate"`, `"skip"` or `"raise"`: what to do about gradients with NaN or infinity,\n'
         "see `fusedstep.Optimizer`."

@@ -12,13 +12,19 @@ from torch.optim import optimizer as torchs
 from torch.optim.optimizer import Optimizer
 
 from fusedstep._checks.wording import quoted
-from fusedstep._core.request import PLAIN, Report, Request, check_policy, check_request
+from fusedstep._core.request import GLOBAL, PLAIN, Report, Request, check_policy, check_request
 from fusedstep._core.turn import Turn
 from fusedstep.torch._handed_on import reasons_of_group, reasons_of_parameters
 from fusedstep.torch._kinds import Group, Kind
 from fusedstep.torch._steps import Steps
 
-OF_ALL = {"max_norm": None, "max_value": None, "nonfinite": "propagate", "backend": "auto"}
+OF_ALL = {
+    "max_norm": None,
+    "max_value": None,
+    "clip": GLOBAL,
+    "nonfinite": "propagate",
+    "backend": "auto",
+}
 """Arguments beyond torch's that are the same for all groups, and what each is by default."""
 
 SELDOM = 16
@@ -66,6 +72,8 @@ class FusedOptimizer(Optimizer):
     """The largest norm that all gradients have together; set it to change the next step's."""
     max_value: float | None
     """The largest size of an element of a gradient; set it to change the next step's."""
+    clip: str
+    """Whose norm `max_norm` is, `"global"` or `"tensor"`; set it to change the next step's."""
     backend: str
     """The name of what runs the steps, see `fusedstep.info`."""
     _into: Iterator[Any] | None
@@ -118,7 +126,7 @@ class FusedOptimizer(Optimizer):
         """Take note of arguments beyond torch's."""
         of_all = {**OF_ALL, **{name: options[name] for name in OF_ALL if name in options}}
         check_policy(of_all["nonfinite"])
-        check_request(1.0, of_all["max_norm"], of_all["max_value"], False)
+        check_request(1.0, of_all["max_norm"], of_all["max_value"], False, of_all["clip"])
         checks, defaults = self.kind.declaration.checks, self.kind.options
         extras = {
             name: checks[name](name, value)
@@ -322,7 +330,7 @@ class FusedOptimizer(Optimizer):
     def _request(self, scale: float) -> Request:
         if scale == 1 and self.max_norm is None and self.max_value is None:
             return PLAIN
-        return check_request(scale, self.max_norm, self.max_value, False)
+        return check_request(scale, self.max_norm, self.max_value, False, self.clip)
 
     def _step(self, request: Request) -> None:
         steps, own, touched = self._steps, vars(self), self._touched

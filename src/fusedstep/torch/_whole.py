@@ -10,10 +10,10 @@ import torch
 import torch.distributed
 
 from fusedstep._core.layout import Layout
-from fusedstep._core.request import Report, Request, check_scale
+from fusedstep._core.request import TENSOR, Report, Request, check_scale
 from fusedstep._core.whole_step import refuse_nonfinite
 from fusedstep._numerics.coefficients import JobScalars, step_scalars
-from fusedstep._numerics.norm import factor
+from fusedstep._numerics.norm import factor, smallest
 
 
 class Sharing(NamedTuple):
@@ -60,29 +60,37 @@ def whole_step(ready: Sequence[Ready], request: Request, nonfinite: str) -> Repo
     rank, and these are folded in the order of ranks and then of layouts. All that may raise comes
     before anything is written.
     """
+    alone = request.clip == TENSOR
     for each in ready:
+        if alone and each.sharing.dimensions:
+            raise ValueError(
+                "clip='tensor' with sharded parameters, of whose gradients each rank knows a part; "
+                "set `optimizer.clip = 'global'`"
+            )
         for cohort in each.layout.cohorts:
             check_scale(request.scale, cohort.dtype)
     grad_norm, clip = None, 1.0
     if request.max_norm is not None or nonfinite != "propagate":
-        norms, unfit, elsewhere = [], [], False
+        norms, clips, unfit, elsewhere = [], [], [], False
         for each in ready:
-            norm, found, others = _measure(each, request.scale, nonfinite)
-            norms.append(norm)
-            unfit += found
-            elsewhere |= others
+            found = _measure(each, request, nonfinite)
+            norms.append(found.norm)
+            clips.append(found.clip)
+            unfit += found.unfit
+            elsewhere |= found.elsewhere
         if request.max_norm is not None:
             grad_norm = fold(norms)
-            clip = factor(grad_norm, request.max_norm)
+            clip = smallest(clips) if alone else factor(grad_norm, request.max_norm)
         if unfit or elsewhere:
             if nonfinite == "raise":
                 refuse_nonfinite(unfit or ["of another rank"])
             return Report(grad_norm, 1.0, tuple(f"params{path}" for path in unfit), _t(ready))
     for each in ready:
         for _, values in each.scalars:
-            values.update(step_scalars(request.scale, clip, request.max_value))
+            together = 1.0 if alone else clip
+            values.update(step_scalars(request.scale, together, request.max_value))
     for each in ready:
-        each.layout.run(each.scalars, False)
+        each.layout.run(each.scalars, False, alone)
     return Report(grad_norm, clip, (), _t(ready))
 
 
@@ -90,18 +98,32 @@ def _t(ready: Sequence[Ready]) -> int:
     return max((each.layout.t for each in ready), default=0)
 
 
-def _measure(ready: Ready, scale: float, nonfinite: str) -> tuple[float, list[str], bool]:
-    """The norm of a layout's gradients on all ranks, and the paths of those that are unfit here.
+class Found(NamedTuple):
+    """The gradients of a layout as they were measured."""
 
-    Last, whether there are unfit ones on another rank.
-    """
-    layout, sharing = ready.layout, ready.sharing
-    measured = layout.measure(scale, inf)
+    norm: float
+    """That of all ranks."""
+    clip: float
+    """The smallest factor that clips one of them by itself, if that is asked for."""
+    unfit: list[str]
+    """The paths of those here that are not finite."""
+    elsewhere: bool
+    """Whether there are such on a rank."""
+
+
+def _measure(ready: Ready, request: Request, nonfinite: str) -> Found:
+    layout, sharing, scale = ready.layout, ready.sharing, request.scale
+    alone = request.clip == TENSOR
+    if alone and request.max_norm is not None:
+        measured = layout.clip_each(scale, request.max_norm)
+    else:
+        measured = layout.measure(scale, inf)
     unfit = []
     if nonfinite != "propagate" and (scale < 1 or not measured.finite):
-        unfit = [layout.tensors.parameters[at].path for at in layout.unfit(1 / scale)]
+        unfit = [layout.tensors.parameters[at].path for at in layout.unfit(1 / scale, alone)]
     rows = sharing.gather([measured.norm, len(unfit)])
-    return fold([norm for norm, _ in rows]), unfit, any(count for _, count in rows)
+    elsewhere = any(count for _, count in rows)
+    return Found(fold([norm for norm, _ in rows]), measured.clip, unfit, elsewhere)
 
 
 def fold(norms: Sequence[float]) -> float:

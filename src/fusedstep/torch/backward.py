@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.hooks import RemovableHandle
 
+from fusedstep._core.request import TENSOR
 from fusedstep.torch._optimizer import FusedOptimizer
 
 
@@ -110,6 +111,8 @@ def step_in_backward(model: torch.nn.Module, optimizer: FusedOptimizer) -> Steps
 
 def _refuse_what_needs_all(optimizer: FusedOptimizer) -> None:
     for name, off in (("max_norm", None), ("nonfinite", "propagate")):
+        if name == "max_norm" and optimizer.clip == TENSOR:
+            continue  # each by itself
         value = getattr(optimizer, name)
         if value != off:
             raise ValueError(

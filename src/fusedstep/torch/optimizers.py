@@ -72,6 +72,7 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
@@ -117,6 +118,7 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
@@ -165,6 +167,7 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
@@ -218,6 +221,7 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
@@ -268,6 +272,7 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
@@ -315,6 +320,7 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
@@ -360,6 +366,7 @@ class RAdam(FusedOptimizer, torch.optim.RAdam):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
@@ -404,6 +411,7 @@ class Adamax(FusedOptimizer, torch.optim.Adamax):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
@@ -444,6 +452,7 @@ class Lion(FusedOptimizer):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
@@ -488,6 +497,7 @@ class Adan(FusedOptimizer):
         ema_into: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
+        clip: str = "global",
         nonfinite: str = "propagate",
         backend: str = "auto",
     ) -> None:
