@@ -857,6 +857,21 @@ PARAMETERS = [
         setup="import torch; params = torch.ones(3, dtype=torch.bfloat16)",
         needs="torch",
     ),
+    Mistake(
+        "fs.functional.sgd(p, np.ones(3, np.float32), t=1, lr=0.5)",
+        "ValueError",
+        (
+            "p is read-only, and a step writes to it; JAX's arrays never change. Inside of "
+            "`jax.jit` step them by `fusedstep.jax.adamw(1e-3)` or its siblings; with an "
+            "optimizer of this kind pass a copy, `np.array(p)`, or keep the parameters in "
+            "`arena = fs.Arena(params, align=64)`, which JAX reads without a copy, as "
+            "`arena.jax_params()`"
+        ),
+        "p = {2}; fs.functional.sgd(p, np.ones(3, np.float32), t=1, lr=0.5)",
+        "(p == 0.5).all()",
+        setup="import jax.numpy; p = jax.numpy.ones(3)",
+        needs="jax",
+    ),
 ]
 
 GROUPS = [

@@ -123,7 +123,7 @@ def check_written(array: Array, name: str, given: Any = None) -> None:
 def writeable(array: Array, name: str, given: Any) -> str:
     """How to have a read-only array's values in one that can be written."""
     advice = library(given).writeable
-    if advice is not None and name.startswith("params"):
+    if advice is not None and (name == "p" or name.startswith("params")):
         return advice.replace("NAME", name)
     if given is not None and not issubclass(type(given), np.ndarray):
         return f"pass a copy, `np.array({name})`"
