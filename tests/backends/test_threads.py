@@ -300,6 +300,8 @@ def test_environment() -> None:
         ({"OMP_NUM_THREADS": "4,2"}, "4", "OMP_NUM_THREADS"),
         ({"OMP_NUM_THREADS": "5000"}, "1024", "OMP_NUM_THREADS"),
         ({"OMP_NUM_THREADS": "1", "FUSEDSTEP_NUM_THREADS": "3"}, "3", "FUSEDSTEP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "1", "FUSEDSTEP_NUM_THREADS": " 3 "}, "3", "FUSEDSTEP_NUM_THREADS"),
+        ({"OMP_NUM_THREADS": "1", "FUSEDSTEP_NUM_THREADS": ""}, "1", "OMP_NUM_THREADS"),
         ({"OMP_NUM_THREADS": "many", "FUSEDSTEP_NUM_THREADS": "3"}, "3", "FUSEDSTEP_NUM_THREADS"),
         ({"OMP_NUM_THREADS": "7", "OMP_THREAD_LIMIT": "2"}, "2", "OMP_THREAD_LIMIT"),
     ],

@@ -63,8 +63,8 @@ def _number_in_force() -> int:
     """Find out the number, and remember it."""
     global _own, _threads
     ignored: list[str] = []
-    named = os.environ.get("FUSEDSTEP_NUM_THREADS")
-    if named is not None:
+    named = os.environ.get("FUSEDSTEP_NUM_THREADS", "").strip()
+    if named:  # an empty one is none, as scripts leave it that have no number to pass
         found = Count(_from_environment(named), "FUSEDSTEP_NUM_THREADS")
     else:
         found, ignored = openmp.threads(os.environ, usable_cpus())

@@ -73,8 +73,8 @@ class _Pair(NamedTuple):
 class Transformation(_Pair):
     """An optimizer: `init`, `update` as optax has them, and `apply`, which is faster.
 
-    It is a pair of `init` and `update`, and so an `optax.GradientTransformation` for whatever
-    takes one.
+    It is a pair of `init` and `update`, and stands in for an `optax.GradientTransformation`, whose
+    type it does not have, in whatever takes one.
 
     init
         `init(params)` is the state that parameters start with, a `State`.
