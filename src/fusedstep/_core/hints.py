@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from fusedstep._checks.elsewhere import (
     ATTRIBUTES,
@@ -254,6 +254,31 @@ STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads", "clip")
 
 
 # ---- attributes ----
+
+
+def without_optimizer(given: Any) -> TypeError:
+    """The error for a method that was called on a class, or before `__init__` was."""
+    if hasattr(type(given), "_declaration"):
+        return TypeError(
+            f"{type(given).__name__} has not been made; call `super().__init__(params)` in its "
+            "`__init__`"
+        )
+    return TypeError(
+        "step() is a method of an optimizer, and was called on the class; make one, "
+        "`opt = fs.AdamW(params)`, and call `opt.step(grads)`"
+    )
+
+
+class Groups(tuple[Any, ...]):
+    """The groups of an optimizer; to look up a method of lists says why there is none."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = filled(ATTRIBUTES["add_param_group"], {"CLASS": "AdamW"})
+        raise AttributeError(
+            f"param_groups is a tuple, and has no {name!r}; {hint}", name=name, obj=self
+        )
 
 
 class Missing:
