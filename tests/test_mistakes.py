@@ -17,6 +17,8 @@ from mistakes import TABLE, Mistake, fitted, pieces
 from trying import namespace, picture, run
 
 import fusedstep as fs
+from fusedstep._arrays.checks import check_like
+from fusedstep._arrays.cuda_array import shadow
 from fusedstep._checks.elsewhere import ATTRIBUTES, HYPERPARAMETERS, NEEDLESS, OF_A_STEP
 from fusedstep._core.declaration import declaration_of
 
@@ -144,6 +146,30 @@ def test_derived_classes_have_attributes_of_their_own() -> None:
         opt.eps = 0.5
     with pytest.raises(TypeError, match=r"AdamW\(\) got an unexpected keyword argument 'clip'"):
         fs.AdamW.__init__(opt, p, clip=1)  # type: ignore[call-arg]
+
+
+def test_a_step_needs_an_optimizer_that_was_made() -> None:
+    class Unmade(fs.AdamW):
+        def __init__(self) -> None:
+            pass
+
+    with pytest.raises(TypeError, match=r"Unmade has not been made; call `super\(\).__init__"):
+        Unmade().step(np.ones(2))
+
+
+def test_groups_are_a_tuple() -> None:
+    opt = fs.AdamW([{"params": np.ones(2)}, {"params": np.ones(3), "lr": 0.1}])
+    first, second = opt.param_groups
+    assert isinstance(opt.param_groups, tuple)
+    assert (len(opt.param_groups), first["lr"], second["lr"]) == (2, 0.001, 0.1)
+    assert not hasattr(opt.param_groups, "append")
+
+
+def test_elements_on_a_device_are_not_read_for_a_remedy() -> None:
+    """An array of objects says of itself that it has no numbers, and nothing at its address."""
+    nowhere = shadow(None, 8, (2,), None, "|O", readonly=True)
+    with pytest.raises(TypeError, match=r"its elements are no numbers; pass an array of numbers$"):
+        check_like(nowhere, np.ones(2), "grads")
 
 
 def test_an_error_from_inside_is_left_alone() -> None:

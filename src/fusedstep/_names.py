@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 
 from fusedstep._checks.elsewhere import CLIPPING, SAVING, SCHEDULES, SCHEDULING
@@ -50,13 +51,23 @@ OTHERS = {
         "`fs.SGD(params, momentum=0.9)` is it",
     ),
     **dict.fromkeys(
-        ("NAG", "Nesterov", "nesterov"), "`fs.SGD(params, momentum=0.9, nesterov=True)` is it"
+        ("NAG", "Nesterov", "NesterovSGD", "SGDNesterov"),
+        "`fs.SGD(params, momentum=0.9, nesterov=True)` is it",
     ),
     **dict.fromkeys(("AMSGrad", "amsgrad"), "`fs.Adam(params, amsgrad=True)` is it"),
     **dict.fromkeys(("ASGD", "Adadelta", "AdaBelief", "Ftrl", "Rprop"), RULES),
     **dict.fromkeys(
         ("Adafactor", "LAMB", "LARS", "LBFGS", "Lamb", "Lars", "Muon", "SAM", "Shampoo"),
         NOT_ELEMENTWISE,
+    ),
+    **dict.fromkeys(
+        ("InverseSquareRootDecay", "NoamLR", "inverse_sqrt", "inverse_square_root", "noam"),
+        "a rate may be any function of the step count, as "
+        "`lambda t: 0.1 * min(t / 1000, (1000 / t) ** 0.5)`",
+    ),
+    **dict.fromkeys(
+        ("ReduceLROnPlateau", "plateau", "reduce_on_plateau"),
+        "set the rate where the loss stands still: `opt.lr = 0.1 * opt.lr`",
     ),
     "SparseAdam": "`fs.Adam(params)` takes dense gradients, as `grads.toarray()`",
     "version": "`fs.__version__` has it",
@@ -105,16 +116,22 @@ def hint(home: str, name: str) -> str | None:
         same = [own for own in known[each] if plain(own) == plain(name)]
         if same:
             return f"did you mean `{written(each, same[0])}`?"
-    if name in SCHEDULES:
-        example = getattr(import_module("fusedstep.schedules"), SCHEDULES[name]).example
+    kind, other = without_case(SCHEDULES).get(plain(name)), without_case(OTHERS).get(plain(name))
+    if kind is not None:
+        example = getattr(import_module("fusedstep.schedules"), kind).example
         return f"`{example}` is of that kind"
-    if name in OTHERS:
-        return OTHERS[name]
+    if other is not None:
+        return other
     for each in homes:
         near = nearest(name, known[each])
         if near is not None:
             return f"did you mean `{written(each, near)}`?"
     return None
+
+
+def without_case(texts: Mapping[str, str]) -> dict[str, str]:
+    """The texts of a table by names as `plain` has them."""
+    return {plain(name): text for name, text in texts.items()}
 
 
 class Finder:

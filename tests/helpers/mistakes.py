@@ -250,8 +250,8 @@ MAKING = [
     Mistake(
         "fs.AdamW(params, device='cpu')",
         "TypeError",
-        "AdamW() got an unexpected keyword argument 'device'; pass `backend='cpu'`",
-        "opt = fs.AdamW(params, backend='auto')",
+        "AdamW() got an unexpected keyword argument 'device'; pass `backend='auto'`",
+        "opt = fs.AdamW(params, {0})",
         "opt.lr == 0.001",
     ),
     Mistake(
@@ -348,6 +348,275 @@ MAKING = [
         "betas=(0.9, 0.999) (tuple); pass 3 numbers, for instance (0.98, 0.92, 0.99)",
         "opt = fs.rules.Adan(params, betas=(0.98, 0.92, 0.99))",
         "opt.lr == 0.001",
+    ),
+    Mistake(
+        "fs.AdamW(params, device='cuda:0')",
+        "TypeError",
+        "AdamW() got an unexpected keyword argument 'device'; pass `backend='cuda'`",
+        "opt = fs.AdamW(params)",
+        "opt.lr == 0.001",
+    ),
+    Mistake(
+        "fs.AdamW(params, backnd='cpu')",
+        "TypeError",
+        "AdamW() got an unexpected keyword argument 'backnd'; did you mean `backend='auto'`?",
+        "opt = fs.AdamW(params, {0})",
+        "opt.lr == 0.001",
+    ),
+    Mistake(
+        "fs.AdamW(params, momentun=0.9)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'momentun'; of SGD, RMSprop: "
+            "`fs.SGD(params, momentum=0.9)`"
+        ),
+        "opt = {0}",
+        "opt.param_groups[0]['momentum'] == 0.9",
+    ),
+    Mistake(
+        "fs.AdamW(params, dampning=0.5)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'dampning'; of SGD: `fs.SGD(params, "
+            "dampening=0.5)`"
+        ),
+        "opt = {0}",
+        "opt.param_groups[0]['dampening'] == 0.5",
+    ),
+    Mistake(
+        "fs.AdamW(params, nestrov=True)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'nestrov'; `fs.rules.NAdam(params)` is "
+            "Adam with Nesterov's momentum"
+        ),
+        "opt = {0}",
+        "isinstance(opt, fs.rules.NAdam)",
+    ),
+    Mistake(
+        "fs.AdamW(params, centred=True)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'centred'; of RMSprop: "
+            "`fs.RMSprop(params, centered=True)`"
+        ),
+        "opt = {0}",
+        "'a' in opt.state['w']",
+    ),
+    Mistake(
+        "fs.AdamW(params, lr_dacay=0.1)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'lr_dacay'; of Adagrad: "
+            "`fs.Adagrad(params, lr_decay=0.1)`"
+        ),
+        "opt = {0}",
+        "opt.param_groups[0]['lr_decay'] == 0.1",
+    ),
+    Mistake(
+        "fs.AdamW(params, rho=0.9)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'rho'; of RMSprop: `fs.RMSprop(params, "
+            "alpha=0.9)`"
+        ),
+        "opt = {0}",
+        "opt.param_groups[0]['alpha'] == 0.9",
+    ),
+    Mistake(
+        "fs.AdamW(params, mu=0.9)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'mu'; of SGD, RMSprop: `fs.SGD(params, "
+            "momentum=0.9)`"
+        ),
+        "opt = {0}",
+        "opt.param_groups[0]['momentum'] == 0.9",
+    ),
+    Mistake(
+        "fs.Adam(params, beta=0.8)",
+        "TypeError",
+        "Adam() got an unexpected keyword argument 'beta'; pass `betas=(0.8, 0.999)`",
+        "opt = fs.Adam(params, {0})",
+        "opt.param_groups[0]['betas'] == (0.8, 0.999)",
+    ),
+    Mistake(
+        "fs.Adam(params, betas1=0.8)",
+        "TypeError",
+        "Adam() got an unexpected keyword argument 'betas1'; pass `betas=(0.8, 0.999)`",
+        "opt = fs.Adam(params, {0})",
+        "opt.param_groups[0]['betas'] == (0.8, 0.999)",
+    ),
+    Mistake(
+        "fs.Adam(params, bettas=0.8)",
+        "TypeError",
+        ("Adam() got an unexpected keyword argument 'bettas'; did you mean `betas=(0.8, 0.999)`?"),
+        "opt = fs.Adam(params, {0})",
+        "opt.param_groups[0]['betas'] == (0.8, 0.999)",
+    ),
+    Mistake(
+        "fs.SGD(params, betas=0.8)",
+        "TypeError",
+        (
+            "SGD() got an unexpected keyword argument 'betas'; of Adam, AdamW...: "
+            "`fs.Adam(params, betas=(0.8, 0.999))`"
+        ),
+        "opt = {0}",
+        "opt.param_groups[0]['betas'] == (0.8, 0.999)",
+    ),
+    Mistake(
+        "fs.Adam(params, eps_root=1e-8)",
+        "TypeError",
+        "Adam() got an unexpected keyword argument 'eps_root'; pass `eps_inside_sqrt=True`",
+        "opt = fs.Adam(params, {0})",
+        "opt.param_groups[0]['eps_inside_sqrt']",
+    ),
+    Mistake(
+        "fs.AdamW(params, scale=1024.0)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'scale'; it is an argument of each "
+            "step: `opt.step(grads, scale=1024.0)`"
+        ),
+        "{0}",
+        "opt.state['w']['t'] == 1",
+    ),
+    Mistake(
+        "fs.AdamW(params, gradient_clip=1.0)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'gradient_clip'; it is an argument of "
+            "each step: `opt.step(grads, max_norm=1.0)`"
+        ),
+        "{0}",
+        "opt.step(grads, max_norm=1.0).clip < 1",
+    ),
+    Mistake(
+        "fs.AdamW(params, gradient_clipping=1.0)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'gradient_clipping'; it is an argument "
+            "of each step: `opt.step(grads, max_norm=1.0)`"
+        ),
+        "{0}",
+        "opt.step(grads, max_norm=1.0).clip < 1",
+    ),
+    Mistake(
+        "fs.AdamW(params, grad_clip_norm=1.0)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'grad_clip_norm'; it is an argument of "
+            "each step: `opt.step(grads, max_norm=1.0)`"
+        ),
+        "{0}",
+        "opt.step(grads, max_norm=1.0).clip < 1",
+    ),
+    Mistake(
+        "fs.AdamW(params, max_gradient_norm=1.0)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'max_gradient_norm'; it is an argument "
+            "of each step: `opt.step(grads, max_norm=1.0)`"
+        ),
+        "{0}",
+        "opt.step(grads, max_norm=1.0).clip < 1",
+    ),
+    Mistake(
+        "fs.AdamW(params, global_clip=1.0)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'global_clip'; it is an argument of "
+            "each step: `opt.step(grads, max_norm=1.0)`"
+        ),
+        "{0}",
+        "opt.step(grads, max_norm=1.0).clip < 1",
+    ),
+    Mistake(
+        "fs.AdamW(params, clip_by_value=0.5)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'clip_by_value'; it is an argument of "
+            "each step: `opt.step(grads, max_value=0.5)`"
+        ),
+        "{0}",
+        "opt.state['w']['t'] == 1",
+    ),
+    Mistake(
+        "fs.AdamW(params, warmup=100)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'warmup'; a rate may be a schedule, as "
+            "`lr=fs.schedules.warmup(0.1, steps=100)`"
+        ),
+        "opt = fs.AdamW(params, {0})",
+        "opt.lr(100) == 0.1",
+    ),
+    Mistake(
+        "fs.AdamW(params, mask={'w': True, 'b': False})",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'mask'; a group has its own decay, as "
+            "`[{'params': params, 'weight_decay': 0.0}]`"
+        ),
+        "opt = fs.AdamW({0})",
+        "opt.param_groups[0]['weight_decay'] == 0",
+    ),
+    Mistake(
+        "fs.AdamW(params, num_threads=2)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'num_threads'; all optimizers share "
+            "their threads: `fs.set_num_threads(2)`"
+        ),
+        "before = fs.get_num_threads(); {0}; fs.set_num_threads(before)",
+        "fs.get_num_threads() == before",
+    ),
+    Mistake(
+        "fs.AdamW(params, n_jobs=2)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'n_jobs'; all optimizers share their "
+            "threads: `fs.set_num_threads(2)`"
+        ),
+        "before = fs.get_num_threads(); {0}; fs.set_num_threads(before)",
+        "fs.get_num_threads() == before",
+    ),
+    Mistake(
+        "fs.Adam(params, decoupled=True)",
+        "TypeError",
+        (
+            "Adam() got an unexpected keyword argument 'decoupled'; `fs.AdamW(params)` is Adam "
+            "with decoupled decay"
+        ),
+        "opt = {0}",
+        "isinstance(opt, fs.AdamW)",
+    ),
+    Mistake(
+        "fs.AdamW(params, reg=0.1)",
+        "TypeError",
+        "AdamW() got an unexpected keyword argument 'reg'; pass `weight_decay=0.1`",
+        "opt = fs.AdamW(params, {0})",
+        "opt.param_groups[0]['weight_decay'] == 0.1",
+    ),
+    Mistake(
+        "fs.SGD(params, average=True)",
+        "TypeError",
+        (
+            "SGD() got an unexpected keyword argument 'average'; leave it out: `ema=0.999` "
+            "keeps an average"
+        ),
+        "opt = fs.SGD(params, {0})",
+        "'ema' in opt.state['w']",
+    ),
+    Mistake(
+        "fs.AdamW(params, minimize=True)",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'minimize'; leave it out: every step "
+            "descends"
+        ),
+        "opt = fs.AdamW(params); opt.step(grads)",
+        "(params['w'] < 1).all()",
     ),
 ]
 
@@ -832,15 +1101,12 @@ PARAMETERS = [
         "TypeError",
         (
             "params[0][0] is 'weight' (str); pass a NumPy array, or a sequence or mapping "
-            "of arrays: pairs of names and arrays make one, `dict(params)`, unless they "
-            "have been read already"
+            "of arrays: pairs of names and arrays make one, "
+            "`dict(model.named_parameters())` of a model of torch"
         ),
-        (
-            "import fusedstep.torch; opt = fusedstep.torch.AdamW(torch.nn.Linear(2, "
-            "3).named_parameters())"
-        ),
-        "opt.param_groups[0]['lr'] == 0.001",
-        setup="import torch; params = torch.nn.Linear(2, 3).named_parameters()",
+        "opt = fs.AdamW({0}); opt.step({'weight': torch.ones(3, 2), 'bias': torch.ones(3)})",
+        "opt.state['weight']['t'] == 1",
+        setup="import torch; model = torch.nn.Linear(2, 3); params = model.named_parameters()",
         needs="torch",
     ),
     Mistake(
@@ -849,8 +1115,8 @@ PARAMETERS = [
         (
             "params is a tensor that NumPy cannot view: Got unsupported ScalarType "
             "BFloat16; pass a NumPy array, or a dense float32 or float64 tensor on the "
-            "CPU, as `params.cpu().to_dense().float()`, or its local part, `x.to_local()`; "
-            "torch's own parameters are trained by `fusedstep.torch`"
+            "CPU, as `params.cpu().to_dense().float()`, or its local part, "
+            "`params.to_local()`; torch's own parameters are trained by `fusedstep.torch`"
         ),
         "params = {0}; opt = fs.AdamW(params); opt.step(torch.ones(3))",
         "bool((params < 1).all())",
@@ -871,6 +1137,223 @@ PARAMETERS = [
         "(p == 0.5).all()",
         setup="import jax.numpy; p = jax.numpy.ones(3)",
         needs="jax",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is array('i', [1, 2]) (array); pass a NumPy array, or a sequence or "
+            "mapping of arrays: `np.array(params, np.float32)`"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [1, 2]",
+        setup="import array; params = array.array('i', [1, 2])",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is array('q', [1, 2]) (array); pass a NumPy array, or a sequence or "
+            "mapping of arrays: `np.array(params, np.float32)`"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [1, 2]",
+        setup="import array; params = array.array('q', [1, 2])",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is array('b', [1, 2, 3]) (array); pass a NumPy array, or a sequence or "
+            "mapping of arrays: `np.array(params, np.float32)`"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [1, 2, 3]",
+        setup="import array; params = array.array('b', [1, 2, 3])",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is ... (memoryview); pass a NumPy array, or a sequence or mapping of "
+            "arrays: `np.array(params, np.float32)`"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [0, 1]",
+        setup="params = memoryview(np.arange(2, dtype=np.int8))",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is ... (memoryview); pass a NumPy array, or a sequence or mapping of "
+            "arrays: `np.array(params, np.float32)`"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [0, 1]",
+        setup="params = memoryview(np.arange(2, dtype=np.int32))",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is ... (memoryview); pass a NumPy array, or a sequence or mapping of "
+            "arrays: `np.array(params, np.float32)`"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [0, 1]",
+        setup="params = memoryview(np.arange(2, dtype=np.int64))",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00' (bytes); pass a NumPy array, or "
+            "a sequence or mapping of arrays: `np.frombuffer(params, "
+            "np.uint8).astype(np.float32)` has its 7 bytes as numbers, as they make no whole "
+            "floats"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [0] * 7",
+        setup="params = bytes(7)",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is bytearray(b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00') (bytearray); pass a "
+            "NumPy array, or a sequence or mapping of arrays: `np.frombuffer(params, "
+            "np.uint8).astype(np.float32)` has its 7 bytes as numbers, as they make no whole "
+            "floats"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [0] * 7",
+        setup="params = bytearray(7)",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is ... (c_double_Array_3); pass a NumPy array, or a sequence or mapping of "
+            "arrays: `np.ctypeslib.as_array(params)`"
+        ),
+        "opt = fs.AdamW({0}); opt.step(np.ones(3))",
+        "params[0] < 1",
+        setup="import ctypes; params = (ctypes.c_double * 3)(1, 2, 3)",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is ... (c_int_Array_3); pass a NumPy array, or a sequence or mapping of "
+            "arrays: `np.array(params, np.float32)`"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [1, 2, 3]",
+        setup="import ctypes; params = (ctypes.c_int * 3)(1, 2, 3)",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params has dtype '<U3' (str96); pass float32 or float64 in the machine's byte "
+            "order, as `params.astype(np.float64)`"
+        ),
+        "params = {0}; opt = fs.AdamW(params)",
+        "params.tolist() == [1.5, 2]",
+        setup="params = np.array(['1.5', '2'])",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        "params has dtype '<U1' (str32); pass float32 or float64 in the machine's byte order",
+        "params = np.ones(2); opt = fs.AdamW(params)",
+        "opt.lr == 0.001",
+        setup="params = np.array(['a', 'b'])",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params has dtype '<M8[D]' (datetime64[D]); pass float32 or float64 in the "
+            "machine's byte order"
+        ),
+        "params = np.ones(2); opt = fs.AdamW(params)",
+        "opt.lr == 0.001",
+        setup="params = np.zeros(2, 'M8[D]')",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        "params has dtype '|O' (object); pass float32 or float64 in the machine's byte order",
+        "params = np.ones(2); opt = fs.AdamW(params)",
+        "opt.lr == 0.001",
+        setup="params = np.array([None, None])",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params has dtype '|O' (object); pass float32 or float64 in the machine's byte "
+            "order: it holds arrays, which are parameters as `list(params)`"
+        ),
+        "opt = fs.AdamW({0})",
+        "len(opt.state) == 2",
+        setup="params = np.array([np.ones(2), np.ones(3)], object)",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is ... (Model); pass a NumPy array, or a sequence or mapping of arrays, as "
+            "`params.get_weights()`, copies that `params.set_weights` takes back after the "
+            "steps"
+        ),
+        "weights = {0}; opt = fs.AdamW(weights); opt.step([np.ones(2)]); {1}(weights)",
+        "(params.weights[0] < 1).all()",
+        setup=(
+            "class Model:\n    weights = [np.ones(2)]\n    def get_weights(self): return "
+            "[w.copy() for w in self.weights]\n    def set_weights(self, weights): "
+            "self.weights = weights\nparams = Model()"
+        ),
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is ... (Model); pass a NumPy array, or a sequence or mapping of arrays: "
+            "its own may be `params.parameters()`"
+        ),
+        "opt = fs.AdamW({0}); opt.step([np.ones(2)])",
+        "(params.layers[0] < 1).all()",
+        setup=(
+            "class Model:\n    layers = [np.ones(2)]\n    def parameters(self): return "
+            "self.layers\nparams = Model()"
+        ),
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is ... (ParameterDict); a module of torch is trained by "
+            "`fusedstep.torch.AdamW(params.parameters())`"
+        ),
+        "import fusedstep.torch; opt = {0}",
+        "opt.param_groups[0]['lr'] == 0.001",
+        setup="import torch; params = torch.nn.ParameterDict({'w': torch.ones(3)})",
+        needs="torch",
+    ),
+    Mistake(
+        "fs.AdamW(params)",
+        "TypeError",
+        (
+            "params is ... (Sequential); a module of torch is trained by "
+            "`fusedstep.torch.AdamW(params.parameters())`"
+        ),
+        "import fusedstep.torch; opt = {0}",
+        "opt.param_groups[0]['lr'] == 0.001",
+        setup="import torch; params = torch.nn.Sequential(torch.nn.Linear(2, 3))",
+        needs="torch",
     ),
 ]
 
@@ -1253,6 +1736,67 @@ ATTRIBUTES = [
         "{0}",
         "opt.lr == 0.001",
     ),
+    Mistake(
+        "opt.param_groups.append({'params': params})",
+        "AttributeError",
+        (
+            "param_groups is a tuple, and has no 'append'; an optimizer keeps the parameters "
+            "that it was made with; make one over all of them, as `opt = fs.AdamW([{'params': "
+            "params}])` with a group for each"
+        ),
+        "{0}",
+        "len(opt.param_groups) == 1",
+    ),
+    Mistake(
+        "fs.AdamW.step(grads)",
+        "TypeError",
+        (
+            "step() is a method of an optimizer, and was called on the class; make one, `opt = "
+            "fs.AdamW(params)`, and call `opt.step(grads)`"
+        ),
+        "{0}; {1}",
+        "opt.state['w']['t'] == 1",
+    ),
+    Mistake(
+        "opt.to('cpu')",
+        "AttributeError",
+        (
+            "'AdamW' object has no attribute 'to'; state lies where its parameters do, and has "
+            "their dtype; make another over those, `opt = fs.AdamW(params)`"
+        ),
+        "{0}",
+        "opt.state['w']['t'] == 0",
+    ),
+    Mistake(
+        "opt.cuda()",
+        "AttributeError",
+        (
+            "'AdamW' object has no attribute 'cuda'; state lies where its parameters do, and "
+            "has their dtype; make another over those, `opt = fs.AdamW(params)`"
+        ),
+        "{0}",
+        "opt.state['w']['t'] == 0",
+    ),
+    Mistake(
+        "opt.fit(params, grads)",
+        "AttributeError",
+        (
+            "'AdamW' object has no attribute 'fit'; the loop is yours, and in it "
+            "`opt.step(grads)` updates the parameters in place"
+        ),
+        "{0}",
+        "opt.state['w']['t'] == 1",
+    ),
+    Mistake(
+        "opt.lookahead()",
+        "AttributeError",
+        (
+            "'AdamW' object has no attribute 'lookahead'; `opt = fs.SGD(params, momentum=0.9)` "
+            "has it"
+        ),
+        "{0}\nwith opt.lookahead(): pass",
+        "opt.param_groups[0]['momentum'] == 0.9",
+    ),
 ]
 
 STEPS = [
@@ -1581,7 +2125,7 @@ GRADIENTS = [
         "TypeError",
         (
             "grads['b'] is [1.0, 2.0] (list); pass a NumPy array, `np.asarray(grads['b'], "
-            "np.float32)` or of float64"
+            "np.float32)`"
         ),
         "grads['b'] = {0}; opt.step(grads)",
         "opt.state['w']['t'] == 1",
@@ -1590,10 +2134,7 @@ GRADIENTS = [
     Mistake(
         "opt.step(grads)",
         "TypeError",
-        (
-            "grads is np.float32(1.0) (float32); a scalar has no memory of its own; pass a "
-            "NumPy array, `np.asarray(grads)`"
-        ),
+        ("grads is np.float32(1.0) (float32); pass a NumPy array, `np.asarray(grads, np.float32)`"),
         "grads = {0}; opt.step(grads)",
         "opt.state['t'] == 1",
         setup="opt = fs.SGD(np.ones((), np.float32)); grads = np.float32(1)",
@@ -1658,6 +2199,247 @@ GRADIENTS = [
         "bool((live < 1).all())",
         setup="import jax, jax.numpy; grads = jax.numpy.ones(3); opt = fs.AdamW(np.ones(3, 'f4'))",
         needs="jax",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads is "
+            "b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x0... "
+            "(bytes); pass a NumPy array, `np.frombuffer(grads, np.float64)`"
+        ),
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = bytes(16)",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads is bytearray(b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\... "
+            "(bytearray); pass a NumPy array, `np.frombuffer(grads, np.float32).reshape((3, "
+            "2))`"
+        ),
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(params['w']); grads = bytearray(24)",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads is b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00' (bytes); pass a NumPy array; its "
+            "parameter has 16 bytes, and these are 7"
+        ),
+        "opt.step(np.ones(2))",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = bytes(7)",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads is array('d', [1.0, 2.0]) (array); pass a NumPy array, `np.asarray(grads, "
+            "np.float32)`"
+        ),
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="import array; opt = fs.SGD(params['b']); grads = array.array('d', [1, 2])",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        "grads is ... (memoryview); pass a NumPy array, `np.asarray(grads, np.float32)`",
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(params['b']); grads = memoryview(np.ones(2))",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        "grads is [array([1., 1.], dtype=float32)] (list); pass the array in it, `grads[0]`",
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(params['b']); grads = [grads['b']]",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads is {'b': array([1., 1.], dtype=float32)} (dict); pass the array in it, "
+            "`grads['b']`"
+        ),
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(params['b']); grads = {'b': grads['b']}",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads is (array([1., 1.], dtype=float32), array([1., 1.], dtype=fl... (tuple); "
+            "pass one array at a time, `grads[0]`"
+        ),
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(params['b']); grads = (grads['b'], params['b'])",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        "grads is [1.0, 2.0] (list); pass a NumPy array, `np.asarray(grads, np.float64)`",
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = [1.0, 2.0]",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        "grads is (1.0, 2.0) (tuple); pass a NumPy array, `np.asarray(grads, np.float64)`",
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = (1.0, 2.0)",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        "grads is 0.5 (float); pass a NumPy array, `np.asarray(grads, np.float64)`",
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(())); grads = 0.5",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads['w'] is [[1.0, 2.0], [3.0, 4.0]] (list); pass a NumPy array, "
+            "`np.asarray(grads['w'], np.float64)`"
+        ),
+        "grads['w'] = {0}; opt.step(grads)",
+        "opt.state['w']['t'] == 1",
+        setup="opt = fs.SGD({'w': np.ones((2, 2))}); grads = {'w': [[1.0, 2.0], [3.0, 4.0]]}",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        "grads is [1.0, 2.0, 3.0] (list); pass a NumPy array of shape (2,) and dtype float64",
+        "opt.step(np.ones(2))",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = [1.0, 2.0, 3.0]",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads has dtype '|O' (object), its parameter float64; its elements are no "
+            "numbers; pass an array of numbers"
+        ),
+        "opt.step(np.ones(2))",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = np.array([None, None])",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads has dtype '|O' (object), its parameter float64; convert it: "
+            "`grads.astype(np.float64)`"
+        ),
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = np.array([1, 2], object)",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads has dtype '|O' (object), its parameter float64; pass one array at a time, "
+            "`grads[0]`"
+        ),
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = np.array([np.ones(2), np.ones(3)], object)",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads is an array of shape (2,) and dtype object; pass a sequence of 2, in the "
+            "order of the parameters, `[*grads]`"
+        ),
+        "opt.step({0})",
+        "opt.state[1]['t'] == 1",
+        setup=(
+            "opt = fs.SGD([np.ones(2), np.ones(3)]); grads = np.array([np.ones(2), "
+            "np.ones(3)], object)"
+        ),
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads has dtype '<U3' (str96), its parameter float64; convert it: "
+            "`grads.astype(np.float64)`"
+        ),
+        "opt.step({0})",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = np.array(['1.5', '2'])",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "TypeError",
+        (
+            "grads has dtype '<U1' (str32), its parameter float64; its elements are no "
+            "numbers; pass an array of numbers"
+        ),
+        "opt.step(np.ones(2))",
+        "opt.state['t'] == 1",
+        setup="opt = fs.SGD(np.ones(2)); grads = np.array(['a', 'b'])",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "ValueError",
+        (
+            "grads has shape (2, 64), its parameter (2,); they must be equal; if the parameter "
+            "was broadcast, its gradient is the sum, `grads.sum(1)`"
+        ),
+        "grads = {0}; opt.step(grads)",
+        "(grads == 64).all()",
+        setup="opt = fs.SGD(np.ones(2)); grads = np.ones((2, 64))",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "ValueError",
+        (
+            "grads has shape (5, 2, 3), its parameter (2,); they must be equal; if the "
+            "parameter was broadcast, its gradient is the sum, `grads.sum((0, 2))`"
+        ),
+        "grads = {0}; opt.step(grads)",
+        "(grads == 15).all()",
+        setup="opt = fs.SGD(np.ones(2)); grads = np.ones((5, 2, 3))",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "ValueError",
+        (
+            "grads has shape (2, 5, 7), its parameter (2, 1); they must be equal; if the "
+            "parameter was broadcast, its gradient is the sum, `grads.sum((1, 2), "
+            "keepdims=True).reshape((2, 1))`"
+        ),
+        "grads = {0}; opt.step(grads)",
+        "(grads == 35).all()",
+        setup="opt = fs.SGD(np.ones((2, 1))); grads = np.ones((2, 5, 7))",
+    ),
+    Mistake(
+        "opt.step(grads)",
+        "ValueError",
+        (
+            "grads has shape (5,), its parameter (); they must be equal; if the parameter was "
+            "broadcast, its gradient is the sum, `grads.sum(0, keepdims=True).reshape(())`"
+        ),
+        "grads = {0}; opt.step(grads)",
+        "grads == 5",
+        setup="opt = fs.SGD(np.ones(())); grads = np.ones(5)",
     ),
 ]
 
@@ -1962,6 +2744,193 @@ NAMES = [
         "opt.param_groups[0]['lr'] == 0.001",
         setup="import fusedstep.torch, torch; tensors = [torch.ones(3)]",
         needs="torch",
+    ),
+    Mistake(
+        "fs.FTRL(params)",
+        "AttributeError",
+        (
+            "module 'fusedstep' has no attribute 'FTRL'; `fs.rule` makes an optimizer of any "
+            "rule that is elementwise, as `fs.rules` shows"
+        ),
+        (
+            "@{0}(lr=1e-3)\ndef Mine(p, g, h):\n    p = p - h.lr * g\n    return p\nopt = "
+            "Mine(params)"
+        ),
+        "opt.lr == 0.001",
+    ),
+    Mistake(
+        "fs.NesterovSGD(params)",
+        "AttributeError",
+        (
+            "module 'fusedstep' has no attribute 'NesterovSGD'; `fs.SGD(params, momentum=0.9, "
+            "nesterov=True)` is it"
+        ),
+        "opt = {0}",
+        "opt.param_groups[0]['nesterov']",
+    ),
+    Mistake(
+        "fs.schedules.warmup_cosine(0.1, 100, 1000)",
+        "AttributeError",
+        (
+            "module 'fusedstep.schedules' has no attribute 'warmup_cosine'; "
+            "`fs.schedules.sequence([fs.schedules.warmup(0.1, steps=100), "
+            "fs.schedules.cosine(0.1, steps=900)], steps=[100])` is of that kind"
+        ),
+        "opt.lr = {0}",
+        "opt.lr(100) == 0.1",
+    ),
+    Mistake(
+        "fs.schedules.noam(0.1, 1000)",
+        "AttributeError",
+        (
+            "module 'fusedstep.schedules' has no attribute 'noam'; a rate may be any function "
+            "of the step count, as `lambda t: 0.1 * min(t / 1000, (1000 / t) ** 0.5)`"
+        ),
+        "opt.lr = {0}",
+        "opt.lr(1000) == 0.1",
+    ),
+    Mistake(
+        "fs.schedules.inverse_sqrt(0.1, 1000)",
+        "AttributeError",
+        (
+            "module 'fusedstep.schedules' has no attribute 'inverse_sqrt'; a rate may be any "
+            "function of the step count, as `lambda t: 0.1 * min(t / 1000, (1000 / t) ** 0.5)`"
+        ),
+        "opt.lr = {0}",
+        "opt.lr(4000) == 0.05",
+    ),
+    Mistake(
+        "fs.schedules.ReduceLROnPlateau(opt)",
+        "AttributeError",
+        (
+            "module 'fusedstep.schedules' has no attribute 'ReduceLROnPlateau'; set the rate "
+            "where the loss stands still: `opt.lr = 0.1 * opt.lr`"
+        ),
+        "{0}",
+        "opt.lr == 0.0001",
+    ),
+    Mistake(
+        "fs.functional.sgd(p, g, 0.1, t=1)",
+        "TypeError",
+        (
+            "b is 0.1 (float), and an array is due there; hyperparameters are passed by name, "
+            "as `lr=0.1`"
+        ),
+        "fs.functional.sgd(p, g, {0}, t=1)",
+        "(p < 1).all()",
+        setup="p, g = params['w'], grads['w']",
+    ),
+    Mistake(
+        "fs.functional.adagrad(p, g, 0.1, t=1)",
+        "TypeError",
+        (
+            "s is 0.1 (float), and an array is due there; hyperparameters are passed by name, "
+            "as `lr=0.1`"
+        ),
+        "s = np.zeros_like(p); fs.functional.adagrad(p, g, s, {0}, t=1)",
+        "(p < 1).all()",
+        setup="p, g = params['w'], grads['w']",
+    ),
+    Mistake(
+        "fs.functional.sgd(p, g, t=1)",
+        "TypeError",
+        (
+            "p is [array([[1., 1.], [1., 1.], [1., 1.]], dtyp... (list); pass the array in it, "
+            "`p[0]`"
+        ),
+        "fs.functional.sgd({0}, g[0], t=1)",
+        "(p[0] < 1).all()",
+        setup="p, g = [params['w']], [grads['w']]",
+    ),
+    Mistake(
+        "fs.functional.sgd(p, g, t=1)",
+        "TypeError",
+        (
+            "p is {'w': array([[1., 1.], [1., 1.], [1., 1.]],... (dict); pass the array in it, "
+            "`p['w']`"
+        ),
+        "fs.functional.sgd({0}, g, t=1)",
+        "(p['w'] < 1).all()",
+        setup="p, g = {'w': params['w']}, grads['w']",
+    ),
+    Mistake(
+        "fs.functional.sgd(p, g, t=1)",
+        "TypeError",
+        (
+            "p is {'w': array([[1., 1.], [1., 1.], [1., 1.]],... (dict); pass one array at a "
+            "time, `p['w']`"
+        ),
+        "fs.functional.sgd({0}, g['w'], t=1)",
+        "(p['w'] < 1).all()",
+        setup="p, g = params, grads",
+    ),
+    Mistake(
+        "fs.functional.sgd(p, g, t=1)",
+        "TypeError",
+        (
+            "g is [array([[1., 1.], [1., 1.], [1., 1.]], dtyp... (list); pass the array in it, "
+            "`g[0]`"
+        ),
+        "fs.functional.sgd(p, {0}, t=1)",
+        "(p < 1).all()",
+        setup="p, g = params['w'], [grads['w']]",
+    ),
+    Mistake(
+        "fs.functional.sgd(p, g, t=1)",
+        "TypeError",
+        "g is None; pass the array's gradient, or leave the call out",
+        "fs.functional.sgd(p, np.ones_like(p), t=1)",
+        "(p < 1).all()",
+        setup="p, g = params['w'], None",
+    ),
+    Mistake(
+        "fs.functional.sgd(p, g, t=1)",
+        "TypeError",
+        "g is [1.0, 2.0] (list); pass a NumPy array, `np.asarray(g, np.float32)`",
+        "fs.functional.sgd(p, {0}, t=1)",
+        "p[0] < 1",
+        setup="p, g = params['b'], [1.0, 2.0]",
+    ),
+    Mistake(
+        "fs.functional.sgd(p, g, t=1)",
+        "TypeError",
+        (
+            "p is [1.0, 2.0] (list); a step writes to it, so pass a NumPy array that stays, `p "
+            "= np.array(p, np.float32)` or of float64"
+        ),
+        "{0}; fs.functional.sgd(p, g, t=1)",
+        "p[0] < 1",
+        setup="p, g = [1.0, 2.0], grads['b']",
+    ),
+    Mistake(
+        "fs.functional.sgd(p, g, t=1)",
+        "TypeError",
+        (
+            "p is bytearray(b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00') (bytearray); a step "
+            "writes to it, so pass a NumPy array that stays, `p = np.frombuffer(p)`"
+        ),
+        "{0}; fs.functional.sgd(p, g, t=1)",
+        "p[0] < 0",
+        setup="p, g = bytearray(8), np.ones(1)",
+    ),
+    Mistake(
+        "fs.functional.adagrad(p, g, s, t=1)",
+        "TypeError",
+        (
+            "s is [0.0, 0.0] (list); a step writes to it, so pass a NumPy array that stays, `s "
+            "= np.array(s, np.float32)`"
+        ),
+        "{0}; fs.functional.adagrad(p, g, s, t=1)",
+        "(s == 1).all()",
+        setup="p, g, s = params['b'], grads['b'], [0.0, 0.0]",
+    ),
+    Mistake(
+        "fs.functional.adagrad(p, g, None, t=1)",
+        "TypeError",
+        "s is None; at t = 1 it is `s = np.zeros_like(p)`",
+        "{0}; fs.functional.adagrad(p, g, s, t=1)",
+        "(s == 1).all()",
+        setup="p, g = params['w'], grads['w']",
     ),
 ]
 

@@ -5,11 +5,15 @@ They are made on plain views, as `Place.see` and `plain` give them.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import combinations
 from math import prod
+from numbers import Number
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from fusedstep._arrays.cuda_array import is_shadow
 from fusedstep._arrays.libraries import library
 from fusedstep._arrays.overlap import has_overlapping_elements
 from fusedstep._arrays.walk import Array
@@ -28,25 +32,48 @@ def check_values(p: Array, name: str) -> None:
     if p.dtype not in DTYPES:
         raise TypeError(
             f"{name} has dtype {p.dtype.str!r} ({p.dtype.name}); "
-            f"pass float32 or float64 in the machine's byte order, {converted(p, name)}"
+            f"pass float32 or float64 in the machine's byte order{converted(p, name)}"
         )
 
 
 def converted(p: Array, name: str) -> str:
-    """How to have values of another dtype in one that will do."""
+    """How to have values of another dtype in one that will do; empty if they are no numbers."""
     if p.dtype.names:
-        return f"as one field, `{name}[{p.dtype.names[0]!r}]`"
+        return f", as one field, `{name}[{p.dtype.names[0]!r}]`"
     if p.dtype.kind == "c":
         part = "float32" if p.dtype.itemsize == 8 else "float64"
         return (
-            f"as the real and imaginary parts side by side, `{name}.view(np.{part})`, or the real "
-            f"ones alone, `{name}.real.astype(np.{part})`"
+            f", as the real and imaginary parts side by side, `{name}.view(np.{part})`, or the "
+            f"real ones alone, `{name}.real.astype(np.{part})`"
         )
-    if p.dtype.kind in "biufO":
-        exact = p.dtype.itemsize > 8 or p.dtype.kind == "O"
-        dtype = "float64" if exact or p.dtype.newbyteorder("=") == np.float64 else "float32"
-        return f"as `{name}.astype(np.{dtype})`"
-    return "as `array.astype(np.float32)`"
+    if are_arrays(p):
+        return f": it holds arrays, which are parameters as `list({name})`"
+    if not are_numbers(p):
+        return ""
+    exact = p.dtype.itemsize > 8 or p.dtype.kind == "O"
+    dtype = "float64" if exact or p.dtype.newbyteorder("=") == np.float64 else "float32"
+    return f", as `{name}.astype(np.{dtype})`"
+
+
+def are_numbers(array: Array) -> bool:
+    """Whether `astype` makes a number of each element, as it does of some texts and objects."""
+    if array.dtype.kind in "biufc":
+        return True
+    if is_shadow(array) or array.dtype.kind not in "OSU":
+        return False
+    if array.dtype.kind == "O" and not all(isinstance(each, Number) for each in array.flat):
+        return False  # of None it makes NaN
+    with suppress(OverflowError, TypeError, ValueError):
+        array.astype(np.float64)
+        return True
+    return False
+
+
+def are_arrays(array: Array) -> bool:
+    """Whether each element of an array is an array itself."""
+    if array.dtype.kind != "O" or is_shadow(array):
+        return False
+    return bool(array.ndim and array.size) and all(isinstance(each, np.ndarray) for each in array)
 
 
 def check_state(array: Array, p: Array, name: str) -> None:
@@ -60,7 +87,7 @@ def check_like(array: Array, p: Array, name: str) -> None:
     if array.dtype != p.dtype:
         raise TypeError(
             f"{name} has dtype {array.dtype.str!r} ({array.dtype.name}), its parameter "
-            f"{p.dtype.name}; convert it: `{converting(array, p, name)}`"
+            f"{p.dtype.name}; {converting(array, p, name)}"
         )
     if array.shape != p.shape:
         raise ValueError(
@@ -70,11 +97,15 @@ def check_like(array: Array, p: Array, name: str) -> None:
 
 
 def converting(array: Array, p: Array, name: str) -> str:
-    """The expression that gives an array the dtype of a parameter."""
+    """How to give an array the dtype of a parameter."""
     if array.dtype.names:
-        return f"{name}[{array.dtype.names[0]!r}].astype(np.{p.dtype.name})"
+        return f"convert it: `{name}[{array.dtype.names[0]!r}].astype(np.{p.dtype.name})`"
+    if are_arrays(array):
+        return f"pass one array at a time, `{name}[0]`"
+    if not are_numbers(array):
+        return "its elements are no numbers; pass an array of numbers"
     real = ".real" if array.dtype.kind == "c" else ""
-    return f"{name}{real}.astype(np.{p.dtype.name})"
+    return f"convert it: `{name}{real}.astype(np.{p.dtype.name})`"
 
 
 Shape: TypeAlias = tuple[int, ...]
@@ -94,17 +125,32 @@ def fitted(shape: Shape, wanted: Shape, name: str) -> str:
         1 in (len(shape), len(wanted)) and prod(shape) == prod(wanted)
     ):
         return f"; if its elements are in order, pass `{name}.reshape({wanted})`"
+    summed = summed_to(shape, wanted, name)
+    if summed is not None:
+        return f"; if the parameter was broadcast, its gradient is the sum, `{summed}`"
     more = len(shape) - len(wanted)
-    if more >= 0 and all(n in (1, m) for n, m in zip(wanted, shape[more:], strict=True)):
-        kept = [axis for axis in range(more, len(shape)) if wanted[axis - more] != shape[axis]]
-        axes = (*range(more), *kept)
-        which = axes[0] if len(axes) == 1 else axes
-        summed = f"{name}.sum({which})" if not kept else f"{name}.sum({which}, keepdims=True)"
-        whole = summed if not (kept and more) else f"{name}.sum({which}).reshape({wanted})"
-        return f"; if the parameter was broadcast, its gradient is the sum, `{whole}`"
     if more <= 0 and all(n in (1, m) for n, m in zip(shape, wanted[-more:], strict=True)):
         return f", so broadcast it yourself: `np.broadcast_to({name}, {wanted})`"
     return ": is it another parameter's?"
+
+
+def summed_to(shape: Shape, wanted: Shape, name: str) -> str | None:
+    """The sum over axes that a parameter does not have, the first that fit, or has of length 1."""
+    more = len(shape) - len(wanted)
+    if more < 0:
+        return None
+    for lost in combinations(range(len(shape)), more):
+        left = [axis for axis in range(len(shape)) if axis not in lost]
+        pairs = [*zip(left, wanted, strict=True)]
+        if not all(n in (1, shape[axis]) for axis, n in pairs):
+            continue
+        kept = [axis for axis, n in pairs if n != shape[axis]]
+        axes = (*sorted((*lost, *kept)),)
+        which = axes[0] if len(axes) == 1 else axes
+        if not wanted or (kept and lost):  # a sum over all axes is no array
+            return f"{name}.sum({which}, keepdims=True).reshape({wanted})"
+        return f"{name}.sum({which}{', keepdims=True' if kept else ''})"
+    return None
 
 
 def check_written(array: Array, name: str, given: Any = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fusedstep._arrays.libraries import INTERFACE, library, strides
+from fusedstep._arrays.libraries import INTERFACE, is_exchanged, library, strides
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -54,6 +54,14 @@ def owner(array: Array) -> Any:
     return base.owner
 
 
+def is_shadow(array: Array) -> bool:
+    """Whether an array is a shadow, whose elements must not be read."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, Holder)
+
+
 def on_device(array: Any) -> bool:
     """Whether a user's array is on a CUDA device."""
     if issubclass(type(array), np.ndarray):
@@ -62,6 +70,12 @@ def on_device(array: Any) -> bool:
         return hasattr(array, INTERFACE)
     except RuntimeError:  # from a tensor of torch on a device that requires grad
         return True
+
+
+def is_viewed(value: Any) -> bool:
+    """Whether a value is an array whose memory can be found, on the CPU or on a device."""
+    kind = type(value)
+    return issubclass(kind, np.ndarray) or is_exchanged(kind) or on_device(value)
 
 
 def see(array: Any, name: str) -> Array:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -63,10 +62,15 @@ def _glance_torch(array: Any) -> tuple[int, Geometry]:
     return array.data_ptr(), (array.shape, array.stride(), array.dtype, array.get_device())
 
 
+def is_exchanged(kind: type) -> bool:
+    """Whether the arrays of a type show their memory by DLPack."""
+    return hasattr(kind, "__dlpack__") and hasattr(kind, "__dlpack_device__")
+
+
 def _view_by_dlpack(array: Any, name: str) -> Array:
     if hasattr(array, INTERFACE):
         raise TypeError(f"{name} is on a CUDA device; pass a NumPy array, by {TO_HOST}")
-    if not all(hasattr(type(array), name) for name in ("__dlpack__", "__dlpack_device__")):
+    if not is_exchanged(type(array)):
         raise TypeError(f"{name} is {describe(array)}; {in_numpy(array, name)}")
     try:
         return np.from_dlpack(array)
@@ -92,19 +96,9 @@ def in_numpy(array: Any, name: str) -> str:
         )
     if hasattr(kind, "toarray"):
         return f"pass a dense NumPy array, `{name}.toarray()`"
-    if isinstance(array, (list, tuple)) and array:
-        if all(isinstance(item, Real) for item in array):
-            return f"pass a NumPy array, `np.asarray({name}, np.float32)` or of float64"
-        if len(array) == 2 and all(isinstance(item, np.ndarray) for item in array):
-            return f"pass a NumPy array, the gradient alone without its parameter: `{name}[0]`"
-    if isinstance(array, Real):
-        return f"pass a NumPy array, `np.asarray({name}, np.float32)` or of float64"
     if hasattr(kind, "__array__"):
         return f"pass a NumPy array, `np.array({name})`"
-    return (
-        "pass a NumPy array, for instance `np.asarray(x)`, or a tensor of torch, or another array "
-        "with `__dlpack__`"
-    )
+    return "pass a NumPy array, or a tensor of torch, or another array with `__dlpack__`"
 
 
 class Memory:
@@ -148,7 +142,8 @@ def _view_torch(array: Any, name: str) -> Array:
         raise TypeError(
             f"{name} is a tensor that NumPy cannot view: {error}; pass a NumPy array, or a dense "
             f"float32 or float64 tensor on the CPU, as `{name}.cpu().to_dense().float()`, or its "
-            "local part, `x.to_local()`; torch's own parameters are trained by `fusedstep.torch`"
+            f"local part, `{name}.to_local()`; torch's own parameters are trained by "
+            "`fusedstep.torch`"
         ) from error
     if copied:
         view.flags.writeable = False

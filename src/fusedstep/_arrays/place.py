@@ -10,9 +10,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from fusedstep._arrays.at_once import Call, at_once
-from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.cuda_array import is_viewed, on_device
 from fusedstep._arrays.libraries import TO_HOST
 from fusedstep._arrays.plain import address, plain, where
+from fusedstep._arrays.remedies import as_gradient
+from fusedstep._checks.wording import describe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,6 +39,9 @@ class Place(Protocol):
 
     def see_written(self, array: Any, name: str) -> Any:
         """The same of an array that is going to be written: it must show the same memory twice."""
+
+    def see_gradient(self, g: Any, p: Array, name: str) -> Any:
+        """The same of a gradient of p; of what is no array the error says how to make one."""
 
     def where(self, array: Any) -> tuple[int, Any]:
         """The address of a user's array, and its geometry: its shape first, its strides, its dtype.
@@ -104,6 +109,11 @@ class Host:
                 "lost; pass a NumPy array, or a tensor of torch"
             )
         return seen
+
+    def see_gradient(self, g: Any, p: Array, name: str) -> Array:
+        if not is_viewed(g):
+            raise TypeError(f"{name} is {describe(g)}; {as_gradient(g, p, name)}")
+        return self.see(g, name)
 
     where = staticmethod(where)
 

@@ -8,7 +8,6 @@ in the structure again.
 from __future__ import annotations
 
 import sys
-from array import array
 from collections import OrderedDict
 from collections.abc import (
     ItemsView,
@@ -26,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from fusedstep._arrays.cuda_array import on_device
-from fusedstep._arrays.libraries import glance
+from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.plain import where
+from fusedstep._arrays.remedies import BUFFERS, as_read, over_buffer
 from fusedstep._checks.hints import renamed
 from fusedstep._checks.wording import describe, differences, quoted
 
@@ -179,6 +179,8 @@ def as_list(value: Any, name: str, count: int) -> str:
         return f", `[*{name}.values()]`"
     if is_array(value) and count == 1:
         return f", `[{name}]`"
+    if isinstance(value, np.ndarray) and value.dtype == object and len(value) == count:
+        return f", `[*{name}]`"
     return "" if is_array(value) else not_gradients(value)
 
 
@@ -288,8 +290,11 @@ PASS = "pass a NumPy array, or a sequence or mapping of arrays"
 
 def is_ordered(value: Any) -> bool:
     """Whether a collection is one of arrays, in an order that stays."""
+    kind = type(value)
+    if hasattr(kind, "named_parameters"):  # of torch's modules one is a list of arrays
+        return all(map(is_array, value))
     unordered = set, frozenset, KeysView, *BUFFERS
-    return not isinstance(value, unordered) and not hasattr(type(value), "toarray")
+    return not isinstance(value, unordered) and not hasattr(kind, "toarray")
 
 
 def made_of(value: Any, name: str) -> str:
@@ -299,15 +304,23 @@ def made_of(value: Any, name: str) -> str:
         dtype = value.dtype if isinstance(value, np.floating) else np.dtype(np.float64)
         return f"{PASS}: a number cannot change in place, `np.asarray({name}, np.{dtype.name})` can"
     if isinstance(value, BUFFERS):
-        return f"{PASS}: `{over_buffer(value, name)}`"
+        over = over_buffer(value, name)
+        return f"{PASS}: `{over}`{as_read(value)}" if over else PASS
     if isinstance(value, KeysView):
         return f"{PASS}: the mapping itself, and not its keys"
     if isinstance(value, (set, frozenset)):
         return f"{PASS}, in an order that stays: `list({name})`"
     if hasattr(kind, "toarray"):
         return f"{PASS}; a dense one is `{name}.toarray()`"
+    if hasattr(kind, "get_weights") and hasattr(kind, "set_weights"):
+        return (
+            f"{PASS}, as `{name}.get_weights()`, copies that `{name}.set_weights` takes back after "
+            "the steps"
+        )
     if hasattr(kind, "named_parameters"):
         return f"a module of torch is trained by `fusedstep.torch.AdamW({name}.parameters())`"
+    if callable(getattr(kind, "parameters", None)):
+        return f"{PASS}: its own may be `{name}.parameters()`"
     if any(is_array(each) for each in getattr(value, "__dict__", {}).values()):
         return f"{PASS}: those among its attributes are `{attributes_of(value, name)}`"
     return PASS
@@ -322,31 +335,29 @@ def attributes_of(value: Any, name: str) -> str:
     return f"{{{kept}}}"
 
 
-BUFFERS = (bytes, bytearray, memoryview, array)
-
-
-def over_buffer(value: Any, name: str) -> str:
-    """The expression that has an array over a buffer, or over a copy of one that is read-only."""
-    seen = memoryview(value)
-    over = f"np.asarray({name})" if seen.format in ("f", "d") else f"np.frombuffer({name})"
-    if seen.format not in ("f", "d") and seen.nbytes % 8:
-        over = f"np.frombuffer({name}, np.float32)"
-    return f"{over}.copy()" if seen.readonly else over
-
-
 def refuse_numbers(value: Any, item: Any, key: Any, path: str) -> None:
     """Refuse a collection with a number or a text in an array's place, if it tells what it is."""
     whole, name = f"params{path}", f"params{path}[{key!r}]"
     if isinstance(value, tuple) and len(value) == 2 and key == 0 and isinstance(item, str):
         raise TypeError(
             f"{name} is {describe(item)}; {PASS}: pairs of names and arrays make one, "
-            "`dict(params)`, unless they have been read already"
+            f"{as_mapping(value[1])}"
         )
     if isinstance(value, (list, tuple)) and all(isinstance(each, Number) for each in value):
         raise TypeError(
             f"{name} is {describe(item)}; {PASS}: of the numbers in {whole} that is "
             f"`np.array({whole}, np.float32)` or of float64"
         )
+
+
+def as_mapping(item: Any) -> str:
+    """How to have a mapping of pairs of names and arrays, such as `item`.
+
+    Torch's come from a generator, which has been read by then.
+    """
+    if library(item).package == "torch":
+        return "`dict(model.named_parameters())` of a model of torch"
+    return "`dict(params)`, unless they have been read already"
 
 
 def named(structure: Structure, leaves: Iterable[Any]) -> list[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from fusedstep._arrays.libraries import TO_DEVICE
 from fusedstep._arrays.place import HOST, Place
 from fusedstep._backends.cuda import available
 from fusedstep._backends.plan import Table
+from fusedstep._checks.elsewhere import BACKENDS as MEANT
 from fusedstep._checks.hints import nearest
 from fusedstep._checks.warn import warn
 from fusedstep._checks.wording import quoted, shown
@@ -26,15 +27,6 @@ BACKENDS = ("c", "numba", "cuda", "numpy")
 
 CHOICES = ("auto", *BACKENDS)
 """The values of the argument `backend`."""
-
-MEANT = {
-    **dict.fromkeys(("cpu", "default", "none"), "auto"),
-    **dict.fromkeys(("cupy", "gpu", "nvidia"), "cuda"),
-    **dict.fromkeys(("c++", "cpp", "native"), "c"),
-    **dict.fromkeys(("jit", "llvm"), "numba"),
-    **dict.fromkeys(("np", "python", "reference"), "numpy"),
-}
-"""Other names of backends."""
 
 NOT_BUILT = (
     "it was not built: the installation found no working C compiler. Install gcc or clang, "

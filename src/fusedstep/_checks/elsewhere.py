@@ -14,7 +14,7 @@ HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("lr_scheduler", "schedule", "scheduler", "step_size", "stepsize"), ("lr",)),
     **dict.fromkeys(("delta", "epsilon"), ("eps",)),
     **dict.fromkeys(
-        ("L2", "l2", "l2_reg", "l2_regularization", "lambda_", "wd", "weight_decay_rate"),
+        ("L2", "l2", "l2_reg", "l2_regularization", "lambda_", "reg", "wd", "weight_decay_rate"),
         ("weight_decay",),
     ),
     **dict.fromkeys(("L1", "l1_reg", "l1_regularization"), ("l1",)),
@@ -22,6 +22,7 @@ HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
     "decay": ("alpha", "lr_decay", "weight_decay"),
     **dict.fromkeys(("mu", "beta", "gamma", "mom"), ("momentum", "alpha")),
     "nesterovs_momentum": ("nesterov",),
+    "eps_root": ("eps_inside_sqrt",),
     "initial_accumulator": ("initial_accumulator_value",),
     **dict.fromkeys(("ema_beta", "ema_decay", "ema_momentum"), ("ema",)),
     **dict.fromkeys(("device", "engine", "implementation"), ("backend",)),
@@ -32,10 +33,19 @@ HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
 }
 """Arguments, each with the hyperparameters of which it is the first that an optimizer has."""
 
+BACKENDS = {
+    **dict.fromkeys(("cpu", "default", "none"), "auto"),
+    **dict.fromkeys(("cupy", "gpu", "nvidia"), "cuda"),
+    **dict.fromkeys(("c++", "cpp", "native"), "c"),
+    **dict.fromkeys(("jit", "llvm"), "numba"),
+    **dict.fromkeys(("np", "python", "reference"), "numpy"),
+}
+"""Other names of backends."""
+
 BETAS = {
-    **dict.fromkeys(("beta1", "beta_1", "b1"), 0),
-    **dict.fromkeys(("beta2", "beta_2", "b2"), 1),
-    **dict.fromkeys(("beta3", "beta_3", "b3"), 2),
+    **dict.fromkeys(("beta", "beta1", "beta_1", "betas1", "b1"), 0),
+    **dict.fromkeys(("beta2", "beta_2", "betas2", "b2"), 1),
+    **dict.fromkeys(("beta3", "beta_3", "betas3", "b3"), 2),
 }
 """Arguments that are one of `betas`, and which."""
 
@@ -44,11 +54,17 @@ OF_A_STEP = {
         (
             *("clip_norm", "clipnorm", "global_clipnorm", "grad_clip", "gradient_clip_val"),
             *("clip", "clip_grad", "clip_grad_norm", "max_grad_norm", "max_norm"),
+            *("global_clip", "grad_clip_norm", "gradient_clip", "gradient_clipping"),
+            "max_gradient_norm",
         ),
         "max_norm",
     ),
-    **dict.fromkeys(("clip_grad_value", "clip_value", "clipvalue", "max_value"), "max_value"),
-    **dict.fromkeys(("grad_scale", "inv_scale", "loss_scale", "loss_scale_factor"), "scale"),
+    **dict.fromkeys(
+        ("clip_by_value", "clip_grad_value", "clip_value", "clipvalue", "max_value"), "max_value"
+    ),
+    **dict.fromkeys(
+        ("grad_scale", "inv_scale", "loss_scale", "loss_scale_factor", "scale"), "scale"
+    ),
     **dict.fromkeys(("zero_grad", "zero_grads", "set_to_none"), "zero_grads"),
 }
 """Arguments of an optimizer or a step that are here of `step`."""
@@ -59,7 +75,8 @@ NEEDLESS = {
     **dict.fromkeys(("dtype", "mu_dtype"), "state has the dtype of its parameter"),
     "name": "an optimizer has no name here",
     "use_locking": "a step happens wholly or not at all",
-    **dict.fromkeys(("use_averages", "use_ema"), "`ema=0.999` keeps an average"),
+    **dict.fromkeys(("average", "use_averages", "use_ema"), "`ema=0.999` keeps an average"),
+    "minimize": "every step descends",
     "L2_is_weight_decay": "`fs.Adam` has coupled L2, and `fs.AdamW` decoupled decay",
     "gradient_accumulation_steps": "add the gradients up, and step once",
 }
@@ -67,10 +84,21 @@ NEEDLESS = {
 
 INSTEAD = {
     "nesterov": "`fs.rules.NAdam(params)` is Adam with Nesterov's momentum",
-    "decoupled_weight_decay": "`fs.AdamW(params)` is Adam with it",
+    **dict.fromkeys(
+        ("decoupled", "decoupled_weight_decay"), "`fs.AdamW(params)` is Adam with decoupled decay"
+    ),
+    "mask": "a group has its own decay, as `[{'params': params, 'weight_decay': 0.0}]`",
+    **dict.fromkeys(
+        ("num_threads", "n_jobs", "n_threads", "threads"),
+        "all optimizers share their threads: `fs.set_num_threads(2)`",
+    ),
+    **dict.fromkeys(
+        ("num_warmup_steps", "warmup", "warmup_steps"),
+        "a rate may be a schedule, as `lr=fs.schedules.warmup(0.1, steps=100)`",
+    ),
     "no_prox": "`fs.rules.Adan(params, no_prox=True)` has it",
 }
-"""Arguments of other optimizers that say which one is meant."""
+"""Arguments of other optimizers, and what does here what they do there."""
 
 STATE = {
     "acc": "s",
@@ -157,12 +185,22 @@ ATTRIBUTES = {
         ("params", "parameters", "trainable_variables", "vars", "weights"),
         "`opt.param_groups[0]['params']` has those of the first group",
     ),
+    **dict.fromkeys(
+        ("cpu", "cuda", "to"),
+        "state lies where its parameters do, and has their dtype; make another over those, "
+        "`opt = fs.CLASS(params)`",
+    ),
+    **dict.fromkeys(
+        ("fit", "train_on_batch", "train_step"),
+        f"the loop is yours, and in it {STEPPING}",
+    ),
+    "lookahead": "`opt = fs.SGD(params, momentum=0.9)` has it",
     "defaults": "`dict(opt.param_groups[0])` has what the first group has",
     **dict.fromkeys(
         ("grad", "gradients", "grads"), f"gradients are passed at each step: {STEPPING}"
     ),
     **dict.fromkeys(
-        ("averages", "ema_params", "swap_params"),
+        ("average", "averages", "ema_params", "swap_params"),
         "an average of the parameters is state: `fs.CLASS(params, ema=0.999).stateFIRST['ema']`",
     ),
     **dict.fromkeys(
@@ -209,7 +247,11 @@ SCHEDULES = {
     ),
     **dict.fromkeys(("LinearLR", "linear_warmup", "warmup_linear"), "warmup"),
     **dict.fromkeys(
-        ("ChainedScheduler", "SequentialLR", "join_schedules", "warmup_cosine_decay_schedule"),
+        (
+            *("ChainedScheduler", "SequentialLR", "cosine_warmup", "cosine_with_warmup"),
+            *("get_cosine_schedule_with_warmup", "join_schedules", "linear_warmup_cosine_decay"),
+            *("warmup_cosine", "warmup_cosine_decay", "warmup_cosine_decay_schedule"),
+        ),
         "sequence",
     ),
     **dict.fromkeys(("OneCycleLR", "cosine_onecycle", "onecycle", "one_cycle_lr"), "one_cycle"),

@@ -16,6 +16,7 @@ from typing import Any, cast
 from fusedstep._arrays.checks import check_like, check_parameter, check_state
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import HOST, Place
+from fusedstep._arrays.remedies import refuse_unwritten
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.choose import choose
 from fusedstep._backends.plan import Aimable, Job, Plan, Row, Table
@@ -79,19 +80,25 @@ class Aimed:
 
     def _look(self, arrays: Sequence[Any]) -> list[Array]:
         """The arrays as they are described; refused if a step cannot write to them."""
-        see = self.place.see_written
-        p = see(arrays[0], "p")
+        p = self._see(arrays[0], "p")
         check_parameter(p, "p", arrays[0])
         views = [p]
         for name, array in zip(self.names[1:], arrays[1:], strict=True):
-            state = see(array, name)
+            state = self._see(array, name, p)
             check_state(state, p, name)
             views.append(state)
         return views
 
+    def _see(self, array: Any, name: str, p: Array | None = None) -> Array:
+        """An array that is going to be written, as it is described; p is that of a state array."""
+        if self.place is HOST:
+            refuse_unwritten(array, name, p)
+        seen: Array = self.place.see_written(array, name)
+        return seen
+
     def _look_at_gradient(self, g: Any, p: Array, written: WrittenMemory) -> Array:
         """The gradient as it is described; refused if it does not fit."""
-        seen: Array = self.place.see(g, "g")
+        seen: Array = self.place.see_gradient(g, p, "g")
         check_like(seen, p, "g")
         written.refuse(seen, "g")
         return seen

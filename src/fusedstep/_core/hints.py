@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from fusedstep._checks.elsewhere import (
     ATTRIBUTES,
+    BACKENDS,
     BETAS,
     HYPERPARAMETERS,
     INSTEAD,
@@ -124,11 +125,19 @@ def argument_hint(declaration: Declaration, name: str, given: Mapping[str, Any])
         return found
     if name in INSTEAD:
         return INSTEAD[name]
-    others = [each.optimizer for each in DECLARATIONS if name in each.checks]
-    if others:
-        titles = ", ".join(each.__name__ for each in others)
-        return f"of {titles}: `{public_name(others[0])}(params, {code(name, given[name])})`"
-    return f"it has {', '.join(map(repr, declaration.signature.parameters))}"
+    known = dict.fromkeys(own for each in DECLARATIONS for own in each.checks)
+    own = name if name in known else synonym(name, known) or meant(name, known)
+    if own is None:
+        return f"it has {', '.join(map(repr, declaration.signature.parameters))}"
+    return INSTEAD.get(own) or of_others(own, given[name])
+
+
+def of_others(own: str, value: Any) -> str:
+    """The optimizers that have a hyperparameter, and the first of them with that value."""
+    others = [each for each in DECLARATIONS if own in each.checks]
+    titles = ", ".join(each.optimizer.__name__ for each in others)
+    asked = code(own, fitting(own, value, others[0].signature.parameters))
+    return f"of {titles}: `{public_name(others[0].optimizer)}(params, {asked})`"
 
 
 def renamed_argument(
@@ -142,7 +151,7 @@ def renamed_argument(
     if own == "params":
         return f"pass the arrays first, as `{made}(params)`"
     if own is not None:
-        return f"pass `{code(own, value)}`"
+        return f"pass `{code(own, fitting(own, value, names))}`"
     if name in OF_A_STEP:
         asked = code(OF_A_STEP[name], value)
         of_a_step = f"it is an argument of each step: `opt.step(grads, {asked})`"
@@ -150,7 +159,24 @@ def renamed_argument(
     if name in NEEDLESS:
         return f"leave it out: {NEEDLESS[name]}"
     near = meant(name, names)
-    return None if near is None else f"did you mean `{code(near, value)}`?"
+    if near is None:
+        return None
+    return f"did you mean `{code(near, fitting(near, value, names))}`?"
+
+
+def fitting(own: str, value: Any, names: Mapping[str, Parameter]) -> Any:
+    """The value that a hyperparameter, one of `names`, has for that of an argument named otherwise.
+
+    Other packages have devices for backends, a number for each of the betas, and numbers for flags.
+    """
+    default = names[own].default
+    if own == "backend":
+        text = str(value).lower().partition(":")[0]  # the device may have a number
+        found = BACKENDS.get(text, text)
+        return found if found in BACKENDS.values() else "auto"
+    if own == "betas" and not isinstance(value, (list, tuple)):
+        return betas_of(default, {"beta1": value})
+    return bool(value) if isinstance(default, bool) else value
 
 
 def synonym(name: Any, names: Iterable[str]) -> str | None:
@@ -240,6 +266,31 @@ STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads", "clip")
 
 
 # ---- attributes ----
+
+
+def without_optimizer(given: Any) -> TypeError:
+    """The error for a method that was called on a class, or before `__init__` was."""
+    if hasattr(type(given), "_declaration"):
+        return TypeError(
+            f"{type(given).__name__} has not been made; call `super().__init__(params)` in its "
+            "`__init__`"
+        )
+    return TypeError(
+        "step() is a method of an optimizer, and was called on the class; make one, "
+        "`opt = fs.AdamW(params)`, and call `opt.step(grads)`"
+    )
+
+
+class Groups(tuple[Any, ...]):
+    """The groups of an optimizer; to look up a method of lists says why there is none."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = filled(ATTRIBUTES["add_param_group"], {"CLASS": "AdamW"})
+        raise AttributeError(
+            f"param_groups is a tuple, and has no {name!r}; {hint}", name=name, obj=self
+        )
 
 
 class Missing:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedstep._arrays.remedies import refuse_number
 from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe
 from fusedstep._core.aimed import step_aimed
@@ -196,6 +197,7 @@ def of_one_step(optimizer: type[Optimizer], args: Any, kwargs: Any, error: TypeE
 
 
 def _check_needed(name: str, value: Any, letter: str, state: Any) -> None:
+    refuse_number(state, letter)
     if value != 0 and state is None:
         raise TypeError(f"{name}={value!r} needs {letter}; pass `np.zeros_like(p)` at t = 1")
     if value == 0 and state is not None:

@@ -21,11 +21,13 @@ from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group, rate_all, read_groups
 from fusedstep._core.hints import (
     MISSING,
+    Groups,
     Missing,
     key_hint,
     refuse_attribute,
     step_misfit,
     with_missing,
+    without_optimizer,
     without_others,
 )
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
@@ -242,7 +244,10 @@ class Optimizer:
         """
         if surplus or unknown:
             raise step_misfit(surplus, unknown)
-        turn, me = self._turn, get_ident()
+        try:
+            turn, me = self._turn, get_ident()
+        except AttributeError:
+            raise without_optimizer(self) from None
         while True:
             if not turn.holder:
                 turn.holder = me
@@ -390,7 +395,7 @@ class Optimizer:
     @property
     def param_groups(self) -> tuple[Group, ...]:
         """The groups: `"params"`, and hyperparameters that may change between steps."""
-        return tuple(self._groups)
+        return Groups(self._groups)
 
     @property
     def lr(self) -> Any:

@@ -145,7 +145,7 @@ class Tensors:
         tensor = self.each[index]
         tensor.check_memory()
         name = f"grads{tensor.path}"
-        seen: Array = self.place.see(g, name)
+        seen: Array = self.place.see_gradient(g, tensor.p, name)
         check_like(seen, tensor.p, name)
         if zero and not seen.flags.writeable:
             raise ValueError(f"{name} is read-only, and zero_grads=True writes to it; pass a copy")
