@@ -618,6 +618,16 @@ MAKING = [
         "opt = fs.AdamW(params); opt.step(grads)",
         "(params['w'] < 1).all()",
     ),
+    Mistake(
+        "fs.AdamW(params, clip='tensor')",
+        "TypeError",
+        (
+            "AdamW() got an unexpected keyword argument 'clip'; it is an argument of each step: "
+            "`opt.step(grads, max_norm=1.0, clip='tensor')`"
+        ),
+        "report = {0}",
+        "report.clip < 1",
+    ),
 ]
 
 VALUES = [

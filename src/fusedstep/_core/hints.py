@@ -153,9 +153,9 @@ def renamed_argument(
     if own is not None:
         return f"pass `{code(own, fitting(own, value, names))}`"
     if name in OF_A_STEP:
-        asked = code(OF_A_STEP[name], value)
-        of_a_step = f"it is an argument of each step: `opt.step(grads, {asked})`"
-        return f"pass `{asked}`" if OF_A_STEP[name] in names else of_a_step
+        asked = of_a_step(name, value)
+        elsewhere = f"it is an argument of each step: `opt.step(grads, {asked})`"
+        return f"pass `{asked}`" if OF_A_STEP[name] in names else elsewhere
     if name in NEEDLESS:
         return f"leave it out: {NEEDLESS[name]}"
     near = meant(name, names)
@@ -214,6 +214,13 @@ def key_hint(name: Any, names: Sequence[str]) -> str:
     return "" if own is None else f"; did you mean {own!r}?"
 
 
+def of_a_step(name: str, value: Any) -> str:
+    """The argument of a step that was meant, as it is written there."""
+    if name == "clip" and isinstance(value, str):  # as it is called there, too
+        return f"max_norm=1.0, {code(name, value)}"
+    return code(OF_A_STEP.get(name, name), value)
+
+
 def refuse_group_attribute(group: Any, name: str, value: Any) -> NoReturn:
     """Refuse to set an attribute of a group, whose hyperparameters are keys."""
     names = group.hyperparameters
@@ -245,7 +252,7 @@ def step_misfit(surplus: Sequence[Any], unknown: Mapping[str, Any]) -> TypeError
     elif name in ("closure", "loss"):
         hint = "a step takes the gradients: `opt.step(grads)`"
     elif name in OF_A_STEP:
-        hint = f"pass `{code(OF_A_STEP[name], value)}`"
+        hint = f"pass `{of_a_step(name, value)}`"
     else:
         near = nearest(name, STEPS_OWN)
         known = f"it has {', '.join(map(repr, STEPS_OWN))}"
@@ -425,8 +432,7 @@ def other_hint(declaration: Declaration, optimizer: Any, name: str, value: Any) 
         return f"write into its arrays, or load what was saved: {SAVING}"
     made = public_name(declaration.optimizer)
     if name in STEPS_OWN or name in OF_A_STEP:
-        asked = code(OF_A_STEP.get(name, name), value)
-        return f"it is an argument of each step: `opt.step(grads, {asked})`"
+        return f"it is an argument of each step: `opt.step(grads, {of_a_step(name, value)})`"
     if hasattr(declaration.optimizer, name):
         return f"it is the optimizer's own; make another, `opt = {made}(params)`"
     return f"what is yours may stand in a class of your own: `class Mine({made}): {name} = None`"
