@@ -73,7 +73,7 @@ class FusedOptimizer(Optimizer):
     max_value: float | None
     """The largest size of an element of a gradient; set it to change the next step's."""
     clip: str
-    """Whose norm `max_norm` is, `"global"` or `"tensor"`; set it to change the next step's."""
+    """`"tensor"` if `max_norm` is that of each gradient, else `"global"`; set it as the others."""
     backend: str
     """The name of what runs the steps, see `fusedstep.info`."""
     _into: Iterator[Any] | None

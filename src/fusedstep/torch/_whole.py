@@ -102,7 +102,7 @@ class Found(NamedTuple):
     """The gradients of a layout as they were measured."""
 
     norm: float
-    """That of all ranks."""
+    """The norm over all ranks."""
     clip: float
     """The smallest factor that clips one of them by itself, if that is asked for."""
     unfit: list[str]
