@@ -39,13 +39,46 @@ def test_every_number_can_be_written(value: float) -> None:
     assert repr(eval(text.removeprefix("a.b(x=").removesuffix(")"))) == repr(value)
 
 
+ARITHMETIC = {
+    "1/1000": 0.001,
+    "-1 / 4": -0.25,
+    "-(3 - 1)": -2,
+    "+2 * 3": 6,
+    "10**-3": 0.001,
+    "2**10": 1024,
+    "1 - 1e-3": 0.999,
+    "-(2.0**-3) + 1": 0.875,
+    "1024**1": 1024,
+}
+
+
+@pytest.mark.parametrize("text", ARITHMETIC)
+def test_numbers_are_calculated(text: str) -> None:
+    call = parse(f"a.b(x={text}, betas=({text}, 0.5))")
+    assert call.keywords == {"x": ARITHMETIC[text], "betas": (ARITHMETIC[text], 0.5)}
+    assert type(call.keywords["x"]) is type(ARITHMETIC[text])
+    assert parse(str(call)) == call
+
+
 REFUSED = {
     "": "is no Python expression",
     "torch.optim.AdamW(": "is no Python expression",
     "AdamW": "does not name an optimizer by the path",
     "AdamW(lr=0.1)": "does not name an optimizer by the path",
     "3": "does not name an optimizer by the path",
-    "torch.optim.AdamW(lr=1/3)": "'1 / 3' is neither a literal nor a call",
+    "torch.optim.AdamW(lr=1 // 3)": "'1 // 3' is neither a literal nor a call",
+    "torch.optim.AdamW(lr=~1)": "'~1' is neither a literal nor a call",
+    "torch.optim.AdamW(lr=1 / 0)": "'1 / 0' has no value: division by zero",
+    "torch.optim.AdamW(lr=10.0**400)": "'10.0 ** 400' has no value",
+    "torch.optim.AdamW(lr=9**9**9)": "'9 ** 9 ** 9' is no number of a float's range",
+    "torch.optim.AdamW(lr=0**-1)": "has no value",
+    "torch.optim.AdamW(lr=2**1000 * 2**1000)": "is no number of a float's range",
+    "torch.optim.AdamW(lr=1e200 * 1e200)": "is no number of a float's range",
+    "torch.optim.AdamW(lr=(-2) ** 0.5)": "is no number of a float's range",
+    "torch.optim.AdamW(lr=1 + True)": "'True' is no number",
+    "torch.optim.AdamW(lr='a' * 10**9)": "is no number",
+    "torch.optim.AdamW(lr=-torch.pi)": "'torch.pi' is no number",
+    "torch.optim.AdamW(lr=" + "+".join("1" * 30) + ")": "levels deep",
     "torch.optim.AdamW(lr=[x for x in y])": "is neither a literal nor a call",
     "torch.optim.AdamW(**options)": "unpacked by a star",
     "torch.optim.AdamW(*options)": "unpacked by a star",

@@ -54,6 +54,8 @@ XLA = {"size of the tensor", "other tensors", "position", "subnormals"}
         ("optax.rmsprop(0.01, momentum=0.9, centered=True)", {"zero gradients, float16"}),
         ("optax.radam(0.01)", set()),
         ("optax.nadamw(0.01)", {"zero gradients, float16"}),
+        pytest.param("optax.yogi(0.01)", set(), marks=pytest.mark.slow),
+        pytest.param("optax.adan(0.01)", {"zero gradients, float16"}, marks=pytest.mark.slow),
         ("optax.chain(optax.clip(1.0), optax.adam(0.001))", {"zero gradients, float16"}),
     ],
 )
@@ -81,7 +83,12 @@ def test_keras(name: str, backend: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     report = audited.__wrapped__(f"keras.optimizers.{name}")
     assert backend in report.versions
     # the power of its β₂, which is 1 in bfloat16, makes Adam's rate 0
-    assert failed(report) - XLA == ({"first step, bfloat16"} if name == "Adam()" else set())
+    # and the sign of a NaN is 0 in torch, so that Lion takes no step there
+    expected = {
+        "Adam()": {"first step, bfloat16"},
+        "Lion()": {"NaN"} if backend == "torch" else set(),
+    }
+    assert failed(report) - XLA == expected.get(name, set())
     assert report.formula == f"{name.partition('(')[0]}, as Keras has it"
     reproduce(report, tmp_path)
 
@@ -112,7 +119,7 @@ def test_what_the_expression_asks_for_is_no_failure() -> None:
     failing, reasons = found("torch.optim.AdamW(eps=0.0, lr=torch.tensor(0.01))")
     assert failing == set()
     assert reasons["float64"] == "its lr may be of less precision"
-    assert reasons["subnormals"] == "its rule divides 0 by 0"
+    assert reasons["subnormals"] == "its rule divides 0 by 0 without a gradient"
     failing, reasons = found("torch.optim.SGD(lr=1e30)")
     assert failing == set()
     assert "leave the range" in reasons["weight decay"]

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 VIEWS = (PARAMETER | GRADIENT | BOTH - {f"both: {layout}" for layout in PERMUTED}) | {
-    "beside a parameter"
+    *("beside a parameter", "every element of a view")
 }
 """Checks that fail where a kernel takes all memory to be contiguous and in the same order."""
 

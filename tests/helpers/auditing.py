@@ -7,6 +7,7 @@ from functools import cache
 from fusedstep.audits.audit import audit
 from fusedstep.audits.expression import parse
 from fusedstep.audits.records import FAILS, Report
+from fusedstep.program.audit import rule as named
 
 STRIDED = ("every second column", "some columns", "every third row")
 PERMUTED = ("transposed", "channels last")
@@ -16,8 +17,8 @@ BOTH = {f"both: {layout}" for layout in (*STRIDED, *PERMUTED)}
 
 
 @cache
-def audited(expression: str, timeout: float = 120.0) -> Report:
-    return audit(parse(expression), timeout=timeout)
+def audited(expression: str, timeout: float = 120.0, rule: str = "") -> Report:
+    return audit(parse(expression), timeout=timeout, rule=named(rule) if rule else None)
 
 
 def failed(report: Report) -> set[str]:

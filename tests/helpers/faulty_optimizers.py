@@ -232,3 +232,151 @@ class refuses_views:
 
 class Unknown(right.SGD):
     """A rule that no formula is known for."""
+
+
+class decays_the_tail:
+    class SGD(right.SGD):
+        def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+            super().change(p, g, group)
+            if p.dim() == 1:
+                p[p.numel() // 8 * 8 :] *= 0.5
+
+
+class leaves_the_tail:
+    class SGD(right.SGD):
+        def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+            before = p.clone()
+            super().change(p, g, group)
+            for k in range(p.numel() // 8 * 8, p.numel()):
+                p[numbered(p, k)] = before[numbered(p, k)]
+
+
+class leaves_the_last_of_a_row:
+    class SGD(right.SGD):
+        def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+            before = p.clone()
+            super().change(p, g, group)
+            if not p.is_contiguous():
+                p[..., -1] = before[..., -1]
+
+
+class minds_a_neighbour:
+    class SGD(right.SGD):
+        def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+            if p.numel() > 60:
+                g = g.clone()
+                g[numbered(g, 5)] += 0.01 * g[numbered(g, 3)]
+            super().change(p, g, group)
+
+
+class loses_nan:
+    class SGD(right.SGD):
+        def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+            super().change(p, g.nan_to_num(), group)
+
+
+class scales_by_norms:
+    class SGD(right.SGD):
+        """LARS, which mixes elements as it should."""
+
+        def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+            ratio = float(p.norm()) / float(g.norm() + 1e-6)
+            super().change(p, g * (ratio or 1.0), group)
+
+
+class scales_by_size:
+    class SGD(right.SGD):
+        """A step that depends on the number of elements."""
+
+        def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+            super().change(p, g / p.numel() ** 0.5, group)
+
+
+class estimates_its_rate:
+    class SGD(right.SGD):
+        """A rate that grows with the way from the start, as D-adaptation has it."""
+
+        def change(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> None:
+            state = self.state[p]
+            start = state.setdefault("start", p.clone())
+            state["d"] = max(state.get("d", 1e-2), float((g * (start - p)).sum() / g.abs().sum()))
+            super().change(p, g * state["d"], group)
+
+
+def numbered(p: Tensor, k: int) -> tuple[int, ...]:
+    """The index of an element by its number."""
+    found: list[int] = []
+    for size in reversed(p.shape):
+        k, rest = divmod(k, size)
+        found.insert(0, rest)
+    return tuple(found)
+
+
+class Derived(torch.optim.AdamW):
+    """AdamW, as it is."""
+
+
+class WithArguments(torch.optim.Adam):
+    """Adam, whose arguments are passed on."""
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        super().__init__(params, **options)
+
+
+class TailAdamW(torch.optim.AdamW):
+    """AdamW whose last elements, less than a vector, are never stepped."""
+
+    def step(self, closure: Any = None) -> Any:
+        with torch.no_grad():
+            every = [p for group in self.param_groups for p in group["params"]]
+            before = [p.clone() for p in every]
+            loss = super().step(closure)
+            for p, old in zip(every, before, strict=True):
+                for k in range(p.numel() // 8 * 8, p.numel()):
+                    p[numbered(p, k)] = old[numbered(p, k)]
+        return loss
+
+
+class TwiceAdam(torch.optim.Adam):
+    """Adam that steps twice."""
+
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        return super().step(closure)
+
+
+class LateAdam(torch.optim.Adam):
+    """Adam whose steps are counted from 1000."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            self._init_group(group, [], [], [], [], [], [])
+        for state in self.state.values():
+            state["step"].clamp_(min=1000)
+        return super().step(closure)
+
+
+class ForgivingAdam(torch.optim.Adam):
+    """Adam that takes a NaN for 0."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad = p.grad.nan_to_num()
+        return super().step(closure)
+
+
+class NormedAdam(torch.optim.Adam):
+    """Adam whose gradients are divided by their norm: another rule."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None and p.numel():
+                    p.grad = p.grad / (p.grad.norm() + 1e-6)
+        return super().step(closure)
+
+
+class Plain(right.SGD):
+    """SGD, under a name that says nothing."""

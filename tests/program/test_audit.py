@@ -46,6 +46,26 @@ def test_some_fail(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert found["reproducer"].startswith("# faulty_optimizers.forgets.SGD(), torch ")
 
 
+def test_values_that_are_not_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "faulty_optimizers.scales_by_norms.SGD()", "--as", "none"]) == 3
+    out = capsys.readouterr().out
+    assert "not judged, 11: the step of an element depends on other elements" in out
+    assert "VALUES WERE NOT JUDGED: no formula, by --as none" in out
+    assert "name the rule by --as" in out
+
+
+@pytest.mark.slow
+def test_a_rule_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    needs("optax", "others")
+    assert usage("optax_optimizers.adam()", "--as", "optax.sgd(momentum=0.9)") == 1  # subnormals
+    out = capsys.readouterr().out
+    assert "held against: sgd, as optax has it, by --as optax.sgd(momentum=0.9)" in out
+    assert [line for line in out.splitlines() if line.startswith("fails: ")] == [
+        line for line in out.splitlines() if line.startswith("fails: subnormals")
+    ]
+    assert usage("optax_optimizers.adam()") == 3
+
+
 def test_json_in_place_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", FAILING, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["counts"]["fails"] == 1
@@ -100,7 +120,7 @@ ERRORS = {
     "torch.optim.LBFGS()": "cannot be stepped with plain gradients",
     "AdamW()": "does not name an optimizer by the path",
     "torch.optim.AdamW(": "is no Python expression",
-    "torch.optim.AdamW(lr=1 / 3)": "write its value",
+    "torch.optim.AdamW(lr=1 // 3)": "write its value",
     "torch.optim.SGD(lr=os.getpid())": "os.getpid is neither of torch nor of jax",
     "os.abort()": "is no optimizer of torch, Keras or optax; name a class",
     "": "is no Python expression",
@@ -127,6 +147,10 @@ def test_errors_of_other_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert "put the expression before --json" in capsys.readouterr().err
     assert usage(PASSING, "--json", "found.txt") == 2
     assert usage(PASSING, "--timeout", "0") == 2
+    assert usage(PASSING, "--as", "SGD") == 2
+    assert "does not name an optimizer by the path" in capsys.readouterr().err
+    assert usage(PASSING, "--as", "torch.optim.AdamX") == 2
+    assert "did you mean 'Adamax'?" in capsys.readouterr().err
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

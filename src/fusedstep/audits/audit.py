@@ -6,11 +6,14 @@ import os
 import platform
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 from fusedstep.audits.checks import CHECKS, LARGE, Check, Trial
 from fusedstep.audits.checks.check import inputs
+from fusedstep.audits.checks.elements import mixing
 from fusedstep.audits.expression import Call
-from fusedstep.audits.judging import differing, reproducer
+from fusedstep.audits.judging import apart, differing, reproducer
+from fusedstep.audits.kinds import FRAMEWORKS, Kind, kind
 from fusedstep.audits.processes import STARTING, Answer, DiedError, Worker
 from fusedstep.audits.records import (
     FAILS,
@@ -31,6 +34,16 @@ NAMES = {"torch": "torch", "numpy": "torch", "keras": "Keras", "optax": "optax"}
 """Packages whose semantics a formula has, by framework."""
 
 
+NO_RULE = Call("none")
+"""In place of a rule: values are held against none."""
+
+MANY = 0.25
+"""The share of elements from which on a difference is a property of the rule, such as a norm.
+
+What differs in fewer is a fault: the end of a tensor is less, and so are single places.
+"""
+
+
 class RefusedError(Exception):
     """An expression that makes no optimizer that can be audited; the message has the remedy."""
 
@@ -39,29 +52,38 @@ def audit(
     call: Call,
     tell: Callable[[str, float], object] = lambda name, share: None,
     *,
+    rule: Call | None = None,
     timeout: float = TIMEOUT,
     large: bool = False,
 ) -> Report:
     """Run all checks against the optimizer that `call` makes.
 
-    `tell` is told the name of each check and the share that is done.
+    It is held against the rule of the optimizer that `rule` makes, or of its own name. `tell` is
+    told the name of each check and the share that is done.
     """
     environment = keras_environment()
     with Worker(timeout, environment) as worker:
-        subject = describe(call, worker, environment.get("KERAS_BACKEND", ""))
+        subject = describe(call, rule, worker, environment.get("KERAS_BACKEND", ""))
         checks = {**CHECKS, **LARGE} if large else CHECKS
         findings = []
         for k, check in enumerate(checks.values()):
             tell(check.name, k / len(checks))
             findings.append(judge(check, subject, worker))
-    known = subject.known
     return Report(
         str(call),
-        known if isinstance(known, str) else f"{call.name}, as {NAMES[subject.framework]} has it",
+        held_against(subject),
         {"python": platform.python_version(), **subject.versions},
         f"{platform.system()} {platform.machine()}",
         findings,
     )
+
+
+def held_against(subject: Subject) -> str:
+    """The rule in words, or the reason why there is none."""
+    if isinstance(subject.known, str):
+        return subject.known
+    rule = f"{subject.kind.name}, as {NAMES[subject.framework]} has it"
+    return f"{rule}, {subject.kind.why}" if subject.kind.why else rule
 
 
 def keras_environment() -> dict[str, str]:
@@ -75,10 +97,11 @@ def keras_environment() -> dict[str, str]:
 # ---- the subject ----
 
 
-def describe(call: Call, worker: Worker, backend: str) -> Subject:
+def describe(call: Call, rule: Call | None, worker: Worker, backend: str) -> Subject:
     """Find out what the optimizer is, and how it can be stepped."""
+    asked = "" if rule in (None, NO_RULE) else str(rule)
     try:
-        answer = worker.ask({"task": "probe", "expression": str(call)}, STARTING)
+        answer = worker.ask({"task": "probe", "expression": str(call), "rule": asked}, STARTING)
     except DiedError as died:
         raise RefusedError(
             f"{call} cannot be looked at: {died}; see that "
@@ -91,6 +114,7 @@ def describe(call: Call, worker: Worker, backend: str) -> Subject:
     subject = Subject(
         Call(call.path, (), {**named, **call.keywords}) if named else call,
         answer["framework"],
+        kind_of(call, rule, answer),
         tuple(answer["modules"]),
         answer["hyperparameters"],
         tuple(answer["accepts"]),
@@ -110,11 +134,32 @@ def describe(call: Call, worker: Worker, backend: str) -> Subject:
             f"{call} cannot be stepped with plain gradients: {errors[0]}; audit an optimizer "
             "whose step needs nothing else"
         )
-    subject.repeats = same(subject, worker)
-    subject.separate = same(subject, worker, OTHER_ELEMENT, leave_out=3)
-    if not isinstance(subject.known, str):
-        subject.separate = True  # so that checks find where it is not
+    text = inputs(67, 4, subject.shape(67))
+    again = f"{text}expected = train(start, gradients)\nseen = train(start, gradients)"
+    subject.repeats = changed_by(again, subject, worker) == 0
+    mixes = subject.repeats and any(
+        changed_by(body, subject, worker) >= MANY for body in mixing(subject)
+    )
+    if mixes and subject.kind.derived:
+        base = subject.kind.name
+        reason = f"no formula for {call.name}, which is derived from {base}, as {MIXES}"
+        subject.kind = Kind(call.name, missing=reason)
+    if isinstance(subject.known, str):
+        subject.separate = not mixes
     return subject
+
+
+def kind_of(call: Call, rule: Call | None, answer: dict[str, Any]) -> Kind:
+    """The optimizer whose rule another is held against: the one that is named, or its own."""
+    framework = answer["framework"]
+    if rule is None:
+        return kind(framework, call.name, answer["own"], answer["bases"], answer["required"])
+    if rule == NO_RULE:
+        return Kind(call.name, missing="no formula, by --as none")
+    if rule.name not in FRAMEWORKS[framework][0]:
+        known = ", ".join(FRAMEWORKS[framework][0])
+        raise RefusedError(f"there is no formula for {rule}; there are those of: {known}")
+    return Kind(rule.name, f"by --as {rule}", **answer["rule"])
 
 
 def stepped(subject: Subject, worker: Worker) -> str | None:
@@ -126,29 +171,14 @@ def stepped(subject: Subject, worker: Worker) -> str | None:
         return str(died)
 
 
-OTHER_ELEMENT = """
-start = np.where(k == 3, 100, start)
-gradients = [np.where(k == 3, 1000.0**t * g, g) for g, t in zip(gradients, (0, 1, -1, 0))]
-"""
-"""Text that changes one element by much, now up and now down."""
-
-
-def same(subject: Subject, worker: Worker, change: str = "", leave_out: int | None = None) -> bool:
-    """Whether a run has the same bits after a change of the inputs, but for one element."""
-    body = (
-        f"{inputs(67, 4, subject.shape(67))}expected = train(start, gradients)\n"
-        f"{change}seen = train(start, gradients)"
-    )
-    if leave_out is not None:
-        body += f"\nexpected, seen = np.delete([expected, seen], {leave_out}, axis=-1)"
-    program = subject.program(["train"], body)
+def changed_by(body: str, subject: Subject, worker: Worker) -> float:
+    """The share of elements whose bits differ between the two runs of a program."""
     try:
-        answer = worker.run(program, ["seen", "expected"])
+        answer = worker.run(subject.program(["train"], body), ["seen", "expected"])
     except DiedError:
-        return False
-    trial = Trial(program)
+        return 1.0
     found = answer.arrays
-    return len(found) == 2 and differing(trial, found["seen"], found["expected"]) is None
+    return apart(found["seen"], found["expected"]) if len(found) == 2 else 1.0
 
 
 # ---- checks ----
@@ -197,9 +227,12 @@ def outcome(check: Check, trial: Trial, subject: Subject, worker: Worker) -> Fin
     difference = differing(trial, seen, expected)
     if difference is None:
         return found(PASSES)
-    if trial.apart_by and isinstance(subject.known, str) and difference.ulps > trial.apart_by:
+    ulps = trial.apart_by
+    if ulps and isinstance(subject.known, str) and apart(seen, expected, ulps) >= MANY:
         subject.separate = False
         return found(NOT_JUDGED, f"{MIXES}: {difference}")
+    if trial.unless_all and difference.wrong == difference.size:
+        return found(NOT_JUDGED, trial.unless_all)
     program = reproducer(trial, difference, heading)
     verdict = STALLS if trial.stalled is not None and (seen == trial.stalled).all() else FAILS
     return found(verdict, str(difference), program, printed(program, worker))

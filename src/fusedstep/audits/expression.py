@@ -1,13 +1,16 @@
 """Expressions that make an optimizer, such as `torch.optim.AdamW(fused=True)`.
 
-Dotted names, calls of them, and literals are all that may stand in one, so that it can be read
-without being run, changed, and written out again.
+Dotted names, calls of them, literals, and arithmetic of numbers are all that may stand in one, so
+that it can be read without being run, changed, and written out again.
 """
 
 from __future__ import annotations
 
 import ast
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any, TypeAlias
 
 EXAMPLE = 'fusedstep audit "torch.optim.AdamW(lr=0.01, fused=True)"'
@@ -121,10 +124,11 @@ def read(node: ast.expr, deepest: int) -> Value:
     match node:
         case ast.Constant(value=value) if value is not ...:
             return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -value
-        case ast.UnaryOp(op=ast.UAdd(), operand=ast.Constant(value=int() | float() as value)):
-            return value
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            value = number(operand, below)
+            return -value if isinstance(sign, ast.USub) else value
+        case ast.BinOp(op=op) if type(op) in OPERATIONS:
+            return arithmetic(node, below)
         case ast.List(elts=items):
             return [read(item, below) for item in items]
         case ast.Tuple(elts=items):
@@ -139,6 +143,45 @@ def read(node: ast.expr, deepest: int) -> Value:
     raise ExpressionError(
         f"{ast.unparse(node)!r} is neither a literal nor a call of a dotted name; write its value"
     )
+
+
+OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+
+MOST_BITS = 1024
+"""Bits that an integer may have: floats have no more."""
+
+
+def number(node: ast.expr, deepest: int) -> int | float:
+    """The value of a node that is a number."""
+    value = read(node, deepest)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ExpressionError(f"{ast.unparse(node)!r} is no number; calculate with numbers alone")
+    return value
+
+
+def arithmetic(node: ast.BinOp, deepest: int) -> int | float:
+    left, right = number(node.left, deepest), number(node.right, deepest)
+    text = ast.unparse(node)
+    if isinstance(node.op, ast.Pow) and isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * max(right, 0)
+    else:
+        bits = 0
+    if bits <= MOST_BITS:
+        try:
+            value = OPERATIONS[type(node.op)](left, right)
+        except ArithmeticError as error:
+            raise ExpressionError(f"{text!r} has no value: {error}; write another") from None
+        if isinstance(value, int) and value.bit_length() <= MOST_BITS:
+            return value
+        if isinstance(value, float) and isfinite(value):
+            return value
+    raise ExpressionError(f"{text[:60]!r} is no number of a float's range; write another")
 
 
 def call(

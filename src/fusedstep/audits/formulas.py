@@ -41,12 +41,14 @@ def trajectory(
     lr: float,
     coupled: float = 0.0,
     decoupled: float = 0.0,
+    proximal: float = 0.0,
     maximize: bool = False,
     **options: Any,
 ) -> Trajectory:
     """Step from `start` by `rule`.
 
-    `coupled` is λ of g + λ·p, `decoupled` that of p·(1 - α·λ) before the rule's own change.
+    `coupled` is λ of g + λ·p, `decoupled` that of p·(1 - α·λ) before the rule's own change, and
+    `proximal` that of p / (1 + α·λ) after it.
     """
     p = np.array(start, np.float64)
     path, highest, longest = np.zeros_like(p), np.abs(p), np.zeros_like(p)
@@ -54,7 +56,7 @@ def trajectory(
     with np.errstate(all="ignore"):
         for t, gradient in enumerate(gradients, 1):
             g = (-gradient if maximize else gradient) + coupled * p
-            new = p * (1 - lr * decoupled) - update(t, g)
+            new = (p * (1 - lr * decoupled) - update(t, g)) / (1 + lr * proximal)
             path += np.abs(new - p)
             highest = np.maximum(highest, np.abs(new))
             longest = np.maximum(longest, np.abs(new - p))
@@ -288,5 +290,60 @@ def lion(*, lr: float, betas: tuple[float, float]) -> Update:
         sign = np.sign(beta1 * m + (1 - beta1) * g)
         m = beta2 * m + (1 - beta2) * g
         return lr * sign
+
+    return update
+
+
+def yogi(
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    initial_m: float = 0.0,
+    initial_v: float = 1e-6,
+    corrected: bool = True,
+) -> Update:
+    """Zaheer et al. (2018), Algorithm 2, corrected for bias as Adam."""
+    beta1, beta2 = betas
+    m: Any = initial_m
+    v: Any = initial_v
+
+    def update(t: int, g: Array) -> Any:
+        nonlocal m, v
+        m = beta1 * m + (1 - beta1) * g
+        v = v - (1 - beta2) * np.sign(v - g * g) * g * g
+        c1, c2 = (1 - beta1**t, 1 - beta2**t) if corrected else (1.0, 1.0)
+        return lr * (m / c1) / (np.sqrt(v / c2) + eps)
+
+    return update
+
+
+def adan(
+    *,
+    lr: float,
+    betas: tuple[float, float, float],
+    eps: float,
+    eps_root: float = 0.0,
+    ahead: float,
+) -> Update:
+    """Xie et al. (2022), Algorithm 1, with 1 - β for its β, no restart, and corrected averages.
+
+    `ahead` is the share of the gradients' change that is added to them.
+    """
+    beta1, beta2, beta3 = betas
+    m: Any = 0.0
+    a: Any = 0.0
+    v: Any = 0.0
+    last: Any = 0.0
+
+    def update(t: int, g: Array) -> Any:
+        nonlocal m, a, v, last
+        y = g - (g if t == 1 else last)
+        last = g
+        m = beta1 * m + (1 - beta1) * g
+        a = beta2 * a + (1 - beta2) * y
+        v = beta3 * v + (1 - beta3) * (g + ahead * y) ** 2
+        change = m / (1 - beta1**t) + ahead * a / (1 - beta2**t)
+        return lr * change / (np.sqrt(v / (1 - beta3**t) + eps_root) + eps)
 
     return update

@@ -58,6 +58,16 @@ def differing(trial: Trial, seen: Array, expected: Array) -> Difference | None:
     )
 
 
+def apart(seen: Array, expected: Array, ulps: float = 0.0) -> float:
+    """The share of elements that are more than some units of the last place of float32 off."""
+    if seen.shape != expected.shape or seen.size == 0:
+        return 0.0
+    with np.errstate(all="ignore"):
+        near = np.abs(seen - expected) <= ulps * np.spacing(np.abs(expected).astype(np.float32))
+    same = (seen == expected) | near | (np.isnan(seen) & np.isnan(expected))
+    return 1.0 - float(same.mean())
+
+
 def allowed(trial: Trial, expected: Array) -> Array:
     """How far each element may be off."""
     if trial.tolerance is not None:

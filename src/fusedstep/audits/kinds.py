@@ -6,7 +6,8 @@ They are documented choices, and the formulas have them as options.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fusedstep.audits import formulas
@@ -31,16 +32,23 @@ class Formula(NamedTuple):
 
     @property
     def decays(self) -> bool:
-        return bool(self.options.get("coupled") or self.options.get("decoupled"))
+        return any(self.options.get(key) for key in ("coupled", "decoupled", "proximal"))
 
 
 class Options:
-    """Hyperparameters, of which those that are never taken must be off."""
+    """Hyperparameters, of which those that are never taken must be off.
 
-    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
-        self.name, self.values = name, dict(values)
+    None of those that are `required` may be missing.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Any], required: Sequence[str] = ()) -> None:
+        self.name, self.values, self.required = name, dict(values), required
 
     def take(self, key: str, default: Any = None) -> Any:
+        if key in self.required and key not in self.values:
+            raise UnknownError(
+                f"no formula for {self.name}: it takes no {key}, which optax.{self.name} takes"
+            )
         value = self.values.pop(key, default)
         return default if value is None else value
 
@@ -49,6 +57,13 @@ class Options:
         if value is True or not isinstance(value, int | float):
             raise self.unknown(key, value)
         return float(value)
+
+    def three_betas(self) -> tuple[float, float, float]:
+        betas = self.take("betas", ())
+        if not isinstance(betas, list | tuple) or len(betas) != 3:
+            raise self.unknown("betas", betas)
+        one, two, three = map(float, betas)
+        return one, two, three
 
     def betas(self, *keys: str) -> tuple[float, float]:
         if keys:
@@ -73,13 +88,68 @@ class Options:
 Maker = Callable[[Options], Formula]
 
 
-def formula(framework: str, name: str, values: Mapping[str, Any]) -> Formula:
-    """The formula of the optimizer `name` of a framework; `UnknownError` where there is none."""
+class Kind(NamedTuple):
+    """The optimizer whose rule another is held against."""
+
+    name: str
+    """The last part of its dotted name: "AdamW"."""
+
+    why: str = ""
+    """Words after its name that say why it is this one; none if the optimizer is itself it."""
+
+    derived: bool = False
+    """Whether it is a class that the optimizer is derived from."""
+
+    required: tuple[str, ...] = ()
+    """Hyperparameters without which it is not that optimizer, whose name it has."""
+
+    missing: str = ""
+    """The reason why there is no formula."""
+
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """Hyperparameters where the optimizer has none of its own. Others than these it has not."""
+
+    given: Mapping[str, Any] = MappingProxyType({})
+    """Hyperparameters that are said, whatever the optimizer has."""
+
+    def values(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters of the rule, where the optimizer's `own` are these."""
+        if not self.defaults:
+            return dict(own)
+        fitting = {name: value for name, value in own.items() if name in self.defaults}
+        return {**self.defaults, **fitting, **self.given}
+
+
+def kind(
+    framework: str, name: str, own: bool, bases: Sequence[str] = (), required: Sequence[str] = ()
+) -> Kind:
+    """The kind of an optimizer by its name, or else by the framework's classes that it is made of.
+
+    `own` is whether the framework has it, and `bases` are the names of those of its base classes
+    that the framework has, nearest first. `required` are the hyperparameters of the framework's
+    optimizer of that name.
+    """
+    makers, _ = FRAMEWORKS[framework]
+    if name in makers:
+        return Kind(name, "" if own else f"by the name; {ANOTHER}", required=tuple(required))
+    for base in bases:
+        if base in makers:
+            return Kind(base, f"which {name} is derived from; {ANOTHER}", derived=True)
+    return Kind(name)
+
+
+ANOTHER = "--as names another rule"
+
+
+def formula(framework: str, kind: Kind, values: Mapping[str, Any]) -> Formula:
+    """The formula of a kind with these hyperparameters; `UnknownError` where there is none."""
     makers, ignored = FRAMEWORKS[framework]
-    if name not in makers:
-        raise UnknownError(f"no formula for {name}")
-    options = Options(name, values)
-    made = makers[name](options)
+    if kind.missing:
+        raise UnknownError(kind.missing)
+    if kind.name not in makers:
+        raise UnknownError(f"no formula for {kind.name}")
+    options = Options(kind.name, values, kind.required)
+    made = makers[kind.name](options)
     options.finish(*ignored)
     return made
 
@@ -227,6 +297,37 @@ def torch_lion(options: Options) -> Formula:
     )
 
 
+def torch_yogi(options: Options) -> Formula:
+    return Formula(
+        formulas.yogi,
+        {
+            **torch_common(options),
+            **torch_decay(options),
+            "betas": options.betas(),
+            "eps": options.number("eps", 1e-3),
+            "initial_v": options.number("initial_v"),
+            "corrected": bool(options.take("bias_correction", True)),
+        },
+    )
+
+
+def torch_adan(options: Options) -> Formula:
+    betas = options.three_betas()
+    if "no_prox" not in options.values:
+        raise UnknownError(f"no formula for {options.name} without no_prox")
+    decay = "decoupled" if options.take("no_prox") else "proximal"
+    return Formula(
+        formulas.adan,
+        {
+            **torch_common(options),
+            decay: options.number("weight_decay", 0.0),
+            "betas": betas,
+            "eps": options.number("eps", 1e-8),
+            "ahead": betas[1],
+        },
+    )
+
+
 TORCH: dict[str, Maker] = {
     "SGD": torch_sgd,
     "Adagrad": torch_adagrad,
@@ -238,6 +339,8 @@ TORCH: dict[str, Maker] = {
     "RAdam": torch_radam,
     "Adadelta": torch_adadelta,
     "Lion": torch_lion,
+    "Yogi": torch_yogi,
+    "Adan": torch_adan,
 }
 
 
@@ -466,6 +569,34 @@ def optax_lion(options: Options) -> Formula:
     )
 
 
+def optax_yogi(options: Options) -> Formula:
+    return Formula(
+        formulas.yogi,
+        {
+            "lr": options.number("learning_rate"),
+            "betas": options.betas("b1", "b2"),
+            "eps": options.number("eps"),
+            "initial_m": 1e-6,
+        },
+    )
+
+
+def optax_adan(options: Options) -> Formula:
+    """Where the paper's authors have β₂ before the gradients' change, optax has 1 - β₂."""
+    betas = (*options.betas("b1", "b2"), options.number("b3"))
+    return Formula(
+        formulas.adan,
+        {
+            "lr": options.number("learning_rate"),
+            "decoupled": options.number("weight_decay", 0.0),
+            "betas": betas,
+            "eps": options.number("eps"),
+            "eps_root": options.number("eps_root"),
+            "ahead": 1 - betas[1],
+        },
+    )
+
+
 OPTAX: dict[str, Maker] = {
     "sgd": optax_sgd,
     "adagrad": optax_adagrad,
@@ -479,6 +610,8 @@ OPTAX: dict[str, Maker] = {
     "radam": optax_radam,
     "adadelta": optax_adadelta,
     "lion": optax_lion,
+    "yogi": optax_yogi,
+    "adan": optax_adan,
 }
 
 FRAMEWORKS: dict[str, tuple[dict[str, Maker], tuple[str, ...]]] = {

@@ -17,8 +17,11 @@ from fusedstep._checks.hints import nearest
 from fusedstep.audits.expression import Call, Name, Value, parse
 
 
-def probe(text: str) -> dict[str, Any]:
-    """Describe the optimizer that an expression makes; "refused" says why there is none."""
+def probe(text: str, rule: str = "") -> dict[str, Any]:
+    """Describe the optimizer that an expression makes; "refused" says why there is none.
+
+    `rule` is the expression of another, whose hyperparameters are described, too.
+    """
     expression = parse(text)
     own = expression.path.partition(".")[0]
     for path in expression.paths():
@@ -51,15 +54,80 @@ def probe(text: str) -> dict[str, Any]:
             "refused": f"{expression} raises {type(error).__name__}: {said}; the arguments of "
             f"{expression.path} are: {known}"
         }
+    try:
+        described = rule_values(parse(rule), kind) if rule else {}
+    except (LookupError, TypeError) as error:
+        return {"refused": f"{rule} is no rule for {expression.path}: {error.args[0]}"}
     return {
         "framework": kind,
-        "name": expression.name,
+        "own": top(made) in OWN[kind],
+        "bases": [base.__name__ for base in mro(made)[1:] if top(base) in OWN[kind]],
+        "required": required(expression, made, kind),
+        "rule": described,
         "modules": sorted(set(modules.values())),
         "hyperparameters": {key: plain(value) for key, value in values.items()},
         "tensors": [key for key, value in values.items() if hasattr(value, "dtype")],
         "accepts": parameters(made),
         "positional": positional(made),
         "versions": versions([kind, *modules.values()]),
+    }
+
+
+OWN = {
+    "torch": ("torch", "fusedstep"),
+    "keras": ("keras",),
+    "optax": ("optax",),
+    "numpy": ("fusedstep",),
+}
+"""Packages whose optimizers have their rules by their names, by framework."""
+
+
+def top(made: Any) -> str:
+    """The package of a class or of a function."""
+    return str(getattr(made, "__module__", "")).partition(".")[0]
+
+
+def mro(made: Any) -> tuple[type, ...]:
+    return made.__mro__ if inspect.isclass(made) else ()
+
+
+def required(expression: Call, made: Any, framework: str) -> list[str]:
+    """The arguments of optax's function, where another function has its name.
+
+    Those that are off by default may be missing.
+    """
+    namesake = getattr(resolved("optax"), expression.name, None) if framework == "optax" else None
+    if namesake is None or top(made) == "optax":
+        return []
+    found = inspect.signature(namesake).parameters.values()
+    return [each.name for each in found if each.default is None or each.default]
+
+
+def rule_values(rule: Call, framework: str) -> dict[str, Any]:
+    """The hyperparameters of a rule: "defaults" of all, and those that are "given".
+
+    A LookupError says why it has none for the optimizers of a framework.
+    """
+    packages = OWN[framework]
+    if rule.path.partition(".")[0] not in packages:
+        raise LookupError(f"name one of {' or '.join(packages)}")
+    made = resolved(rule.path)
+    if framework_of(rule, made) != framework:
+        raise LookupError(f"it is no optimizer of {' or '.join(packages)}")
+    signature = inspect.signature(made)
+    own = [name for name in signature.parameters if name != "params"]
+    arguments = [evaluated(value) for value in rule.arguments]
+    if arguments and "params" in signature.parameters:
+        raise TypeError("give its hyperparameters by keyword")
+    try:
+        bound = signature.bind_partial(*arguments, **given(rule))
+    except TypeError as error:
+        raise TypeError(f"{error}; its arguments are: {', '.join(own)}") from None
+    empty = inspect.Parameter.empty
+    defaults = {name: signature.parameters[name].default for name in own}
+    return {
+        "defaults": {k: None if each is empty else plain(each) for k, each in defaults.items()},
+        "given": {name: plain(value) for name, value in bound.arguments.items()},
     }
 
 
@@ -230,11 +298,17 @@ DESCRIPTIONS = {
 
 
 def parameters(made: Any) -> list[str]:
-    """The names of the arguments."""
-    try:
-        return [*inspect.signature(made).parameters]
-    except (TypeError, ValueError):
-        return []
+    """The names of the arguments, with those that go on to the next class in `**`."""
+    found: dict[str, None] = {}
+    for each in mro(made) or (made,):
+        try:
+            own = inspect.signature(each).parameters
+        except (TypeError, ValueError):
+            break
+        found |= dict.fromkeys(own)
+        if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in own.values()):
+            break
+    return [*found]
 
 
 def positional(made: Any) -> list[str]:

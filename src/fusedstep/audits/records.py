@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ to nearest. An optimizer refuses by raising an exception in place of a step.
 """
 
 PASSES, FAILS, STALLS, REFUSES, NOT_JUDGED = VERDICTS
+
+VALUES = "values"
+"""The group of the checks that hold values against a rule."""
 
 
 class Finding(NamedTuple):
@@ -57,12 +61,24 @@ class Report(NamedTuple):
     def of(self, verdict: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.verdict == verdict]
 
+    @property
+    def compared(self) -> bool:
+        """Whether any values were held against a rule."""
+        judged = (PASSES, FAILS, STALLS)
+        return any(each.group == VALUES and each.verdict in judged for each in self.findings)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """The reasons why checks are not judged, and for how many each holds, most first."""
+        return dict(Counter(each.seen for each in self.of(NOT_JUDGED)).most_common())
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "optimizer": self.optimizer,
             "formula": self.formula,
             "versions": dict(self.versions),
             "system": self.system,
+            "compared": self.compared,
             "counts": {verdict: self.count(verdict) for verdict in VERDICTS},
             "findings": [finding._asdict() for finding in self.findings],
         }

@@ -14,7 +14,7 @@ from fusedstep.audits.dialects import DIALECTS, Dialect, Unfit
 from fusedstep.audits.expression import Call
 from fusedstep.audits.formulas import Array, trajectory
 
-MIXES = "the step of an element depends on other elements"
+MIXES = "the step of an element depends on other elements, or on their number"
 """Why checks of single elements are not judged."""
 
 
@@ -28,6 +28,9 @@ class Subject:
 
     call: Call
     framework: str
+    kind: kinds.Kind
+    """The optimizer whose rule it is held against."""
+
     modules: tuple[str, ...]
     """Modules to import so that the expression can be written."""
 
@@ -59,15 +62,17 @@ class Subject:
     def known(self) -> kinds.Formula | str:
         """The formula, or the reason why there is none."""
         try:
-            return kinds.formula(self.framework, self.call.name, self.hyperparameters)
-        except kinds.UnknownError as unknown:
-            return str(unknown)
+            return self.formula()
+        except NotJudgedError as reason:
+            return str(reason)
 
     def formula(self, **changes: Any) -> kinds.Formula:
         """The formula, with some hyperparameters changed; `NotJudgedError` where there is none."""
-        if isinstance(self.known, str):
-            raise NotJudgedError(self.known)
-        return kinds.formula(self.framework, self.call.name, {**self.hyperparameters, **changes})
+        values = {**self.kind.values(self.hyperparameters), **changes}
+        try:
+            return kinds.formula(self.framework, self.kind, values)
+        except kinds.UnknownError as unknown:
+            raise NotJudgedError(str(unknown)) from None
 
     def follow(
         self, start: Array, gradients: Sequence[Array], eps: float, **changes: Any

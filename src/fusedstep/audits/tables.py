@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from fusedstep.audits.records import FAILS, NOT_JUDGED, PASSES, REFUSES, STALLS, VERDICTS, Report
+from fusedstep.audits.records import (
+    FAILS,
+    NOT_JUDGED,
+    PASSES,
+    REFUSES,
+    STALLS,
+    VALUES,
+    VERDICTS,
+    Report,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,3 +90,9 @@ def below(report: Report) -> Iterator[str]:
         f"{verdict}: {report.count(verdict)}" for verdict in VERDICTS if report.count(verdict)
     )
     yield f"{len(report.findings)} checks: {counts}"
+    yield from (f"not judged, {count}: {reason}" for reason, count in report.reasons.items())
+    if not report.compared:
+        yield ""
+        reason = next(each.seen for each in report.findings if each.group == VALUES)
+        yield f"VALUES WERE NOT JUDGED: {reason}"
+        yield "to have them judged, name the rule by --as; the exit status is 3 if nothing fails"

@@ -64,7 +64,7 @@ def probe(task: Mapping[str, Any]) -> dict[str, Any]:
     from fusedstep.audits.probe import probe
 
     try:
-        return probe(task["expression"])
+        return probe(task["expression"], task["rule"])
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from fusedstep.audits.audit import TIMEOUT, RefusedError, audit
+from fusedstep.audits.audit import NO_RULE, TIMEOUT, RefusedError, audit
 from fusedstep.audits.expression import EXAMPLE, Call, ExpressionError, parse
 from fusedstep.audits.records import FAILS, Report
 from fusedstep.audits.tables import below, plain_table, rich_table
@@ -24,9 +24,13 @@ DESCRIPTION = (
     "Check an optimizer of torch, Keras, optax, or of a package that is built on torch: that it "
     "follows its rule, resumes, keeps elements apart, steps views and writes nowhere else. Print "
     "what passes and what fails, with a program of a few lines for each failure. "
-    f"Example: {EXAMPLE}. The exit status is 1 if a check fails, and 2 if there is nothing to "
-    "check."
+    f"Example: {EXAMPLE}. The exit status is 0 if all that is judged passes, 1 if a check fails, "
+    "2 if there is nothing to check, and 3 if nothing fails but values are not judged, as there is "
+    "no formula for the rule."
 )
+
+NOT_COMPARED = 3
+"""The exit status if nothing fails, but values were held against no rule."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,6 +40,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="EXPRESSION",
         help="the call that makes the optimizer, by the path that it is imported from, with "
         "keyword arguments and without parameters",
+    )
+    parser.add_argument(
+        "--as",
+        dest="rule",
+        type=rule,
+        metavar="RULE",
+        help="hold it against the rule of this optimizer of its framework: torch.optim.Adam, or "
+        '"optax.sgd(momentum=0.9)" with hyperparameters that it does not take as arguments; none '
+        "for no rule (default: by its name, or by torch's or Keras' class that it is derived from)",
     )
     parser.add_argument(
         "--json",
@@ -66,6 +79,10 @@ def expression(text: str) -> Call:
         raise ArgumentTypeError(str(error)) from None
 
 
+def rule(text: str) -> Call:
+    return NO_RULE if text.strip() == NO_RULE.path else expression(text)
+
+
 def json_path(text: str) -> Path:
     if text == "-":
         return Path("-")
@@ -77,7 +94,13 @@ def json_path(text: str) -> Path:
 def run(options: Namespace) -> int:
     try:
         with telling() as tell:
-            report = audit(options.expression, tell, timeout=options.timeout, large=options.large)
+            report = audit(
+                options.expression,
+                tell,
+                rule=options.rule,
+                timeout=options.timeout,
+                large=options.large,
+            )
     except RefusedError as error:
         raise UsageError(str(error)) from None
     path: Path | None = options.json
@@ -90,7 +113,9 @@ def run(options: Namespace) -> int:
             except OSError as error:
                 raise unwritten(path, error, "json") from None
         show(report)
-    return 1 if report.count(FAILS) else 0
+    if report.count(FAILS):
+        return 1
+    return 0 if report.compared else NOT_COMPARED
 
 
 @contextmanager

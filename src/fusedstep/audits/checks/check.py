@@ -36,6 +36,9 @@ class Trial:
     apart_by: float | None = None
     """The most ulp by which rounding may explain a difference, if no formula says more."""
 
+    unless_all: str = ""
+    """The reason why it is not judged if all elements differ; none if that is a failure, too."""
+
     varies: bool = False
     """Whether other elements may differ when it runs again."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fusedstep.audits.checks.check import Checks, Trial, Trials
+from fusedstep.audits.checks.elements import first_step
 from fusedstep.audits.subject import Subject
 
 CHECKS = Checks()
@@ -34,6 +35,15 @@ LAYOUTS = [
     Layout("channels last", "(2, 4, 4, 2)", "{array}.moveaxis(full, -1, 1)"),
     Layout("one element off", "(70,)", "full[1:65].reshape(8, 8)", beside=True),
 ]
+
+ODD = [
+    Layout("every second column", "(5, 14)", "full[:, ::2]"),
+    Layout("some columns", "(5, 11)", "full[:, 1:8]"),
+    Layout("every third row", "(15, 7)", "full[1::3]"),
+    Layout("transposed", "(7, 5)", "full.T"),
+    Layout("one element off", "(40,)", "full[1:36].reshape(5, 7)"),
+]
+"""Views of 5 rows and 7 columns, which fill no vector."""
 
 BROADCAST = Layout("one row, expanded", "(8, 8)", "{array}.broadcast_to(full[:1], (8, 8))")
 
@@ -129,3 +139,19 @@ def stays_a_view(subject: Subject) -> Iterator[Trial]:
             "seen = np.array(p)"
         )
         yield Trial(subject.program(["layout"], body))
+
+
+@CHECKS.add(GROUP, "every element of a view", "in views of 35 elements each takes the first step")
+def every_element(subject: Subject) -> Iterator[Trial]:
+    subject.need_separate()
+    text = (
+        "start = np.full((5, 7), 3 / 256)\n"
+        "gradients = [(-1.0) ** (np.arange(35) // 2).reshape(5, 7)]\n"
+    )
+    for layout in ODD:
+        body = (
+            f"{text}full = array(np.full({layout.full}, 3 / 256))\n"
+            f"p = {layout.view.format(array=subject.dialect.array)}\n"
+            "after = np.asarray(steps(p, array(gradients[0])))\n"
+        )
+        yield first_step(subject, "layout", text, body)

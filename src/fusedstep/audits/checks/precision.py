@@ -9,6 +9,7 @@ from math import ceil, log2
 import numpy as np
 
 from fusedstep.audits.checks.check import Checks, Trial, inputs
+from fusedstep.audits.checks.elements import MOVED, UNMOVED
 from fusedstep.audits.checks.values import by_formula
 from fusedstep.audits.formulas import trajectory
 from fusedstep.audits.subject import EPS, NotJudgedError, Subject
@@ -20,8 +21,19 @@ STEPS = 256
 
 
 def first(subject: Subject, dtype: str) -> Trial:
-    """Half of the step may be missing: ε and β are no longer what they are once in 16 bits."""
+    """Half of the step may be missing: ε and β are no longer what they are once in 16 bits.
+
+    Without a formula it is enough that an element moves.
+    """
     text = f"{inputs(67, 1, subject.shape(67))}start = 0 * start\n"
+    if isinstance(subject.known, str):
+        subject.need_dtype(dtype)
+        subject.need_separate()
+        body = (
+            f"{text}gradients = [np.sign(g) for g in gradients]\n"
+            f'after = train(start, gradients, "{dtype}")\n{MOVED}'
+        )
+        return Trial(subject.program(["train"], body), unless_all=UNMOVED)
     trial = by_formula(subject, text, dtype)
     assert trial.expected is not None
     return replace(trial, tolerance=np.abs(trial.expected) / 2)

@@ -8,10 +8,11 @@ from typing import Any
 
 from fusedstep.audits import formulas
 from fusedstep.audits.checks.check import Checks, Trial, arrays, inputs
+from fusedstep.audits.records import VALUES
 from fusedstep.audits.subject import EPS, NotJudgedError, Subject
 
 CHECKS = Checks()
-GROUP = "values"
+GROUP = VALUES
 
 CORRECTED = (
     formulas.adam,
@@ -19,6 +20,8 @@ CORRECTED = (
     formulas.nadam,
     formulas.nadam_constant,
     formulas.radam,
+    formulas.yogi,
+    formulas.adan,
 )
 """The rules that are corrected for bias."""
 
