@@ -13,7 +13,7 @@ from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import is_viewed, on_device
 from fusedstep._arrays.libraries import TO_HOST
 from fusedstep._arrays.plain import address, plain, where
-from fusedstep._arrays.remedies import as_gradient
+from fusedstep._arrays.remedies import as_gradient, refuse_unwritten
 from fusedstep._checks.wording import describe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -39,6 +39,9 @@ class Place(Protocol):
 
     def see_written(self, array: Any, name: str) -> Any:
         """The same of an array that is going to be written: it must show the same memory twice."""
+
+    def see_argument(self, array: Any, p: Array | None, name: str) -> Any:
+        """The same of an array that a function writes to: a state of p, or for None p itself."""
 
     def see_gradient(self, g: Any, p: Array, name: str) -> Any:
         """The same of a gradient of p; of what is no array the error says how to make one."""
@@ -109,6 +112,10 @@ class Host:
                 "lost; pass a NumPy array, or a tensor of torch"
             )
         return seen
+
+    def see_argument(self, array: Any, p: Array | None, name: str) -> Array:
+        refuse_unwritten(array, name, p)
+        return self.see_written(array, name)
 
     def see_gradient(self, g: Any, p: Array, name: str) -> Array:
         if not is_viewed(g):

@@ -110,7 +110,7 @@ def as_gradient(value: Any, p: Array, name: str) -> str:
 # ---- arrays that a function writes to ----
 
 
-def refuse_unwritten(value: Any, name: str, p: Array | None = None) -> None:
+def refuse_unwritten(value: Any, name: str, p: Array | None) -> None:
     """Refuse what is no array where a function for one step writes; `p` is the parameter's, and
     None for the parameter itself.
     """

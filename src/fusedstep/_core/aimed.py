@@ -16,7 +16,6 @@ from typing import Any, cast
 from fusedstep._arrays.checks import check_like, check_parameter, check_state
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import HOST, Place
-from fusedstep._arrays.remedies import refuse_unwritten
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.choose import choose
 from fusedstep._backends.plan import Aimable, Job, Plan, Row, Table
@@ -80,21 +79,15 @@ class Aimed:
 
     def _look(self, arrays: Sequence[Any]) -> list[Array]:
         """The arrays as they are described; refused if a step cannot write to them."""
-        p = self._see(arrays[0], "p")
+        see = self.place.see_argument
+        p = see(arrays[0], None, "p")
         check_parameter(p, "p", arrays[0])
         views = [p]
         for name, array in zip(self.names[1:], arrays[1:], strict=True):
-            state = self._see(array, name, p)
+            state = see(array, p, name)
             check_state(state, p, name)
             views.append(state)
         return views
-
-    def _see(self, array: Any, name: str, p: Array | None = None) -> Array:
-        """An array that is going to be written, as it is described; p is that of a state array."""
-        if self.place is HOST:
-            refuse_unwritten(array, name, p)
-        seen: Array = self.place.see_written(array, name)
-        return seen
 
     def _look_at_gradient(self, g: Any, p: Array, written: WrittenMemory) -> Array:
         """The gradient as it is described; refused if it does not fit."""

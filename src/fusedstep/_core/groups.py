@@ -213,7 +213,7 @@ class Group(MutableMapping[str, Any]):
 def rate_all(groups: Sequence[Group], value: Any) -> None:
     """Assign a learning rate to all groups, or to none if it will not do for one of them."""
     free = [group.hyperparameters for group in groups if group.free_rate]
-    plain = isinstance(value, float) and (SMALL < value < LARGE or value == 0)
+    plain = isinstance(value, float) and value >= 0 and is_usual(value)
     if plain and len(free) == len(groups):
         rate = float(value) + 0.0
         # One call in C, which no signal can cut in two; `at_once` would need one for each group.

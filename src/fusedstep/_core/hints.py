@@ -126,7 +126,7 @@ def argument_hint(declaration: Declaration, name: str, given: Mapping[str, Any])
     if name in INSTEAD:
         return INSTEAD[name]
     known = dict.fromkeys(own for each in DECLARATIONS for own in each.checks)
-    own = name if name in known else synonym(name, known) or meant(name, known)
+    own = understood(name, known)
     if own is None:
         return f"it has {', '.join(map(repr, declaration.signature.parameters))}"
     return INSTEAD.get(own) or of_others(own, given[name])
@@ -184,6 +184,12 @@ def synonym(name: Any, names: Iterable[str]) -> str | None:
     return next((each for each in HYPERPARAMETERS.get(name, ()) if each in names), None)
 
 
+def understood(name: Any, names: Iterable[str]) -> str | None:
+    """The one of `names` that it is, or is called so elsewhere, or was meant."""
+    names = [*names]
+    return name if name in names else synonym(name, names) or meant(name, names)
+
+
 def meant(name: Any, names: Iterable[str]) -> str | None:
     """The one of `names` that is near, or whose name in another package is."""
     names = [*names]
@@ -210,7 +216,7 @@ def key_hint(name: Any, names: Sequence[str]) -> str:
         return f"; did you mean 'betas', at index {BETAS[name]}?"
     if name in OF_A_STEP:
         return f"; it is an argument of each step, {OF_A_STEP[name]!r}"
-    own = synonym(name, names) or meant(name, names)
+    own = understood(name, names)
     return "" if own is None else f"; did you mean {own!r}?"
 
 
@@ -224,7 +230,7 @@ def of_a_step(name: str, value: Any) -> str:
 def refuse_group_attribute(group: Any, name: str, value: Any) -> NoReturn:
     """Refuse to set an attribute of a group, whose hyperparameters are keys."""
     names = group.hyperparameters
-    own = name if name in names else synonym(name, names) or meant(name, names)
+    own = understood(name, names)
     hint = f"it has {quoted([*names])}"
     if own is not None:
         hint = f"set `opt.param_groups[0][{own!r}] = {written(value)}`"
