@@ -17,6 +17,7 @@ from fusedstep.program.output import printing, replacement, show
 COMMANDS = {
     "info": "info",
     "help": "--help",
+    "nothing": "",
     "demo": "demo --epochs 1 --picture a.png",
     "plot-schedule": "plot-schedule constant(1) --picture a.png",
     "inspect": "inspect adamw --source",
@@ -31,12 +32,13 @@ def folder(tmp_path: Path, extra: None) -> Path:
 
 
 def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a line of bash in which `fusedstep` is the command."""
+    """Run a line of bash in which `fusedstep` is the command, and prints by way of a buffer."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     function = f'fusedstep() {{ "{sys.executable}" -m fusedstep "$@"; }}\n'
     return subprocess.run(
         ["bash", "-c", function + line],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        env={**buffered, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         capture_output=True,
         timeout=120,
     )

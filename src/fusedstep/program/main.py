@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from fusedstep._checks.hints import nearest
 from fusedstep.program import audit, bench, demo, info, inspect, plot
 from fusedstep.program.errors import CommandError, report
-from fusedstep.program.output import drop_the_rest, printing
+from fusedstep.program.output import drop_the_rest, print_the_rest, printing
 
 
 class Module(Protocol):
@@ -107,12 +107,17 @@ def run(argv: Sequence[str] | None) -> int:
     subparsers = parser.add_subparsers(dest="command", metavar="command")
     for name, (module, line) in COMMANDS.items():
         module.add_arguments(subparsers.add_parser(name, help=line, description=module.DESCRIPTION))
-    options = parser.parse_args(argv)
     try:
+        options = parser.parse_args(argv)
+    except SystemExit:  # after a help text or an error, which argparse leaves in the buffer
+        print_the_rest()
+        raise
+    try:
+        status = 0
         if options.command is None:
             parser.print_help()
-            return 0
-        status = COMMANDS[options.command].module.run(options)
+        else:
+            status = COMMANDS[options.command].module.run(options)
         sys.stdout.flush()
     except CommandError as error:
         return report(error)

@@ -91,6 +91,14 @@ def show(table: Table, terminal: Console) -> None:
         terminal.print(line, markup=False, highlight=False)
 
 
+def print_the_rest() -> None:
+    """Write what stdout still holds, or let it go nowhere if that fails."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_the_rest()
+
+
 def drop_the_rest() -> None:
     """Let what stdout still holds go nowhere, or Python would fail to write it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
