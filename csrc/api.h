@@ -20,7 +20,19 @@ enum {
     FS_SHARED = 30000, /* elements from which a step is shared between threads: a smaller one is done
                           before a helper is awake */
     FS_LARGE = 32768, /* elements from which each thread has a piece of a tensor, as torch's do */
+    FS_TILE = 256,    /* elements that are decoded, stepped and encoded together: a block of codes */
+    FS_WORDS = 64,          /* words of a tile's 8-bit codes */
+    FS_FORMATS = 10,        /* storage formats, see storage.inc */
+    FS_STREAMS = 9,         /* the most streams of random bits of a job: p's, and each state's */
 };
+
+/* What a row has besides, if its job has operands in fewer bytes than float32: the second array of
+ * each, as its format needs it, and what keeps its random bits apart from those of other rows. */
+typedef struct {
+    void *p;
+    void *s[FS_STATES];
+    uint64_t ordinal;
+} fs_rest;
 
 /* One tensor. All arrays hold `n` elements, contiguous and in the same order. */
 typedef struct {
@@ -31,21 +43,58 @@ typedef struct {
     double *sums;       /* FS_SUMS sums of squares for each block of g */
     int64_t n;          /* elements */
     int64_t job;        /* index of the table's job with its kernels and scalars */
+    const fs_rest *rest; /* NULL: all operands are as the kernel reads them */
 } fs_row;
 
 /* A kernel steps elements [begin, end) of one row. `scalars` points to an fs_scalars in the
  * compute dtype for kernels of this library; a callback compiled elsewhere reads its own. */
 typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const void *scalars);
 
+/* Decodes n elements of an operand from element `at` on, into `tile` unless they lie in memory as
+ * they are, and returns where the values are. */
+typedef float *(*fs_load)(void *first, void *second, int64_t at, int64_t n, float *tile);
+
+/* Encodes n elements from there, and what lies there may change; `random` has 16 bits for each. */
+typedef void (*fs_store)(float *tile, void *first, void *second, int64_t at, int64_t n,
+                         const void *random);
+
+/* Puts random bits for the FS_TILE elements from `at` on into `near`, and other ones into `far`. */
+typedef void (*fs_randomize)(int64_t at, uint64_t key, uint32_t *near, uint32_t *far);
+
+/* A format in which float32 values are kept: see storage.h. */
+typedef struct {
+    const char *name;
+    fs_load load;
+    fs_store store;          /* to the nearest */
+    fs_store store_randomly; /* NULL: there is no other way */
+    int64_t width;           /* bytes of an element in the first of its arrays */
+} fs_storage;
+
+/* How the rows of a job hold an operand. */
+typedef struct {
+    const fs_storage *format; /* NULL: as the kernel reads it */
+    int64_t random; /* twice the stream of the bits by which it is rounded, 1 more for the far ones;
+                       -1: to the nearest */
+} fs_operand;
+
+/* How they hold all of them. */
+typedef struct {
+    fs_operand p, g, s[FS_STATES];
+    int64_t streams; /* of random bits */
+    fs_randomize randomize;
+    const uint64_t *key; /* of the random bits of this step */
+} fs_operands;
+
 /* The kernels and scalars that rows of the same hyperparameters and step count share. */
 typedef struct {
     fs_kernel kernel;
     fs_kernel squares;     /* writes the sums of squares of g; `begin` is where a block begins */
     const double *float64; /* the scalars as Python computes them */
-    void *scalars;         /* room for the same, rounded to the dtype of p: the kernels read it */
+    void *scalars;         /* room for the same, rounded to the kernels' dtype, for them to read */
     int64_t nscalars;      /* how many there are */
     int64_t clip;          /* index among them of the factor that clips the gradients */
-    int64_t itemsize;      /* of p, bytes */
+    int64_t itemsize;      /* bytes of what the kernels compute in */
+    const fs_operands *operands; /* NULL: all are as the kernels read them */
 } fs_job;
 
 /* The pace of a table with one kind of helper: how long its steps take with helpers and
@@ -241,6 +290,10 @@ int fs_holds(uintptr_t dict, uintptr_t inner, uintptr_t list);
  * two: "squares" sums squares, "limit" and "limit_squares" read and write what a step and its
  * sums do, without the arithmetic. */
 fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int inside);
+
+/* A storage format in the instruction set in force, or NULL; and the random bits of all formats. */
+const fs_storage *fs_find_storage(const char *name);
+fs_randomize fs_find_randomize(void);
 
 /* Instruction sets: the names compiled in (NULL past the last), whether this CPU runs one, the
  * one in force, and a switch that returns 0 on success. */

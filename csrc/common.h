@@ -58,3 +58,9 @@ typedef struct {
     int inside;        /* 1: eps stands under the root */
     fs_kernel kernel;
 } fs_entry;
+
+/* The storage formats of an instruction set: their random bits, and each by its name. */
+typedef struct {
+    fs_randomize randomize;
+    fs_storage formats[FS_FORMATS];
+} fs_storages;

@@ -8,12 +8,14 @@
 #include <string.h>
 
 extern const fs_entry kernels_baseline[];
+extern const fs_storages storages_baseline;
 
 static int always(void) { return 1; }
 
 #ifdef __x86_64__
 extern const fs_entry kernels_avx2[];
 extern const fs_entry kernels_avx512[];
+extern const fs_storages storages_avx2, storages_avx512;
 
 static int has_avx2(void) { return __builtin_cpu_supports("avx2"); }
 
@@ -29,14 +31,15 @@ static const struct {
     const char *name;
     int (*supported)(void);
     const fs_entry *kernels;
+    const fs_storages *storages;
 } sets[] = {
-    {"baseline", always, kernels_baseline},
+    {"baseline", always, kernels_baseline, &storages_baseline},
 #ifdef __x86_64__
-    {"avx2", has_avx2, kernels_avx2},
-    {"avx512", has_avx512, kernels_avx512},
+    {"avx2", has_avx2, kernels_avx2, &storages_avx2},
+    {"avx512", has_avx512, kernels_avx512, &storages_avx512},
 #endif
 #ifdef __aarch64__
-    {"neon", always, kernels_baseline},
+    {"neon", always, kernels_baseline, &storages_baseline},
 #endif
 };
 
@@ -78,3 +81,13 @@ fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int insid
             return entry->kernel;
     return NULL;
 }
+
+const fs_storage *fs_find_storage(const char *name) {
+    const fs_storages *all = sets[in_force()].storages;
+    for (const fs_storage *format = all->formats; format < all->formats + FS_FORMATS; format++)
+        if (strcmp(format->name, name) == 0)
+            return format;
+    return NULL;
+}
+
+fs_randomize fs_find_randomize(void) { return sets[in_force()].storages->randomize; }

@@ -14,6 +14,7 @@
 #include "norm.h"
 #include "rounding.h"
 #include "team.h"
+#include "tiles.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -151,10 +152,16 @@ static int worth(const fs_table *table, int64_t elements, int threads) {
 /* ---- a step ---- */
 
 /* Moves a cut before element `at` of a row to the next element whose p begins a cache line, so
- * that no vector of a long run straddles two. Two chunks that meet at `at` agree on it. */
-static int64_t cut(const fs_row *row, int64_t at, int64_t itemsize) {
+ * that no vector of a long run straddles two; or to the next tile, where tiles are encoded. Two
+ * chunks that meet at `at` agree on it. */
+static int64_t cut(const fs_row *row, int64_t at, const fs_job *job) {
     if (at <= 0 || at >= row->n)
         return at;
+    if (job->operands) {
+        at = (at + FS_TILE - 1) / FS_TILE * FS_TILE;
+        return at < row->n ? at : row->n;
+    }
+    const int64_t itemsize = job->itemsize;
     uintptr_t past = ((uintptr_t)row->p + (uintptr_t)(at * itemsize)) % LINE;
     at += past ? (int64_t)(LINE - past) / itemsize : 0;
     return at < row->n ? at : row->n;
@@ -216,10 +223,14 @@ static void step_job(const fs_table *table, const fs_row *row, const fs_job *job
         [FS_UPDATES] = run_kernel_for_updates,
     };
     void (*run)(const fs_job *, const fs_row *, int64_t, int64_t) = runs[table->leaves];
-    begin = cut(row, begin, job->itemsize);
-    end = cut(row, end, job->itemsize);
+    begin = cut(row, begin, job);
+    end = cut(row, end, job);
+    if (job->operands) {
+        run_tiles(job, row, begin, end, table->leaves == FS_ZEROS);
+        return;
+    }
     if (begin == 0 && end > LONG) {
-        begin = cut(row, 1, job->itemsize);
+        begin = cut(row, 1, job);
         run(job, row, 0, begin);
     }
     if (begin < end)
@@ -291,7 +302,10 @@ int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
 static void sum_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {
     const fs_job *job = table->jobs + row->job;
     end = end * FS_BLOCK < row->n ? end * FS_BLOCK : row->n;
-    job->squares(row, begin * FS_BLOCK, end, job->scalars);
+    if (job->operands && job->operands->g.format)
+        sum_tiles(job, row, begin * FS_BLOCK, end);
+    else
+        job->squares(row, begin * FS_BLOCK, end, job->scalars);
 }
 
 void fs_measure(fs_table *table, int threads, double scale, double max_norm, fs_measured *to) {

@@ -29,11 +29,17 @@ from fusedstep._core.arguments import (
     CoupledDecay,
     Ema,
     Lr,
+    Master,
     Maximize,
     Nonfinite,
+    Out,
     Params,
+    Rounding,
+    Seed,
+    StateDtype,
 )
 from fusedstep._core.declaration import declare
+from fusedstep._core.kept import refuse_low_bits
 from fusedstep._core.lookahead import Ahead, Lookahead
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._numerics.coefficients import (
@@ -151,6 +157,11 @@ class SGD(Optimizer):
         maximize: Maximize = False,
         l1: L1 = 0.0,
         ema: Ema = None,
+        master: Master = None,
+        state_dtype: StateDtype = "float32",
+        rounding: Rounding = "auto",
+        seed: Seed = 0,
+        out: Out = None,
         nonfinite: Nonfinite = "propagate",
         backend: Backend = "auto",
     ) -> None:
@@ -272,7 +283,21 @@ def adagrad_scalars(hyper: Hyperparameters, t: int) -> Values:
     return {**NOTHING_ASKED, "lr": hyper["lr"] / (1 + (t - 1) * hyper["lr_decay"])}
 
 
-@declare(rule="adagrad", letters={"s": None}, constants=adagrad_constants, scalars=adagrad_scalars)
+def check_sum(hyper: Hyperparameters) -> None:
+    why = "a sum of squares only grows, and soon by less than half of a step of what is stored"
+    if hyper.get("rounding") == "nearest":
+        refuse_low_bits(hyper, "s", f"{why}, so to the nearest it would stand still", ["float32"])
+    refuse_low_bits(hyper, "s", f"{why}, which is too coarse in 8 bits", ["float32", "bfloat16"])
+
+
+@declare(
+    rule="adagrad",
+    letters={"s": None},
+    constants=adagrad_constants,
+    scalars=adagrad_scalars,
+    together=check_sum,
+    nonnegative="s",
+)
 class Adagrad(Optimizer):
     r"""AdaGrad: each element's rate falls with the sum of its squared gradients.
 
@@ -310,6 +335,11 @@ class Adagrad(Optimizer):
         maximize: Maximize = False,
         l1: L1 = 0.0,
         ema: Ema = None,
+        master: Master = None,
+        state_dtype: StateDtype = "float32",
+        rounding: Rounding = "auto",
+        seed: Seed = 0,
+        out: Out = None,
         nonfinite: Nonfinite = "propagate",
         backend: Backend = "auto",
     ) -> None:
@@ -344,11 +374,20 @@ def rmsprop_scalars(hyper: Hyperparameters, t: int) -> Values:
     return {**NOTHING_ASKED, "lr": lr, "gain": gain}
 
 
+def check_centered(hyper: Hyperparameters) -> None:
+    if hyper["centered"]:
+        why = "with centered=True v - a² turns negative where either is rounded, and its root NaN"
+        for letter in ("v", "a"):
+            refuse_low_bits(hyper, letter, why, ["float32"])
+
+
 @declare(
     rule="rmsprop",
     letters={"v": None, "a": "centered", "b": "momentum"},
     constants=rmsprop_constants,
     scalars=rmsprop_scalars,
+    together=check_centered,
+    nonnegative="v",
 )
 class RMSprop(Optimizer):
     r"""RMSprop: gradients over a running mean of their size.
@@ -393,6 +432,11 @@ class RMSprop(Optimizer):
         maximize: Maximize = False,
         l1: L1 = 0.0,
         ema: Ema = None,
+        master: Master = None,
+        state_dtype: StateDtype = "float32",
+        rounding: Rounding = "auto",
+        seed: Seed = 0,
+        out: Out = None,
         nonfinite: Nonfinite = "propagate",
         backend: Backend = "auto",
     ) -> None:
@@ -447,6 +491,7 @@ def scalars_at_rate(lr: float, hyper: Hyperparameters, t: int) -> Values:
     letters={"m": None, "v": None, "x": "amsgrad"},
     constants=adam_constants,
     scalars=adam_scalars,
+    nonnegative="vx",
 )
 class Adam(Optimizer):
     r"""Adam, with weight decay as coupled L2.
@@ -493,6 +538,11 @@ class Adam(Optimizer):
         maximize: Maximize = False,
         l1: L1 = 0.0,
         ema: Ema = None,
+        master: Master = None,
+        state_dtype: StateDtype = "float32",
+        rounding: Rounding = "auto",
+        seed: Seed = 0,
+        out: Out = None,
         nonfinite: Nonfinite = "propagate",
         backend: Backend = "auto",
     ) -> None:
@@ -566,6 +616,7 @@ def check_decay_scale(hyper: Hyperparameters) -> None:
     scalars=adamw_scalars,
     together=check_decay_scale,
     rate_bound=decays_by_schedule,
+    nonnegative="vx",
 )
 class AdamW(Optimizer):
     r"""Adam with decoupled weight decay.
@@ -614,6 +665,11 @@ class AdamW(Optimizer):
         maximize: Maximize = False,
         l1: L1 = 0.0,
         ema: Ema = None,
+        master: Master = None,
+        state_dtype: StateDtype = "float32",
+        rounding: Rounding = "auto",
+        seed: Seed = 0,
+        out: Out = None,
         nonfinite: Nonfinite = "propagate",
         backend: Backend = "auto",
     ) -> None:

@@ -129,6 +129,7 @@ def momentum_product(beta1: float, momentum_decay: float, t: int) -> float:
 
 @rule(
     state=("m", "v"),
+    nonnegative=("v",),
     prepare=nadam_scalars,
     lr=2e-3,
     betas=(0.9, 0.999),
@@ -215,6 +216,7 @@ def radam_scalars(h: Any, t: int) -> Values:
 
 @rule(
     state=("m", "v"),
+    nonnegative=("v",),
     prepare=radam_scalars,
     lr=1e-3,
     betas=(0.9, 0.999),
@@ -293,6 +295,7 @@ def adamax_scalars(h: Any, t: int) -> Values:
 
 @rule(
     state=("m", "x"),
+    nonnegative=("x",),
     prepare=adamax_scalars,
     lr=2e-3,
     betas=(0.9, 0.999),
@@ -374,6 +377,7 @@ def adan_scalars(h: Any, t: int) -> Values:
 
 @rule(
     state=("m", "a", "v", "o"),
+    nonnegative=("v",),
     prepare=adan_scalars,
     lr=1e-3,
     betas=(0.98, 0.92, 0.99),
@@ -464,6 +468,7 @@ def yogi_scalars(h: Any, t: int) -> Values:
 
 @rule(
     state=("m", "v"),
+    nonnegative=("v",),
     prepare=yogi_scalars,
     lr=1e-2,
     betas=(0.9, 0.999),

@@ -290,7 +290,7 @@ def test_first_gradients_that_lie_as_their_parameters_are_taken_in_c(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Python looks at those alone that lie otherwise."""
-    seen = calls_of(monkeypatch, tensors_module, "check_like")
+    seen = calls_of(monkeypatch, tensors_module, "check_gradient")
     shapes: list[tuple[int, ...]] = [(), (3,), (1, 4), (4, 1), (2, 3, 4)]
     params = [np.ones(shape, np.float32) for shape in shapes]
     fs.AdamW(params).step([np.full(shape, 0.5, np.float32) for shape in shapes])

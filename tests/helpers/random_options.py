@@ -61,6 +61,10 @@ HYPERPARAMETERS: dict[str, list[Any]] = {
     "decoupled_weight_decay": [False, True],
     "momentum_decay": [0.0, 0.5],
     "no_prox": [False, True],
+    "master": [None, False, "split8", "split"],
+    "state_dtype": ["float32", "bfloat16", {"m": "8bit"}, "half"],
+    "rounding": ["auto", "stochastic", "up"],
+    "seed": [0, 1, -1],
     "no_such": [1.0],
 }
 """Values of hyperparameters, some of which are refused."""

@@ -14,11 +14,23 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fusedstep._arrays.cuda_array import is_shadow
+from fusedstep._arrays.dtypes import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    compute_dtype,
+    dtype_name,
+)
 from fusedstep._arrays.libraries import library
 from fusedstep._arrays.overlap import has_overlapping_elements
 from fusedstep._arrays.walk import Array
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+DTYPES = (FLOAT32, FLOAT64, FLOAT16, BFLOAT16)
+"""The dtypes of parameters."""
+
+GRADIENTS = (FLOAT32, FLOAT16, BFLOAT16)
+"""The dtypes of gradients of what is stepped in float32."""
 
 
 def check_parameter(p: Array, name: str, given: Any = None) -> None:
@@ -87,8 +99,21 @@ def check_like(array: Array, p: Array, name: str) -> None:
     if array.dtype != p.dtype:
         raise TypeError(
             f"{name} has dtype {array.dtype.str!r} ({array.dtype.name}), its parameter "
-            f"{p.dtype.name}; {converting(array, p, name)}"
+            f"{dtype_name(p.dtype)}; {converting(array, p, name)}"
         )
+    check_shape(array, p, name)
+
+
+def check_gradient(g: Array, p: Array, name: str) -> None:
+    """Refuse a gradient that does not fit its parameter."""
+    if compute_dtype(p.dtype) != FLOAT32 or g.dtype not in GRADIENTS:
+        check_like(g, p, name)
+    else:
+        check_shape(g, p, name)
+
+
+def check_shape(array: Array, p: Array, name: str) -> None:
+    """Refuse a gradient or other array of another shape than its parameter."""
     if array.shape != p.shape:
         raise ValueError(
             f"{name} has shape {array.shape}, its parameter {p.shape}; they must be equal"
@@ -99,13 +124,14 @@ def check_like(array: Array, p: Array, name: str) -> None:
 def converting(array: Array, p: Array, name: str) -> str:
     """How to give an array the dtype of a parameter."""
     if array.dtype.names:
-        return f"convert it: `{name}[{array.dtype.names[0]!r}].astype(np.{p.dtype.name})`"
+        wanted = compute_dtype(p.dtype).name
+        return f"convert it: `{name}[{array.dtype.names[0]!r}].astype(np.{wanted})`"
     if are_arrays(array):
         return f"pass one array at a time, `{name}[0]`"
     if not are_numbers(array):
         return "its elements are no numbers; pass an array of numbers"
     real = ".real" if array.dtype.kind == "c" else ""
-    return f"convert it: `{name}{real}.astype(np.{p.dtype.name})`"
+    return f"convert it: `{name}{real}.astype(np.{compute_dtype(p.dtype).name})`"
 
 
 Shape: TypeAlias = tuple[int, ...]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedstep._arrays.dtypes import BFLOAT16
 from fusedstep._arrays.libraries import EXCHANGE, library_of
 
 CAPSULE = b"dlpack_exchange_api"
@@ -19,8 +20,8 @@ CAPSULE = b"dlpack_exchange_api"
 MAJOR = 1
 """The version of DLPack whose structs csrc/gradients.c knows."""
 
-FLOATS = 2
-"""DLPack's code of IEEE floats."""
+FLOATS, BFLOATS = 2, 4
+"""DLPack's codes of IEEE floats, and of bfloat16."""
 
 
 class Table(ctypes.Structure):
@@ -46,12 +47,15 @@ class Exchange(NamedTuple):
     deferred: Any
     """The method that tells arrays whose memory does not hold their values; None: there is none."""
 
-    def dtype(self, dtype: np.dtype[Any]) -> int:
-        """A dtype, NumPy's own object, as these arrays have it."""
+    def dtype(self, dtype: np.dtype[Any], array: Any = None) -> int:
+        """A dtype as these arrays have it: that of `array` if it is given."""
         if not self.read:
+            if dtype == BFLOAT16:
+                return id(array.dtype)
             # The address of NumPy's own object; one that is equal to it may be gone tomorrow.
             return id(np.dtype(dtype.type))
-        return FLOATS | 8 * dtype.itemsize << 8 | 1 << 16
+        code = BFLOATS if dtype == BFLOAT16 else FLOATS
+        return code | 8 * dtype.itemsize << 8 | 1 << 16
 
     def unit(self, dtype: np.dtype[Any]) -> int:
         """Bytes that their strides count."""

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fusedstep._arrays.dtypes import BFLOAT16
 from fusedstep._checks.wording import describe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -114,13 +115,16 @@ class Memory:
             "data": (tensor.data_ptr() or 16, False),  # an empty one is nowhere
             "shape": tuple(tensor.shape),
             "strides": tuple(dtype.itemsize * stride for stride in tensor.stride()),
-            "typestr": dtype.str,
+            "typestr": "<u2" if dtype == BFLOAT16 else dtype.str,
         }
 
 
 VIEWED = {
-    f"torch.{name}": np.dtype(name)
-    for name in ("float16", "float32", "float64", "complex64", "complex128", "int16")
+    **{
+        f"torch.{name}": np.dtype(name)
+        for name in ("float16", "float32", "float64", "complex64", "complex128", "int16")
+    },
+    "torch.bfloat16": BFLOAT16,
 }
 """Dtypes of torch that NumPy has, too."""
 
@@ -137,7 +141,7 @@ def _view_torch(array: Any, name: str) -> Array:
         if dtype is None or not _is_plain_torch(array):
             view: Array = tensor.numpy()  # which mostly raises, and says why
         else:
-            view = np.asarray(Memory(tensor, dtype))
+            view = np.asarray(Memory(tensor, dtype)).view(dtype)
     except (AttributeError, RuntimeError, TypeError) as error:
         raise TypeError(
             f"{name} is a tensor that NumPy cannot view: {error}; pass a NumPy array, or a dense "

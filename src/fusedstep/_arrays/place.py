@@ -140,7 +140,7 @@ class Host:
         return [partial(setitem, to, ..., source)]
 
     def clearing(self, array: Array) -> list[Call]:
-        return [partial(setitem, array, ..., array.dtype.type(0))]
+        return [partial(setitem, array, ..., np.zeros((), array.dtype)[()])]
 
     def read(self, array: Array) -> Array:
         return array.copy()

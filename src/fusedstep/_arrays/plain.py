@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fusedstep._arrays.dtypes import own
 from fusedstep._arrays.libraries import library
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -31,7 +32,7 @@ def plain(array: Any, name: str) -> Array:
             raise TypeError(
                 f"{name} is a masked array, whose mask a step would ignore; pass its `.data`"
             )
-    return np.ndarray.view(array, np.ndarray)
+    return own(np.ndarray.view(array, np.ndarray))
 
 
 def where(array: Any) -> tuple[int, Any]:

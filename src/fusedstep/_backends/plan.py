@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import inf
 from operator import setitem
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from fusedstep._arrays.at_once import Call, at_once
+from fusedstep._arrays.dtypes import compute_dtype
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.plain import address
@@ -18,6 +19,7 @@ from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
+from fusedstep._numerics.storage import Draw
 
 MOST_STATES = 8
 """The most state arrays of one rule: a row of csrc/api.h has room for so many."""
@@ -26,12 +28,50 @@ MOST_STATES = 8
 ALL = slice(None)
 """The index of a whole list."""
 
+Keys: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+def new_keys(jobs: Sequence[Any]) -> Keys:
+    """Room for the keys of random bits, one for each job."""
+    return np.zeros(len(jobs), np.uint64)
+
+
+class Held(NamedTuple):
+    """How rows hold an operand in fewer bytes than the kernel's float32."""
+
+    format: str
+    """The name of its format in `STORAGES`."""
+    draw: Draw | None = None
+    """The random bits by which it is rounded; None: it is rounded to the nearest."""
+
+
+class Storages(NamedTuple):
+    """How the rows of a job hold p, g and the state arrays; None: as the kernel reads them."""
+
+    p: Held | None
+    g: Held | None
+    states: tuple[Held | None, ...]
+
+    @property
+    def streams(self) -> int:
+        """The streams of random bits that they are rounded by."""
+        draws = (each.draw for each in (self.p, *self.states) if each is not None)
+        return max((draw.stream + 1 for draw in draws if draw is not None), default=0)
+
 
 class Job(NamedTuple):
-    """The kernel of all rows of the same hyperparameters, step count and dtype."""
+    """The kernel of all rows of the same hyperparameters, step count, dtype and formats."""
 
     rule: Rule
     dtype: np.dtype[Any]
+    """The dtype that the kernel computes in."""
+    storages: Storages | None = None
+    """None: all operands are as the kernel reads them."""
+
+    @property
+    def kernel(self) -> Job:
+        """The job with the same kernel whose operands are as that reads them."""
+        return self if self.storages is None else Job(self.rule, self.dtype)
 
 
 class Watched(NamedTuple):
@@ -52,6 +92,13 @@ class Watched(NamedTuple):
         return bool(self.place.where(self.array) == self.where)
 
 
+class Rest(NamedTuple):
+    """The second arrays of a row's operands: see `Storage.parts`."""
+
+    p: Operand | None
+    states: tuple[Operand | None, ...]
+
+
 class Row:
     """One tensor: a parameter, its state in the order of the rule's letters, its average.
 
@@ -60,8 +107,8 @@ class Row:
     """
 
     __slots__ = (
-        *("array", "cells", "ema", "exposed", "gradients", "job"),
-        *("p", "rule", "sheltered", "states", "walk"),
+        *("array", "cells", "ema", "exposed", "gradients", "job", "ordinal"),
+        *("p", "rest", "rule", "sheltered", "states", "walk"),
     )
 
     def __init__(
@@ -76,6 +123,8 @@ class Row:
         exposed: Sequence[Watched] = (),
         sheltered: Sequence[Watched] = (),
         cells: Sequence[tuple[Array, int]] = (),
+        rest: Rest | None = None,
+        ordinal: int = 0,
     ) -> None:
         self.job = job
         self.array = array
@@ -87,6 +136,10 @@ class Row:
         """The same of arrays that only some can reach."""
         self.cells = cells
         """Arrays of one number that a step leaves there, and which of its job's numbers it is."""
+        self.rest = rest
+        """The second arrays of operands in formats that have two; None: there are no formats."""
+        self.ordinal = ordinal
+        """The number of the tensor among all, which its random bits depend on."""
         self.rule = rule
         self.walk = walk
         self.p = p
@@ -96,7 +149,9 @@ class Row:
     @property
     def written(self) -> list[Operand]:
         """The operands that a step writes."""
-        return [self.p, *(each for each in (*self.states, self.ema) if each is not None)]
+        rest = () if self.rest is None else (self.rest.p, *self.rest.states)
+        all_of_them = self.p, *self.states, self.ema, *rest
+        return [each for each in all_of_them if each is not None]
 
     def stands(self, everything: bool) -> bool:
         """Whether exposed arrays, or both kinds, are as they were found."""
@@ -124,6 +179,10 @@ class Table(Protocol):
     @property
     def numbers(self) -> Array:
         """The numbers of the next step for the rows' cells, job by job, to be written before it."""
+
+    @property
+    def keys(self) -> Keys:
+        """The keys of the next step's random bits, one for each job, to be written before it."""
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
@@ -254,6 +313,7 @@ class CheckedTable:
         self.steps = [0]
         self.cells = Cells(jobs, self.present)
         self.numbers = self.cells.numbers
+        self.keys = new_keys(jobs)
         self.sums = np.zeros((0, norm.SUMS))
         """The sums of the blocks of the gradients that were measured."""
         self.clips: list[float] = []
@@ -348,6 +408,7 @@ class Plan:
     def _count(self) -> None:
         self.steps = self.table.steps
         self.numbers = self.table.numbers
+        self.keys = self.table.keys
 
     def _scratch(self) -> list[Operand]:
         return [operand for row in self.rows if row for operand in row.written if operand.scratch]
@@ -438,7 +499,7 @@ class Plan:
 def unfit_rows(rows: Sequence[Row], sums: Array, unscale: float) -> Iterator[int]:
     """Places of rows whose gradients are unfit; `sums` has those of their blocks, row by row."""
     for place, (row, total) in enumerate(zip(rows, _totals(rows, sums), strict=True)):
-        if not norm.fits(total, unscale, row.p.flat.dtype):
+        if not norm.fits(total, unscale, compute_dtype(row.p.flat.dtype)):
             yield place
 
 

@@ -151,6 +151,44 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+MOST_SEED = 2**64 - 1
+
+
+def seed(name: str, value: Any) -> int:
+    checked = whole(name, value, 0)
+    if checked > MOST_SEED:
+        raise ValueError(f"{name}={shown(value)}; pass a whole number from 0 below 2**64")
+    return checked
+
+
+MASTERS = ("split16", "split8", "float32")
+STATE_DTYPES = ("float32", "bfloat16", "8bit")
+ROUNDINGS = ("auto", "nearest", "stochastic")
+
+
+def master(name: str, value: Any) -> Any:
+    """None for what suits the dtype, False for no master, or the name of a kind of master."""
+    if value is None or value is False:
+        return value
+    if not isinstance(value, str) or value not in MASTERS:
+        near = nearest(value, MASTERS)
+        meant = "" if near is None else f"; did you mean `{name}={near!r}`?"
+        raise ValueError(
+            f"{name}={shown(value)}; pass None, False or one of {quoted(MASTERS)}{meant}"
+        )
+    return value
+
+
+def state_dtype(name: str, value: Any) -> Any:
+    """The dtype of all state arrays, or a dict of those of some by letter."""
+    if isinstance(value, Mapping):
+        return {
+            letter: one_of(f"{name}[{letter!r}]", each, STATE_DTYPES)
+            for letter, each in value.items()
+        }
+    return one_of(name, value, STATE_DTYPES)
+
+
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         near = nearest(value, choices)

@@ -6,9 +6,22 @@ section: its symbol, what it does, its range. An argument without a check is no 
 belongs to the optimizer as a whole, and groups cannot differ in it.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from fusedstep._checks.values import Rate, flag, non_negative, optional_fraction, rate
+from fusedstep._checks.values import (
+    ROUNDINGS,
+    Rate,
+    flag,
+    master,
+    non_negative,
+    one_of,
+    optional_fraction,
+    rate,
+    seed,
+    state_dtype,
+)
 
 OF_A_RUN = "of a run"
 """A further note, on a hyperparameter that has no meaning for one step by itself."""
@@ -33,6 +46,41 @@ Ema = Annotated[
     average. State `"ema"`, see `Optimizer`.
     """,
     OF_A_RUN,
+]
+Master = Annotated[
+    Literal[None, False, "split16", "split8", "float32"],
+    master,
+    """
+    How a 16-bit parameter keeps the bits that it lacks, see `Optimizer`. None for
+    `"split16"` where it is bfloat16 and `"float32"` where it is float16; False for nothing.
+    """,
+    OF_A_RUN,
+]
+StateDtype = Annotated[
+    str | Mapping[str, str],
+    state_dtype,
+    """
+    How state is kept: `"float32"`, `"bfloat16"` or `"8bit"`, or a dict of these by letter,
+    see `Optimizer`. Tensors of fewer than 4,096 elements have float32 in any case.
+    """,
+    OF_A_RUN,
+]
+Rounding = Annotated[
+    Literal["auto", "nearest", "stochastic"],
+    partial(one_of, choices=ROUNDINGS),
+    """
+    How values are rounded that are kept in fewer bytes; `"auto"` for stochastically where
+    rounding to the nearest would stop them, see `Optimizer`.
+    """,
+    OF_A_RUN,
+]
+Seed = Annotated[int, seed, "Of stochastic rounding, from 0 below 2⁶⁴.", OF_A_RUN]
+Out = Annotated[
+    Any,
+    """
+    Arrays of 16 bits, in the structure of float32 `params`, into which each step writes these
+    rounded to nearest, in the same pass; None for none.
+    """,
 ]
 Nonfinite = Annotated[
     Literal["propagate", "skip", "raise"],

@@ -25,7 +25,20 @@ from fusedstep._checks.values import (
     several,
 )
 from fusedstep._checks.wording import describe, quoted
-from fusedstep._core.arguments import L1, Backend, CoupledDecay, Ema, Maximize, Nonfinite, Params
+from fusedstep._core.arguments import (
+    L1,
+    Backend,
+    CoupledDecay,
+    Ema,
+    Master,
+    Maximize,
+    Nonfinite,
+    Out,
+    Params,
+    Rounding,
+    Seed,
+    StateDtype,
+)
 from fusedstep._core.declaration import (
     Argument,
     Declaration,
@@ -35,6 +48,7 @@ from fusedstep._core.declaration import (
 )
 from fusedstep._core.hints import declared, explained, misfit
 from fusedstep._core.optimizer import Optimizer
+from fusedstep._core.packed import RESERVED as RESERVED_ENTRIES
 from fusedstep._numerics.coefficients import (
     NOTHING_ASKED,
     Hyperparameters,
@@ -62,6 +76,11 @@ COMMON = [
         ("maximize", Maximize, False),
         ("l1", L1, 0.0),
         ("ema", Ema, None),
+        ("master", Master, None),
+        ("state_dtype", StateDtype, "float32"),
+        ("rounding", Rounding, "auto"),
+        ("seed", Seed, 0),
+        ("out", Out, None),
         ("nonfinite", Nonfinite, "propagate"),
         ("backend", Backend, "auto"),
     )
@@ -99,7 +118,11 @@ def _misfit(args: Any, kwargs: Any, error: TypeError) -> TypeError:
 
 @explained(_misfit)
 def rule(
-    *, state: Sequence[str] = (), prepare: Prepare | None = None, **hyperparameters: Any
+    *,
+    state: Sequence[str] = (),
+    prepare: Prepare | None = None,
+    nonnegative: Sequence[str] = (),
+    **hyperparameters: Any,
 ) -> Callable[[Function], type[CustomRule]]:
     """Make an optimizer class of a function that updates one element.
 
@@ -132,6 +155,10 @@ def rule(
         of step t, also where an optimizer has a function of t for it. What it returns
         under a hyperparameter's name takes its place. As `l2` it may return the λ of coupled
         L2.
+    nonnegative
+        Those of the state arrays whose values are never negative, as those of a running mean of
+        squares. In 8 bits they keep twice the range, and none becomes 0 beside larger ones; where
+        they are kept in few bits they are rounded stochastically.
     **hyperparameters
         Each name and its default: a number, True or False, or a tuple of numbers, for
         `prepare` alone. They are arguments of the class, in this order. `lr` must be among
@@ -160,6 +187,7 @@ def rule(
     array([0.9, 2.1])
     """
     names = _check_state(state)
+    positive = _check_nonnegative(nonnegative, names)
     _check_prepare(prepare)
     own = _check_hyperparameters(hyperparameters)
     arguments = PARAMS, *own.values(), *(each for each in COMMON if each.name not in own)
@@ -178,7 +206,7 @@ def rule(
         scalars = _Scalars(function.__name__, own, prepare)
         formula = parse(function, scalars.members, results=1 + len(names))
         scalars.read(formula)
-        return _optimizer(function, arguments, names, formula, scalars)
+        return _optimizer(function, arguments, names, positive, formula, scalars)
 
     return define
 
@@ -193,11 +221,22 @@ def _check_state(state: Any) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
             raise ValueError(f"state has {name!r}, which cannot be an argument's name")
-        if name in ("p", "g", "h", "t", "ema"):
+        if name in ("p", "g", "h", "t", "ema", *RESERVED_ENTRIES):
             raise ValueError(f"state has {name!r}, which means something else; rename it")
     if len({*names}) < len(names) or len(names) > MOST_STATES:
         raise ValueError(f"state={names!r}; pass up to {MOST_STATES} different names")
     return names
+
+
+def _check_nonnegative(nonnegative: Any, names: Sequence[str]) -> tuple[str, ...]:
+    given = nonnegative if isinstance(nonnegative, (tuple, list)) else (nonnegative,)
+    for name in given:
+        if name not in names:
+            raise ValueError(
+                f"nonnegative={describe(nonnegative)}; pass a tuple of some of the state arrays "
+                f"{quoted(names)}"
+            )
+    return (*given,)
 
 
 def _check_prepare(prepare: Any) -> None:
@@ -353,6 +392,7 @@ def _optimizer(
     function: Function,
     arguments: tuple[Argument, ...],
     letters: Sequence[str],
+    nonnegative: tuple[str, ...],
     formula: Formula,
     scalars: _Scalars,
 ) -> type[CustomRule]:
@@ -367,7 +407,13 @@ def _optimizer(
     rule = Rule(formula.name, tuple(letters), formula=formula)
     attach(
         Declaration(
-            optimizer, arguments, dict.fromkeys(letters), lambda hyper: rule, scalars, custom=True
+            optimizer,
+            arguments,
+            dict.fromkeys(letters),
+            lambda hyper: rule,
+            scalars,
+            custom=True,
+            nonnegative=nonnegative,
         )
     )
     return optimizer

@@ -9,7 +9,7 @@ custom.py makes the same of the keywords of `fusedstep.rule`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from textwrap import indent
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 from fusedstep._checks.values import Check
 from fusedstep._core.arguments import OF_A_RUN
 from fusedstep._core.hints import DECLARATIONS, explained, misfit, with_missing
+from fusedstep._core.kept import refuse_unknown_letters
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values, no_constants
 
 Class = TypeVar("Class", bound=type)
@@ -100,6 +101,8 @@ class Declaration:
     """Whether `together` looks at the learning rate."""
     custom: bool = False
     """True if `fusedstep.rule` made it: for backends that compile rules."""
+    nonnegative: tuple[str, ...] = ()
+    """State arrays whose values are never negative, as running means of squares."""
 
     @cached_property
     def checks(self) -> dict[str, Check]:
@@ -127,6 +130,7 @@ class Declaration:
         """Hyperparameters that have been checked, with `values` in place of some of them."""
         checks = self.checks
         checked = {**known, **{name: checks[name](name, value) for name, value in values.items()}}
+        refuse_unknown_letters(checked, [*self.letters])
         self.together(checked)
         return checked
 
@@ -161,6 +165,7 @@ def declare(
     constants: Callable[[Hyperparameters], Values],
     together: Callable[[Hyperparameters], None] = no_conflict,
     rate_bound: Callable[[Hyperparameters], bool] = rate_is_free,
+    nonnegative: Sequence[str] = (),
 ) -> Callable[[Class], Class]:
     """Read the declaration of an optimizer's class from its signature.
 
@@ -185,6 +190,7 @@ def declare(
             constants,
             together,
             rate_bound,
+            nonnegative=(*nonnegative,),
         )
         attach(declaration)
         optimizer.__doc__ = documented(optimizer.__doc__, arguments)

@@ -25,6 +25,7 @@ from fusedstep._checks.values import non_negative
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import key_hint, refuse_group_attribute
+from fusedstep._core.kept import FIXED
 from fusedstep._core.schedule import Schedule
 from fusedstep._numerics.range import LARGE, SMALL, is_usual
 
@@ -154,6 +155,8 @@ class Group(MutableMapping[str, Any]):
             self.hyperparameters["lr"] = float(value) + 0.0  # -0.0 is 0.0
         elif name in (checks := self.declaration.checks):
             value = checks[name](name, value)
+            if name in FIXED:
+                self._refuse_other(name, value)
             checked = {**self.hyperparameters, name: value}
             self.declaration.together(checked)
             if self.usual and is_usual(value) and name not in DECIDING:
@@ -162,6 +165,15 @@ class Group(MutableMapping[str, Any]):
                 self._take(checked)
         else:
             self._take(self.with_more({name: value}))
+
+    def _refuse_other(self, name: str, value: Any) -> None:
+        """Refuse to change what memory was laid out by."""
+        if value != self.hyperparameters[name]:
+            raise ValueError(
+                f"{name}={value!r} would lay out memory anew, which was done for "
+                f"{self.hyperparameters[name]!r}; make another optimizer with it, and load this "
+                "one's state_dict()"
+            )
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Assign several at once: all of them, or none if one will not do."""
@@ -184,7 +196,11 @@ class Group(MutableMapping[str, Any]):
                     else f"it has {quoted(own)}{key_hint(name, own)}"
                 )
                 raise KeyError(f"a group has no hyperparameter {name!r} to set; {hint}")
-        return self.declaration.check_more(self.hyperparameters, values)
+        checked = self.declaration.check_more(self.hyperparameters, values)
+        for name in FIXED:
+            if name in values:
+                self._refuse_other(name, checked[name])
+        return checked
 
     def __ior__(self, values: Any) -> Group:
         """Update the group, as dicts are by `|=`."""

@@ -16,6 +16,7 @@ from fusedstep._core.tensors import Steppable
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
+from fusedstep._numerics.storage import step_key
 
 Rules = Mapping[int, Rule]
 """Rules by the id of the group whose hyperparameters call for them."""
@@ -105,21 +106,34 @@ class Layout:
         """The rows of the tensors that step."""
         jobs: dict[Cohort, int] = {}
         fresh: dict[Hashable, Cohort] = {}
+        rules: dict[int, Rule] = {}
+        self.gradient_formats: list[str | None] = [None] * len(grads)
+        """The formats of the gradients; None for the dtype of their parameter's steps."""
         for index, tensor in enumerate(self.tensors.each):
             if tensor is not None and grads[index] is not None:
                 # A new cohort for those that step: those that do not keep theirs, and its t.
                 old = tensor.cohort
-                cohort = fresh.get(old.key)
+                group = old.group
+                if id(group) not in rules:
+                    rules[id(group)] = rule_of(self.declaration, group.hyperparameters)
+                self.gradient_formats[index] = g = tensor.gradient_format(grads[index])
+                storages = tensor.storages(rules[id(group)], g)
+                key = old.key, storages
+                cohort = fresh.get(key)
                 if cohort is None:
-                    cohort = fresh[old.key] = old.again()
-                    cohort.settle(self.declaration, old.group.hyperparameters)
+                    cohort = fresh[key] = old.again()
+                    cohort.settle(self.declaration, group.hyperparameters)
+                    cohort.storages = storages
                     jobs[cohort] = len(jobs)
                 tensor.cohort = cohort
                 self.rows[index] = row = rows[index] or tensor.row_of(cohort.rule)
                 row.job = jobs[cohort]
         self.cohorts = [*jobs]
         """The cohorts of the tensors that step, in the order of the jobs."""
-        self.jobs = [Job(cohort.rule, cohort.dtype) for cohort in jobs]
+        self.jobs = [Job(cohort.rule, cohort.dtype, cohort.storages) for cohort in jobs]
+        storages = [cohort.storages for cohort in jobs]
+        self.random = [at for at, each in enumerate(storages) if each is not None and each.streams]
+        """The jobs that round stochastically."""
 
     def _begin(self) -> None:
         """Let the cohorts count by the plan."""
@@ -157,6 +171,10 @@ class Layout:
                 given.append(scalars)
             else:
                 given.append(cohort.given(declaration, values, t))
+        for at in self.random:
+            cohort = self.cohorts[at]
+            seed = cohort.group.hyperparameters["seed"]
+            self.plan.keys[at] = step_key(seed, cohort.start + steps)
         self.coming = self.most + steps if given else 0
         return given
 
@@ -240,6 +258,10 @@ class Layout:
                 continue
             if (grads[at] is None) != (self.rows[at] is None):
                 return False
+            tensor = self.tensors.each[at]
+            if grads[at] is not None and tensor is not None:
+                if tensor.gradient_format(grads[at]) != self.gradient_formats[at]:
+                    return False
             seen = self.tensors.check_gradient(at, grads[at], zero)
             self.plan.set_gradient(at, seen, grads[at])
             at = self.plan.take(grads, at + 1, zero)

@@ -8,8 +8,12 @@ from inspect import getattr_static
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+import numpy as np
+
 from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.checks import check_like
 from fusedstep._arrays.place import Host
+from fusedstep._arrays.plain import plain
 from fusedstep._arrays.structure import named, refuse_fleeting
 from fusedstep._backends.choose import choose
 from fusedstep._checks.values import Rate
@@ -97,6 +101,7 @@ class Optimizer:
     def _start(self, arguments: Mapping[str, Any]) -> None:
         """Do what `__init__` does in every subclass. `arguments` are its `locals()`."""
         params, self._backend = arguments["params"], arguments["backend"]
+        out = arguments.get("out")
         self._nonfinite = check_policy(arguments["nonfinite"])
         hyperparameters = {name: arguments[name] for name in self._declaration.checks}
         if isinstance(params, Arena):
@@ -107,6 +112,7 @@ class Optimizer:
             self._container = Container.of(params, self._structure, divided=divided[0][0] != "")
             refuse_fleeting(params)
         leaves = [array for _, arrays, _ in divided for array in arrays]
+        copies = None if out is None else self._copies(out)
         custom = self._declaration.custom
         self._table, self._place = choose(self._backend, named(self._structure, leaves), custom)
         for name, _, own in divided:
@@ -120,20 +126,32 @@ class Optimizer:
             [
                 Group(arrays, {**hyperparameters, **own}, name, self._declaration)
                 for name, arrays, own in divided
-            ]
+            ],
+            copies,
         )
         if not self._parameters:
             raise ValueError("params is empty; pass at least one array")
         self._tensors.refuse_overlaps()
         self._allocate(self._rules())
 
-    def _enroll(self, groups: list[Group]) -> None:
+    def _copies(self, out: Any) -> list[Any]:
+        """The arrays that each parameter is written into as well."""
+        if self._arena is not None:
+            raise ValueError(
+                "out is for parameters outside of an arena; put the 16-bit arrays into the arena, "
+                "whose optimizer keeps their lost bits, or leave the arena out"
+            )
+        return self._structure.flatten(out, "out")
+
+    def _enroll(self, groups: list[Group], copies: list[Any] | None) -> None:
         """Take up the groups, and make what is known of each parameter."""
         arena = self._arena_memory
         if arena is not None:
             self._place = arena.place  # which knows the stream of the arrays that were given
         self._groups = groups
-        self._parameters = parameters_of(groups, self._structure.paths, self._place, arena)
+        paths = self._structure.paths
+        self._parameters = parameters_of(groups, paths, self._place, arena, copies)
+        self._out = copies
         self._turn = Turn()
         self._gathered = self._layout = None
 
@@ -355,7 +373,7 @@ class Optimizer:
         if self._arena is None:
             for parameter in self._parameters:
                 parameter.check_as_found()
-        kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups")
+        kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups", "_out")
         state = {name: getattr(self, name) for name in kept}
         if self._container is not None and self._container.is_plain(self._parameters):
             state["_container"] = self._container
@@ -375,7 +393,7 @@ class Optimizer:
         leaves = [array for group in self._groups for array in group["params"]]
         params = named(self._structure, leaves)
         self._table, self._place = choose(self._backend, params, self._declaration.custom)
-        self._enroll(self._groups)
+        self._enroll(self._groups, state.get("_out"))
         for parameter, kept in zip(self._parameters, states, strict=True):
             self._place.at_once(parameter.restoring(kept))
 
@@ -508,6 +526,56 @@ class Optimizer:
         for parameter, state in zip(self._parameters, states, strict=True):
             calls += parameter.restoring(state)
         return [*calls, partial(vars(self).update, {"_gathered": None, "_layout": None})]
+
+    # ---- parameters in full ----
+
+    def float32_params(self) -> Any:
+        """Copies of the parameters as steps see them, in their structure: what to save.
+
+        Of a 16-bit parameter that keeps its lost bits these are the exact float32 values, of which
+        the parameter itself is only the rounded ones. float64 parameters stay float64.
+
+        >>> import ml_dtypes, numpy as np, fusedstep as fs
+        >>> p = np.ones(2, ml_dtypes.bfloat16)
+        >>> opt = fs.SGD(p, lr=0.001)
+        >>> _ = opt.step(np.ones(2, np.float32))
+        >>> p, opt.float32_params()
+        (array([1, 1], dtype=bfloat16), array([0.999, 0.999], dtype=float32))
+        """
+        return self._whole(self._float32_params)
+
+    def _float32_params(self) -> Any:
+        if self._ahead:
+            self._refuse_ahead("float32_params")
+        return self._structure.rebuild(parameter.values() for parameter in self._parameters)
+
+    def load_float32_params(self, params: Any) -> None:
+        """Give the parameters these values, which `float32_params` returned, with all their bits.
+
+        16-bit parameters become the rounded ones. Nothing is written unless all of them fit.
+        """
+        turn, me = self._turn, get_ident()
+        while True:
+            if not turn.holder:
+                turn.holder = me
+                break
+            turn.wait(me, "load_float32_params")
+        try:
+            if self._ahead:
+                self._refuse_ahead("load_float32_params")
+            calls = []
+            for parameter, given in zip(
+                self._parameters, self._structure.flatten(params, "params"), strict=True
+            ):
+                name = f"params{parameter.path}"
+                values = plain(given, name)
+                wanted = np.broadcast_to(np.zeros((), parameter.dtype), parameter.p.shape)
+                check_like(values, wanted, name)
+                parameter.check_memory()
+                calls += parameter.assigning(values.copy())
+            self._place.at_once(calls)
+        finally:
+            turn.holder = turn.next
 
     def _refuse_ahead(self, what: str) -> NoReturn:
         raise RuntimeError(

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import isfinite
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.dtypes import HALVES, compute_dtype, dtype_name, format_of
 from fusedstep._arrays.libraries import library
-from fusedstep._arrays.memory import LINE, Shelf, pin
+from fusedstep._arrays.memory import LINE, Shelf, pin, zeros
 from fusedstep._arrays.overlap import extent, lies_as
 from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand, Walk
-from fusedstep._backends.plan import Row
+from fusedstep._backends.plan import Rest, Row, Storages
 from fusedstep._checks.elsewhere import STATE
 from fusedstep._checks.hints import did_you_mean
 from fusedstep._checks.names import as_identifier
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import letter_hint
+from fusedstep._core.kept import format_of_parameter, format_of_state, storages
 from fusedstep._numerics.coefficients import (
     Hyperparameters,
     JobScalars,
@@ -31,6 +33,7 @@ from fusedstep._numerics.coefficients import (
 )
 from fusedstep._numerics.range import LARGE, RANGES, is_usual, unfit
 from fusedstep._numerics.rounding import check_rounding
+from fusedstep._numerics.storage import STORAGES, Part, Storage, in_code_order
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -59,8 +62,8 @@ class Cohort:
     """
 
     __slots__ = (
-        *("constants", "dtype", "group", "largest", "rule"),
-        *("scheduled", "settled", "start", "steps", "watched"),
+        *("constants", "dtype", "group", "largest", "rounding", "rule"),
+        *("scheduled", "settled", "start", "steps", "storages", "watched"),
     )
 
     rule: Rule
@@ -74,6 +77,9 @@ class Cohort:
     def __init__(self, group: Settings, dtype: np.dtype[Any], t: int = 0) -> None:
         self.group = group
         self.dtype = dtype
+        """The dtype that its parameters are stepped in."""
+        self.storages: Storages | None = None
+        """How they hold their operands, once steps are laid out."""
         self.start = t
         """The steps that it had taken when it was made."""
         self.steps: Sequence[int] = NONE
@@ -124,11 +130,12 @@ class Cohort:
 
         False, and nothing done, if they call for another rule than at first.
         """
-        rule = rule_of(declaration, values)
-        if self.settled is not None and rule != self.rule:
+        rule, rounding = rule_of(declaration, values), values.get("rounding")
+        if self.settled is not None and (rule != self.rule or rounding != self.rounding):
             return False
         check_rounding()  # the constants outlive this step
         self.rule = rule
+        self.rounding = rounding
         self.constants = declaration.constants(values)
         if values["ema"] is not None:
             self.constants |= average_constants(values["ema"])
@@ -192,8 +199,17 @@ class Parameter:
     start: int
 
     def __init__(
-        self, path: str, array: Any, p: Array, cohort: Callable[[Any], Cohort], place: Place
+        self,
+        path: str,
+        array: Any,
+        p: Array,
+        cohort: Callable[[Any], Cohort],
+        place: Place,
+        ordinal: int = 0,
+        copy: Array | None = None,
+        nonnegative: Sequence[str] = (),
     ) -> None:
+        """`copy` is the array that it is written into as well, `nonnegative` as a declaration's."""
         self.path = path
         self.array = array
         self.p = p
@@ -201,22 +217,114 @@ class Parameter:
         self.pin = None if owner() is array else owner
         self.place = place
         self.walk = Walk(self.p, place)
-        self.cohort = cohort(self.p.dtype)
+        self.dtype = compute_dtype(p.dtype)
+        self.cohort = cohort(self.dtype)
+        self.ordinal = ordinal
+        self.copy = copy
+        self.nonnegative = nonnegative
+        hyper, copied = self.cohort.group.hyperparameters, None if copy is None else copy.dtype
+        self.format = format_of_parameter(p.dtype, hyper, copied, f"params{path}")
+        """The name of its format; None: it is stepped as it is."""
         self.letters: tuple[str, ...] = ()
         """Letters of the state arrays that it has, in the order in which they came."""
         self.views: dict[str, Array] = {}
         """State arrays in the parameter's shape, made when they are first asked for."""
+        self.packed: dict[str, Packed] = {}
+        """State arrays in fewer bytes, and where p has a second array, that as "p"."""
         self.row: Row | None = None
+        if self.format is not None:
+            self._begin_second(self.format)
+
+    def _begin_second(self, format: str) -> None:
+        """Make the second array that the format of p has, if any."""
+        storage = STORAGES[format]
+        if self.copy is not None:
+            return
+        first = self.p_operand()
+        seconds = [self._new(part) for part in storage.parts[1:]]
+        if format.startswith("master"):
+            values = STORAGES[HALVES[self.p.dtype]].decode(self.p.size, (self._read(first),))
+            self.place.write(seconds[0], values)
+        self.packed["p"] = Packed(storage, (first.flat, *seconds))
+
+    def _new(self, part: Part) -> Array:
+        """New memory for a part of an operand: all zeros."""
+        return zeros(self.place, part.length(self.p.size), part.dtype)
+
+    def p_operand(self) -> Operand:
+        """The operand of p, made anew."""
+        return Operand(self.p, self.walk)
+
+    def _read(self, operand: Operand) -> Array:
+        """A flat copy of what an operand holds, on the CPU."""
+        if operand.scratch:
+            operand.fetch()
+        return self.place.read(operand.flat)
+
+    def format_of(self, letter: str) -> str | None:
+        """The format of a state array; None if it is as the kernels read it."""
+        hyper = self.cohort.group.hyperparameters
+        return format_of_state(letter, hyper, self.nonnegative, self.dtype, self.p.size)
+
+    def gradient_format(self, g: Any) -> str | None:
+        """The format of a gradient; None: it is of the dtype of steps, or is refused."""
+        return format_of(g)
+
+    def storages(self, rule: Rule, g: str | None) -> Storages | None:
+        """How steps by a rule hold their operands, with gradients in the format g."""
+        hyper = self.cohort.group.hyperparameters
+        formats = [None if each is None else self.format_of(each) for each in rule.letters]
+        rounding = hyper.get("rounding", "auto")
+        return storages(
+            self.format, g, rule.letters, (*formats,), (*self.nonnegative,), rounding
+        )
+
+    def values(self) -> Array:
+        """The parameter's exact values in its shape, in the dtype in which it is stepped: a copy."""
+        flat = self._read(self.p_operand())
+        if self.format is not None and self.copy is None:
+            seconds = [self.place.read(each) for each in self.packed["p"].arrays[1:]]
+            flat = STORAGES[self.format].decode(self.p.size, (flat, *seconds))
+        return self.walk.shaped(flat).copy(order="C")
+
+    def assigning(self, values: Array) -> list[Call]:
+        """The calls that give the parameter these values, in the dtype in which it is stepped."""
+        if self.format is None:
+            return self.place.writing(self.p, values)
+        flat = np.ascontiguousarray(self.walk.lay(values)).reshape(-1)
+        contents = STORAGES[self.format].encode(flat)
+        calls = self.place.writing(self.p, self.walk.shaped(contents[0]))
+        if self.copy is not None:
+            return [*calls, *self.place.writing(self.copy, self.walk.shaped(contents[1]))]
+        for array, content in zip(self.packed["p"].arrays[1:], contents[1:], strict=True):
+            calls += self.place.writing(array, content)
+        return calls
 
     def flat(self, letter: str) -> Array:
         """A state array as its part of the shelf: flat, in the order of the walk."""
         return self.shelf.state(letter)[self.start : self.start + self.p.size]
 
     def state(self, letter: str) -> Array:
-        """A state array in the parameter's shape: the same object each time."""
+        """A state array in the parameter's shape: the same object each time.
+
+        One that is kept in fewer bytes is decoded, on the CPU and read-only.
+        """
+        if letter in self.packed:
+            decoded = self.walk.shaped(self.packed[letter].read(self.place, self.p.size))
+            decoded.flags.writeable = False
+            return decoded
         if letter not in self.views:
             self.views[letter] = self.walk.shaped(self.flat(letter))
         return self.views[letter]
+
+    def shown(self, letter: str) -> Any:
+        """The array that a user gets of a state array: live, or if it is decoded a read-only copy."""
+        state = self.state(letter)
+        if letter not in self.packed or isinstance(self.place, Host):
+            return self.place.show(state)
+        made = self.place.empty(state.shape, state.dtype)
+        self.place.write(made, state)
+        return self.place.show(made)
 
     def allocate(self, states: tuple[str, ...]) -> None:
         """Add those of the state arrays `states` that are not there yet."""
@@ -228,36 +336,83 @@ class Parameter:
     def add(self, letter: str) -> None:
         """Add a state array, with the values that it starts from."""
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
-        self.shelf.state(letter)
+        format = self.format_of(letter)
+        if format is None:
+            self.shelf.state(letter)
+        elif letter not in self.packed:
+            storage = STORAGES[format]
+            self.packed[letter] = Packed(storage, (*map(self._new, storage.parts),))
         if letter == "ema":
             _held = pin(self.p)  # until it has been read
             self.check_size()
-            self.place.copy(self.state(letter), self.p)
+            if self.format is None:
+                self.place.copy(self.state(letter), self.p)
+            else:
+                self.place.write(self.state(letter), self.values())
         elif initial != 0:
             check_rounding()
-            if not RANGES[self.p.dtype].holds(initial):
+            if not RANGES[self.dtype].holds(initial):
                 raise ValueError(
                     f"initial_accumulator_value={initial!r} is "
-                    f"{'infinite' if initial > 1 else '0'} in {self.p.dtype.name}, the dtype of "
+                    f"{'infinite' if initial > 1 else '0'} in {self.dtype.name}, the dtype of "
                     f"params{self.path}; pass one that is not, as `initial_accumulator_value=0.1`"
                 )
-            self.place.write(self.state(letter), initial)
+            if format is None:
+                self.place.write(self.state(letter), initial)
+            else:
+                filled = np.full(self.p.shape, initial, np.float32)
+                self.place.at_once(self.restoring_state(letter, filled))
         if letter not in self.letters:  # a signal's handler may have added it on the way
             self.letters += (letter,)  # last: an array that is there has its values
 
     def restoring(self, state: Mapping[str, Any]) -> list[Call]:
         """The calls that take over t and exactly the arrays of `state`, in memory that is there."""
         kept = [letter for letter in self.letters if letter in state]
-        letters = (*kept, *(letter for letter in state if letter not in {"t", *kept}))
+        letters = (*kept, *(letter for letter in state if letter not in {"t", "p", *kept}))
         calls: list[Call] = []
-        for letter in set(self.letters) - state.keys():
+        gone = set(self.letters) - state.keys()
+        for letter in gone - self.packed.keys():
             calls += self.place.clearing(self.flat(letter))  # the shelf hands this memory out again
         for letter in letters:
-            calls += self.place.writing(self.state(letter), state[letter])
-        views = {letter: self.views[letter] for letter in letters}
+            calls += self.restoring_state(letter, state[letter])
+        calls += self._restoring_second(state.get("p"))
+        views = {letter: view for letter, view in self.views.items() if letter in letters}
+        packed = {letter: each for letter, each in self.packed.items() if letter not in gone}
         cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
         changed = {"letters": letters, "views": views, "cohort": cohort, "row": None}
-        return [*calls, partial(vars(self).update, changed)]
+        return [*calls, partial(vars(self).update, {**changed, "packed": packed})]
+
+    def _restoring_second(self, rest: Array | None) -> list[Call]:
+        """The calls that give the second array of p its content: what p lacks of each value."""
+        if "p" not in self.packed or len(self.packed["p"].arrays) == 1:
+            return []
+        storage, (_, second) = self.packed["p"]
+        if rest is None and storage.name.startswith("master"):
+            rest = STORAGES[HALVES[self.p.dtype]].decode(
+                self.p.size, (self._read(self.p_operand()),)
+            )
+            return self.place.writing(second, rest)
+        if rest is None:
+            return self.place.clearing(second)
+        flat = np.ascontiguousarray(self.walk.lay(rest)).reshape(-1)
+        if storage.parts[1].padded:
+            whole = np.zeros(second.size, second.dtype)
+            whole[: flat.size] = flat
+            flat = in_code_order(whole)
+        return self.place.writing(second, flat)
+
+    def restoring_state(self, letter: str, values: Array) -> list[Call]:
+        """The calls that give a state array these values, in the dtype of steps."""
+        format = self.format_of(letter)
+        if format is None:
+            return self.place.writing(self.state(letter), values)
+        storage = STORAGES[format]
+        if letter not in self.packed:
+            self.packed[letter] = Packed(storage, (*map(self._new, storage.parts),))
+        flat = np.ascontiguousarray(self.walk.lay(values)).reshape(-1)
+        arrays, contents = self.packed[letter].arrays, storage.encode(flat)
+        pairs = zip(arrays, contents, strict=True)
+        return [call for array, content in pairs for call in self.place.writing(array, content)]
 
     def check_memory(self) -> None:
         """Refuse a parameter that cannot be written to any more, or has lost its memory.
@@ -290,7 +445,7 @@ class Parameter:
         if now is not None and not lies_as(now, self.p):
             raise ValueError(
                 f"params{self.path} has been set to another shape, strides or dtype since the "
-                f"optimizer was made: it was {self.p.dtype} of shape {self.p.shape} with strides "
+                f"optimizer was made: it was {dtype_name(self.p.dtype)} of shape {self.p.shape} with strides "
                 f"{self.p.strides}; set them back, or load state_dict() into a new optimizer"
             )
 
@@ -302,20 +457,56 @@ class Parameter:
     def row_of(self, rule: Rule) -> Row:
         """The parameter's row in a plan, made once for as long as the rule has the same state."""
         if self.row is None or self.row.rule.states != rule.states:
-            p = Operand(self.p, self.walk)
             kind = type(self.array)
             on_host = isinstance(self.place, Host)  # where C reads gradients
             gradients = library(self.array).gradients(kind) if on_host else kind
-            self.row = Row(p, self.walk, rule, self._operand, array=self.array, gradients=gradients)
+            self.row = Row(
+                self.p_operand(),
+                self.walk,
+                rule,
+                self._operand,
+                array=self.array,
+                gradients=gradients,
+                rest=self._rest(rule),
+                ordinal=self.ordinal,
+            )
         return self.row
 
     def _operand(self, letter: str) -> Operand:
-        return Operand.of_flat(self.flat(letter), self.place)
+        packed = self.packed.get(letter)
+        flat = self.flat(letter) if packed is None else packed.arrays[0]
+        return Operand.of_flat(flat, self.place)
+
+    def _rest(self, rule: Rule) -> Rest | None:
+        """The second arrays of the operands; None if no operand has a format."""
+        if self.format is None and not self.packed:
+            return None
+        of_p = None if self.copy is None else Operand(self.copy, self.walk)
+        if "p" in self.packed:
+            of_p = self._second("p")
+        return Rest(of_p, (*(each and self._second(each) for each in rule.letters),))
+
+    def _second(self, letter: str) -> Operand | None:
+        packed = self.packed.get(letter)
+        if packed is None or len(packed.arrays) == 1:
+            return None
+        return Operand.of_flat(packed.arrays[1], self.place)
+
+
+class Packed(NamedTuple):
+    """An operand in fewer bytes: its format, and the flat arrays that hold it."""
+
+    storage: Storage
+    arrays: tuple[Array, ...]
+
+    def read(self, place: Place, n: int) -> Array:
+        """Its n values, flat, on the CPU."""
+        return self.storage.decode(n, (*map(place.read, self.arrays),))
 
 
 def shelve(parameters: Sequence[Parameter]) -> None:
     """Lay the state of a group's parameters side by side, each as far past a line as its p is."""
-    for dtype, own in _divided(parameters, lambda parameter: parameter.p.dtype).items():
+    for dtype, own in _divided(parameters, lambda parameter: parameter.dtype).items():
         like = extent(own[0].p)[0]
         end = 0
         for parameter in own:
@@ -357,7 +548,7 @@ class State(Mapping[str, Any]):
             return self._parameter.cohort.t
         if key not in self._parameter.letters:
             raise KeyError(f"state has no {key!r}; {letter_hint(key, [*self])}")
-        return self._parameter.place.show(self._parameter.state(key))
+        return self._parameter.shown(key)
 
     def __iter__(self) -> Iterator[str]:
         yield from self._parameter.letters

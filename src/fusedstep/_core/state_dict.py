@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusedstep._arrays.checks import check_like
-from fusedstep._arrays.plain import plain
 from fusedstep._arrays.structure import Structure
 from fusedstep._checks.names import by_identifier
 from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe, differences, quoted
 from fusedstep._core.groups import Group
 from fusedstep._core.hints import DECLARATIONS, public_name
+from fusedstep._core.kept import FIXED, STORAGE
+from fusedstep._core.packed import (
+    packed_entries,
+    packed_rest,
+    packed_state,
+    read_rest,
+    read_values,
+)
 from fusedstep._core.parameters import Parameter
 from fusedstep._core.schedule import Schedule
 
@@ -61,11 +67,14 @@ def _loaded_rate(saved: Any, group: Group, name: str) -> Any:
 
 
 def saved(parameter: Parameter) -> dict[str, Any]:
-    """Copies of a parameter's state arrays, and its t."""
-    copies: dict[str, Any] = {
-        letter: parameter.place.read(parameter.state(letter)) for letter in parameter.letters
-    }
-    return {**copies, "t": parameter.cohort.t}
+    """Copies of a parameter's state arrays, and its t; see packed.py for those in fewer bytes."""
+    copies: dict[str, Any] = {}
+    for letter in parameter.letters:
+        if letter in parameter.packed:
+            copies |= packed_state(parameter, letter)
+        else:
+            copies[letter] = parameter.place.read(parameter.state(letter))
+    return {**copies, **packed_rest(parameter), "t": parameter.cohort.t}
 
 
 def class_hint(name: Any) -> str:
@@ -110,7 +119,11 @@ def read_group(values: Any, group: Group, index: int) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise TypeError(f"{name} is {describe(values)}; {REMEDY}")
     values = by_identifier(dict(values), name)
-    if values.keys() != group.hyperparameters.keys():
+    own = group.hyperparameters
+    # How things are kept is the affair of the optimizer that loads, and was none of older ones.
+    values |= {each: own[each] for each in FIXED if each in own}
+    values = {**{each: own[each] for each in STORAGE if each in own}, **values}
+    if values.keys() != own.keys():
         raise KeyError(f"{name} {differences(values, group.hyperparameters)}; {REMEDY}")
     given = {**values, "lr": _loaded_rate(values["lr"], group, f"{name}['lr']")}
     return group.declaration.check(given, f"{name}: ")
@@ -127,12 +140,12 @@ def read_state(
     for letter in ("t", *filter(None, needed)):
         if letter not in state:
             raise KeyError(f"{name} lacks {letter!r}; {REMEDY}")
-    surplus = [letter for letter in state if letter not in {"t", *known}]
+    entries = packed_entries(known)
+    surplus = [letter for letter in state if letter not in {"t", *known, *entries}]
     if surplus:
         raise KeyError(f"{name} has the surplus {quoted(surplus)}; {REMEDY}")
     copies: dict[str, Any] = {"t": count_of_steps(f"{name}['t']", state["t"], least=0)}
-    for letter in state.keys() - {"t"}:
-        array = plain(state[letter], f"{name}[{letter!r}]")
-        check_like(array, parameter.p, f"{name}[{letter!r}]")
-        copies[letter] = array.copy()
-    return copies
+    for letter in state.keys() - {"t", *entries}:
+        copies[letter] = read_values(state, letter, parameter, name)
+    rest = read_rest(state, parameter, name)
+    return copies if rest is None else {**copies, "p": rest}

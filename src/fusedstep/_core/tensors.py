@@ -13,16 +13,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fusedstep._arrays.checks import check_like, check_parameter
+from fusedstep._arrays.checks import (
+    check_gradient,
+    check_parameter,
+    check_shape,
+    check_written,
+)
+from fusedstep._arrays.dtypes import FLOAT32, FLOAT64, HALVES, dtype_name
 from fusedstep._arrays.memory import Shelf
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
-from fusedstep._backends.plan import Row
+from fusedstep._backends.plan import Row, Storages
 from fusedstep._core.arena_memory import ArenaMemory, Slot
 from fusedstep._core.container import Container, warn_of_replaced
 from fusedstep._core.groups import Group
+from fusedstep._core.kept import WITHOUT_CHOICE
 from fusedstep._core.parameters import Cohort, Parameter, by_shelf, shelve
 from fusedstep._numerics.coefficients import Rule
 
@@ -45,6 +52,12 @@ class Tensor(Protocol):
 
     def check_memory(self) -> None:
         """Refuse a parameter that cannot be written to any more, or has lost its memory."""
+
+    def gradient_format(self, g: Any) -> str | None:
+        """The format of a gradient of it; None: it is of the dtype of its steps, or is refused."""
+
+    def storages(self, rule: Rule, g: str | None) -> Storages | None:
+        """How steps by `rule` hold its operands, with gradients in the format g."""
 
     def row_of(self, rule: Rule) -> Row:
         """The tensor's row in a plan of steps by `rule`."""
@@ -106,7 +119,9 @@ class Tensors:
             self.each = stretched = stretches(self._shelves)
             self.gradients = [place.show(stretch.g) for stretch in stretched]
             self.by_parameter = arena.g
-        self._params = WrittenMemory((f"params{tensor.path}", tensor.p) for tensor in self.each)
+        copies = [(f"out{each.path}", each.copy) for each in parameters if each.copy is not None]
+        own = [(f"params{tensor.path}", tensor.p) for tensor in self.each]
+        self._params = WrittenMemory([*own, *copies])
         self._states: list[tuple[Shelf, str]] = []
         self._written = self._params
 
@@ -146,7 +161,7 @@ class Tensors:
         tensor.check_memory()
         name = f"grads{tensor.path}"
         seen: Array = self.place.see_gradient(g, tensor.p, name)
-        check_like(seen, tensor.p, name)
+        check_gradient(seen, tensor.p, name)
         if zero and not seen.flags.writeable:
             raise ValueError(f"{name} is read-only, and zero_grads=True writes to it; pass a copy")
         self.written().refuse(seen, name)
@@ -207,6 +222,12 @@ class Stretch:
     def check_memory(self) -> None:
         """An arena's buffer is its own: nobody else can resize it, or make it read-only."""
 
+    def gradient_format(self, g: Any) -> str | None:
+        return None
+
+    def storages(self, rule: Rule, g: str | None) -> Storages | None:
+        return self.members[0].storages(rule, g)
+
     def row_of(self, rule: Rule) -> Row:
         place = self.segment.place
 
@@ -217,9 +238,16 @@ class Stretch:
 
 
 def parameters_of(
-    groups: Sequence[Group], paths: Sequence[str], place: Place, arena: ArenaMemory | None
+    groups: Sequence[Group],
+    paths: Sequence[str],
+    place: Place,
+    arena: ArenaMemory | None,
+    copies: Sequence[Any] | None = None,
 ) -> list[Parameter]:
-    """The parameters of all groups, each with its place for state."""
+    """The parameters of all groups, each with its place for state.
+
+    `copies` are the users' arrays that they are written into as well.
+    """
     parameters: list[Parameter] = []
     for group in groups:
         arrays = group["params"]
@@ -232,10 +260,28 @@ def parameters_of(
         else:
             views = arena.p[here]
         cohort = cache(partial(Cohort, group))
+        copied: Sequence[Array | None] = [None] * len(arrays)
+        if copies is not None:
+            copied = [
+                _seen_copy(copy, p, f"out{path}", place)
+                for copy, p, path in zip(copies[here], views, paths[here], strict=True)
+            ]
         own = [
-            Parameter(path, array, p, cohort, place)
-            for path, array, p in zip(paths[here], arrays, views, strict=True)
+            Parameter(
+                path,
+                array,
+                p,
+                cohort,
+                place,
+                ordinal=here.start + index,
+                copy=copy,
+                nonnegative=group.declaration.nonnegative,
+            )
+            for index, (path, array, p, copy) in enumerate(
+                zip(paths[here], arrays, views, copied, strict=True)
+            )
         ]
+        refuse_idle_master(group, own)
         if arena is None:
             shelve(own)
         else:
@@ -249,6 +295,41 @@ def _seen(array: Any, name: str, place: Place) -> Array:
     p: Array = place.see_written(array, name)
     check_parameter(p, name, array)
     return p
+
+
+def _seen_copy(copy: Any, p: Array, name: str, place: Place) -> Array:
+    """The view of an array that a parameter is written into as well, checked."""
+    seen: Array = place.see_written(copy, name)
+    if p.dtype != FLOAT32:
+        raise TypeError(
+            f"{name} belongs to a parameter of {dtype_name(p.dtype)}, and `out` takes float32 in 16 "
+            "bits; put that parameter into an optimizer without `out`"
+        )
+    if seen.dtype not in HALVES:
+        raise TypeError(
+            f"{name} has dtype {dtype_name(seen.dtype)}; pass an array of 16 bits, as "
+            f"`np.zeros({p.shape}, np.float16)`"
+        )
+    check_shape(seen, p, name)
+    check_written(seen, name, copy)
+    return seen
+
+
+def refuse_idle_master(group: Group, own: Sequence[Parameter]) -> None:
+    """Refuse a choice of master, or a low-bit state, that none of a group's parameters can have."""
+    master = group.hyperparameters.get("master")
+    if master not in WITHOUT_CHOICE and not any(each.p.dtype in HALVES for each in own):
+        raise ValueError(
+            f"{group.where}master={master!r} says how 16-bit parameters keep their bits, and there "
+            "are none; leave it out, or pass parameters of bfloat16"
+        )
+    asked = group.hyperparameters.get("state_dtype", "float32")
+    doubles = [each.path for each in own if each.dtype == FLOAT64]
+    if asked != "float32" and doubles:
+        raise ValueError(
+            f"{group.where}state_dtype={asked!r}, and params{doubles[0]} is float64, whose state is "
+            "float64, too; put float64 parameters into a group with state_dtype='float32'"
+        )
 
 
 def lay_in_segments(

@@ -16,6 +16,7 @@ from fusedstep._backends.choose import why_missing
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.arguments import Backend
 from fusedstep._core.declaration import (
+from fusedstep._core.kept import STORAGE
     ATTRIBUTE,
     Argument,
     Declaration,
@@ -35,7 +36,7 @@ Number: TypeAlias = "float | jax.Array"
 Rate: TypeAlias = "float | jax.Array | Schedule | Callable[[jax.Array], Any]"
 """A learning rate: a number, an array, a schedule of this package or one of optax's."""
 
-LEFT_OUT = ("params", "nonfinite", "backend")
+LEFT_OUT = ("params", "nonfinite", "backend", "out", *STORAGE)
 """Arguments of classes that mean something else here, or nothing."""
 
 BACKEND = Argument.read("backend", Backend, "auto", keyword_only=True)
@@ -111,7 +112,7 @@ class _Steps:
     def __init__(self, declaration: Declaration, arguments: Mapping[str, Any]) -> None:
         self.declaration = declaration
         self.backend = _backend(arguments["backend"], declaration)
-        self.given = {name: arguments[name] for name in declaration.checks}
+        self.given = {name: arguments[name] for name in declaration.checks if name not in STORAGE}
         self.initial = self.given.get("initial_accumulator_value", 0.0)
         if isinstance(self.initial, jax.Array):
             self.given["initial_accumulator_value"] = 0.0  # which no step reads
@@ -315,7 +316,8 @@ def hinting(function: Function) -> Function:
 def from_class(optimizer: type[Optimizer]) -> Callable[..., Transformation]:
     """The function that makes transformations of an optimizer's class, such as a custom rule's.
 
-    Its arguments are those of the class, but for `params` and `nonfinite`.
+    Its arguments are those of the class, but for `params`, `nonfinite`, and those that say how
+    parameters and state are kept: here arrays are of the dtypes that JAX gives them.
 
     >>> import jax.numpy as jnp, numpy as np, fusedstep as fs, fusedstep.jax
     >>> @fs.rule(state=("m",), lr=1e-4, beta1=0.9)

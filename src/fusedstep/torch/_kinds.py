@@ -13,6 +13,7 @@ import torch
 from fusedstep import optimizers, rules
 from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Declaration, declaration_of, fixed_rule
+from fusedstep._core.kept import STORAGE
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values
 
 Group = dict[str, Any]
@@ -45,7 +46,9 @@ class Kind:
     @cached_property
     def options(self) -> dict[str, Any]:
         """All hyperparameters, and what each is by default."""
-        return {"decoupled_weight_decay": False, **self.declaration.defaults}
+        defaults = self.declaration.defaults
+        stepped_by = {name: value for name, value in defaults.items() if name not in STORAGE}
+        return {"decoupled_weight_decay": False, **stepped_by}
 
     def hyperparameters(self, group: Group) -> dict[str, Any]:
         """A group's hyperparameters as numbers."""

@@ -166,6 +166,14 @@ class Tensor:
     def check_memory(self) -> None:
         """Nothing: before each step all that was found is looked at."""
 
+    def gradient_format(self, g: Any) -> str | None:
+        """None: a gradient is widened to float32 before a step reads it."""
+        return None
+
+    def storages(self, rule: Rule, g: str | None) -> None:
+        """None: all that a step reads is float32 or float64."""
+        return None
+
     def row_of(self, rule: Rule) -> Row:
         """The parameter's row in a plan."""
         if self.row is None or self.row.rule.states != rule.states:

@@ -31,7 +31,8 @@ class Table(Runner):
     def find_kernels(self) -> None:
         self.selections = _selections
         for job, c_job in zip(self.jobs, self.c_jobs, strict=True):
-            c_job.kernel, c_job.squares = find_kernels(job, _selections)
+            c_job.kernel, c_job.squares = find_kernels(job.kernel, _selections)
+        self.of_jobs.find_formats(self.jobs)
 
     def prepare(self, scalars: Sequence[JobScalars]) -> None:
         if self.selections != _selections:
@@ -45,7 +46,7 @@ class Table(Runner):
 
 def kernel(job: Job) -> Any:
     """The kernel of a job in the instruction set in force."""
-    return find_kernels(job, _selections)[0]
+    return find_kernels(job.kernel, _selections)[0]
 
 
 @cache

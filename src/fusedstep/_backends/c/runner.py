@@ -19,13 +19,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
+from fusedstep._arrays.dtypes import HALVES
 from fusedstep._arrays.exchange import NUMPYS, exchange
 from fusedstep._arrays.libraries import library
 from fusedstep._arrays.overlap import WrittenMemory, extent
 from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
-from fusedstep._backends.plan import Cells, Job, Row, Watched
+from fusedstep._backends.plan import Cells, Held, Job, Rest, Row, Watched, new_keys
 from fusedstep._engine import ffi, lib
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
@@ -57,9 +58,32 @@ class Jobs:
         """The scalars of each job as Python computes them."""
         self.rounded: list[Any] = [None] * len(jobs)
         """Room for the same in the dtype of the job."""
+        self.keys = new_keys(jobs)
+        """The keys of the next step's random bits."""
+        self.operands = [ffi.new("fs_operands *") for job in jobs if job.storages is not None]
+        """How jobs hold their operands, of those whose kernels do not read all as they are."""
+        operands = iter(self.operands)
         for job, in_c in zip(jobs, self.in_c, strict=True):
             in_c.itemsize = job.dtype.itemsize
             in_c.squares = find_kernel("squares", job.dtype)
+            if job.storages is not None:
+                in_c.operands = next(operands)
+        self.find_formats(jobs)
+
+    def find_formats(self, jobs: Sequence[Job]) -> None:
+        """Find the formats of all operands in the instruction set in force."""
+        operands = iter(self.operands)
+        for index, job in enumerate(jobs):
+            if job.storages is None:
+                continue
+            in_c = next(operands)
+            in_c.streams = job.storages.streams
+            in_c.randomize = lib.fs_find_randomize()
+            in_c.key = ffi.cast("uint64_t *", address(self.keys)) + index
+            fill_operand(in_c.p, job.storages.p)
+            fill_operand(in_c.g, job.storages.g)
+            for slot, held in enumerate(job.storages.states):
+                fill_operand(in_c.s[slot], held)
 
     def bind(self, index: int, kernel: Any, scalars: Sequence[str]) -> None:
         count = len(scalars)
@@ -69,6 +93,15 @@ class Jobs:
         in_c.kernel = ffi.cast("fs_kernel", kernel)
         in_c.float64, in_c.scalars = self.float64[index], self.rounded[index]
         in_c.nscalars, in_c.clip = count, scalars.index("clip")
+
+
+def fill_operand(in_c: Any, held: Held | None) -> None:
+    """Describe how an operand is held."""
+    in_c.random = -1
+    if held is not None:
+        in_c.format = find_format(held.format)
+        if held.draw is not None:
+            in_c.random = 2 * held.draw.stream + held.draw.far
 
 
 class Rows:
@@ -90,6 +123,13 @@ class Rows:
                     in_c.s[slot] = ffi.from_buffer(state.flat)
             if row.ema is not None:
                 in_c.ema = ffi.from_buffer(row.ema.flat)
+        with_rest = [(row, row.rest) for row in rows if row.rest is not None]
+        self.rest = ffi.new("fs_rest[]", len(with_rest))
+        places = iter(self.rest + k for k in range(len(with_rest)))
+        for row, in_c in zip(rows, self.in_c, strict=True):
+            if row.rest is not None:
+                in_c.rest = place = next(places)
+                fill_rest(place, row, row.rest)
         self.select(np.array([row.job for row in rows], np.int64))
 
     def select(self, jobs: Integers) -> None:
@@ -104,6 +144,16 @@ class Rows:
         rows[:, word("fs_row", "sums")] = address(self.sums) + 8 * norm.SUMS * blocks[:-1, 0]
         rows[:, word("fs_row", "n")] = np.where(steps, self.sizes, 0)
         rows[:, word("fs_row", "job")] = np.where(steps, jobs, 0)
+
+
+def fill_rest(in_c: Any, row: Row, rest: Rest) -> None:
+    """Put the addresses of second arrays in their place."""
+    in_c.ordinal = row.ordinal
+    if rest.p is not None:
+        in_c.p = ffi.from_buffer(rest.p.flat)
+    for slot, state in enumerate(rest.states):
+        if state is not None:
+            in_c.s[slot] = ffi.from_buffer(state.flat)
 
 
 class Libraries:
@@ -154,13 +204,16 @@ class Headers:
         self.layouts = ffi.new("intptr_t[]", 2 * sum(len(row.walk.shape) for _, row in present))
         self.kept: dict[int, Array] = {}
         """Gradients that may be copies, whose memory nobody else holds: these are read-only."""
+        self.dtypes: dict[int, Any] = {}
+        """The dtypes of gradients, which C knows by their addresses."""
         layout = self.layouts
         for place, (index, row) in enumerate(present):
             header, shape, dtype = self.in_c[index], row.walk.shape, row.p.flat.dtype
             header.row = in_c + place
             header.ndim = len(shape)
             header.layout = layout
-            if row.walk.plain and row.p.flat.size:
+            header.library = -1
+            if row.walk.plain and row.p.flat.size and dtype not in HALVES:
                 found = exchange(row.gradients) or NUMPYS
                 layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize // found.unit(dtype))
                 header.bytes = row.p.flat.nbytes
@@ -192,7 +245,8 @@ class Headers:
         found = exchange(type(given)) or NUMPYS
         unit = found.unit(g.dtype)
         header.layout[0 : 2 * g.ndim] = [*g.shape, *(stride // unit for stride in g.strides)]
-        header.dtype = found.dtype(g.dtype)
+        header.dtype = found.dtype(g.dtype, given)
+        self.dtypes[index] = getattr(given, "dtype", None)
 
     def select(self, rows: Sequence[Row | None]) -> None:
         """Expect a gradient where there is a row, and None elsewhere."""
@@ -377,6 +431,7 @@ class Runner:
         """Step by these jobs from now on."""
         self.jobs = jobs
         self.of_jobs = Jobs(jobs)
+        self.keys = self.of_jobs.keys
         self.c_jobs = self.of_jobs.in_c
 
     def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
@@ -497,6 +552,14 @@ def find_kernel(name: str, dtype: np.dtype[Any], has: int = 0, inside: bool = Fa
             f"the C backend has no kernel {name!r} for {dtype}, {has}, {inside}"
         )
     return kernel
+
+
+def find_format(name: str) -> Any:
+    """Return a storage format, in the instruction set in force."""
+    found = lib.fs_find_storage(name.encode())
+    if not found:
+        raise NotImplementedError(f"the C backend has no storage format {name!r}")
+    return found
 
 
 def team() -> str:

@@ -62,7 +62,7 @@ class Table(Runner):
         for index, job in enumerate(jobs):
             names = variants.step(job.rule).scalars
             self.pick.append(itemgetter(*names))
-            self.bind(index, kernel(job).address, names)
+            self.bind(index, kernel(job.kernel).address, names)
 
     def prepare(self, scalars: Sequence[JobScalars]) -> None:
         for index, (constants, values) in enumerate(scalars):

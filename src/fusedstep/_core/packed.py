@@ -1,0 +1,163 @@
+"""Operands in fewer bytes as state dicts have them: codes and bits in the order of the elements.
+
+A state array of bfloat16 is there as its bits, uint16 in the parameter's shape. One of 8 bits is
+there as codes, uint8 in the parameter's shape, with the base of each block of 256 elements as
+`m_base`, say. Blocks follow the order in which the parameter lies in memory; unless that is C order,
+`p_order` tells it: the axes from the slowest to the fastest, ~k for an axis k that runs backwards.
+What a 16-bit parameter lacks is there as `p_tail`, int16 or int8, or `p_master`, float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fusedstep._arrays.checks import check_like, check_shape
+from fusedstep._arrays.dtypes import BFLOAT16, FLOAT32, FLOAT64, dtype_name
+from fusedstep._arrays.plain import plain
+from fusedstep._arrays.walk import Array, Walk
+from fusedstep._checks.wording import describe
+from fusedstep._core.parameters import Parameter
+from fusedstep._numerics.storage import STORAGES, TILE, in_code_order, in_natural_order
+
+TAIL, MASTER, ORDER = "p_tail", "p_master", "p_order"
+
+TAILS = {"split16": np.dtype(np.int16), "split8": np.dtype(np.int8)}
+"""The dtypes of tails, by the format of their parameter."""
+
+RESERVED = (TAIL, MASTER, ORDER)
+"""Entries that are no state arrays."""
+
+
+def base_name(letter: str) -> str:
+    """The entry with the bases of a state array's codes."""
+    return f"{letter}_base"
+
+
+def packed_entries(letters: Iterable[str]) -> set[str]:
+    """The entries that there may be besides these state arrays."""
+    return {*RESERVED, *map(base_name, letters)}
+
+
+# ---- saving ----
+
+
+def packed_state(parameter: Parameter, letter: str) -> dict[str, Any]:
+    """The entries of a state array that is kept in fewer bytes."""
+    first, *second = map(parameter.place.read, parameter.packed[letter].arrays)
+    if not second:
+        return {letter: _shaped(parameter, first.view(np.uint16))}
+    codes = in_natural_order(first)[: parameter.p.size]
+    return {letter: _shaped(parameter, codes), base_name(letter): second[0]}
+
+
+def packed_rest(parameter: Parameter) -> dict[str, Any]:
+    """The entries of what the parameter lacks, and of the order of codes."""
+    made: dict[str, Any] = {}
+    if "p" in parameter.packed:
+        name = parameter.packed["p"].storage.name
+        for second in map(parameter.place.read, parameter.packed["p"].arrays[1:]):
+            if name in TAILS:
+                flat = in_natural_order(second)[: parameter.p.size] if name == "split8" else second
+                made[TAIL] = _shaped(parameter, flat)
+            else:
+                made[MASTER] = _shaped(parameter, second)
+    coded = any(len(each.arrays) > 1 for letter, each in parameter.packed.items() if letter != "p")
+    if coded and not parameter.walk.plain:
+        made[ORDER] = order_of(parameter.walk)
+    return made
+
+
+def order_of(walk: Walk) -> tuple[int, ...]:
+    """The axes of a walk that is not C order, ~k for one that runs backwards."""
+    return tuple(k if walk.forward[k].step == 1 else ~k for k in walk.axes)
+
+
+def _shaped(parameter: Parameter, flat: Array) -> Array:
+    """What lies along the walk, in the parameter's shape: a copy in C order."""
+    return parameter.walk.shaped(flat).copy(order="C")
+
+
+# ---- loading ----
+
+
+def read_values(state: Mapping[str, Any], letter: str, parameter: Parameter, where: str) -> Array:
+    """The values of a state array, in the parameter's shape and the dtype of its steps: a copy."""
+    name = f"{where}[{letter!r}]"
+    array = plain(state[letter], name)
+    if parameter.dtype == FLOAT64 or array.dtype == FLOAT32:
+        check_like(array, np.broadcast_to(np.zeros((), parameter.dtype), parameter.p.shape), name)
+        return array.copy()
+    if array.dtype in (np.uint16, BFLOAT16):
+        check_shape(array, parameter.p, name)
+        bits = np.ascontiguousarray(array).view(BFLOAT16).reshape(-1)
+        decoded: Array = STORAGES["bfloat16"].decode(bits.size, (bits,))
+        return decoded.reshape(array.shape)
+    if array.dtype == np.uint8 and base_name(letter) in state:
+        check_shape(array, parameter.p, name)
+        return _decoded(array, state, letter, parameter, where)
+    raise TypeError(
+        f"{name} has dtype {dtype_name(array.dtype)}; it is float32, or bfloat16 as uint16, or codes "
+        f"of 8 bits as uint8 beside {base_name(letter)!r}: pass what state_dict() returned"
+    )
+
+
+def _decoded(
+    codes: Array, state: Mapping[str, Any], letter: str, parameter: Parameter, where: str
+) -> Array:
+    """The values of 8-bit codes, whose blocks follow the order that the state tells."""
+    bases = plain(state[base_name(letter)], f"{where}[{base_name(letter)!r}]")
+    blocks = -(-codes.size // TILE)
+    if bases.dtype != np.int32 or bases.shape != (blocks,):
+        raise ValueError(
+            f"{where}[{base_name(letter)!r}] is {bases.dtype} of shape {bases.shape}; for "
+            f"{codes.size} codes it is int32 of shape {(blocks,)}: pass what state_dict() returned"
+        )
+    axes = _read_order(state.get(ORDER), codes.ndim, where)
+    laid = np.flip(codes, [~k for k in axes if k < 0]).transpose([max(k, ~k) for k in axes])
+    whole = np.zeros(blocks * TILE, np.uint8)
+    whole[: codes.size] = laid.reshape(-1)
+    storage = STORAGES["unsigned8" if letter in parameter.nonnegative else "signed8"]
+    values = np.empty(codes.shape, np.float32)
+    flat = storage.decode(codes.size, (in_code_order(whole), np.ascontiguousarray(bases)))
+    view = np.flip(values, [~k for k in axes if k < 0]).transpose([max(k, ~k) for k in axes])
+    view[...] = flat.reshape(laid.shape)
+    return values
+
+
+def _read_order(given: Any, ndim: int, where: str) -> Sequence[int]:
+    """The axes of a walk that was saved."""
+    if given is None:
+        return range(ndim)
+    try:
+        axes = [int(k) for k in given]
+    except (TypeError, ValueError):
+        axes = []
+    if sorted(max(k, ~k) for k in axes) != [*range(ndim)]:
+        raise ValueError(
+            f"{where}[{ORDER!r}] is {describe(given)}; it names each of {ndim} axes once: pass what "
+            "state_dict() returned"
+        )
+    return axes
+
+
+def read_rest(state: Mapping[str, Any], parameter: Parameter, where: str) -> Array | None:
+    """What the parameter lacks, in its shape: a copy; None if the state does not tell."""
+    kept = parameter.format or "float32"
+    wanted = MASTER if kept.startswith("master") else TAIL if kept in TAILS else None
+    for entry in (TAIL, MASTER):
+        if entry not in state:
+            continue
+        array = plain(state[entry], f"{where}[{entry!r}]")
+        dtype = TAILS.get(kept, FLOAT32)
+        if entry != wanted or array.dtype != dtype:
+            raise ValueError(
+                f"{where}[{entry!r}] is {array.dtype}, and this optimizer keeps the parameter as "
+                f"{kept!r}; make one with the same `master`, or give this one the other's values, "
+                "`opt.load_float32_params(other.float32_params())`"
+            )
+        check_shape(array, parameter.p, f"{where}[{entry!r}]")
+        return array.copy()
+    return None
