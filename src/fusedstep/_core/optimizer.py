@@ -395,7 +395,13 @@ class Optimizer:
         self._table, self._place = choose(self._backend, params, self._declaration.custom)
         self._enroll(self._groups, state.get("_out"))
         for parameter, kept in zip(self._parameters, states, strict=True):
-            self._place.at_once(parameter.restoring(kept))
+            read = read_state(kept, parameter, (), self._known_letters)
+            self._place.at_once(parameter.restoring(read))
+
+    @property
+    def _known_letters(self) -> tuple[str, ...]:
+        """The state arrays that there may be."""
+        return (*self._declaration.letters, "ema")
 
     def __copy__(self) -> NoReturn:
         raise TypeError(
@@ -520,8 +526,7 @@ class Optimizer:
         flat = self._structure.flatten(given["state"], "state_dict['state']")
         for parameter, state in zip(self._parameters, flat, strict=True):
             rule = rule_of(self._declaration, hyperparameters[id(parameter.cohort.group)])
-            known = (*filter(None, self._declaration.letters), "ema")
-            states.append(read_state(state, parameter, rule.states, known))
+            states.append(read_state(state, parameter, rule.states, self._known_letters))
         calls = [group.taking(hyperparameters[id(group)]) for group in self._groups]
         for parameter, state in zip(self._parameters, states, strict=True):
             calls += parameter.restoring(state)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.dtypes import HALVES, compute_dtype, dtype_name, format_of
+from fusedstep._arrays.dtypes import FLOAT32, HALVES, compute_dtype, dtype_name, format_of
 from fusedstep._arrays.libraries import library
 from fusedstep._arrays.memory import LINE, Shelf, pin, zeros
 from fusedstep._arrays.overlap import extent, lies_as
@@ -23,7 +23,7 @@ from fusedstep._checks.hints import did_you_mean
 from fusedstep._checks.names import as_identifier
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import letter_hint
-from fusedstep._core.kept import format_of_parameter, format_of_state, storages
+from fusedstep._core.kept import SMALL, format_of_parameter, format_of_state, storages
 from fusedstep._numerics.coefficients import (
     Hyperparameters,
     JobScalars,
@@ -265,6 +265,14 @@ class Parameter:
         """The format of a state array; None if it is as the kernels read it."""
         hyper = self.cohort.group.hyperparameters
         return format_of_state(letter, hyper, self.nonnegative, self.dtype, self.p.size)
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it has formats of its own, and cannot be one tensor with its neighbours."""
+        hyper = self.cohort.group.hyperparameters
+        asked = hyper.get("state_dtype", "float32")
+        small = self.dtype != FLOAT32 or self.p.size < SMALL
+        return self.format is not None or (asked != "float32" and not small)
 
     def gradient_format(self, g: Any) -> str | None:
         """The format of a gradient; None: it is of the dtype of steps, or is refused."""
