@@ -48,7 +48,7 @@ static ALWAYS_INLINE u32 hashed(u32 x, u32 k0, u32 k1) {
 
 static ALWAYS_INLINE u32 load_bfloat16(u32 h) { return h << 16; }
 
-/* What is added below the upper half, so that it is rounded to nearest even. */
+/* The bits to add below the upper half, so that it is rounded to nearest even. */
 static ALWAYS_INLINE u32 nearest_bfloat16(u32 u) { return 0x7fff + ((u >> 16) & 1); }
 
 /* Only a NaN can carry into the sign. */
@@ -105,7 +105,7 @@ static ALWAYS_INLINE u32 store_split16(u32 u) { return (u + 0x8000) >> 16; }
 
 static ALWAYS_INLINE u32 load_split8(u32 h, s32 tail) { return (h << 16) + ((u32)tail << 8); }
 
-/* What is added below the 24 bits that are kept, so that these are rounded to nearest even. */
+/* The bits to add below the 24 bits that are kept, so that these are rounded to nearest even. */
 static ALWAYS_INLINE u32 nearest_split8(u32 u) { return 0x7f + ((u >> 8) & 1); }
 
 /* The 24 bits, with 8 zeros; the sign of infinity's neighbours does not change. */

@@ -319,8 +319,8 @@ MAKING = [
         "TypeError",
         (
             "SGD(): too many positional arguments, 7 for 6; pass others by name, as "
-            "`lr_in_momentum=False`: 'lr_in_momentum', 'maximize', 'l1', 'ema', "
-            "'nonfinite', 'backend'"
+            "`lr_in_momentum=False`: 'lr_in_momentum', 'maximize', 'l1', 'ema', 'master', "
+            "'state_dtype', 'rounding', 'seed' and 3 more"
         ),
         "opt = fs.SGD(params, 0.1, 0.9, {0})",
         "opt.lr == 0.1",
@@ -926,9 +926,7 @@ PARAMETERS = [
             "state_dtype='bfloat16' would lay out memory anew, which was done for 'float32'; make "
             "another optimizer with it, and load this one's state_dict()"
         ),
-        (
-            "new = fs.AdamW(params, state_dtype='bfloat16'); new.load_state_dict(opt.state_dict())"
-        ),
+        ("new = fs.AdamW(params, state_dtype='bfloat16'); new.load_state_dict(opt.state_dict())"),
         "new.param_groups[0]['state_dtype'] == 'bfloat16'",
     ),
     Mistake(

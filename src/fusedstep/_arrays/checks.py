@@ -117,8 +117,8 @@ def check_copy(array: Array, p: Array, name: str) -> None:
     """Refuse an array that a parameter cannot be written into as well, in 16 bits."""
     if p.dtype != FLOAT32:
         raise TypeError(
-            f"{name} belongs to a parameter of {dtype_name(p.dtype)}, and takes float32 in 16 bits; "
-            f"leave {name} out for this parameter"
+            f"{name} belongs to a parameter of {dtype_name(p.dtype)}, and takes float32 in 16 "
+            f"bits; leave {name} out for this parameter"
         )
     if array.dtype not in HALVES:
         raise TypeError(

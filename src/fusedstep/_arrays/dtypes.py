@@ -45,7 +45,9 @@ def _format_of(dtype: Any) -> str | None:
 def format_of(array: Any) -> str | None:
     """The format of an array of 16 bits; None for any other."""
     # A subclass may say of itself what it likes, and so NumPy is asked.
-    found = dtype_of(array) if issubclass(type(array), np.ndarray) else getattr(array, "dtype", None)
+    found = (
+        dtype_of(array) if issubclass(type(array), np.ndarray) else getattr(array, "dtype", None)
+    )
     return _format_of(found) if isinstance(found, Hashable) else None
 
 
@@ -56,7 +58,7 @@ def dtype_name(dtype: Dtype) -> str:
 
 def is_foreign_bfloat16(dtype: Any) -> bool:
     """Whether a dtype of NumPy is another package's bfloat16."""
-    return dtype.kind == "V" and dtype.name == "bfloat16" and dtype.itemsize == 2
+    return bool(dtype.kind == "V" and dtype.name == "bfloat16" and dtype.itemsize == 2)
 
 
 def foreign(array: Array) -> Array:

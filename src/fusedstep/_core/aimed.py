@@ -54,11 +54,11 @@ def step_aimed(
         arrays.append(out)
     layout_of = _layouts.get(backend)
     layout = None if layout_of is None else layout_of(arrays)
-    format = g.dtype if type(g) is np.ndarray else format_of(g)  # as most are, and for less
+    of_g = g.dtype if type(g) is np.ndarray else format_of(g)  # as most are, and for less
     if layout is not None:
-        aimed = _plans.pop((backend, rule, layout, format), None)
+        aimed = _plans.pop((backend, rule, layout, of_g), None)
         if aimed is not None and aimed.step(arrays, g, given):
-            _plans[backend, rule, layout, format] = aimed
+            _plans[backend, rule, layout, of_g] = aimed
             return
     table, place = choose(backend, [("p", p)])
     if table.aims and place is HOST:
@@ -67,7 +67,7 @@ def step_aimed(
     aimed = Aimed(table, place, rule, arrays, g)
     aimed.run(given)
     if layout is not None and aimed.keep():
-        _plans[backend, rule, layout, format] = aimed
+        _plans[backend, rule, layout, of_g] = aimed
         for oldest in [*_plans][:-MOST]:
             _plans.pop(oldest, None)
 
@@ -109,8 +109,8 @@ class Aimed:
         check_parameter(p, "p", arrays[0])
         if p.dtype in HALVES:
             raise TypeError(
-                f"p is {dtype_name(p.dtype)}, and one step has no place for the bits that it lacks; "
-                "pass float32 with the 16-bit array as `out`, or make an optimizer, as "
+                f"p is {dtype_name(p.dtype)}, and one step has no place for the bits that it "
+                "lacks; pass float32 with the 16-bit array as `out`, or make an optimizer, as "
                 "`fs.AdamW(p)`, which keeps them"
             )
         views = [p]

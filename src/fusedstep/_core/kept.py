@@ -1,4 +1,4 @@
-"""How parameters and state are kept: the choices of a group, as formats of one tensor's operands."""
+"""How parameters and state are kept: a group's choices, as formats of one tensor's operands."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fusedstep._numerics.coefficients import Hyperparameters
 from fusedstep._numerics.storage import STORAGES, Draw
 
 SMALL = 4096
-"""Elements below which state is float32 whatever is asked for: it would save nothing to speak of."""
+"""Elements below which state is float32 whatever is asked for: it would save next to nothing."""
 
 STORAGE = ("master", "state_dtype", "rounding", "seed")
 """The hyperparameters that say how things are kept."""
 
 FIXED = ("master", "state_dtype")
-"""Those that are decided when the optimizer is made, because memory is laid out by them."""
+"""The ones that are decided when the optimizer is made: memory is laid out by them."""
 
 MASTERS = {
     (BFLOAT16, None): "split16",
@@ -148,8 +148,8 @@ def refuse_unknown_letters(hyper: Hyperparameters, letters: Sequence[str]) -> No
             )
         if letter not in letters:
             raise ValueError(
-                f"state_dtype has {letter!r}; the optimizer's state is {quoted(letters)}: name some "
-                f"of these, as `state_dtype={{{letters[0]!r}: 'bfloat16'}}`"
+                f"state_dtype has {letter!r}; the optimizer's state is {quoted(letters)}: name "
+                f"some of these, as `state_dtype={{{letters[0]!r}: 'bfloat16'}}`"
             )
 
 
@@ -160,6 +160,4 @@ def refuse_low_bits(hyper: Hyperparameters, letter: str, why: str, kept: Sequenc
         return
     whole = not isinstance(hyper["state_dtype"], Mapping)
     remedy = kept[-1] if whole else {**hyper["state_dtype"], letter: kept[-1]}
-    raise ValueError(
-        f"state_dtype={hyper['state_dtype']!r}: {why}; pass `state_dtype={remedy!r}`"
-    )
+    raise ValueError(f"state_dtype={hyper['state_dtype']!r}: {why}; pass `state_dtype={remedy!r}`")

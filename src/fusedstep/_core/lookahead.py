@@ -137,8 +137,8 @@ def refuse_fewer_bytes(tensors: Tensors) -> None:
     for parameter in tensors.parameters:
         if parameter.format is not None or "b" in parameter.packed:
             raise ValueError(
-                f"lookahead() moves parameters by their momentum, and params{parameter.path} or its "
-                "momentum is kept in fewer bytes; pass float32 parameters with "
+                f"lookahead() moves parameters by their momentum, and params{parameter.path} or "
+                "its momentum is kept in fewer bytes; pass float32 parameters with "
                 "`state_dtype='float32'` and without `out`, or `nesterov=True`"
             )
 

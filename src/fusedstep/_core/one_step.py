@@ -98,8 +98,8 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
     given = setting.constants, declaration.scalars(hyper, t)
     if not (setting.usual and is_usual(lr)):
         _check_range(declaration, hyper, given, _dtype_of(arguments["p"]), t)
-    backend, p, g, out = (arguments[name] for name in ("backend", "p", "g", "out"))
-    step_aimed(backend, setting.rule, given, p, g, arguments, out)
+    backend, rule, p, g = arguments["backend"], setting.rule, arguments["p"], arguments["g"]
+    step_aimed(backend, rule, given, p, g, arguments, arguments["out"])
 
 
 def _check_range(

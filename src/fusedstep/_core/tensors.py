@@ -305,15 +305,15 @@ def refuse_idle_master(group: Group, own: Sequence[Parameter]) -> None:
     master = group.hyperparameters.get("master")
     if master not in WITHOUT_CHOICE and not any(each.p.dtype in HALVES for each in own):
         raise ValueError(
-            f"{group.where}master={master!r} says how 16-bit parameters keep their bits, and there "
-            "are none; leave it out, or pass parameters of bfloat16"
+            f"{group.where}master={master!r} says how 16-bit parameters keep their bits, and "
+            "there are none; leave it out, or pass parameters of bfloat16"
         )
     asked = group.hyperparameters.get("state_dtype", "float32")
     doubles = [each.path for each in own if each.dtype == FLOAT64]
     if asked != "float32" and doubles:
         raise ValueError(
-            f"{group.where}state_dtype={asked!r}, and params{doubles[0]} is float64, whose state is "
-            "float64, too; pass float32 parameters, or put float64 ones into a group with "
+            f"{group.where}state_dtype={asked!r}, and params{doubles[0]} is float64, whose state "
+            "is float64, too; pass float32 parameters, or put float64 ones into a group with "
             "`state_dtype='float32'`"
         )
 
