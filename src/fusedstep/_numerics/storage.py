@@ -52,6 +52,13 @@ def hashed(x: Bits, k0: int, k1: int) -> Bits:
     return x
 
 
+# ---- NaN ----
+
+
+def canonical(u: Bits) -> Bits:
+    return np.where(signed(u & SIZE) > INFINITE, NOT_A_NUMBER, u)
+
+
 # ---- bfloat16: the upper half of a float32 ----
 
 
@@ -65,8 +72,8 @@ def nearest_bfloat16(u: Bits) -> Bits:
 
 
 def store_bfloat16(u: Bits, r: Bits) -> Bits:
+    u = canonical(u)  # no other NaN would be sure to stay one
     t = u + r
-    t = np.where(signed(t ^ u) < 0, u, t)  # only a NaN can carry into the sign
     return t >> 16
 
 
@@ -93,10 +100,6 @@ def rounded_float16(u: Bits) -> Bits:
 
 
 # ---- split: the nearest bfloat16, ties away from zero, and a tail that is what it lacks ----
-
-
-def canonical(u: Bits) -> Bits:
-    return np.where(signed(u & SIZE) > INFINITE, NOT_A_NUMBER, u)
 
 
 def load_split16(h: Bits, tail: Array) -> Bits:
