@@ -246,6 +246,7 @@ def as_json(found: Mapping[Way, Footprint], shapes: Sequence[Shape]) -> dict[str
 def draw(title: str, found: Mapping[Way, Footprint], n: int, picture: Path) -> None:
     """Save bars of the bytes of a parameter as a PNG picture."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 0.42 * len(found) + 1.6), layout="constrained")
     axes = figure.subplots()
@@ -262,6 +263,7 @@ def draw(title: str, found: Mapping[Way, Footprint], n: int, picture: Path) -> N
     axes.invert_yaxis()
     axes.set_xlim(0, max(left) * 1.08)
     axes.set_xlabel("bytes for each parameter")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title, loc="left", fontsize="medium")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
