@@ -48,7 +48,7 @@ def test_bytes_are_those_that_an_optimizer_takes(way: Way, optimizer: Any, optio
     assert found.parameters == found.gradients == sum(p.nbytes for p in params)
     masters = 0 if out is None else sum(each.nbytes for each in out)
     state = 0
-    for each in opt._parameters:
+    for each in opt._parameters:  # noqa: SLF001  nothing public tells what lies in memory
         for letter, packed in each.packed.items():
             own = sum(array.nbytes for array in packed.arrays)
             if letter == "p":
@@ -150,7 +150,10 @@ def test_bars_end_at_the_bytes_of_a_parameter(tmp_path: Path, extra: None) -> No
     found = {way: footprint(declaration, declaration.defaults, [(n,)], way) for way in WAYS}
     figure = drawn(lambda: draw("Adam", found, n, tmp_path / "bytes.png"))
     (axes,) = figure.axes
-    ends = [max(bar.get_x() + bar.get_width() for bar in row) for row in zip(*axes.containers)]
+    ends = [
+        max(bar.get_x() + bar.get_width() for bar in row)
+        for row in zip(*axes.containers, strict=True)
+    ]
     assert ends == [each.total / n for each in found.values()]
     assert [text.get_text() for text in axes.texts] == [f"{end:.3g}" for end in ends]
 
