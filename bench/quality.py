@@ -1,4 +1,4 @@
-"""What is learned in fewer bytes: losses, v that follows, updates that do not explode.
+"""Losses in fewer bytes, v that follows, updates that do not explode.
 
     python bench/quality.py [digits] [finetuning] [follow] [spikes] [gpt] [--seeds N] [--steps N]
                             [--out FILE]
