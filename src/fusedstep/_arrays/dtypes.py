@@ -46,6 +46,8 @@ def format_of(array: Any) -> str | None:
     """The format of an array of 16 bits; None for any other."""
     # A subclass may say of itself what it likes, and so NumPy is asked.
     found = dtype_of(array) if issubclass(type(array), np.ndarray) else getattr(array, "dtype", None)
+    if found is None and getattr(array, "__cuda_array_interface__", {}).get("typestr") == FLOAT16.str:
+        return "float16"
     return _format_of(found) if isinstance(found, Hashable) else None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from fusedstep._arrays import cuda_array
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import Array
+from fusedstep._arrays.dtypes import BFLOAT16
 from fusedstep._arrays.libraries import INTERFACE, TO_DEVICE, Library, glance, library
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.structure import is_array
@@ -88,10 +89,12 @@ class Device:
             return driver.view(described, cuda_array.owner(array))
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        numbers = np.dtype(np.uint16) if dtype == BFLOAT16 else dtype
         with self.current():
-            made = driver.allocate(shape, dtype)
+            made = driver.allocate(shape, numbers)
         described = made.__cuda_array_interface__
-        return cuda_array.shadow(made, described["data"][0], tuple(shape), None, dtype.str)
+        at = described["data"][0]
+        return cuda_array.shadow(made, at, tuple(shape), None, numbers.str).view(dtype)
 
     def zeros(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         made = self.empty(shape, dtype)
