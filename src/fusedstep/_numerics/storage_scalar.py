@@ -13,9 +13,11 @@ do as well as int64, and what would wrap in 32 is masked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
+
+from fusedstep._compiler.narrow import narrow
 
 ALL = 0xFFFFFFFF
 SIGN = 0x80000000
@@ -200,13 +202,25 @@ def stream_key(own, stream, at):
 
 # ---- compiling ----
 
+KEYS = (mixed, own_key, stream_key)
+"""The functions whose integers have 64 bits; 32 are enough for the others."""
 
-def decorated(decorator: Callable[[Any], Any]) -> dict[str, Any]:
-    """All functions above with a decorator, by their names; they call one another's decorated."""
-    space = {**vars(sys.modules[__name__])}
+
+def decorated(
+    decorator: Callable[[Any], Any], operators: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """All functions above with a decorator, by their names; they call one another's decorated.
+
+    `operators` are those of narrow.py, for integers of 32 bits where these are enough.
+    """
+    space = {**vars(sys.modules[__name__]), **(operators or {})}
     made = {}
     for name, function in [*space.items()]:
-        if isinstance(function, FunctionType) and function is not decorated:
-            again = FunctionType(function.__code__, space, name)
-            space[name] = made[name] = decorator(again)
+        if isinstance(function, FunctionType) and function.__module__ == __name__:
+            if function is decorated:
+                continue
+            code = function.__code__
+            if operators is not None and function not in KEYS:
+                code = narrow(function)
+            space[name] = made[name] = decorator(FunctionType(code, space, name))
     return made

@@ -34,6 +34,8 @@ from fusedstep._numerics.storage import HALF_CODE, SIGNED_SPAN, TILE, UNSIGNED_S
 WORDS = TILE // 4
 """Words of the codes of a block, and threads that step it."""
 
+SHIFT = WORDS.bit_length() - 1
+
 MOST_THREADS = 256
 """The most threads of a launch."""
 
@@ -308,7 +310,7 @@ def run(rows, seconds, gradients, tiles, zero, clips, key, scalars):
 
     # The block of elements, whether the tensor reaches so far, and the elements of this thread.
     tile = cuda.blockIdx.x - load_int64(row + {8 * FIRST})
-    block = tile * (cuda.blockDim.x // {WORDS}) + cuda.threadIdx.x // {WORDS}
+    block = tile * (cuda.blockDim.x >> {SHIFT}) + (cuda.threadIdx.x >> {SHIFT})
     word = cuda.threadIdx.x & {WORDS - 1}
     inside = {TILE} * block < n
     i0 = {TILE} * block + word"""
@@ -418,9 +420,9 @@ def _largest(coded: Sequence[Array]) -> Iterator[str]:
         x = array.name
         yield f"        {x}_most = max({x}_most, int(all_of_them[{k}, first + (word & 7) + 8 * k]))"
     for k, array in enumerate(coded):
-        yield f"    eighths[{k}, first // 8 + (word & 7)] = {array.name}_most"
+        yield f"    eighths[{k}, (first >> 3) + (word & 7)] = {array.name}_most"
     yield "    cuda.syncthreads()"
     yield "    for k in range(8):"
     for k, array in enumerate(coded):
         x = array.name
-        yield f"        {x}_most = max({x}_most, int(eighths[{k}, first // 8 + k]))"
+        yield f"        {x}_most = max({x}_most, int(eighths[{k}, (first >> 3) + k]))"

@@ -7,14 +7,22 @@ from typing import Any
 
 from fusedstep._backends.cuda.available import simulated
 from fusedstep._backends.cuda.primitives import device
+from fusedstep._compiler import narrow
+from fusedstep._compiler.narrow import operators
 from fusedstep._numerics import storage_scalar
 
-FILES = Path(__file__), Path(storage_scalar.__file__)
+FILES = Path(__file__), Path(storage_scalar.__file__), Path(narrow.__file__)
 """The files that kernels with formats import from, besides primitives.py."""
 
-_made: dict[str, Any] = storage_scalar.decorated(
-    (lambda function: function) if simulated() else device
-)
+_made: dict[str, Any]
+
+if simulated():
+    _made = storage_scalar.decorated(lambda function: function)
+else:
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    _made = storage_scalar.decorated(device, operators(intrinsic, types))
 
 hashed, own_key, stream_key = _made["hashed"], _made["own_key"], _made["stream_key"]
 

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numba import carray, float32, int8, int16, int32, int64, uint8, uint16, uint32, types
 from numba.core.ccallback import CFunc
+from numba.extending import intrinsic
 
 from fusedstep._backends.numba.kept import Kept
 from fusedstep._backends.numba.primitives import (
@@ -35,8 +36,10 @@ from fusedstep._backends.numba.primitives import (
     pointer,
 )
 from fusedstep._backends.plan import MOST_STATES, Held, Job
+from fusedstep._compiler import narrow
 from fusedstep._compiler.interrupts import delayed
 from fusedstep._compiler.modules import unique
+from fusedstep._compiler.narrow import operators
 from fusedstep._numerics import norm, storage_scalar
 from fusedstep._numerics.storage import TILE
 
@@ -65,7 +68,7 @@ HALF_CODE, SIGNED_SPAN, UNSIGNED_SPAN = (
     storage_scalar.UNSIGNED_SPAN,
 )
 
-scalar = storage_scalar.decorated(compiled)
+scalar = storage_scalar.decorated(compiled, operators(intrinsic, types))
 """The formats on one element."""
 
 canonical, round_split8, store_split16 = (
@@ -317,7 +320,7 @@ def sums(row, begin, end, scalars):
 
 # ---- compiled ----
 
-SOURCES = (Path(__file__), Path(storage_scalar.__file__))
+SOURCES = (Path(__file__), Path(storage_scalar.__file__), Path(narrow.__file__))
 
 
 class Callback(CFunc):  # type: ignore[misc]
