@@ -20,7 +20,6 @@ from typing import Any
 from fusedstep._compiler.narrow import narrow
 
 ALL = 0xFFFFFFFF
-SIGN = 0x80000000
 SIZE = 0x7FFFFFFF
 INFINITE = 0x7F800000  # the bits of infinity; a NaN has more
 NOT_A_NUMBER = 0x7FC00000
@@ -44,6 +43,13 @@ def hashed(x, k0, k1):
     return x
 
 
+# ---- NaN: the canonical one in the place of all ----
+
+
+def canonical(u):
+    return NOT_A_NUMBER if u & SIZE > INFINITE else u
+
+
 # ---- bfloat16: the upper half of a float32 ----
 
 
@@ -52,13 +58,13 @@ def load_bfloat16(h):
 
 
 def nearest_bfloat16(u):
-    """What is added below the upper half, so that it is rounded to nearest even."""
+    """The bits to add below the upper half, so that it is rounded to nearest even."""
     return 0x7FFF + ((u >> 16) & 1)
 
 
 def store_bfloat16(u, r):
+    u = canonical(u)  # no other NaN would be sure to stay one
     t = (u + r) & ALL
-    t = u if (t ^ u) & SIGN else t  # only a NaN can carry into the sign
     return t >> 16
 
 
@@ -111,10 +117,6 @@ def rounded_float16(u):
 # ---- split: the nearest bfloat16, ties away from zero, and a tail that is what it lacks ----
 
 
-def canonical(u):
-    return NOT_A_NUMBER if u & SIZE > INFINITE else u
-
-
 def load_split16(h, tail):
     return ((h << 16) + tail) & ALL
 
@@ -128,7 +130,7 @@ def load_split8(h, tail):
 
 
 def nearest_split8(u):
-    """What is added below the 24 bits that are kept, so that these are rounded to nearest even."""
+    """The bits to add below the 24 that are kept, so that these are rounded to nearest even."""
     return 0x7F + ((u >> 8) & 1)
 
 

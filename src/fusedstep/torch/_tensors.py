@@ -172,7 +172,6 @@ class Tensor:
 
     def storages(self, rule: Rule, g: str | None) -> None:
         """None: all that a step reads is float32 or float64."""
-        return None
 
     def row_of(self, rule: Rule) -> Row:
         """The parameter's row in a plan."""
