@@ -66,15 +66,18 @@ def is_foreign_bfloat16(dtype: Any) -> bool:
 
 def foreign(array: Array) -> Array:
     """An array of bfloat16 in the dtype that users know it by, of ml_dtypes; any other as it is."""
-    if array.dtype != BFLOAT16:
-        return array
+    return array.view(shown_bfloat16()) if array.dtype == BFLOAT16 else array
+
+
+def shown_bfloat16() -> Dtype:
+    """The bfloat16 of ml_dtypes, which users know."""
     try:
         from ml_dtypes import bfloat16
     except ImportError as error:
         raise ImportError(
             "arrays of bfloat16 are shown by ml_dtypes; `pip install 'fusedstep[bfloat16]'`"
         ) from error
-    return array.view(bfloat16)
+    return np.dtype(bfloat16)
 
 
 def own(array: Array) -> Array:
