@@ -1,12 +1,13 @@
 """One row for each way to keep parameters, gradients and state in fewer bytes, and its bits.
 
 The formats cross with rules, dtypes of gradients and ways to round. A row is run over tensors of
-sizes around a tile of 256 elements and around the size from which state takes fewer bytes.
+sizes around a tile of 256 elements and around the size from which state takes fewer bytes. `EVERY`
+has all rows, `FEW` some in which each format and each way to round is met.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -59,13 +60,18 @@ class Case(NamedTuple):
     g: str
     state_dtype: str
     rounding: str
+    out: str | None = None
+    """The dtype of arrays that parameters are written into as well."""
 
     @property
     def name(self) -> str:
         kept = self.p if self.master is None else f"{self.p}-{self.master}"
+        kept = kept if self.out is None else f"{kept}-out-{self.out}"
         return f"{self.rule.name} {kept} {self.g} {self.state_dtype} {self.rounding}"
 
-    def optimizer(self, params: Any, backend: str) -> Any:
+    def optimizer(self, params: Any, backend: str, out: Any = None) -> Any:
+        """An optimizer of these parameters, which writes them into `out` as well."""
+        more = {} if self.out is None else {"out": out}
         return self.rule.optimizer(
             params,
             backend=backend,
@@ -73,6 +79,7 @@ class Case(NamedTuple):
             state_dtype=self.state_dtype,
             rounding=self.rounding,
             seed=3,
+            **more,
             **self.rule.options,
         )
 
@@ -94,7 +101,12 @@ def _every() -> Iterator[Case]:
             yield Case(rule, p, master, g, state_dtype, rounding)
 
 
-EVERY = [*_every()]
+COPIED = [
+    Case(RULES[2], "float32", None, "bfloat16", "8bit", "auto", "bfloat16"),
+    Case(RULES[1], "float32", None, "float32", "float32", "auto", "float16"),
+]
+
+EVERY = [*_every(), *COPIED]
 
 FEW = [
     Case(RULES[0], "bfloat16", False, "bfloat16", "float32", "auto"),
@@ -108,14 +120,20 @@ FEW = [
     Case(RULES[3], "bfloat16", "split8", "bfloat16", "bfloat16", "nearest"),
     Case(RULES[4], "float16", None, "bfloat16", "bfloat16", "auto"),
     Case(RULES[5], "float32", None, "bfloat16", "8bit", "auto"),
+    *COPIED,
 ]
-"""Some in which each format and each way to round is met."""
+
+
+def on(backend: str, cases: list[Case]) -> list[Case]:
+    """Those that a backend can run: C has the package's own rules alone."""
+    return [case for case in cases if backend != "c" or case.rule.name != "lion"]
 
 
 def rounded(values: Array, dtype: str) -> Array:
     """Values in a dtype of `DTYPES`, in C order."""
     if dtype != "bfloat16":
-        return values.astype(DTYPES[dtype])
+        with np.errstate(over="ignore"):
+            return values.astype(DTYPES[dtype])
     (bits,) = STORAGES["bfloat16"].encode(values.reshape(-1))
     return bits.view(BFLOAT16).reshape(values.shape)
 
@@ -137,17 +155,16 @@ def differing(a: Array, b: Array) -> int:
     return int((values_of(a) != values_of(b)).sum())
 
 
-def shapes_of(sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
-    return [*((n,) for n in sizes), (7, 3)]
-
-
 def here(array: Array) -> Any:
     """An array where it is."""
     return array
 
 
 def results(
-    case: Case, backend: str, place: Callable[[Array], Any] = here, sizes: Any = SIZES
+    case: Case,
+    backend: str,
+    place: Callable[[Array], Any] = here,
+    sizes: Sequence[int] = SIZES,
 ) -> dict[str, Array]:
     """All that a few steps leave: the parameters, their exact values, their state.
 
@@ -155,12 +172,13 @@ def results(
     gradients that are not finite. `place` gives what the optimizer takes for an array.
     """
     rng = np.random.default_rng(len(case.name))
-    shapes = shapes_of(sizes)
+    shapes: list[tuple[int, ...]] = [*((n,) for n in sizes), (7, 3)]
     params = [rounded(rng.normal(size=shape).astype("f4"), case.p) for shape in shapes]
-    if len(params) > 2:  # one in another order of its axes
-        params[-1] = np.asfortranarray(params[-1])
+    params[-1] = np.asfortranarray(params[-1])
     placed = [place(p) for p in params]
-    optimizer = case.optimizer([array_of(p) for p in placed], backend)
+    copies = [place(np.zeros(shape, DTYPES[case.out or case.p])) for shape in shapes]
+    arrays = [[array_of(each) for each in some] for some in (placed, copies)]
+    optimizer = case.optimizer(arrays[0], backend, arrays[1])
     made: dict[str, Array] = {}
     for step in range(STEPS):
         request: dict[str, Any] = {1: {"max_norm": 5.0}, 2: {"zero_grads": True}}.get(step, {})
@@ -173,12 +191,13 @@ def results(
                     g.reshape(-1)[7 * at :: 97] = value
             grads.append(place(rounded(g, case.g)))
         optimizer.step([array_of(g) for g in grads], **request)
-        for index, g in enumerate(grads):
-            made[f"g{index} after step {step}"] = host_of(g)
+        if step == 2:
+            made.update({f"g{index}": host_of(g) for index, g in enumerate(grads)})
     state = optimizer.state_dict()["state"]
     exact = optimizer.float32_params()
     for index, (p, values, entries) in enumerate(zip(placed, exact, state, strict=True)):
         made[f"p{index}"] = host_of(p)
+        made[f"copy of p{index}"] = host_of(copies[index])
         made[f"values of p{index}"] = values
         for letter, array in entries.items():
             if isinstance(array, np.ndarray):
