@@ -17,7 +17,7 @@ Array: TypeAlias = np.ndarray[Any, Dtype]
 
 FLOAT32, FLOAT64, FLOAT16 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)
 
-BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
+BFLOAT16 = np.dtype([("bfloat16", np.uint16)], align=True)
 """The upper half of a float32, as bits in a field, so that it is equal to no dtype of numbers."""
 
 HALVES = {FLOAT16: "float16", BFLOAT16: "bfloat16"}
