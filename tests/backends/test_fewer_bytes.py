@@ -7,8 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fewer_bytes import EVERY, FEW, KEPT, RULES, SIZES, Case, compare, on, results
+from fewer_bytes import (
+    DTYPES,
+    EVERY,
+    FEW,
+    KEPT,
+    RULES,
+    SIZES,
+    Case,
+    compare,
+    differing,
+    on,
+    results,
+    rounded,
+)
 from marks import needs_c, on_each_compiled_backend
+from memory_layouts import LAYOUTS, SHAPE
 
 import fusedstep as fs
 
@@ -56,6 +70,26 @@ def test_threads_share_a_step(case: Case, backend: str) -> None:
 @pytest.mark.usefixtures("isa")
 def test_each_instruction_set(case: Case) -> None:
     assert_same(case, "c")
+
+
+@on_each_compiled_backend
+@pytest.mark.parametrize("kept", ["bfloat16", "float16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout: str, kept: str, backend: str) -> None:
+    """What has gaps, or begins between elements, goes through scratch of 16 bits."""
+    rng = np.random.default_rng(0)
+    p, *grads = (LAYOUTS[layout](DTYPES[kept])[0] for _ in range(3))
+    for view in (p, *grads):
+        view[...] = rounded(rng.normal(size=SHAPE).astype("f4"), kept)
+    expected = np.array(p, order="K")
+    optimizer = fs.AdamW(p, seed=1, backend=backend)
+    reference = fs.AdamW(expected, seed=1, backend="numpy")
+    for g in grads:
+        reference.step(g.copy(), max_norm=1.0)
+        optimizer.step(g, max_norm=1.0, zero_grads=True)
+        assert not g.copy().view(np.uint16).any()
+    assert differing(p, expected) == 0
+    assert differing(optimizer.float32_params(), reference.float32_params()) == 0
 
 
 @on_each_compiled_backend

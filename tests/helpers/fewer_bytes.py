@@ -16,6 +16,7 @@ import numpy as np
 import fusedstep as fs
 from fusedstep import rules
 from fusedstep._arrays.dtypes import BFLOAT16
+from fusedstep._backends.plan import Job
 from fusedstep._numerics.storage import STORAGES
 
 Array = np.ndarray[Any, Any]
@@ -204,6 +205,17 @@ def results(
                 as_bits = array.dtype == np.uint16
                 made[f"{letter}{index}"] = array.view(BFLOAT16) if as_bits else array
     return made
+
+
+def job_of(case: Case) -> Job:
+    """The job of a tensor whose state is in fewer bytes, if it is for any."""
+    n = max(SIZES)
+    p = rounded(np.zeros(n, "f4"), case.p)
+    optimizer = case.optimizer([p], "numpy", [np.zeros(n, DTYPES[case.out or case.p])])
+    optimizer.step([rounded(np.zeros(n, "f4"), case.g)])
+    (job,) = optimizer.layout.jobs
+    assert isinstance(job, Job)
+    return job
 
 
 def array_of(placed: Any) -> Any:
