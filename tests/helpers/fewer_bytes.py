@@ -27,6 +27,9 @@ SIZES = (1, 255, 256, 257, 4097, 5000)
 
 STEPS = 4
 
+REQUESTS: dict[int, dict[str, Any]] = {1: {"max_norm": 5.0}, 2: {"zero_grads": True}}
+"""Arguments of some steps, by their number."""
+
 
 class Rule(NamedTuple):
     name: str
@@ -65,10 +68,15 @@ class Case(NamedTuple):
     """The dtype of arrays that parameters are written into as well."""
 
     @property
-    def name(self) -> str:
+    def group(self) -> str:
+        """The rule, and how parameters are kept."""
         kept = self.p if self.master is None else f"{self.p}-{self.master}"
         kept = kept if self.out is None else f"{kept}-out-{self.out}"
-        return f"{self.rule.name} {kept} {self.g} {self.state_dtype} {self.rounding}"
+        return f"{self.rule.name} {kept}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.group} {self.g} {self.state_dtype} {self.rounding}"
 
     def optimizer(self, params: Any, backend: str, out: Any = None) -> Any:
         """An optimizer of these parameters, which writes them into `out` as well."""
@@ -182,7 +190,7 @@ def results(
     optimizer = case.optimizer(arrays[0], backend, arrays[1])
     made: dict[str, Array] = {}
     for step in range(STEPS):
-        request: dict[str, Any] = {1: {"max_norm": 5.0}, 2: {"zero_grads": True}}.get(step, {})
+        request = REQUESTS.get(step, {})
         grads = []
         for shape in shapes:
             scale = 10.0 ** rng.integers(-6, 2)

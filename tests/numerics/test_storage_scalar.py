@@ -37,7 +37,7 @@ def words() -> Array:
 
 
 def random(below: int, like: Array) -> Array:
-    return np.random.default_rng(1).integers(0, below, like.shape).astype(np.uint32)
+    return np.random.default_rng(1).integers(0, below, like.size).astype(np.uint32)
 
 
 def bases(span: int, u: Array) -> tuple[Array, Array]:

@@ -77,7 +77,8 @@ def shown_bfloat16() -> Dtype:
         raise ImportError(
             "arrays of bfloat16 are shown by ml_dtypes; `pip install 'fusedstep[bfloat16]'`"
         ) from error
-    return np.dtype(bfloat16)
+    dtype: Dtype = np.dtype(bfloat16)
+    return dtype
 
 
 def own(array: Array) -> Array:

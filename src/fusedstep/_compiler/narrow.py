@@ -5,7 +5,7 @@ and give int32 for a difference, and for what is made of one; else uint32, and s
 shift to the right keeps the sign of a difference, then, and other integers have none.
 """
 
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ CUT = "cut"
 class _Calls(ast.NodeTransformer):
     """Calls in the place of operators."""
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:  # noqa: N802  ast's name
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         return _call(OPERATORS[type(node.op)], node, node.left, node.right)
 
-    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:  # noqa: N802  the same
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         self.generic_visit(node)
         node.body, node.orelse = (_call(CUT, each, each) for each in (node.body, node.orelse))
         return node

@@ -8,7 +8,7 @@ do as well as int64, and what would wrap in 32 is masked.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
-# ruff: noqa: RET504, SIM300
+# ruff: noqa: RET504
 
 from __future__ import annotations
 

@@ -201,9 +201,8 @@ class Table:
         for index, job in enumerate(jobs):
             start, count = tiles.of_job(index)
             if count:
-                addresses = (at, gradients, at_tiles + 4 * start)
-                if job.storages is not None:
-                    addresses = (at, address(self.on_device[-1]), *addresses[1:])
+                seconds = () if job.storages is None else (address(self.on_device[-1]),)
+                addresses = (at, *seconds, gradients, at_tiles + 4 * start)
                 self.launches.append((index, Launch(job, ordinal, count, addresses)))
                 start, count = summed.of_job(index)
                 addresses = (at, gradients, at_blocks + 4 * start)

@@ -23,8 +23,18 @@ from textwrap import fill
 from types import ModuleType
 from typing import NamedTuple
 
-from fusedstep._backends.cuda import kernels, scalars
-from fusedstep._backends.cuda.kernels import EMA, FIRST, IMPORTS, OPERATORS, PARTS, ROW, STATES, N, P
+from fusedstep._backends.cuda import scalars
+from fusedstep._backends.cuda.kernels import (
+    EMA,
+    FIRST,
+    IMPORTS,
+    OPERATORS,
+    PARTS,
+    ROW,
+    STATES,
+    N,
+    P,
+)
 from fusedstep._backends.plan import MOST_STATES, Held, Job
 from fusedstep._compiler import generate, modules
 from fusedstep._compiler.formula import Formula
@@ -90,10 +100,8 @@ LOADS: dict[str | None, tuple[str, ...]] = {
         )
         for half in ("bfloat16", "float16")
     },
-    **{
-        f"copied_{half}": ("{x}_{k} = load({x}_at + 4 * i{k})",)
-        for half in ("bfloat16", "float16")
-    },
+    "copied_bfloat16": ("{x}_{k} = load({x}_at + 4 * i{k})",),
+    "copied_float16": ("{x}_{k} = load({x}_at + 4 * i{k})",),
     **{
         name: (f"{{x}}_{{k}} = float_of(load_{name}({{x}}_word >> {{shift}} & 0xFF, {{x}}_base))",)
         for name in ("signed8", "unsigned8")
@@ -132,11 +140,12 @@ STORES: dict[str | None, tuple[str, ...]] = {
         )
         for half in ("bfloat16", "float16")
     },
-    **{name: ("{x}_u{k} = bits_of({x}_{k})",) for name in ("signed8", "unsigned8")},
+    "signed8": ("{x}_u{k} = bits_of({x}_{k})",),
+    "unsigned8": ("{x}_u{k} = bits_of({x}_{k})",),
 }
 """The lines that store it, or leave the bits that a word is made of. Of split8 these are whole."""
 
-ZEROS = {None: "store(g_at + 4 * i{k}, real(0))"}
+ZEROS: dict[str | None, str] = {None: "store(g_at + 4 * i{k}, real(0))"}
 """The line that leaves a zero in place of the gradient; of other formats this is of 16 bits."""
 
 NEAREST = {"bfloat16": "nearest_bfloat16(u)", "split8": "nearest_split8(u)"}
@@ -283,9 +292,9 @@ def _beginning(job: Job, step: Formula, arrays: Sequence[Array]) -> Iterator[str
     given = [f"scalars[{k}]" for k in range(len(step.scalars))]
     given[at_clip] = "clip"
     yield f"""\
-# {WORDS} threads step a block of {TILE} elements. `rows`, `seconds`, `gradients` and `tiles` are the
-# addresses of the tensors, of what else there is of them, of their gradients' addresses, and of
-# each tile's row number: a tile is what a block of threads steps. `zero` says whether zeros take
+# {WORDS} threads step a block of {TILE} elements. `rows`, `seconds`, `gradients` and `tiles` are
+# the addresses of the tensors, of what else there is of them, of their gradients' addresses, and
+# of each tile's row number: a tile is what a block of threads steps. `zero` says whether zeros take
 # the place of the gradients. `clips` is the address of a factor for each tensor, which clips its
 # gradient in place of the one in the scalars; 0: there is none. `key` is the key of the step's
 # random bits.
@@ -355,9 +364,7 @@ def _loads(arrays: Sequence[Array]) -> Iterator[str]:
             yield from (f"        {line}" for line in array.load(lane))
 
 
-def _stores(
-    written: Sequence[Array], g: Array, streams: Sequence[int]
-) -> Iterator[str]:
+def _stores(written: Sequence[Array], g: Array, streams: Sequence[int]) -> Iterator[str]:
     """The lines that store them, but for 8-bit codes."""
     coded = [array for array in written if array.words]
     yield ""

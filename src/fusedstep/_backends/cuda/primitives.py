@@ -2,8 +2,9 @@
 
 On a device: loads and stores at an address, of one element or of a vector (16 bytes: 4
 float32 or 2 float64, whose address must be a multiple of 16), the bits of a float32 as an
-integer and back, and operations with explicit rounding (`mul.rn`, ...), which no compiler contracts to an FMA. In Numba's simulator the
-same names are plain Python over host memory, so that a kernel's source runs in both.
+integer and back, and operations with explicit rounding (`mul.rn`, ...), which no compiler
+contracts to an FMA. In Numba's simulator the same names are plain Python over host memory, so
+that a kernel's source runs in both.
 
 Addresses, and integers once they are loaded, are int64. A name ends in the dtype that it is
 for.

@@ -94,11 +94,11 @@ def module(dtype: np.dtype[Any], held: Held | None = None) -> ModuleType:
 
     They are held in a format, or for None as they are.
     """
-    name, files = dtype.name, (PARTS,)
+    name, files = dtype.name, [PARTS]
     load = f"from fusedstep._backends.cuda.primitives import load_{name} as load"
     value = f"load(g_at + {dtype.itemsize} * i)"
     if held is not None:
-        name, files = held.format, (PARTS, *scalars.FILES)
+        name, files = held.format, [PARTS, *scalars.FILES]
         load = HALF.format(name=name)
         value = f"float_of(load_{name}(load_uint16(g_at + 2 * i)))"
     text = TEXT.format(

@@ -1,6 +1,6 @@
 """Parts of the CPU kernels that Numba compiles: the columns of a row, decorators, memory."""
 
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 

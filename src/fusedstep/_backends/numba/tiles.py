@@ -9,7 +9,8 @@ memory holds them as they are. `store` takes them from there. `first` and `secon
 of the arrays that hold the operand, and `at` is the element where the tile begins in them.
 """
 
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: disable-error-code="attr-defined, call-arg, call-overload"
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numba import carray, float32, int8, int16, int32, int64, uint8, uint16, uint32, types
+from numba import carray, float32, int8, int16, int32, int64, types, uint8, uint16, uint32
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
@@ -323,7 +324,7 @@ def sums(row, begin, end, scalars):
 SOURCES = (Path(__file__), Path(storage_scalar.__file__), Path(narrow.__file__))
 
 
-class Callback(CFunc):  # type: ignore[misc]
+class Callback(CFunc):
     """A function as a C callback, of so many integers, which may return one."""
 
     def __init__(self, name: str, function: Any, count: int, result: Any = types.void) -> None:
@@ -371,4 +372,3 @@ def held_in(held: Held | None) -> tuple[int, int, int]:
     load, store = pair(held.format)
     random = -1 if held.draw is None else 2 * held.draw.stream + held.draw.far
     return load.address, store.address, random
-
