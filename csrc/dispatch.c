@@ -6,6 +6,9 @@
 
 #include <stdatomic.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 
 extern const fs_entry kernels_baseline[];
 extern const fs_storages storages_baseline;
@@ -17,7 +20,13 @@ extern const fs_entry kernels_avx2[];
 extern const fs_entry kernels_avx512[];
 extern const fs_storages storages_avx2, storages_avx512;
 
-static int has_avx2(void) { return __builtin_cpu_supports("avx2"); }
+/* Conversions to and from float16, for which Clang has no name before its version 15. */
+static int has_f16c(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+
+static int has_avx2(void) { return __builtin_cpu_supports("avx2") && has_f16c(); }
 
 static int has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
