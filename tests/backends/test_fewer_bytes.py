@@ -76,7 +76,7 @@ def test_each_instruction_set(case: Case) -> None:
 @pytest.mark.parametrize("kept", ["bfloat16", "float16"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout: str, kept: str, backend: str) -> None:
-    """What has gaps, or begins between elements, goes through scratch of 16 bits."""
+    """Arrays with gaps, or that begin between elements, go through scratch of 16 bits."""
     rng = np.random.default_rng(0)
     p, *grads = (LAYOUTS[layout](DTYPES[kept])[0] for _ in range(3))
     for view in (p, *grads):

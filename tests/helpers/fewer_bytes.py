@@ -134,7 +134,7 @@ FEW = [
 
 
 def on(backend: str, cases: list[Case]) -> list[Case]:
-    """Those that a backend can run: C has the package's own rules alone."""
+    """The cases that a backend can run: C has the package's own rules alone."""
     return [case for case in cases if backend != "c" or case.rule.name != "lion"]
 
 

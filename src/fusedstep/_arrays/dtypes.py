@@ -48,10 +48,18 @@ def format_of(array: Any) -> str | None:
     found = (
         dtype_of(array) if issubclass(type(array), np.ndarray) else getattr(array, "dtype", None)
     )
-    if found is None:  # an array on a device that has the interface alone
-        described = getattr(array, "__cuda_array_interface__", {})
-        return "float16" if described.get("typestr") == FLOAT16.str else None
+    if found is None:
+        return _format_by_interface(array)
     return _format_of(found) if isinstance(found, Hashable) else None
+
+
+def _format_by_interface(array: Any) -> str | None:
+    """The format of an array on a device that has no dtype besides the interface."""
+    try:
+        described = getattr(array, "__cuda_array_interface__", {})
+    except RuntimeError:  # from a tensor of torch that requires grad, which is refused later
+        return None
+    return "float16" if described.get("typestr") == FLOAT16.str else None
 
 
 def dtype_name(dtype: Dtype) -> str:

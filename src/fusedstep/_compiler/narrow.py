@@ -33,7 +33,7 @@ PREFIX = "narrow_"
 
 
 CUT = "cut"
-"""What is called on either part of a choice, so that both are of one type: uint32."""
+"""The name of what is called on either part of a choice, so that both become uint32."""
 
 
 class _Calls(ast.NodeTransformer):

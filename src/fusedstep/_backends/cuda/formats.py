@@ -149,7 +149,7 @@ ZEROS: dict[str | None, str] = {None: "store(g_at + 4 * i{k}, real(0))"}
 """The line that leaves a zero in place of the gradient; of other formats this is of 16 bits."""
 
 NEAREST = {"bfloat16": "nearest_bfloat16(u)", "split8": "nearest_split8(u)"}
-"""What is added below an element of a format that is rounded to the nearest."""
+"""The bits to add below an element of a format that is rounded to the nearest."""
 
 DRAWN = {"bfloat16": "{bits}", "split8": "{bits} >> 8"}
 """The same from its random bits."""
@@ -177,9 +177,9 @@ class Array(NamedTuple):
     name: str
     held: Held | None
     column: int
-    """Its column in the table."""
+    """The column of its address in the table; of g, which is elsewhere, -1."""
     second: int = 0
-    """The column of its second array in the second table."""
+    """The column of the address of its second array in the second table."""
 
     @property
     def format(self) -> str | None:

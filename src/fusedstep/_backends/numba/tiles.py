@@ -218,7 +218,7 @@ def most_of(u):
 
 @compiled
 def below_code(random, i):
-    """What is added below the code of element i, so that it is rounded."""
+    """The bits to add below the code of element i, so that it is rounded."""
     return int64(halves(random, TILE)[i]) << 4 if random else HALF_CODE
 
 
