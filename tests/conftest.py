@@ -5,7 +5,8 @@
     pytest tests/core -k zero_grads         a folder, and tests of some name in it
     pytest -m slow                          what takes minutes: builds of the package, all PTX
     pytest -m cuda                          the CUDA backend on a device
-    NUMBA_ENABLE_CUDASIM=1 pytest -m cuda   the same in Numba's simulator, as `pytest` does it
+    NUMBA_ENABLE_CUDASIM=1 pytest -m "cuda and not slow"    the same in Numba's simulator, as
+                                            `pytest` does it
     PYTHONPATH=tests/helpers pytest -p without_c    all tests as if C had not been compiled
 
 A test that needs more skips, and names the extra that brings it: torch, compare (torch with what

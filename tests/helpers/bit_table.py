@@ -7,6 +7,9 @@ values at sizes around the vector width and on ordinary ones at a size that thre
 by C on each instruction set and by Numba, with 1, 2 and 7 threads; by both again on tensors of
 torch, if it is installed, all of them in one step; and on a CUDA device, several tensors a launch.
 Where there is no device, Numba simulates one, in tiny blocks and without the large sizes.
+
+A second table has parameters, gradients and state in fewer bytes, in all formats: a row for each
+rule and way to keep parameters. Of these the simulator runs some, on small tensors.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from fusedstep._backends.cuda.available import why_missing
 if why_missing() is not None:
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anything imports Numba
 
+import fewer_bytes
 import numpy as np
 from bits import steps
 from cases import (
@@ -42,6 +46,7 @@ from rich.progress import track
 from rich.table import Table
 
 import fusedstep as fs
+from fusedstep._core import kept, parameters
 
 THREADS = (1, 2, 7)
 SHARED_SIZE = 40_009
@@ -132,6 +137,70 @@ def compare(case: Case, data: Data) -> tuple[Counter[str], Counter[str]]:
     return compared, differing
 
 
+FORMAT_SIZES = (1, 257, 5000, SHARED_SIZE)
+
+SIMULATED_SIZES, SIMULATED_SMALL = (1, 301), 100
+"""Sizes of tensors in the simulator, and from which of them on state is in fewer bytes there."""
+
+
+def compare_formats(case: fewer_bytes.Case) -> tuple[Counter[str], Counter[str]]:
+    """Elements compared and differing, by backend."""
+    compared: Counter[str] = Counter()
+    differing: Counter[str] = Counter()
+    expected = fewer_bytes.results(case, "numpy", sizes=FORMAT_SIZES)
+
+    def count(column: str, found: Any, expected: Any) -> None:
+        compared[column] += sum(array.size for array in expected.values())
+        for name, array in expected.items():
+            differing[column] += fewer_bytes.differing(found[name], array)
+
+    for threads in THREADS:
+        fs.set_num_threads(threads)
+        for backend in ("c", "numba"):
+            for each in fewer_bytes.on(backend, [case]):
+                for isa in fs.info().isas if backend == "c" else ("",):
+                    if isa:
+                        fs.set_isa(isa)
+                    found = fewer_bytes.results(each, backend, sizes=FORMAT_SIZES)
+                    count(f"{backend} {isa}".strip(), found, expected)
+    if MISSING is None and (not SIMULATED or case in fewer_bytes.FEW):
+        sizes = SIMULATED_SIZES if SIMULATED else FORMAT_SIZES
+        before = kept.SMALL
+        if SIMULATED:
+            _small_from(SIMULATED_SMALL)
+        try:
+            found = fewer_bytes.results(case, "cuda", Placed, sizes)
+            count(CUDA, found, fewer_bytes.results(case, "numpy", sizes=sizes))
+        finally:
+            _small_from(before)
+    return compared, differing
+
+
+def _small_from(size: int) -> None:
+    """Have state in fewer bytes from so many elements on."""
+    for module in (kept, parameters):
+        vars(module)["SMALL"] = size
+
+
+def count_formats(console: Console, backends: list[str]) -> tuple[Counter[str], int]:
+    """Print the second table; elements compared by backend, and how many differ."""
+    table = Table(title="elements in fewer bytes that differ from the reference")
+    table.add_column("rule, parameters", no_wrap=True)
+    for backend in (*backends, "compared"):
+        table.add_column(backend, justify="right")
+    rows: dict[str, tuple[Counter[str], Counter[str]]] = {}
+    for case in track(fewer_bytes.EVERY, console=console, transient=True):
+        row = rows.setdefault(case.group, (Counter(), Counter()))
+        for total, more in zip(row, compare_formats(case), strict=True):
+            total.update(more)
+    for name, (compared, differing) in rows.items():
+        cells = [str(differing[backend]) if compared[backend] else "" for backend in backends]
+        table.add_row(name, *cells, f"{compared.total():,}")
+    console.print(table)
+    everything = sum((compared for compared, _ in rows.values()), Counter())
+    return everything, sum(differing.total() for _, differing in rows.values())
+
+
 def main() -> None:
     if SIMULATED:
         from fusedstep._backends.cuda import device
@@ -156,6 +225,10 @@ def main() -> None:
         everything += compared
         wrong += differing.total()
     console.print(table)
+    kept_columns = [backend for backend in backends if backend not in TENSORS.values()]
+    compared, differing_in_formats = count_formats(console, kept_columns)
+    everything += compared
+    wrong += differing_in_formats
     for backend in backends:
         console.print(f"{backend}: {everything[backend]:,} compared")
     if MISSING is not None:

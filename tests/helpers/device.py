@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cases import differing_bits
 
+from fusedstep._arrays.dtypes import BFLOAT16
 from fusedstep._backends.cuda.available import simulated, why_missing
 
 cuda = pytest.mark.cuda
@@ -46,10 +47,12 @@ class Plain:
         self.__cuda_array_interface__ = {
             "version": 3,
             "shape": like.shape,
-            "typestr": like.dtype.str,
+            "typestr": "<V2" if like.dtype == BFLOAT16 else like.dtype.str,
             "strides": None if like.flags.c_contiguous else like.strides,
             "data": (address, not like.flags.writeable),
         }
+        if like.dtype == BFLOAT16:  # which the interface does not tell from other pairs of bytes
+            self.dtype: Any = "bfloat16"
 
 
 class Tensor(Plain):
@@ -61,7 +64,8 @@ class Tensor(Plain):
     def __init__(self, owner: Any, address: int, like: np.ndarray[Any, Any]) -> None:
         super().__init__(owner, address, like)
         self.like, self.address = like, address
-        self.shape, self.dtype = like.shape, like.dtype
+        self.shape = like.shape
+        self.dtype = "torch.bfloat16" if like.dtype == BFLOAT16 else like.dtype
 
     def data_ptr(self) -> int:
         return self.address
@@ -87,7 +91,8 @@ class Ndarray(Plain):
     def __init__(self, owner: Any, address: int, like: np.ndarray[Any, Any]) -> None:
         super().__init__(owner, address, like)
         self.data = SimpleNamespace(ptr=address)
-        self.shape, self.strides, self.dtype = like.shape, like.strides, like.dtype
+        self.shape, self.strides = like.shape, like.strides
+        self.dtype = "bfloat16" if like.dtype == BFLOAT16 else like.dtype
 
 
 Tensor.__module__, Ndarray.__module__ = "torch", "cupy"
@@ -167,6 +172,9 @@ def wrap(library: str, owner: Any, address: int, view: np.ndarray[Any, Any]) -> 
 
         # No tensor is read-only, and torch takes no array that is.
         plain.__cuda_array_interface__["data"] = (address, False)
+        if view.dtype == BFLOAT16:
+            plain.__cuda_array_interface__["typestr"] = "<i2"
+            return torch.as_tensor(plain, device="cuda").view(torch.bfloat16)
         return torch.as_tensor(plain, device="cuda")
     if library == "cupy":
         import cupy

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fusedstep._arrays.dtypes import BFLOAT16, format_of
 from fusedstep._arrays.libraries import INTERFACE, is_exchanged, library, strides
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -92,14 +93,16 @@ def see(array: Any, name: str) -> Array:
     address, readonly = described["data"]
     if not address and 0 not in described["shape"]:
         raise TypeError(f"{name} has no memory: its storage was freed; pass one that has its data")
+    is_bfloat16 = format_of(array) == "bfloat16"  # of which the interface tells the width alone
     seen = shadow(
         library(array).hold(array),
         address,
         described["shape"],
         strides(array, described),
-        described["typestr"],
+        "<u2" if is_bfloat16 else described["typestr"],
         readonly,
     )
+    seen = seen.view(BFLOAT16) if is_bfloat16 else seen
     if not seen.flags.aligned:
         raise ValueError(
             f"{name} has elements at addresses that are not multiples of {seen.itemsize}, which a "

@@ -17,7 +17,7 @@ Array: TypeAlias = np.ndarray[Any, Dtype]
 
 FLOAT32, FLOAT64, FLOAT16 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)
 
-BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
+BFLOAT16 = np.dtype([("bfloat16", np.uint16)], align=True)
 """The upper half of a float32, as bits in a field, so that it is equal to no dtype of numbers."""
 
 HALVES = {FLOAT16: "float16", BFLOAT16: "bfloat16"}
@@ -48,7 +48,18 @@ def format_of(array: Any) -> str | None:
     found = (
         dtype_of(array) if issubclass(type(array), np.ndarray) else getattr(array, "dtype", None)
     )
+    if found is None:
+        return _format_by_interface(array)
     return _format_of(found) if isinstance(found, Hashable) else None
+
+
+def _format_by_interface(array: Any) -> str | None:
+    """The format of an array on a device that has no dtype besides the interface."""
+    try:
+        described = getattr(array, "__cuda_array_interface__", {})
+    except RuntimeError:  # from a tensor of torch that requires grad, which is refused later
+        return None
+    return "float16" if described.get("typestr") == FLOAT16.str else None
 
 
 def dtype_name(dtype: Dtype) -> str:
@@ -63,15 +74,19 @@ def is_foreign_bfloat16(dtype: Any) -> bool:
 
 def foreign(array: Array) -> Array:
     """An array of bfloat16 in the dtype that users know it by, of ml_dtypes; any other as it is."""
-    if array.dtype != BFLOAT16:
-        return array
+    return array.view(shown_bfloat16()) if array.dtype == BFLOAT16 else array
+
+
+def shown_bfloat16() -> Dtype:
+    """The bfloat16 of ml_dtypes, which users know."""
     try:
         from ml_dtypes import bfloat16
     except ImportError as error:
         raise ImportError(
             "arrays of bfloat16 are shown by ml_dtypes; `pip install 'fusedstep[bfloat16]'`"
         ) from error
-    return array.view(bfloat16)
+    dtype: Dtype = np.dtype(bfloat16)
+    return dtype
 
 
 def own(array: Array) -> Array:

@@ -15,12 +15,12 @@ from fusedstep._compiler.interrupts import delayed
 
 
 @cache
-def load(name: str, text: str, parts: Path) -> ModuleType:
-    """The module of a text, which imports what it is made of from the file `parts`.
+def load(name: str, text: str, *parts: Path) -> ModuleType:
+    """The module of a text, which imports what it is made of from the files `parts`.
 
-    Its name is new when either changes, and so is what is kept under its name.
+    Its name is new when any of them changes, and so is what is kept under its name.
     """
-    full = unique(name, text.encode(), parts.read_bytes())
+    full = unique(name, text.encode(), *(part.read_bytes() for part in parts))
     # Numba and tracebacks ask for the lines of a function: they get them from memory, too.
     path = f"<{full}>"
     linecache.cache[path] = len(text), None, text.splitlines(keepends=True), path

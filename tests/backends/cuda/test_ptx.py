@@ -7,14 +7,16 @@ from itertools import combinations
 from typing import Any
 
 import cases
+import fewer_bytes
 import numpy as np
 import pytest
 
 import fusedstep as fs
 from fusedstep import rules
-from fusedstep._backends.cuda import available, copies, kernels, squares
+from fusedstep._arrays.dtypes import BFLOAT16
+from fusedstep._backends.cuda import available, copies, formats, kernels, squares
 from fusedstep._backends.cuda.ptx import compile_ptx
-from fusedstep._backends.plan import Job
+from fusedstep._backends.plan import Held, Job
 from fusedstep._core.declaration import declaration_of
 from fusedstep._numerics.coefficients import Rule
 from fusedstep.program.inspect import OPTIONAL, RULES, built_in
@@ -98,6 +100,36 @@ def test_every_kernel(rule: Rule, dtype: str) -> None:
     check(rule, dtype, (9, 0))
 
 
+def check_formats(case: fewer_bytes.Case, cc: tuple[int, int]) -> None:
+    ptx = compile_ptx(formats.module(fewer_bytes.job_of(case)), cc)
+    for unwanted in ("fma", r"\.approx", r"\.ftz", r"\.local", r"\bcall\b", r"\.func"):
+        assert not re.search(unwanted, ptx), unwanted
+    assert {*re.findall(r"\b(?:add|sub|mul|div|sqrt)\.rn\.(f\d\d)", ptx)} == {"f32"}
+    assert not re.search(r"\b(?:add|sub|mul|div|sqrt)\.f\d\d", ptx)
+    # An operation on 64 bits takes two instructions: there are few besides those on addresses.
+    assert len(re.findall(r"\b(?:mul|shr|xor|or)\S*\.[bsu]64\b", ptx)) < 100
+
+
+@pytest.mark.parametrize("cc", [(8, 0), (9, 0)])
+def test_formats(cc: tuple[int, int]) -> None:
+    check_formats(fewer_bytes.FEW[4], cc)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cc", [(8, 0), (9, 0)])
+@pytest.mark.parametrize("case", fewer_bytes.FEW, ids=lambda case: case.name)
+def test_every_format(case: fewer_bytes.Case, cc: tuple[int, int]) -> None:
+    check_formats(case, cc)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_squares_of_16_bits(name: str) -> None:
+    ptx = compile_ptx(squares.module(np.dtype("f4"), Held(name)), (9, 0))
+    for unwanted in ("fma", r"\.approx", r"\.ftz", r"\.local", r"\bcall\b", r"\.func"):
+        assert not re.search(unwanted, ptx), unwanted
+    assert {*re.findall(r"\b(?:add|sub|mul|div|sqrt)(\S*\.f\d\d)", ptx)} == {".rn.f64"}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_squares_are_summed_in_float64(dtype: str) -> None:
     ptx = compile_ptx(squares.module(np.dtype(dtype)), (9, 0))
@@ -106,8 +138,8 @@ def test_squares_are_summed_in_float64(dtype: str) -> None:
     assert {*re.findall(r"\b(?:add|sub|mul|div|sqrt)(\S*\.f\d\d)", ptx)} == {".rn.f64"}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_copies_keep_every_bit(dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "int32", BFLOAT16])
+def test_copies_keep_every_bit(dtype: Any) -> None:
     ptx = compile_ptx(copies.module(np.dtype(dtype)), (9, 0))
     assert not re.search(
         r"\.f(?:32|64)", re.sub(r"(?:ld|st)\.global\.f\d\d|\.reg \.f\d\d", "", ptx)

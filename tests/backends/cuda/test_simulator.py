@@ -10,9 +10,13 @@ from device import SIMULATED
 
 
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator")
-def test_in_the_simulator() -> None:
+@pytest.mark.parametrize(
+    "marks",
+    ["cuda and not slow", pytest.param("cuda and slow", marks=pytest.mark.slow)],
+)
+def test_in_the_simulator(marks: str) -> None:
     folder = str(Path(__file__).parent)
-    done = processes.pytest("-m", "cuda", folder, NUMBA_ENABLE_CUDASIM="1")
+    done = processes.pytest("-m", marks, folder, NUMBA_ENABLE_CUDASIM="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout

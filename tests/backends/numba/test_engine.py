@@ -52,6 +52,25 @@ def test_a_second_process_does_not_compile(tmp_path: Path) -> None:
     assert "def adamw(p, g, m, v, h):\n    p = p * h.decay" in module.read_text()
 
 
+IN_FEWER_BYTES = """
+import sys
+sys.modules["fusedstep._engine"] = None
+import numpy as np, fusedstep as fs
+from fusedstep._backends.numba import tiles
+p = np.ones(5000, np.float16)
+optimizer = fs.AdamW(p, backend="numba", state_dtype="8bit")
+optimizer.step(np.ones_like(p), max_norm=1.0)
+made = [tiles.callback("step"), tiles.callback("sums"), *tiles.pair("unsigned8")]
+print(sum(each.cache_hits for each in made), float(p[0]).hex())
+"""
+
+
+def test_a_second_process_does_not_compile_formats(tmp_path: Path) -> None:
+    first, second = (step_elsewhere(tmp_path, IN_FEWER_BYTES) for _ in range(2))
+    assert (first[0], second[0]) == ("0", "4")
+    assert first[1:] == second[1:]
+
+
 @pytest.mark.parametrize("damaged", ["", "def run(row, begin, end, scalars):\n    pass\n"])
 def test_a_damaged_file_in_the_cache_is_made_anew(damaged: str, tmp_path: Path) -> None:
     first = step_elsewhere(tmp_path)

@@ -41,5 +41,10 @@ def run(axes, count, to, source, n):
 
 @cache
 def module(dtype: np.dtype[Any]) -> ModuleType:
-    """The module of the kernel for a dtype: `run`, and its SIGNATURE."""
-    return modules.load(f"copy_{dtype.name}_cuda", TEXT.format(dtype=dtype.name), PARTS)
+    """The module of the kernel for a dtype: `run`, and its SIGNATURE.
+
+    What is neither float32 nor float64 is copied as integers of its width.
+    """
+    floats = dtype.kind == "f" and dtype.itemsize >= 4
+    name = dtype.name if floats else f"uint{8 * dtype.itemsize}"
+    return modules.load(f"copy_{name}_cuda", TEXT.format(dtype=name), PARTS)

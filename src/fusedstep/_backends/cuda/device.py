@@ -11,6 +11,7 @@ import numpy as np
 from fusedstep._arrays import cuda_array
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import Array
+from fusedstep._arrays.dtypes import BFLOAT16, shown_bfloat16
 from fusedstep._arrays.libraries import INTERFACE, TO_DEVICE, Library, glance, library
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.structure import is_array
@@ -81,17 +82,20 @@ class Device:
             "version": 3,
             "shape": array.shape,
             "strides": array.strides,
-            "typestr": array.dtype.str,
+            "typestr": bits_of_bfloat16(array.dtype).str,
             "data": (address(array), False),
         }
         with self.current():
-            return driver.view(described, cuda_array.owner(array))
+            made = driver.view(described, cuda_array.owner(array))
+            return made.view(shown_bfloat16()) if array.dtype == BFLOAT16 else made
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        numbers = bits_of_bfloat16(dtype)
         with self.current():
-            made = driver.allocate(shape, dtype)
+            made = driver.allocate(shape, numbers)
         described = made.__cuda_array_interface__
-        return cuda_array.shadow(made, described["data"][0], tuple(shape), None, dtype.str)
+        at = described["data"][0]
+        return cuda_array.shadow(made, at, tuple(shape), None, numbers.str).view(dtype)
 
     def zeros(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         made = self.empty(shape, dtype)
@@ -184,6 +188,11 @@ def ordinal(array: Any) -> int:
     """The number of the device that holds a user's array, which is not empty."""
     known = library(array).ordinal
     return int(known(array) if known else driver.ordinal(getattr(array, INTERFACE)["data"][0]))
+
+
+def bits_of_bfloat16(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which Numba has arrays of a dtype: of bfloat16 it has the bits."""
+    return np.dtype(np.uint16) if dtype == BFLOAT16 else dtype
 
 
 @cache

@@ -22,9 +22,9 @@ from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.overlap import WrittenMemory, extent
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
-from fusedstep._backends.cuda import device, kernels, squares
+from fusedstep._backends.cuda import device, formats, kernels, squares
 from fusedstep._backends.cuda.device import Device
-from fusedstep._backends.plan import Cells, Job, Row, clips_of, unfit_rows
+from fusedstep._backends.plan import Cells, Job, Row, clips_of, new_keys, unfit_rows
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep._numerics.rounding import check_rounding
@@ -41,23 +41,41 @@ class Launch:
     """The rows of one job: the kernel, its addresses, and the number of tiles."""
 
     def __init__(self, job: Job, ordinal: int, tiles: int, addresses: tuple[int, ...]) -> None:
-        self.kernel = device.kernel(kernels.module(job), ordinal)
+        self.plain = job.storages is None
+        module = kernels.module(job) if self.plain else formats.module(job)
+        self.kernel = device.kernel(module, ordinal)
         self.pick = itemgetter(*variants.step(job.rule).scalars)
         self.tiles = tiles
+        self.threads = threads_of(job)
         self.addresses = addresses
 
-    def call(self, stream: int, given: JobScalars, zero: bool, clips: int) -> Call:
+    def call(self, stream: int, given: JobScalars, zero: bool, clips: int, key: int) -> Call:
+        """The call of the kernel; `key` is that of the step's random bits, as an int64."""
         constants, values = given
-        arguments = (*self.addresses, zero, clips, *self.pick({**constants, **values}))
-        call: Call = self.kernel.launching(self.tiles, device.THREADS, stream, arguments)
+        keys = () if self.plain else (key,)
+        arguments = (*self.addresses, zero, clips, *keys, *self.pick({**constants, **values}))
+        call: Call = self.kernel.launching(self.tiles, self.threads, stream, arguments)
         return call
+
+
+def threads_of(job: Job) -> int:
+    """The threads of a block that steps a tile; with formats they are some times 64."""
+    if job.storages is None:
+        return device.THREADS
+    return max(device.THREADS // formats.WORDS, 1) * formats.WORDS
+
+
+def tile_of(job: Job) -> int:
+    """The elements of a tile."""
+    return threads_of(job) * kernels.LANES[job.dtype.itemsize]
 
 
 class Squares:
     """The sums of squares of the gradients of one job: the kernel, and the number of blocks."""
 
     def __init__(self, job: Job, ordinal: int, blocks: int, addresses: tuple[int, ...]) -> None:
-        self.kernel = device.kernel(squares.module(job.dtype), ordinal)
+        held = None if job.storages is None else job.storages.g
+        self.kernel = device.kernel(squares.module(job.dtype, held), ordinal)
         self.blocks = blocks
         self.addresses = addresses
 
@@ -118,6 +136,7 @@ class Table:
         self.steps = [0]
         self.cells = Cells(jobs, [row for row in rows if row is not None])
         self.numbers = self.cells.numbers
+        self.keys = new_keys(jobs)
         self.places: list[int | None] = [None] * len(rows)
         """The place of each parameter in the table on the device; None if it is skipped."""
         self.known: list[Gradient | None] = [None] * len(rows)
@@ -153,8 +172,8 @@ class Table:
         of_job = np.array([row.job for row in sorted_rows])
         table = _columns(sorted_rows)
         table[:, kernels.SUMS] = sums[order]
-        lanes = np.array([kernels.LANES[jobs[job].dtype.itemsize] for job in of_job])
-        tiles = Pieces(-(-table[:, kernels.N] // (device.THREADS * lanes)), of_job)
+        elements = np.array([tile_of(jobs[job]) for job in of_job])
+        tiles = Pieces(-(-table[:, kernels.N] // elements), of_job)
         summed = Pieces(blocks[order], of_job)
         table[:, kernels.FIRST] = tiles.first
         table[:, kernels.FIRST_BLOCK] = summed.first
@@ -176,11 +195,14 @@ class Table:
             self.device.empty(self.factors.shape, self.factors.dtype),
         ]
         at, gradients, at_tiles, at_blocks, _ = map(address, self.on_device)
+        if any(job.storages is not None for job in jobs):
+            self.on_device.append(self.device.load(_seconds(sorted_rows)))
         ordinal = self.device.ordinal
         for index, job in enumerate(jobs):
             start, count = tiles.of_job(index)
             if count:
-                addresses = (at, gradients, at_tiles + 4 * start)
+                seconds = () if job.storages is None else (address(self.on_device[-1]),)
+                addresses = (at, *seconds, gradients, at_tiles + 4 * start)
                 self.launches.append((index, Launch(job, ordinal, count, addresses)))
                 start, count = summed.of_job(index)
                 addresses = (at, gradients, at_blocks + 4 * start)
@@ -262,8 +284,10 @@ class Table:
             with self.device.current():
                 stream = self._stream()
                 clips = self._send_clips(stream) if each else 0
+            keys = self.keys.view(np.int64).tolist()
             calls += [
-                launch.call(stream, scalars[job], zero, clips) for job, launch in self.launches
+                launch.call(stream, scalars[job], zero, clips, keys[job])
+                for job, launch in self.launches
             ]
         count = partial(setitem, self.steps, 0, self.steps[0] + 1)
         return [*calls, *self.cells.writing(), count]
@@ -330,4 +354,16 @@ def _columns(rows: Sequence[Row]) -> Any:
                 columns[kernels.STATES + slot] = address(state.flat)
         if row.ema is not None:
             columns[kernels.EMA] = address(row.ema.flat)
+    return table
+
+
+def _seconds(rows: Sequence[Row]) -> Any:
+    """The second table, of formats.py."""
+    table = np.zeros((len(rows), formats.SECONDS), np.int64)
+    for columns, row in zip(table, rows, strict=True):
+        columns[formats.ORDINAL] = row.ordinal
+        if row.rest is not None:
+            seconds = [row.rest.p, None, *row.rest.states]
+            at = [0 if each is None else address(each.flat) for each in seconds]
+            columns[: len(at)] = at
     return table

@@ -35,7 +35,7 @@ LANES = {4: 4, 8: 2}
 
 OPERATORS: generate.Operators = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div"}
 
-HEAD = """\
+IMPORTS = """\
 \"\"\"The CUDA kernel {title}: a step of one element, and of a table of tensors.
 
 Numerics contract: a rule is a sequence of IEEE-754 operations, each rounded to nearest even
@@ -58,10 +58,13 @@ from fusedstep._backends.cuda.primitives import sqrt_{dtype} as sqrt
 from fusedstep._backends.cuda.primitives import store_{dtype} as store
 from fusedstep._backends.cuda.primitives import store_vector_{dtype} as store_vector
 from fusedstep._backends.cuda.primitives import sub_{dtype} as sub
+"""
 
-SIGNATURE = "void(int64, int64, int64, int64, int64, UniTuple({dtype}, {count}))"
+HEAD = f"""\
+{IMPORTS}
+SIGNATURE = "void(int64, int64, int64, int64, int64, UniTuple({{dtype}}, {{count}}))"
 
-Scalars = namedtuple("Scalars", "{names}")
+Scalars = namedtuple("Scalars", "{{names}}")
 
 
 """

@@ -1,9 +1,10 @@
 """Parts of the CUDA kernels: memory and arithmetic.
 
 On a device: loads and stores at an address, of one element or of a vector (16 bytes: 4
-float32 or 2 float64, whose address must be a multiple of 16), and operations with explicit
-rounding (`mul.rn`, ...), which no compiler contracts to an FMA. In Numba's simulator the
-same names are plain Python over host memory, so that a kernel's source runs in both.
+float32 or 2 float64, whose address must be a multiple of 16), the bits of a float32 as an
+integer and back, and operations with explicit rounding (`mul.rn`, ...), which no compiler
+contracts to an FMA. In Numba's simulator the same names are plain Python over host memory, so
+that a kernel's source runs in both.
 
 Addresses, and integers once they are loaded, are int64. A name ends in the dtype that it is
 for.
@@ -36,6 +37,29 @@ if simulated():
 
     def load_int64(address):
         return ctypes.c_int64.from_address(address).value
+
+    def _integers(c_type):
+        def load(address):
+            assert address % ctypes.sizeof(c_type) == 0
+            return c_type.from_address(address).value
+
+        def store(address, x):
+            assert address % ctypes.sizeof(c_type) == 0
+            assert 0 <= x < 256 ** ctypes.sizeof(c_type), x
+            c_type.from_address(address).value = x
+
+        return load, store
+
+    load_uint8, store_uint8 = _integers(ctypes.c_uint8)
+    load_uint16, store_uint16 = _integers(ctypes.c_uint16)
+    load_uint32, store_uint32 = _integers(ctypes.c_uint32)
+    load_int16, _ = _integers(ctypes.c_int16)
+
+    def float_of(u):
+        return np.uint32(u).view(np.float32)
+
+    def bits_of(x):
+        return int(x.view(np.uint32))
 
     def _memory(c_type, dtype, count):
         size = np.dtype(dtype).itemsize
@@ -181,6 +205,57 @@ else:
             return types.void(types.int64, types.UniTuple(kind, count)), generate
 
         return store_vector
+
+    def _load_integer(bits, signed=False):
+        """A load of so many bits, as int64."""
+
+        @intrinsic
+        def load(typing_context, address):
+            def generate(context, builder, signature, arguments):
+                at = _pointer(builder, arguments[0], ir.IntType(bits))
+                widen = builder.sext if signed else builder.zext
+                return widen(builder.load(at, align=bits // 8), ir.IntType(64))
+
+            return types.int64(types.int64), generate
+
+        return load
+
+    def _store_integer(bits):
+        """A store of the lowest bits of an int64."""
+
+        @intrinsic
+        def store(typing_context, address, x):
+            def generate(context, builder, signature, arguments):
+                kind = ir.IntType(bits)
+                at = _pointer(builder, arguments[0], kind)
+                builder.store(builder.trunc(arguments[1], kind), at, align=bits // 8)
+
+            return types.void(types.int64, types.int64), generate
+
+        return store
+
+    @intrinsic
+    def float_of(typing_context, u):
+        """The float32 with the bits of an int64."""
+
+        def generate(context, builder, signature, arguments):
+            return builder.bitcast(builder.trunc(arguments[0], ir.IntType(32)), ir.FloatType())
+
+        return types.float32(types.int64), generate
+
+    @intrinsic
+    def bits_of(typing_context, x):
+        """The bits of a float32, as int64."""
+
+        def generate(context, builder, signature, arguments):
+            return builder.zext(builder.bitcast(arguments[0], ir.IntType(32)), ir.IntType(64))
+
+        return types.int64(types.float32), generate
+
+    load_uint8, store_uint8 = _load_integer(8), _store_integer(8)
+    load_uint16, store_uint16 = _load_integer(16), _store_integer(16)
+    load_uint32, store_uint32 = _load_integer(32), _store_integer(32)
+    load_int16 = _load_integer(16, signed=True)
 
     load_int32 = _constant(types.int32)
     load_int64 = _constant(types.int64)

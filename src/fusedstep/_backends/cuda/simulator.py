@@ -23,6 +23,12 @@ class Memory:
     def __init__(self, described: dict[str, Any], owner: Any) -> None:
         self.__cuda_array_interface__ = described
         self.owner = owner
+        self.dtype = np.dtype(described["typestr"])
+
+    def view(self, dtype: Any) -> Memory:
+        made = Memory({**self.__cuda_array_interface__, "typestr": dtype.str}, self.owner)
+        made.dtype = dtype
+        return made
 
     def copy_to_host(self) -> Array:
         described = {"version": 3, **self.__cuda_array_interface__}

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from fusedstep._backends.cuda import scalars
 from fusedstep._backends.cuda.kernels import FIRST_BLOCK, PARTS, ROW, SUMS, N
+from fusedstep._backends.plan import Held
 from fusedstep._compiler import modules
 from fusedstep._numerics import norm
 
@@ -22,7 +24,7 @@ from numba import cuda, float64
 
 from fusedstep._backends.cuda.primitives import abs_float64 as abs
 from fusedstep._backends.cuda.primitives import add_float64 as add
-from fusedstep._backends.cuda.primitives import load_{dtype} as load
+{load}
 from fusedstep._backends.cuda.primitives import load_int32, load_int64
 from fusedstep._backends.cuda.primitives import mul_float64 as mul
 from fusedstep._backends.cuda.primitives import store_float64 as store
@@ -44,7 +46,7 @@ def run(rows, gradients, blocks):
     i = {block} * block + lane
     end = min({block} * (block + 1), n)
     while i < end:
-        x = float64(load(g_at + {size} * i))
+        x = float64({value})
 {add}
         i += {lanes}
 
@@ -80,19 +82,36 @@ ADD = {
 """The lines that add the square of an element to the sums of its lane."""
 
 
+HALF = """\
+from fusedstep._backends.cuda.primitives import float_of, load_uint16
+from fusedstep._backends.cuda.scalars import load_{name}"""
+"""The imports that read gradients of 16 bits."""
+
+
 @cache
-def module(dtype: np.dtype[Any]) -> ModuleType:
-    """The module of the kernel for gradients of a dtype: `run`, and its SIGNATURE."""
+def module(dtype: np.dtype[Any], held: Held | None = None) -> ModuleType:
+    """The module of the kernel for gradients of a dtype: `run`, and its SIGNATURE.
+
+    They are held in a format, or for None as they are.
+    """
+    name, files = dtype.name, [PARTS]
+    load = f"from fusedstep._backends.cuda.primitives import load_{name} as load"
+    value = f"load(g_at + {dtype.itemsize} * i)"
+    if held is not None:
+        name, files = held.format, [PARTS, *scalars.FILES]
+        load = HALF.format(name=name)
+        value = f"float_of(load_{name}(load_uint16(g_at + 2 * i)))"
     text = TEXT.format(
-        dtype=dtype.name,
+        dtype=name,
+        load=load,
+        value=value,
         row=8 * ROW,
         first=8 * FIRST_BLOCK,
         n=8 * N,
         at=8 * SUMS,
-        size=dtype.itemsize,
         block=norm.BLOCK,
         lanes=norm.LANES,
         sums=norm.SUMS,
         add=ADD[dtype.name],
     )
-    return modules.load(f"squares_{dtype.name}_cuda", text, PARTS)
+    return modules.load(f"squares_{name}_cuda", text, *files)

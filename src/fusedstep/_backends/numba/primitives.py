@@ -1,6 +1,6 @@
 """Parts of the CPU kernels that Numba compiles: the columns of a row, decorators, memory."""
 
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
 
@@ -40,3 +40,36 @@ def pointer(typing_context, address):
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.int64), generate
+
+
+def _calling(result, count):
+    """An intrinsic that calls the function at an address with so many integers."""
+
+    def generate(context, builder, signature, arguments):
+        function, *rest = arguments
+        integer = ir.IntType(64)
+        kind = ir.FunctionType(
+            ir.VoidType() if result is types.void else integer, [integer] * count
+        )
+        returned = builder.call(builder.inttoptr(function, kind.as_pointer()), rest)
+        return context.get_dummy_value() if result is types.void else returned
+
+    return result(*(types.int64,) * (1 + count)), generate
+
+
+@intrinsic
+def call_kernel(typing_context, kernel, row, begin, end, scalars):
+    """Call the kernel at an address."""
+    return _calling(types.void, 4)
+
+
+@intrinsic
+def call_load(typing_context, load, first, second, at, n, tile):
+    """Call the function that loads a format, see tiles.py."""
+    return _calling(types.int64, 5)
+
+
+@intrinsic
+def call_store(typing_context, store, values, first, second, at, n, random):
+    """Call the function that stores a format, see tiles.py."""
+    return _calling(types.void, 6)

@@ -32,19 +32,18 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
-from fusedstep._backends.numba import squares
+from fusedstep._backends.numba import squares, tiles
 from fusedstep._backends.numba.crew import crew
 from fusedstep._backends.numba.kept import Kept
-from fusedstep._backends.numba.primitives import EMA, READ, STATES, SUMS, G, P
-from fusedstep._backends.plan import CheckedTable, Job, Row
+from fusedstep._backends.numba.primitives import EMA, STATES, SUMS, G, P, call_kernel
+from fusedstep._backends.numba.tiles import COLUMNS, DESCRIBED, JOB, ORDINAL, SECONDS, N
+from fusedstep._backends.plan import CheckedTable, Job, Keys, Row
 from fusedstep._compiler.interrupts import delayed
 from fusedstep._compiler.modules import unique
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep._numerics.rounding import check_rounding
-
-N, JOB, COLUMNS = READ, READ + 1, READ + 2
-"""The columns of a row behind those that kernels read, and the number of all."""
+from fusedstep._numerics.storage import STORAGES, TILE
 
 WORTH_SHARING = 4_000_000
 """Elements of a step; below, waking a helper gained nothing between matrix products."""
@@ -70,14 +69,23 @@ Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 class Jobs:
     """The jobs, as columns for compiled code, and memory for their scalars."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], keys: Keys) -> None:
         self.dtypes = [job.dtype for job in jobs]
-        self.itemsizes = np.array([dtype.itemsize for dtype in self.dtypes], np.int64)
+        self.widths = np.array([*map(gradient_width, jobs)], np.int64)
+        """The bytes of an element of each job's gradients."""
         self.kernels = np.zeros(len(jobs), np.int64)
         """The address of each job's kernel."""
         self.scalars = np.zeros(len(jobs), np.int64)
         """The address of each job's scalars, which `memory` keeps in place."""
         self.memory: list[Array] = [np.zeros(0)] * len(jobs)
+        self.described = {
+            index: tiles.described(job, address(keys) + keys.itemsize * index)
+            for index, job in enumerate(jobs)
+            if job.storages is not None
+        }
+        """The descriptions of those jobs that have formats, see tiles.py."""
+        self.decodes = [job.storages is not None and job.storages.g is not None for job in jobs]
+        """Whether each job's gradients have a format."""
         self.clip = [0] * len(jobs)
         """The index of the factor that clips the gradients, among the job's scalars."""
 
@@ -85,15 +93,37 @@ class Jobs:
         self.memory[index] = np.zeros(len(scalars), self.dtypes[index])
         self.clip[index] = scalars.index("clip")
         self.kernels[index] = kernel
+        if index in self.described:
+            self.described[index][tiles.KERNEL] = kernel
+            self.kernels[index] = tiles.callback("step").address
         self.scalars[index] = address(self.memory[index])
+
+    def squares(self) -> Integers:
+        """The address of what sums the squares of each job's gradients."""
+        kernels = [squares.kernel(dtype).address for dtype in self.dtypes]
+        for index, decodes in enumerate(self.decodes):
+            if decodes:
+                self.described[index][tiles.SQUARES] = kernels[index]
+                kernels[index] = tiles.callback("sums").address
+        return np.array(kernels, np.int64)
+
+
+def gradient_width(job: Job) -> int:
+    """The bytes of an element of a job's gradients."""
+    if job.storages is None or job.storages.g is None:
+        return job.dtype.itemsize
+    return int(STORAGES[job.storages.g.format].width)
 
 
 class Rows:
-    """The rows, and where their elements, blocks and sums of squares begin."""
+    """The rows, and where their elements, tiles, blocks and sums of squares begin."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], jobs: Jobs) -> None:
         sizes = [row.p.flat.size for row in rows]
         self.elements = _starts(sizes)
+        self.unit = TILE if jobs.described else 1
+        """Elements between places where a row may be cut."""
+        self.units = _starts(-(-size // self.unit) for size in sizes)
         self.blocks = _starts(map(norm.blocks, sizes))
         self.sums = np.zeros((self.blocks[-1], norm.SUMS))
         self.table = np.zeros((len(rows), COLUMNS), np.int64)
@@ -106,6 +136,13 @@ class Rows:
                     columns[STATES + slot] = address(state.flat)
             if row.ema is not None:
                 columns[EMA] = address(row.ema.flat)
+            if row.rest is not None:
+                seconds = [row.rest.p, None, *row.rest.states]
+                at = [0 if each is None else address(each.flat) for each in seconds]
+                columns[SECONDS : SECONDS + len(at)] = at
+            columns[ORDINAL] = row.ordinal
+            if row.job in jobs.described:
+                columns[DESCRIBED] = address(jobs.described[row.job])
 
 
 class Runner(CheckedTable):
@@ -116,7 +153,7 @@ class Runner(CheckedTable):
     ) -> None:
         super().__init__(jobs, rows)
         self.begin(jobs)
-        self.of_rows = Rows(self.present)
+        self.of_rows = Rows(self.present, self.of_jobs)
         self.sums = self.of_rows.sums
         self.clipped: list[Array] = []
         """The scalars of each row in the step that comes, if each is clipped by itself."""
@@ -125,7 +162,7 @@ class Runner(CheckedTable):
 
     def begin(self, jobs: Sequence[Job]) -> None:
         """Step by these jobs from now on."""
-        self.of_jobs = Jobs(jobs)
+        self.of_jobs = Jobs(jobs, self.keys)
 
     def bind(self, index: int, kernel: int, scalars: Sequence[str]) -> None:
         """Give a job the kernel at an address, which reads scalars of these names in its dtype."""
@@ -145,9 +182,8 @@ class Runner(CheckedTable):
         self.of_rows.table[self.places[index], G] = address(operand.flat)
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
-        dtypes = self.of_jobs.dtypes
-        kernels = np.array([squares.kernel(dtype).address for dtype in dtypes], np.int64)
-        nothing = np.zeros_like(self.of_jobs.itemsizes)
+        kernels = self.of_jobs.squares()
+        nothing = np.zeros_like(kernels)
         scalars = self._scalars()
         self._shared(self.of_rows.blocks, norm.BLOCK, kernels, scalars, nothing)()
         return norm.measure(norm.total(self.sums), scale, max_norm)
@@ -157,9 +193,10 @@ class Runner(CheckedTable):
     ) -> Sequence[Call]:
         check_rounding()
         self.prepare(scalars)
-        kernels, zeroed = self.of_jobs.kernels, self.of_jobs.itemsizes * zero
+        kernels, zeroed = self.of_jobs.kernels, self.of_jobs.widths * zero
         at = self._clipped() if each else self._scalars()
-        return [self._shared(self.of_rows.elements, 1, kernels, at, zeroed), *self.counted()]
+        rows = self.of_rows
+        return [self._shared(rows.units, rows.unit, kernels, at, zeroed), *self.counted()]
 
     def _scalars(self) -> Integers:
         """The address of each row's scalars: those of its job."""
@@ -197,20 +234,6 @@ class Runner(CheckedTable):
 def _starts(sizes: Iterable[int]) -> Integers:
     """The sum of the sizes before each one, and of all."""
     return np.array([*accumulate(sizes, initial=0)], np.int64)
-
-
-@intrinsic
-def _call(typing_context, kernel, row, begin, end, scalars):
-    """Call the kernel at an address."""
-
-    def generate(context, builder, signature, arguments):
-        function, *rest = arguments
-        integer = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [integer] * len(rest))
-        builder.call(builder.inttoptr(function, kind.as_pointer()), rest)
-        return context.get_dummy_value()
-
-    return types.void(kernel, row, begin, end, scalars), generate
 
 
 @intrinsic
@@ -289,7 +312,7 @@ def _compiled(function, more=()):
 def _run(table, starts, unit, kernels, scalars, zeroed, shared):
     """Run chunks until none is left; each thread of the step calls this.
 
-    `zeroed` has the itemsize of each job whose gradients are zeroed on the way, else 0. `shared`
+    `zeroed` has the width of each job's gradients if they are zeroed on the way, else 0. `shared`
     holds where the next chunk begins, and the seats.
     """
     chunk = CHUNK // unit
@@ -310,7 +333,7 @@ def _run(table, starts, unit, kernels, scalars, zeroed, shared):
             piece = ZEROED // zeroed[job] if zeroed[job] else last - at
             while at < last:
                 until = min(at + piece, last)
-                _call(kernels[job], row.ctypes.data, at, until, scalars[place])
+                call_kernel(kernels[job], row.ctypes.data, at, until, scalars[place])
                 _zero(row[G] + at * zeroed[job], (until - at) * zeroed[job])
                 at = until
             begin = stop
