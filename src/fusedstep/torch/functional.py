@@ -384,7 +384,8 @@ def _step(
         p: {key: items[at] for key, items in lists.items() if items[at] is not None}
         for at, p in enumerate(params)
     }
-    one = Steps(KINDS[name], [{"params": [*params], **hyper}], state, {}, "auto")
+    group = {"params": [*params], **hyper, "rounding": "nearest"}
+    one = Steps(KINDS[name], [group], state, {}, "auto", as_given=True)
     scale = 1.0 if grad_scale is None else grad_scale.item()
     request = PLAIN if scale == 1 else check_request(scale, None, None, False)
     if one.handed_on:
