@@ -22,7 +22,8 @@ from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, HALVES, dtype_name
 from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Walk
-from fusedstep._core.kept import format_of_parameter, format_of_state
+from fusedstep._checks.wording import describe
+from fusedstep._core.kept import FIXED, WITHOUT_CHOICE, format_of_parameter, format_of_state
 from fusedstep._core.packed import order_of
 from fusedstep._numerics.coefficients import Rule
 from fusedstep._numerics.storage import (
@@ -35,7 +36,7 @@ from fusedstep._numerics.storage import (
     in_natural_order,
 )
 from fusedstep.torch._arrays import as_real, is_distributed, local, wide_dtype
-from fusedstep.torch._kinds import Kind
+from fusedstep.torch._kinds import Group, Kind
 
 TAIL, MASTER, ORDER = "tail", "master", "order"
 
@@ -78,6 +79,11 @@ class Formats(NamedTuple):
 
     p: str | None
     states: Mapping[str, str | None]
+
+    def draws(self, rounding: str) -> bool:
+        """Whether something is, or may be, rounded stochastically."""
+        names = [*filter(None, (self.p, *self.states.values()))]
+        return rounding != "nearest" and any(STORAGES[name].random for name in names)
 
 
 # ---- what is asked for ----
@@ -127,6 +133,33 @@ def refuse_low_bits(parameter: Any, values: Mapping[str, Any], name: str) -> Non
             f"state_dtype={asked!r} and {name} is float64, whose state is float64, too; put it into "
             "a group with state_dtype='float32'"
         )
+
+
+def check_choices(kind: Kind, group: Group) -> None:
+    """Refuse choices of a group that its parameters cannot have."""
+    if not any(name in group for name in FIXED):
+        return
+    values = kind.hyperparameters({**group})
+    master, halves = values["master"], False
+    for at, parameter in enumerate(group["params"]):
+        name, dtype = f"params[{at}]", numpy_dtype(as_real(local(parameter)).dtype)
+        refuse_low_bits(parameter, values, name)
+        if dtype in HALVES:
+            halves = True
+            format_of_parameter(dtype, values, None, name)
+    if group["params"] and not halves and master not in WITHOUT_CHOICE:
+        raise ValueError(
+            f"master={master!r} says how 16-bit parameters keep their bits, and there are none; "
+            "leave it out, or pass parameters of bfloat16"
+        )
+
+
+def bits_beside(state: Any) -> bool:
+    """Whether a parameter's state has bits of the parameter, or codes, which torch cannot step."""
+    if not isinstance(state, Mapping):
+        return False
+    beside = (TAIL, MASTER, *(base_name(name) for name in state if isinstance(name, str)))
+    return any(name in state for name in beside)
 
 
 def given_formats(kind: Kind, parameter: Any, existing: Mapping[str, Any], rule: Rule) -> Formats:
@@ -211,7 +244,7 @@ class Site:
         """Refuse a tensor that is not of the parameter's shape."""
         if tensor.shape != self.parameter.shape:
             raise ValueError(
-                f"{name}{self.path} has shape {(*tensor.shape,)}, its parameter "
+                f"{name} has shape {(*tensor.shape,)}, its parameter "
                 f"{(*self.parameter.shape,)}; they must be equal: is it another parameter's?"
             )
 
@@ -276,7 +309,7 @@ class Site:
             self._refuse_cut(storage, (array, bases), (name, base_name(name)))
             parts = (plain(array.cpu(), name), plain(bases.cpu(), name))
             return self._reordered(storage.decode(self.size, parts))
-        self.refuse_misfit(array, name)
+        self.refuse_misfit(array, f"{name}{self.path}")
         if array.dtype not in NARROW or array.is_complex():
             raise TypeError(
                 f"{name}{self.path} is {array.dtype}; it is float32, bfloat16 or float16, or codes "
@@ -352,7 +385,7 @@ class Site:
             whole = np.zeros(second.numel(), np.int8)
             whole[: self.size] = self._reordered(natural)
             return storage.decode(self.size, (p, in_code_order(whole)))
-        self.refuse_misfit(second, name)
+        self.refuse_misfit(second, f"{name}{self.path}")
         return storage.decode(self.size, (p, self.along(second)))
 
     def parameter_in(self, format: str | None) -> Kept:
@@ -386,6 +419,31 @@ class Site:
         else:
             second = self.put(part, dtype, np.zeros(part.length(self.size), part.dtype))
         return Kept((second,), {entry: second})
+
+    def assigned_to(self, value: Any, format: str | None) -> Kept:
+        """The parameter in a format, with the values of a tensor like it."""
+        if format in BESIDE:
+            return self.assigned(self.along(value), format)
+        if format is None:
+            return Kept((), {}, (), [partial(setitem, self.real, ..., as_real(local(value)))])
+        return Kept((), {}, (), self.writing(STORAGES[format].encode(self.along(value))[0]))
+
+    def refuse_unlike(self, value: Any) -> None:
+        """Refuse what the parameter cannot be assigned."""
+        name = f"params{self.path}"
+        if not isinstance(value, torch.Tensor) or value.dtype is not self.wide:
+            raise TypeError(
+                f"{name} is {describe(value)}; pass a tensor of {self.wide}, as float32_params() "
+                "returns it"
+            )
+        self.refuse_misfit(value, name)
+        if is_distributed(self.parameter) and (
+            not is_distributed(value) or value.placements != self.parameter.placements
+        ):
+            raise ValueError(
+                f"{name} is not sharded as its parameter is; pass a DTensor with placements "
+                f"{self.parameter.placements}"
+            )
 
     def writing(self, flat: Array) -> list[Call]:
         """The calls that give the parameter what lies along the walk, in its own dtype."""

@@ -41,10 +41,15 @@ class Changes(NamedTuple):
     writes: list[Call]
     """The calls that write the parameter, where it is held in another way from now on."""
 
+    def followed_by(self, kept: Kept) -> Changes:
+        """These, and then those of a parameter that is given other values."""
+        gone = [name for name in self.gone if name not in kept.made]
+        return Changes({**self.made, **kept.made}, gone, [*self.writes, *kept.writes])
+
     def calls(self, state: Any, parameter: Any) -> list[Call]:
         """The calls that bring the state up to them, and the parameter."""
-        if not (self.made or self.gone or self.writes):
-            return []
+        if not (self.made or self.gone):
+            return [*self.writes]
         own = state.setdefault(parameter, {})
         gone = [partial(own.__delitem__, name) for name in self.gone if name in own]
         return [partial(own.update, self.made), *gone, *self.writes]
@@ -116,6 +121,12 @@ def find_state(
             kepts[letter] = site.state_array(
                 name, formats.states[letter], codes, initial, as_given
             )
+    if not kind.counted and not as_given and formats.draws(values["rounding"]):
+        # Random bits depend on t, and so it is counted all the same.
+        begun = t or not any(rule.letters)
+        step = _number(STEP, existing.get(STEP) if begun else None, float(t), made)
+        cells.append((step, COUNT))
+        t = int(step)
     if rule.averaged and average is None:
         kepts[EMA] = site.state_array(EMA, None, CODES[0], lambda dtype: site.exact(), as_given)
     kepts[P] = Kept((), {}) if as_given else site.parameter_in(formats.p)

@@ -10,7 +10,7 @@ from weakref import getweakrefcount
 import torch
 from torch.autograd.graph import increment_version
 
-from fusedstep._arrays.at_once import at_once
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.checks import check_values
 from fusedstep._arrays.place import Place
 from fusedstep._backends.choose import choose
@@ -337,16 +337,50 @@ class Steps:
         """Look up a parameter and its state; the result is what is to be done to that."""
         p, settings = self.parameters[at], self.settings[self.group_of[at]]
         table, site = self._choose(at)
-        path, average = self.path(at), self.averages.get(p)
-        seen = Seen(p, site.place, f"params{path}")
-        check_values(seen.array, f"params{path}")
-        kept = KeptSite(p, seen.walk(), self.state.get(p, {}), path)
-        values = settings.hyperparameters
+        seen, kept = self._look_up(at, site.place)
+        values, average = settings.hyperparameters, self.averages.get(p)
         found = find_state(self.kind, kept, rule, values, average, self.as_given)
-        self.tensors[at] = Tensor(seen, path, settings, found, self.first + at)
+        self.tensors[at] = Tensor(seen, self.path(at), settings, found, self.first + at)
         self.site_of[at] = site
         self.tables[site] = table
         return found.changes
+
+    def _look_up(self, at: int, place: Place) -> tuple[Seen, KeptSite]:
+        """A parameter as it is stepped, and what its state has of it."""
+        p, path = self.parameters[at], self.path(at)
+        seen = Seen(p, place, f"params{path}")
+        check_values(seen.array, f"params{path}")
+        return seen, KeptSite(p, seen.walk(), self.state.get(p, {}), path)
+
+    # ---- parameters in full ----
+
+    def exact(self) -> list[Any]:
+        """Copies of all parameters as steps see them."""
+        places = [self._choose(at)[1].place for at in range(len(self.parameters))]
+        return [self._look_up(at, place)[1].exact() for at, place in enumerate(places)]
+
+    def assigning(self, values: list[Any]) -> list[Call]:
+        """The calls that give all parameters these values, with all bits of them."""
+        if len(values) != len(self.parameters):
+            raise ValueError(
+                f"params has {len(values)} tensors for {len(self.parameters)} parameters; pass one "
+                "for each, in the order of the groups, as float32_params() returns them"
+            )
+        self.read_settings()
+        return [call for at, value in enumerate(values) for call in self._assigning(at, value)]
+
+    def _assigning(self, at: int, value: Any) -> list[Call]:
+        p, settings = self.parameters[at], self.settings[self.group_of[at]]
+        _, kept = self._look_up(at, self._choose(at)[1].place)
+        kept.refuse_unlike(value)
+        rule = rule_of(self.kind.declaration, settings.hyperparameters)
+        empty_handed = not (self.kind.counted or kept.existing)
+        if empty_handed:  # state that is there would say that steps were taken
+            rule = rule._replace(letters=(), averaged=False)
+        found = find_state(self.kind, kept, rule, settings.hyperparameters, self.averages.get(p))
+        return found.changes.followed_by(kept.assigned_to(value, found.formats.p)).calls(
+            self.state, p
+        )
 
     def _choose(self, at: int) -> tuple[type[Table], Site]:
         """The site of a parameter, and what runs a step there."""

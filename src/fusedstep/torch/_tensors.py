@@ -25,8 +25,8 @@ from fusedstep._core.kept import FIXED, storages
 from fusedstep._core.parameters import Cohort
 from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
 from fusedstep.torch._arrays import Seen, is_copy, local
-from fusedstep.torch._kept import FLAT, P
 from fusedstep.torch._handed_on import HANDED_ON, reasons_of_group
+from fusedstep.torch._kept import FLAT, P
 from fusedstep.torch._kinds import Group, Kind, is_fickle, next_product
 from fusedstep.torch._state import COUNT, PRODUCT, Found
 
