@@ -44,17 +44,23 @@ static ALWAYS_INLINE u32 hashed(u32 x, u32 k0, u32 k1) {
 }
 
 
+/* ---- NaN: the canonical one in the place of all ---- */
+
+static ALWAYS_INLINE u32 canonical(u32 u) {
+    return (s32)(u & ~(u32)SIGN) > INFINITE ? NOT_A_NUMBER : u;
+}
+
 /* ---- bfloat16: the upper half of a float32 ---- */
 
 static ALWAYS_INLINE u32 load_bfloat16(u32 h) { return h << 16; }
 
-/* What is added below the upper half, so that it is rounded to nearest even. */
+/* The bits to add below the upper half, so that it is rounded to nearest even. */
 static ALWAYS_INLINE u32 nearest_bfloat16(u32 u) { return 0x7fff + ((u >> 16) & 1); }
 
-/* Only a NaN can carry into the sign. */
+/* No other NaN than the canonical one would be sure to stay one. */
 static ALWAYS_INLINE u32 store_bfloat16(u32 u, u32 r) {
+    u = canonical(u);
     u32 t = u + r;
-    t = (s32)(t ^ u) < 0 ? u : t;
     return t >> 16;
 }
 
@@ -95,17 +101,13 @@ static ALWAYS_INLINE u32 rounded_float16(u32 u) { return store_float16(u); }
 
 /* ---- split: the nearest bfloat16, ties away from zero, and a tail that is what it lacks ---- */
 
-static ALWAYS_INLINE u32 canonical(u32 u) {
-    return (s32)(u & ~(u32)SIGN) > INFINITE ? NOT_A_NUMBER : u;
-}
-
 static ALWAYS_INLINE u32 load_split16(u32 h, s32 tail) { return (h << 16) + (u32)tail; }
 
 static ALWAYS_INLINE u32 store_split16(u32 u) { return (u + 0x8000) >> 16; }
 
 static ALWAYS_INLINE u32 load_split8(u32 h, s32 tail) { return (h << 16) + ((u32)tail << 8); }
 
-/* What is added below the 24 bits that are kept, so that these are rounded to nearest even. */
+/* The bits to add below the 24 bits that are kept, so that these are rounded to nearest even. */
 static ALWAYS_INLINE u32 nearest_split8(u32 u) { return 0x7f + ((u >> 8) & 1); }
 
 /* The 24 bits, with 8 zeros; the sign of infinity's neighbours does not change. */

@@ -22,7 +22,13 @@ from fusedstep._arrays.cuda_array import shadow
 from fusedstep._checks.elsewhere import ATTRIBUTES, HYPERPARAMETERS, NEEDLESS, OF_A_STEP
 from fusedstep._core.declaration import declaration_of
 
-EXTRAS = {"jax": "others", "pandas": "others", "pyarrow": "others", "scipy": "demo"}
+EXTRAS = {
+    "jax": "others",
+    "ml_dtypes": "others",
+    "pandas": "others",
+    "pyarrow": "others",
+    "scipy": "demo",
+}
 """The extra that brings a package; torch has one of its own name."""
 
 ROWS = [mistake for part in TABLE.values() for mistake in part]

@@ -21,10 +21,12 @@ HEAD = '''\
 Each function updates p and its state arrays in place, once, as step number t (from 1). The
 formulas, hyperparameters and defaults are those of the class of the same name; an optional
 state array that is passed switches on what needs it. All arrays have the shape and dtype of
-p, float32 or float64; `lr` is the rate of this step, a number. Clipping, averages and the
-like are an optimizer's. What does not fit is a TypeError or ValueError that names it, and
-nothing has been written. No array is held after the call. What an optimizer checks once is checked
-at every call, so a loop over many arrays is faster with an optimizer.
+p, float32 or float64, but that the gradient of a float32 p may be float16 or bfloat16; `lr` is
+the rate of this step, a number. An array of 16 bits that is passed as `out` is left with p,
+rounded to nearest, in the same pass. Clipping, averages and the like are an optimizer's, and so
+are parameters and state of 16 bits. What does not fit is a TypeError or ValueError that names it,
+and nothing has been written. No array is held after the call. What an optimizer checks once is
+checked at every call, so a loop over many arrays is faster with an optimizer.
 """
 
 # Written by docs/tools/regions.py.
@@ -73,7 +75,7 @@ def function(optimizer: type[fs.Optimizer]) -> Iterator[str]:
         # A step has one rate, which a schedule would give for its t.
         plain = "float" if name == "lr" else spelled(each.type)
         yield f"    {name}: {plain} = {written(each.default)},"
-    yield from ('    backend: str = "auto",', ") -> None:")
+    yield from ("    out: Array | None = None,", '    backend: str = "auto",', ") -> None:")
     meant = f"; {clauses}" if (clauses := ", ".join(arrays(optimizer))) else ""
     yield f'    """One step of `fusedstep.{optimizer.__name__}`{meant}.'
     yield ""
@@ -97,7 +99,7 @@ def arrays(optimizer: type[fs.Optimizer]) -> Iterator[str]:
         yield f"{name} if {letter} is passed"
     for name, letter in call.needed.items():
         yield f"{name} needs {letter}"
-    if any(each.of_a_run and each.name != "ema" for each in declaration.arguments):
+    if "initial_accumulator_value" in declaration.checks:
         always = [letter for letter, option in declaration.letters.items() if option is None]
         yield f"{', '.join(always)} starts from what the caller puts in it"
 

@@ -13,6 +13,7 @@ from declarations import spelled, written
 import fusedstep as fs
 from fusedstep import optimizers, rules
 from fusedstep._core.declaration import Argument, declaration_of
+from fusedstep._core.kept import STORAGE
 
 HEAD = '''\
 """The optimizers as functions, each of which makes the transformation of the class of that name.
@@ -38,7 +39,7 @@ __all__ = [
 ]
 '''
 
-NOT_HERE = ("params", "nonfinite", "backend")
+NOT_HERE = ("params", "nonfinite", "backend", "out", *STORAGE)
 """Arguments of classes that functions have not, or at the end."""
 
 

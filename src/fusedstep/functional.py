@@ -3,10 +3,12 @@
 Each function updates p and its state arrays in place, once, as step number t (from 1). The
 formulas, hyperparameters and defaults are those of the class of the same name; an optional
 state array that is passed switches on what needs it. All arrays have the shape and dtype of
-p, float32 or float64; `lr` is the rate of this step, a number. Clipping, averages and the
-like are an optimizer's. What does not fit is a TypeError or ValueError that names it, and
-nothing has been written. No array is held after the call. What an optimizer checks once is checked
-at every call, so a loop over many arrays is faster with an optimizer.
+p, float32 or float64, but that the gradient of a float32 p may be float16 or bfloat16; `lr` is
+the rate of this step, a number. An array of 16 bits that is passed as `out` is left with p,
+rounded to nearest, in the same pass. Clipping, averages and the like are an optimizer's, and so
+are parameters and state of 16 bits. What does not fit is a TypeError or ValueError that names it,
+and nothing has been written. No array is held after the call. What an optimizer checks once is
+checked at every call, so a loop over many arrays is faster with an optimizer.
 """
 
 # Written by docs/tools/regions.py.
@@ -43,6 +45,7 @@ def sgd(
     lr_in_momentum: bool = False,
     maximize: bool = False,
     l1: float = 0.0,
+    out: Array | None = None,
     backend: str = "auto",
 ) -> None:
     """One step of `fusedstep.SGD`; momentum needs b.
@@ -70,6 +73,7 @@ def adagrad(
     eps_inside_sqrt: bool = False,
     maximize: bool = False,
     l1: float = 0.0,
+    out: Array | None = None,
     backend: str = "auto",
 ) -> None:
     """One step of `fusedstep.Adagrad`; s starts from what the caller puts in it.
@@ -101,6 +105,7 @@ def rmsprop(
     lr_in_momentum: bool = False,
     maximize: bool = False,
     l1: float = 0.0,
+    out: Array | None = None,
     backend: str = "auto",
 ) -> None:
     """One step of `fusedstep.RMSprop`; centered if a is passed, momentum needs b.
@@ -132,6 +137,7 @@ def adam(
     bias_correction: bool = True,
     maximize: bool = False,
     l1: float = 0.0,
+    out: Array | None = None,
     backend: str = "auto",
 ) -> None:
     """One step of `fusedstep.Adam`; amsgrad if x is passed.
@@ -165,6 +171,7 @@ def adamw(
     initial_lr: float | None = None,
     maximize: bool = False,
     l1: float = 0.0,
+    out: Array | None = None,
     backend: str = "auto",
 ) -> None:
     """One step of `fusedstep.AdamW`; amsgrad if x is passed.

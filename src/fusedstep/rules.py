@@ -72,6 +72,8 @@ def Lion(p, g, m, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
+    master, state_dtype, rounding, seed, out
+        How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -175,6 +177,8 @@ def NAdam(p, g, m, v, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
+    master, state_dtype, rounding, seed, out
+        How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -261,6 +265,8 @@ def RAdam(p, g, m, v, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
+    master, state_dtype, rounding, seed, out
+        How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -332,6 +338,8 @@ def Adamax(p, g, m, x, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
+    master, state_dtype, rounding, seed, out
+        How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -423,6 +431,8 @@ def Adan(p, g, m, a, v, o, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
+    master, state_dtype, rounding, seed, out
+        How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -515,6 +525,8 @@ def Yogi(p, g, m, v, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
+    master, state_dtype, rounding, seed, out
+        How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend

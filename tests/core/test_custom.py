@@ -157,11 +157,13 @@ def test_a_class_is_described_by_its_function() -> None:
     assert str(inspect.signature(Own)) == (
         "(params, lr=1.0, beta=0.75, pair=(1.0, 2.0), nesterov=False, *, "
         "weight_decay=0.0, maximize=False, l1=0.0, "
-        "ema=None, nonfinite='propagate', backend='auto')"
+        "ema=None, master=None, state_dtype='float32', rounding='auto', seed=0, out=None, "
+        "nonfinite='propagate', backend='auto')"
     )
     assert str(inspect.signature(Decaying)) == (
         "(params, lr=0.5, weight_decay=0.0, *, maximize=False, l1=0.0, "
-        "ema=None, nonfinite='propagate', backend='auto')"
+        "ema=None, master=None, state_dtype='float32', rounding='auto', seed=0, out=None, "
+        "nonfinite='propagate', backend='auto')"
     )
     assert "Average, and count." in pydoc.render_doc(Own)
     assert repr(Plain(np.zeros(2))) == "Plain(<float64 (2,)>)"
@@ -178,8 +180,8 @@ def test_arguments_are_those_of_the_signature() -> None:
         Own()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"lr='1' \(str\); pass a number"):
         Own(p, lr="1")
-    with pytest.raises(TypeError, match=r"'<f2' .float16.*float32 or float64"):
-        Own(np.zeros(2, np.float16))
+    with pytest.raises(TypeError, match=r"'<i2' .int16.*float32 or float64"):
+        Own(np.zeros(2, np.int16))
 
 
 def test_the_c_backend_holds_no_custom_rules() -> None:

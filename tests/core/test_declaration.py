@@ -31,6 +31,7 @@ from fusedstep._core.arguments import (
     Params,
 )
 from fusedstep._core.declaration import declaration_of, declare
+from fusedstep._core.kept import STORAGE
 from fusedstep._core.parameters import rule_of
 from fusedstep._numerics import reference, scalar
 from fusedstep._numerics.coefficients import Scalars
@@ -225,7 +226,7 @@ OF_SKLEARN = {"adam_rearranged"}
 def test_the_oracle_has_its_hyperparameters_and_defaults(optimizer: Any) -> None:
     ours = declaration_of(optimizer).defaults
     theirs = inspect.signature(oracle_of(optimizer)).parameters
-    assert ours.keys() - theirs.keys() <= {"ema", "initial_lr"}
+    assert ours.keys() - theirs.keys() <= {"ema", "initial_lr", *STORAGE}
     for name in ours.keys() & theirs.keys():
         assert theirs[name].default == ours[name], name
 
@@ -233,7 +234,7 @@ def test_the_oracle_has_its_hyperparameters_and_defaults(optimizer: Any) -> None
 def test_groups_cannot_differ_in_what_has_no_check() -> None:
     for optimizer in OPTIMIZERS:
         whole = [each.name for each in declaration_of(optimizer).arguments if not each.check]
-        assert whole == ["params", "nonfinite", "backend"]
+        assert whole == ["params", "out", "nonfinite", "backend"]
 
 
 def test_every_alias_says_what_it_is() -> None:
@@ -267,7 +268,7 @@ def test_the_tables_have_every_class_and_argument() -> None:
     for optimizer in OPTIMIZERS:
         for each in declaration_of(optimizer).arguments:
             assert f"| `{each.name}` | " in glossary
-            shared = each.name in ("params", "ema", "nonfinite", "backend")
+            shared = each.name in ("params", "ema", *STORAGE, "out", "nonfinite", "backend")
             assert (f"`{each.name}`" in classes) is not shared
     assert {line.count(" | ") for line in classes.splitlines()} == {3}
     assert {line.count(" | ") for line in glossary.splitlines()} == {2}

@@ -279,7 +279,7 @@ def test_calls_do_not_grow_with_the_number_of_tensors(
         grads, kept = gradients(), grads  # `kept`, so that the new ones lie elsewhere
         assert grads[0] is not kept[0]
     calls = calls_into_c(monkeypatch)
-    monkeypatch.setattr(tensors_module, "check_like", None)
+    monkeypatch.setattr(tensors_module, "check_gradient", None)
     monkeypatch.setattr(overlap, "extent", None)
     made.step(grads)
     assert calls == ["fs_take_and_step"]

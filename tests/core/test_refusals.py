@@ -36,7 +36,7 @@ BAD_PARAMETERS = {
     "window": (as_strided(zeros(5), (3, 3), (4, 4)), ValueError, "share memory.*copy"),
     "skewed window": (as_strided(zeros(9), (3, 2), (8, 12)), None, ""),
     "half an element apart": (as_strided(zeros(9), (3,), (2,)), ValueError, "share memory"),
-    "float16": (zeros(3, dtype=np.float16), TypeError, "'<f2' .float16.*float32 or float64"),
+    "foreign float16": (zeros(3, dtype=">f2"), TypeError, "'>f2'.*byte order"),
     "long double": (zeros(3, dtype=np.longdouble), TypeError, "float32 or float64"),
     "integers": (zeros(3, dtype=np.int64), TypeError, "int64.*astype"),
     "complex": (zeros(3, dtype=np.complex64), TypeError, "complex64.*astype"),
@@ -298,6 +298,10 @@ def test_bad_assignments_change_nothing() -> None:
         "maximize": False,
         "l1": 0.0,
         "ema": None,
+        "master": None,
+        "state_dtype": "float32",
+        "rounding": "auto",
+        "seed": 0,
     }
 
 

@@ -319,8 +319,8 @@ MAKING = [
         "TypeError",
         (
             "SGD(): too many positional arguments, 7 for 6; pass others by name, as "
-            "`lr_in_momentum=False`: 'lr_in_momentum', 'maximize', 'l1', 'ema', "
-            "'nonfinite', 'backend'"
+            "`lr_in_momentum=False`: 'lr_in_momentum', 'maximize', 'l1', 'ema', 'master', "
+            "'state_dtype', 'rounding', 'seed' and 3 more"
         ),
         "opt = fs.SGD(params, 0.1, 0.9, {0})",
         "opt.lr == 0.1",
@@ -793,14 +793,162 @@ PARAMETERS = [
         setup="params = np.float32(1)",
     ),
     Mistake(
-        "fs.AdamW(params)",
+        "fs.AdamW(params, master=False)",
+        "ValueError",
+        (
+            "master=False and params is float16: small updates are lost in it, and all below "
+            "6e-8; pass `master='float32'`, or parameters of bfloat16"
+        ),
+        "opt = fs.AdamW(params, {0}); opt.step(params.copy())",
+        "params[0] < 1",
+        setup="params = np.ones(3, np.float16)",
+    ),
+    Mistake(
+        "fs.AdamW(params, master='split16')",
+        "ValueError",
+        (
+            "master='split16' and params is float16: a tail of bits continues bfloat16 alone; pass "
+            "`master='float32'`, or parameters of bfloat16"
+        ),
+        "opt = fs.AdamW(params, {0})",
+        "opt.param_groups[0]['master'] == 'float32'",
+        setup="params = np.ones(3, np.float16)",
+    ),
+    Mistake(
+        "fs.AdamW(params, master='split8')",
+        "ValueError",
+        (
+            "master='split8' says how 16-bit parameters keep their bits, and there are none; leave "
+            "it out, or pass parameters of bfloat16"
+        ),
+        "opt = fs.AdamW(params)",
+        "opt.param_groups[0]['master'] is None",
+    ),
+    Mistake(
+        "fs.AdamW(p, master='split')",
+        "ValueError",
+        (
+            "master='split'; pass None, False or one of 'split16', 'split8', 'float32'; did you "
+            "mean `master='split8'`?"
+        ),
+        "opt = fs.AdamW(p, {0})",
+        "opt.param_groups[0]['master'] == 'split8'",
+        setup="import ml_dtypes; p = np.ones(3, ml_dtypes.bfloat16)",
+        needs="ml_dtypes",
+    ),
+    Mistake(
+        "fs.AdamW(params, state_dtype='bf16')",
+        "ValueError",
+        "state_dtype='bf16'; pass one of 'float32', 'bfloat16', '8bit'",
+        "opt = fs.AdamW(params, state_dtype='bfloat16')",
+        "opt.param_groups[0]['state_dtype'] == 'bfloat16'",
+    ),
+    Mistake(
+        "fs.AdamW(params, state_dtype={'exp_avg': 'bfloat16'})",
+        "ValueError",
+        (
+            "state_dtype has 'exp_avg'; the optimizer's state is 'm', 'v', 'x': name some of "
+            "these, as `state_dtype={'m': 'bfloat16'}`"
+        ),
+        "opt = fs.AdamW(params, {0})",
+        "opt.param_groups[0]['state_dtype'] == {'m': 'bfloat16'}",
+    ),
+    Mistake(
+        "fs.AdamW(params, ema=0.99, state_dtype={'ema': 'bfloat16'})",
+        "ValueError",
+        (
+            "state_dtype has 'ema', which is float32 always: stored in 16 bits it would stand "
+            "still; leave it out"
+        ),
+        "opt = fs.AdamW(params, ema=0.99)",
+        "opt.state['w']['ema'].dtype == np.float32",
+    ),
+    Mistake(
+        "fs.RMSprop(params, centered=True, state_dtype='bfloat16')",
+        "ValueError",
+        (
+            "state_dtype='bfloat16': with centered=True v - a² turns negative where either is "
+            "rounded, and its root NaN; pass `state_dtype='float32'`"
+        ),
+        "opt = fs.RMSprop(params, centered=True, {0})",
+        "opt.param_groups[0]['centered']",
+    ),
+    Mistake(
+        "fs.Adagrad(params, state_dtype='8bit')",
+        "ValueError",
+        (
+            "state_dtype='8bit': a sum of squares only grows, and soon by less than half of a "
+            "step of what is stored, which is too coarse in 8 bits; pass `state_dtype='bfloat16'`"
+        ),
+        "opt = fs.Adagrad(params, {0})",
+        "opt.param_groups[0]['state_dtype'] == 'bfloat16'",
+    ),
+    Mistake(
+        "fs.Adagrad(params, state_dtype='bfloat16', rounding='nearest')",
+        "ValueError",
+        (
+            "state_dtype='bfloat16': a sum of squares only grows, and soon by less than half of a "
+            "step of what is stored, so to the nearest it would stand still; pass "
+            "`state_dtype='float32'`"
+        ),
+        "opt = fs.Adagrad(params, {0}, rounding='nearest')",
+        "opt.param_groups[0]['state_dtype'] == 'float32'",
+    ),
+    Mistake(
+        "fs.AdamW(p, state_dtype='8bit')",
+        "ValueError",
+        (
+            "state_dtype='8bit', and params is float64, whose state is float64, too; pass "
+            "float32 parameters, or put float64 ones into a group with `state_dtype='float32'`"
+        ),
+        "opt = fs.AdamW([{'params': p, 'state_dtype': 'float32'}])",
+        "opt.state[0]['m'].dtype == np.float64",
+        setup="p = np.ones(3)",
+    ),
+    Mistake(
+        "fs.AdamW(params, rounding='up')",
+        "ValueError",
+        "rounding='up'; pass one of 'auto', 'nearest', 'stochastic'",
+        "opt = fs.AdamW(params, rounding='stochastic')",
+        "opt.param_groups[0]['rounding'] == 'stochastic'",
+    ),
+    Mistake(
+        "fs.AdamW(params, seed=-1)",
+        "ValueError",
+        "seed=-1; pass a whole number from 0",
+        "opt = fs.AdamW(params, seed=1)",
+        "opt.param_groups[0]['seed'] == 1",
+    ),
+    Mistake(
+        "opt.param_groups[0]['state_dtype'] = 'bfloat16'",
+        "ValueError",
+        (
+            "state_dtype='bfloat16' would lay out memory anew, which was done for 'float32'; make "
+            "another optimizer with it, and load this one's state_dict()"
+        ),
+        ("new = fs.AdamW(params, state_dtype='bfloat16'); new.load_state_dict(opt.state_dict())"),
+        "new.param_groups[0]['state_dtype'] == 'bfloat16'",
+    ),
+    Mistake(
+        "fs.AdamW(p, out=p.copy())",
+        "TypeError",
+        "out has dtype float32; pass an array of 16 bits, as `np.zeros((3,), np.float16)`",
+        "half = {0}; opt = fs.AdamW(p, lr=0.5, out=half); opt.step(np.ones(3, np.float32))",
+        "half[0] == 0.495",
+        setup="p = np.ones(3, np.float32)",
+    ),
+    Mistake(
+        "fs.functional.sgd(params, params.copy(), t=1)",
         "TypeError",
         (
-            "params has dtype '<f2' (float16); pass float32 or float64 in the machine's "
-            "byte order, as `params.astype(np.float32)`"
+            "p is float16, and one step has no place for the bits that it lacks; pass float32 with "
+            "the 16-bit array as `out`, or make an optimizer, as `fs.AdamW(p)`, which keeps them"
         ),
-        "params = {0}; opt = fs.AdamW(params)",
-        "params.dtype == np.float32",
+        (
+            "p = np.ones(3, np.float32); "
+            "fs.functional.sgd(p, params.copy(), t=1, lr=0.5, out=params)"
+        ),
+        "params[0] == 0.5",
         setup="params = np.ones(3, np.float16)",
     ),
     Mistake(
@@ -1120,20 +1268,6 @@ PARAMETERS = [
         needs="torch",
     ),
     Mistake(
-        "fs.AdamW(params)",
-        "TypeError",
-        (
-            "params is a tensor that NumPy cannot view: Got unsupported ScalarType "
-            "BFloat16; pass a NumPy array, or a dense float32 or float64 tensor on the "
-            "CPU, as `params.cpu().to_dense().float()`, or its local part, "
-            "`params.to_local()`; torch's own parameters are trained by `fusedstep.torch`"
-        ),
-        "params = {0}; opt = fs.AdamW(params); opt.step(torch.ones(3))",
-        "bool((params < 1).all())",
-        setup="import torch; params = torch.ones(3, dtype=torch.bfloat16)",
-        needs="torch",
-    ),
-    Mistake(
         "fs.functional.sgd(p, np.ones(3, np.float32), t=1, lr=0.5)",
         "ValueError",
         (
@@ -1382,7 +1516,7 @@ GROUPS = [
         (
             "params[0]: the unknown hyperparameter 'learning_rate'; AdamW has 'lr', "
             "'betas', 'eps', 'weight_decay', 'amsgrad', 'eps_inside_sqrt', "
-            "'eps_uncorrected', 'bias_correction' and 5 more; did you mean 'lr'?"
+            "'eps_uncorrected', 'bias_correction' and 9 more; did you mean 'lr'?"
         ),
         "opt = fs.AdamW([{'params': params, 'lr': 0.1}])",
         "opt.lr == 0.1",
@@ -1410,7 +1544,7 @@ GROUPS = [
         "KeyError",
         (
             "a group has no 'learning_rate'; it has 'params', 'lr', 'betas', 'eps', "
-            "'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected' and 6 more; "
+            "'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected' and 10 more; "
             "did you mean 'lr'?"
         ),
         "lr = opt.param_groups[0]['lr']",
@@ -1422,7 +1556,7 @@ GROUPS = [
         (
             "a group has no hyperparameter 'learning_rate' to set; it has 'lr', 'betas', "
             "'eps', 'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected', "
-            "'bias_correction' and 5 more; did you mean 'lr'?"
+            "'bias_correction' and 9 more; did you mean 'lr'?"
         ),
         "opt.param_groups[0]['lr'] = 0.1",
         "opt.lr == 0.1",
@@ -1433,7 +1567,7 @@ GROUPS = [
         (
             "a group has no hyperparameter 'weight_dacay' to set; it has 'lr', 'betas', "
             "'eps', 'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected', "
-            "'bias_correction' and 5 more; did you mean 'weight_decay'?"
+            "'bias_correction' and 9 more; did you mean 'weight_decay'?"
         ),
         "opt.param_groups[0]['weight_decay'] = 0.1",
         "opt.param_groups[0]['weight_decay'] == 0.1",
@@ -1444,7 +1578,7 @@ GROUPS = [
         (
             "a group has no hyperparameter 'beta1' to set; it has 'lr', 'betas', 'eps', "
             "'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected', "
-            "'bias_correction' and 5 more; did you mean 'betas', at index 0?"
+            "'bias_correction' and 9 more; did you mean 'betas', at index 0?"
         ),
         "opt.param_groups[0]['betas'] = (0.8, 0.999)",
         "opt.param_groups[0]['betas'][0] == 0.8",

@@ -19,6 +19,7 @@ from fusedstep._arrays.dtypes import (
     FLOAT16,
     FLOAT32,
     FLOAT64,
+    HALVES,
     compute_dtype,
     dtype_name,
 )
@@ -110,6 +111,22 @@ def check_gradient(g: Array, p: Array, name: str) -> None:
         check_like(g, p, name)
     else:
         check_shape(g, p, name)
+
+
+def check_copy(array: Array, p: Array, name: str) -> None:
+    """Refuse an array that a parameter cannot be written into as well, in 16 bits."""
+    if p.dtype != FLOAT32:
+        raise TypeError(
+            f"{name} belongs to a parameter of {dtype_name(p.dtype)}, and takes float32 in 16 "
+            f"bits; leave {name} out for this parameter"
+        )
+    if array.dtype not in HALVES:
+        raise TypeError(
+            f"{name} has dtype {dtype_name(array.dtype)}; pass an array of 16 bits, as "
+            f"`np.zeros({p.shape}, np.float16)`"
+        )
+    check_shape(array, p, name)
+    check_written(array, name)
 
 
 def check_shape(array: Array, p: Array, name: str) -> None:

@@ -45,7 +45,9 @@ def _format_of(dtype: Any) -> str | None:
 def format_of(array: Any) -> str | None:
     """The format of an array of 16 bits; None for any other."""
     # A subclass may say of itself what it likes, and so NumPy is asked.
-    found = dtype_of(array) if issubclass(type(array), np.ndarray) else getattr(array, "dtype", None)
+    found = (
+        dtype_of(array) if issubclass(type(array), np.ndarray) else getattr(array, "dtype", None)
+    )
     return _format_of(found) if isinstance(found, Hashable) else None
 
 
@@ -56,9 +58,33 @@ def dtype_name(dtype: Dtype) -> str:
 
 def is_foreign_bfloat16(dtype: Any) -> bool:
     """Whether a dtype of NumPy is another package's bfloat16."""
-    return dtype.kind == "V" and dtype.name == "bfloat16" and dtype.itemsize == 2
+    return bool(dtype.kind == "V" and dtype.name == "bfloat16" and dtype.itemsize == 2)
+
+
+def foreign(array: Array) -> Array:
+    """An array of bfloat16 in the dtype that users know it by, of ml_dtypes; any other as it is."""
+    if array.dtype != BFLOAT16:
+        return array
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError as error:
+        raise ImportError(
+            "arrays of bfloat16 are shown by ml_dtypes; `pip install 'fusedstep[bfloat16]'`"
+        ) from error
+    return array.view(bfloat16)
 
 
 def own(array: Array) -> Array:
     """The same array, in the dtype that it has here."""
-    return array.view(BFLOAT16) if is_foreign_bfloat16(array.dtype) else array
+    if not is_foreign_bfloat16(array.dtype):
+        return array
+    _foreign.add(array.dtype)
+    return array.view(BFLOAT16)
+
+
+_foreign: set[Dtype] = set()
+
+
+def foreign_dtype(dtype: Dtype) -> Dtype:
+    """The very object that arrays of bfloat16 have as their dtype in NumPy, if one was seen."""
+    return next(iter(_foreign), dtype)

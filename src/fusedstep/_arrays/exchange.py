@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep._arrays.dtypes import BFLOAT16
+from fusedstep._arrays.dtypes import BFLOAT16, foreign_dtype
 from fusedstep._arrays.libraries import EXCHANGE, library_of
 
 CAPSULE = b"dlpack_exchange_api"
@@ -51,7 +51,7 @@ class Exchange(NamedTuple):
         """A dtype as these arrays have it: that of `array` if it is given."""
         if not self.read:
             if dtype == BFLOAT16:
-                return id(array.dtype)
+                return id(foreign_dtype(dtype) if array is None else array.dtype)
             # The address of NumPy's own object; one that is equal to it may be gone tomorrow.
             return id(np.dtype(dtype.type))
         code = BFLOATS if dtype == BFLOAT16 else FLOATS

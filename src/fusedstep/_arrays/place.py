@@ -11,6 +11,7 @@ import numpy as np
 
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.cuda_array import is_viewed, on_device
+from fusedstep._arrays.dtypes import foreign
 from fusedstep._arrays.libraries import TO_HOST
 from fusedstep._arrays.plain import address, plain, where
 from fusedstep._arrays.remedies import as_gradient, refuse_unwritten
@@ -125,7 +126,7 @@ class Host:
     where = staticmethod(where)
 
     def show(self, array: Array) -> Any:
-        return array.view()
+        return foreign(array.view())
 
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         return np.empty(shape, dtype)

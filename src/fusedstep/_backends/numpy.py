@@ -75,7 +75,10 @@ class Table(CheckedTable):
         rule, dtype, storages = self.jobs[row.job]
         g = decoded(storages, row, g)
         stored = stored_in(row, storages)
-        p, *states = [None if each is None else each.values() for each in stored]
+        parameter, *of_states = stored
+        assert parameter is not None
+        p = parameter.values()
+        states = [None if each is None else each.values() for each in of_states]
         g = reference.gradient(p, g, h)
         if rule.formula is None:
             results: Sequence[Array] = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
@@ -101,7 +104,7 @@ class Stored(NamedTuple):
     size: int
 
     def values(self) -> Array:
-        """Its values, in the dtype that rules compute in."""
+        """The values, in the dtype that rules compute in."""
         if self.held is None:
             return self.arrays[0]
         return STORAGES[self.held.format].decode(self.size, self.arrays)

@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, cast
 
-from fusedstep._arrays.checks import check_like, check_parameter, check_state
+import numpy as np
+
+from fusedstep._arrays.checks import check_copy, check_gradient, check_parameter, check_state
+from fusedstep._arrays.dtypes import HALVES, dtype_name, format_of
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import HOST, Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.choose import choose
-from fusedstep._backends.plan import Aimable, Job, Plan, Row, Table
+from fusedstep._backends.plan import Aimable, Job, Plan, Rest, Row, Table
+from fusedstep._core.kept import storages
 from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
 
@@ -33,16 +37,28 @@ _layouts: dict[str, Callable[[list[Any]], bytes | None]] = {}
 
 
 def step_aimed(
-    backend: str, rule: Rule, given: JobScalars, p: Any, g: Any, states: Mapping[str, Any]
+    backend: str,
+    rule: Rule,
+    given: JobScalars,
+    p: Any,
+    g: Any,
+    states: Mapping[str, Any],
+    out: Any = None,
 ) -> None:
-    """Step p by g, both the user's, by a rule whose state arrays are in `states` by letter."""
+    """Step p by g, both the user's, by a rule whose state arrays are in `states` by letter.
+
+    `out` is the user's array that p is written into as well, or None.
+    """
     arrays = [p, *[states[letter] for letter in rule.states]]
+    if out is not None:
+        arrays.append(out)
     layout_of = _layouts.get(backend)
     layout = None if layout_of is None else layout_of(arrays)
+    of_g = g.dtype if type(g) is np.ndarray else format_of(g)  # as most are, and for less
     if layout is not None:
-        aimed = _plans.pop((backend, rule, layout), None)
+        aimed = _plans.pop((backend, rule, layout, of_g), None)
         if aimed is not None and aimed.step(arrays, g, given):
-            _plans[backend, rule, layout] = aimed
+            _plans[backend, rule, layout, of_g] = aimed
             return
     table, place = choose(backend, [("p", p)])
     if table.aims and place is HOST:
@@ -51,29 +67,38 @@ def step_aimed(
     aimed = Aimed(table, place, rule, arrays, g)
     aimed.run(given)
     if layout is not None and aimed.keep():
-        _plans[backend, rule, layout] = aimed
+        _plans[backend, rule, layout, of_g] = aimed
         for oldest in [*_plans][:-MOST]:
             _plans.pop(oldest, None)
 
 
 class Aimed:
-    """A plan of one tensor, at first for `arrays`: p, and the state arrays of the rule."""
+    """A plan of one tensor, at first for `arrays`: p, the state arrays of the rule, and `out`."""
 
     def __init__(
         self, table: type[Table], place: Place, rule: Rule, arrays: Sequence[Any], g: Any
     ) -> None:
         self.place = place
-        self.names = ("p", *rule.states)
+        self.names = ("p", *rule.states, "out")[: len(arrays)]
         self.types = [type(array) for array in arrays]
-        p, *states = self.views = self._look(arrays)
+        p, *_ = self.views = self._look(arrays)
         """The arrays as they are described, until `keep`."""
         self.walk = walk = Walk(p, place)
-        of = dict(zip(rule.states, states, strict=True))
-        self.row = Row(Operand(p, walk), walk, rule, lambda letter: Operand(of[letter], walk))
+        of = dict(zip(self.names, self.views, strict=True))
+        copy = of.get("out")
+        rest = None
+        if copy is not None:
+            rest = Rest(Operand(copy, walk), (None,) * len(rule.letters))
+        self.row = Row(
+            Operand(p, walk), walk, rule, lambda letter: Operand(of[letter], walk), rest=rest
+        )
         written = WrittenMemory(zip(self.names, self.views, strict=True))
         written.refuse_overlaps()
         seen = self._look_at_gradient(g, p, written)
-        self.plan = Plan(table, [Job(rule, p.dtype)], [self.row], written)
+        copied = None if copy is None else f"copied_{HALVES[copy.dtype]}"
+        plain = (None,) * len(rule.letters)
+        kept = storages(copied, format_of(g), rule.letters, plain, (), "nearest")
+        self.plan = Plan(table, [Job(rule, p.dtype, kept)], [self.row], written)
         self.plan.set_gradient(0, seen, g)
         self.table = cast("Aimable", self.plan.table)
 
@@ -82,17 +107,23 @@ class Aimed:
         see = self.place.see_argument
         p = see(arrays[0], None, "p")
         check_parameter(p, "p", arrays[0])
+        if p.dtype in HALVES:
+            raise TypeError(
+                f"p is {dtype_name(p.dtype)}, and one step has no place for the bits that it "
+                "lacks; pass float32 with the 16-bit array as `out`, or make an optimizer, as "
+                "`fs.AdamW(p)`, which keeps them"
+            )
         views = [p]
         for name, array in zip(self.names[1:], arrays[1:], strict=True):
-            state = see(array, p, name)
-            check_state(state, p, name)
-            views.append(state)
+            seen = see(array, p, name)
+            (check_copy if name == "out" else check_state)(seen, p, name)
+            views.append(seen)
         return views
 
     def _look_at_gradient(self, g: Any, p: Array, written: WrittenMemory) -> Array:
         """The gradient as it is described; refused if it does not fit."""
         seen: Array = self.place.see_gradient(g, p, "g")
-        check_like(seen, p, "g")
+        check_gradient(seen, p, "g")
         written.refuse(seen, "g")
         return seen
 

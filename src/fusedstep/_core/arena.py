@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from fusedstep._arrays.checks import check_values
+from fusedstep._arrays.dtypes import dtype_name
 from fusedstep._arrays.memory import LINE
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.structure import named
@@ -186,7 +187,7 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
         self.params = view_containers(memory.structure, "params", iter(memory.params))
         self.grads = view_containers(memory.structure, "grads", iter(memory.grads))
         self.buffers = MappingProxyType(
-            {dtype.name: Buffer(*map(show, flat)) for dtype, flat in memory.flats.items()}
+            {dtype_name(dtype): Buffer(*map(show, flat)) for dtype, flat in memory.flats.items()}
         )
 
     @property

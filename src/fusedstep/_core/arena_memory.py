@@ -12,6 +12,7 @@ import numpy as np
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.checks import check_like
 from fusedstep._arrays.cuda_array import on_device
+from fusedstep._arrays.dtypes import dtype_name
 from fusedstep._arrays.libraries import by_numpy
 from fusedstep._arrays.memory import pin, zeros
 from fusedstep._arrays.overlap import WrittenMemory, lies_as
@@ -96,9 +97,9 @@ class ArenaMemory:
     @property
     def counts(self) -> dict[str, int]:
         """The number of elements of the parameters of each dtype."""
-        counts = dict.fromkeys((dtype.name for dtype in self.flats), 0)
+        counts = dict.fromkeys(map(dtype_name, self.flats), 0)
         for slot in self.slots:
-            counts[slot.dtype.name] += slot.walk.size
+            counts[dtype_name(slot.dtype)] += slot.walk.size
         return counts
 
     def read(self) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:

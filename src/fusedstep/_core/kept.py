@@ -1,4 +1,4 @@
-"""How parameters and state are kept: the choices of a group, as formats of one tensor's operands."""
+"""How parameters and state are kept: a group's choices, as formats of one tensor's operands."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy as np
 
 from fusedstep._arrays.dtypes import BFLOAT16, FLOAT16, FLOAT32, HALVES, dtype_name
 from fusedstep._backends.plan import Held, Storages
+from fusedstep._checks.wording import quoted
 from fusedstep._numerics.coefficients import Hyperparameters
 from fusedstep._numerics.storage import STORAGES, Draw
 
 SMALL = 4096
-"""Elements below which state is float32 whatever is asked for: it would save nothing to speak of."""
+"""Elements below which state is float32 whatever is asked for: it would save next to nothing."""
 
 STORAGE = ("master", "state_dtype", "rounding", "seed")
 """The hyperparameters that say how things are kept."""
 
 FIXED = ("master", "state_dtype")
-"""Those that are decided when the optimizer is made, because memory is laid out by them."""
+"""The ones that are decided when the optimizer is made: memory is laid out by them."""
 
 MASTERS = {
     (BFLOAT16, None): "split16",
@@ -61,8 +62,8 @@ def refusal_of_master(dtype: np.dtype[Any], master: Any, name: str) -> str:
         else "a tail of bits continues bfloat16 alone"
     )
     return (
-        f"master={master!r} and {name} is {dtype_name(dtype)}: {kept}; pass master='float32', or "
-        "parameters of bfloat16"
+        f"master={master!r} and {name} is {dtype_name(dtype)}: {kept}; pass "
+        "`master='float32'`, or parameters of bfloat16"
     )
 
 
@@ -138,15 +139,17 @@ def refuse_unknown_letters(hyper: Hyperparameters, letters: Sequence[str]) -> No
     for letter in asked:
         if letter == "ema":
             raise ValueError(
-                "state_dtype has 'ema', which is float32 always: it is what a model is used by in "
-                "the end; leave it out"
+                "state_dtype has 'ema', which is float32 always: stored in 16 bits it would stand "
+                "still; leave it out"
+            )
+        if not letters:
+            raise ValueError(
+                f"state_dtype has {letter!r}, and the optimizer keeps no state; leave it out"
             )
         if letter not in letters:
             raise ValueError(
-                f"state_dtype has {letter!r}; the optimizer's state is {[*letters]!r}, so name of "
-                f"these, as `state_dtype={{{letters[-1]!r}: 'bfloat16'}}`"
-                if letters
-                else f"state_dtype has {letter!r}, and the optimizer keeps no state; leave it out"
+                f"state_dtype has {letter!r}; the optimizer's state is {quoted(letters)}: name "
+                f"some of these, as `state_dtype={{{letters[0]!r}: 'bfloat16'}}`"
             )
 
 
@@ -155,5 +158,6 @@ def refuse_low_bits(hyper: Hyperparameters, letter: str, why: str, kept: Sequenc
     asked = dtype_of_state(letter, hyper)
     if asked in kept:
         return
-    remedy = f"state_dtype={{{letter!r}: {kept[-1]!r}}}"
-    raise ValueError(f"state_dtype={hyper['state_dtype']!r}: {why}; pass `{remedy}`")
+    whole = not isinstance(hyper["state_dtype"], Mapping)
+    remedy = kept[-1] if whole else {**hyper["state_dtype"], letter: kept[-1]}
+    raise ValueError(f"state_dtype={hyper['state_dtype']!r}: {why}; pass `state_dtype={remedy!r}`")

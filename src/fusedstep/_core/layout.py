@@ -131,8 +131,8 @@ class Layout:
         self.cohorts = [*jobs]
         """The cohorts of the tensors that step, in the order of the jobs."""
         self.jobs = [Job(cohort.rule, cohort.dtype, cohort.storages) for cohort in jobs]
-        storages = [cohort.storages for cohort in jobs]
-        self.random = [at for at, each in enumerate(storages) if each is not None and each.streams]
+        held = [cohort.storages for cohort in jobs]
+        self.random = [at for at, each in enumerate(held) if each is not None and each.streams]
         """The jobs that round stochastically."""
 
     def _begin(self) -> None:
@@ -259,9 +259,12 @@ class Layout:
             if (grads[at] is None) != (self.rows[at] is None):
                 return False
             tensor = self.tensors.each[at]
-            if grads[at] is not None and tensor is not None:
-                if tensor.gradient_format(grads[at]) != self.gradient_formats[at]:
-                    return False
+            if (
+                grads[at] is not None
+                and tensor is not None
+                and tensor.gradient_format(grads[at]) != self.gradient_formats[at]
+            ):
+                return False
             seen = self.tensors.check_gradient(at, grads[at], zero)
             self.plan.set_gradient(at, seen, grads[at])
             at = self.plan.take(grads, at + 1, zero)

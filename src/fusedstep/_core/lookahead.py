@@ -38,6 +38,7 @@ class Lookahead:
         tensors: Tensors,
         layout: Layout | None,
     ) -> None:
+        refuse_fewer_bytes(tensors)
         self.declaration = declaration
         self.stepping = None if layout is None else layout.cohorts
         self.tensors = tensors
@@ -129,6 +130,17 @@ class Ahead(Block):
         except BaseException:  # after all was done, perhaps, and no block would be left
             self._place.at_once([*self.leaving, partial(self.leaving.clear)])
             raise
+
+
+def refuse_fewer_bytes(tensors: Tensors) -> None:
+    """Refuse to move what is not float32 or float64, momentum included."""
+    for parameter in tensors.parameters:
+        if parameter.format is not None or "b" in parameter.packed:
+            raise ValueError(
+                f"lookahead() moves parameters by their momentum, and params{parameter.path} or "
+                "its momentum is kept in fewer bytes; pass float32 parameters with "
+                "`state_dtype='float32'` and without `out`, or `nesterov=True`"
+            )
 
 
 def _no_state(letter: str) -> NoReturn:

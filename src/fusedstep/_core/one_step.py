@@ -98,7 +98,8 @@ def one_step(optimizer: type[Optimizer], arguments: Mapping[str, Any]) -> None:
     given = setting.constants, declaration.scalars(hyper, t)
     if not (setting.usual and is_usual(lr)):
         _check_range(declaration, hyper, given, _dtype_of(arguments["p"]), t)
-    step_aimed(arguments["backend"], setting.rule, given, arguments["p"], arguments["g"], arguments)
+    backend, rule, p, g = arguments["backend"], setting.rule, arguments["p"], arguments["g"]
+    step_aimed(backend, rule, given, p, g, arguments, arguments["out"])
 
 
 def _check_range(
@@ -175,7 +176,7 @@ def of_one_step(optimizer: type[Optimizer], args: Any, kwargs: Any, error: TypeE
     title = optimizer.__name__.lower()
     letters = [letter for letter, option in declaration.letters.items() if option is None]
     optional = [letter for letter in declaration.letters if letter not in letters]
-    names = ["p", "g", *declaration.letters, "t", *call.passed, "backend"]
+    names = ["p", "g", *declaration.letters, "t", *call.passed, "out", "backend"]
     for name in kwargs:
         if name in names:
             continue

@@ -52,9 +52,11 @@ class Optimizer:
 
     Parameters are a NumPy array, or a sequence or mapping of arrays, nested at will, or a
     sequence of groups as torch has them: mappings with `"params"` and the hyperparameters
-    in which that group differs. They are float32 or float64 of any layout, and change in
-    place. State is of a parameter's dtype and shape and starts at t = 0. Many small ones are
-    best put in a `fusedstep.Arena`, which then stands for them and for their gradients.
+    in which that group differs. They are float32, float64, float16 or bfloat16 (of ml_dtypes,
+    or of torch) of any layout, and change in place. State is of a parameter's shape and of the
+    dtype that it is stepped in, float64 or float32, and starts at t = 0. Gradients are of
+    that dtype, or of 16 bits where it is float32. Many small parameters are best put in a
+    `fusedstep.Arena`, which then stands for them and for their gradients.
 
     Parameters may also live on a CUDA device, all on the same: arrays of Numba or CuPy,
     tensors of torch (`p.detach()`), whatever has `__cuda_array_interface__`. Gradients and
@@ -75,6 +77,30 @@ class Optimizer:
     out: parameters, state and t of all tensors stay as they are, and the report names the
     parameters. `"raise"` does the same with a FloatingPointError. Both read the gradients
     once more, together with `max_norm`.
+
+    Four more say how things are kept in memory; groups can differ in them. The rule knows none
+    of it: values are decoded to float32, stepped, and encoded again, in one pass.
+
+    `master` is for parameters of 16 bits, which are too coarse for most updates. `"split16"`,
+    as None for bfloat16, keeps the lower 16 bits of each float32 beside its upper ones: the run
+    is that of float32 parameters to the last bit, and the model sees them rounded.
+    `"split8"` keeps 8 of these bits. `"float32"`, as None for float16, keeps a whole float32;
+    what is assigned to the parameter itself counts. False keeps nothing: a bfloat16 alone,
+    rounded stochastically. `float32_params()` are the exact values.
+
+    `state_dtype` is that of state: `"float32"`, `"bfloat16"`, or `"8bit"`, logarithmic codes in
+    blocks of 256 elements. `{"m": "bfloat16", "v": "8bit"}` chooses by letter. State of fewer
+    than 4,096 elements stays float32. `opt.state` has decoded copies of what is not.
+
+    `rounding` to the `"nearest"` loses what changes a value by less than half a step, at each
+    step anew: a running mean of squares that moves by a thousandth of itself would stand still
+    in 16 bits. `"stochastic"` rounds up or down with odds that make up for it in the mean, by
+    random bits that depend on `seed`, t, the parameter's number and the element's place alone:
+    the same on each backend, with any number of threads, and in a resumed run. `"auto"` does so
+    for running means of squares, all 8-bit state, `"split8"` and bfloat16 without a master.
+
+    `out`, for float32 parameters, are arrays of 16 bits like these; each step leaves the
+    parameters there, too, rounded to the nearest, for a model that is run in 16 bits.
     """
 
     _declaration: ClassVar[Declaration]
@@ -395,7 +421,13 @@ class Optimizer:
         self._table, self._place = choose(self._backend, params, self._declaration.custom)
         self._enroll(self._groups, state.get("_out"))
         for parameter, kept in zip(self._parameters, states, strict=True):
-            self._place.at_once(parameter.restoring(kept))
+            read = read_state(kept, parameter, (), self._known_letters)
+            self._place.at_once(parameter.restoring(read))
+
+    @property
+    def _known_letters(self) -> tuple[str, ...]:
+        """The state arrays that there may be."""
+        return (*self._declaration.letters, "ema")
 
     def __copy__(self) -> NoReturn:
         raise TypeError(
@@ -520,8 +552,7 @@ class Optimizer:
         flat = self._structure.flatten(given["state"], "state_dict['state']")
         for parameter, state in zip(self._parameters, flat, strict=True):
             rule = rule_of(self._declaration, hyperparameters[id(parameter.cohort.group)])
-            known = (*filter(None, self._declaration.letters), "ema")
-            states.append(read_state(state, parameter, rule.states, known))
+            states.append(read_state(state, parameter, rule.states, self._known_letters))
         calls = [group.taking(hyperparameters[id(group)]) for group in self._groups]
         for parameter, state in zip(self._parameters, states, strict=True):
             calls += parameter.restoring(state)

@@ -2,9 +2,10 @@
 
 A state array of bfloat16 is there as its bits, uint16 in the parameter's shape. One of 8 bits is
 there as codes, uint8 in the parameter's shape, with the base of each block of 256 elements as
-`m_base`, say. Blocks follow the order in which the parameter lies in memory; unless that is C order,
-`p_order` tells it: the axes from the slowest to the fastest, ~k for an axis k that runs backwards.
-What a 16-bit parameter lacks is there as `p_tail`, int16 or int8, or `p_master`, float32.
+`m_base`, say. Blocks follow the order in which the parameter lies in memory; unless that is C
+order, `p_order` tells it: the axes from the slowest to the fastest, ~k for an axis k that runs
+backwards. The bits that a 16-bit parameter lacks are there as `p_tail`, int16 or int8, or whole
+values as `p_master`, float32.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def order_of(walk: Walk) -> tuple[int, ...]:
 
 
 def _shaped(parameter: Parameter, flat: Array) -> Array:
-    """What lies along the walk, in the parameter's shape: a copy in C order."""
+    """An array that lies along the walk, in the parameter's shape: a copy in C order."""
     return parameter.walk.shaped(flat).copy(order="C")
 
 
@@ -99,8 +100,8 @@ def read_values(state: Mapping[str, Any], letter: str, parameter: Parameter, whe
         check_shape(array, parameter.p, name)
         return _decoded(array, state, letter, parameter, where)
     raise TypeError(
-        f"{name} has dtype {dtype_name(array.dtype)}; it is float32, or bfloat16 as uint16, or codes "
-        f"of 8 bits as uint8 beside {base_name(letter)!r}: pass what state_dict() returned"
+        f"{name} has dtype {dtype_name(array.dtype)}; it is float32, or bfloat16 as uint16, or "
+        f"codes of 8 bits as uint8 beside {base_name(letter)!r}: pass what state_dict() returned"
     )
 
 
@@ -116,15 +117,20 @@ def _decoded(
             f"{codes.size} codes it is int32 of shape {(blocks,)}: pass what state_dict() returned"
         )
     axes = _read_order(state.get(ORDER), codes.ndim, where)
-    laid = np.flip(codes, [~k for k in axes if k < 0]).transpose([max(k, ~k) for k in axes])
+    laid = _along(codes, axes)
     whole = np.zeros(blocks * TILE, np.uint8)
     whole[: codes.size] = laid.reshape(-1)
     storage = STORAGES["unsigned8" if letter in parameter.nonnegative else "signed8"]
     values = np.empty(codes.shape, np.float32)
     flat = storage.decode(codes.size, (in_code_order(whole), np.ascontiguousarray(bases)))
-    view = np.flip(values, [~k for k in axes if k < 0]).transpose([max(k, ~k) for k in axes])
-    view[...] = flat.reshape(laid.shape)
+    _along(values, axes)[...] = flat.reshape(laid.shape)
     return values
+
+
+def _along(array: Array, axes: Sequence[int]) -> Array:
+    """A view that has a walk by these axes as its C order."""
+    turned = [slice(None, None, -1 if ~k in axes else 1) for k in range(array.ndim)]
+    return array[(*turned,)].transpose([max(k, ~k) for k in axes])
 
 
 def _read_order(given: Any, ndim: int, where: str) -> Sequence[int]:
@@ -137,14 +143,14 @@ def _read_order(given: Any, ndim: int, where: str) -> Sequence[int]:
         axes = []
     if sorted(max(k, ~k) for k in axes) != [*range(ndim)]:
         raise ValueError(
-            f"{where}[{ORDER!r}] is {describe(given)}; it names each of {ndim} axes once: pass what "
-            "state_dict() returned"
+            f"{where}[{ORDER!r}] is {describe(given)}; it names each of {ndim} axes once: pass "
+            "what state_dict() returned"
         )
     return axes
 
 
 def read_rest(state: Mapping[str, Any], parameter: Parameter, where: str) -> Array | None:
-    """What the parameter lacks, in its shape: a copy; None if the state does not tell."""
+    """The bits that the parameter lacks, in its shape: a copy; None if the state has none."""
     kept = parameter.format or "float32"
     wanted = MASTER if kept.startswith("master") else TAIL if kept in TAILS else None
     for entry in (TAIL, MASTER):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.dtypes import HALVES, compute_dtype, dtype_name, format_of
+from fusedstep._arrays.dtypes import FLOAT32, HALVES, compute_dtype, dtype_name, format_of
 from fusedstep._arrays.libraries import library
 from fusedstep._arrays.memory import LINE, Shelf, pin, zeros
 from fusedstep._arrays.overlap import extent, lies_as
@@ -23,7 +23,7 @@ from fusedstep._checks.hints import did_you_mean
 from fusedstep._checks.names import as_identifier
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import letter_hint
-from fusedstep._core.kept import format_of_parameter, format_of_state, storages
+from fusedstep._core.kept import SMALL, format_of_parameter, format_of_state, storages
 from fusedstep._numerics.coefficients import (
     Hyperparameters,
     JobScalars,
@@ -67,6 +67,8 @@ class Cohort:
     )
 
     rule: Rule
+    rounding: str | None
+    """How values are rounded that are kept in fewer bytes."""
     constants: Values
     """Scalars that neither t nor the learning rate changes."""
     scheduled: bool
@@ -235,14 +237,14 @@ class Parameter:
         if self.format is not None:
             self._begin_second(self.format)
 
-    def _begin_second(self, format: str) -> None:
+    def _begin_second(self, name: str) -> None:
         """Make the second array that the format of p has, if any."""
-        storage = STORAGES[format]
+        storage = STORAGES[name]
         if self.copy is not None:
             return
         first = self.p_operand()
         seconds = [self._new(part) for part in storage.parts[1:]]
-        if format.startswith("master"):
+        if name.startswith("master"):
             values = STORAGES[HALVES[self.p.dtype]].decode(self.p.size, (self._read(first),))
             self.place.write(seconds[0], values)
         self.packed["p"] = Packed(storage, (first.flat, *seconds))
@@ -266,6 +268,14 @@ class Parameter:
         hyper = self.cohort.group.hyperparameters
         return format_of_state(letter, hyper, self.nonnegative, self.dtype, self.p.size)
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether it has formats of its own, and cannot be one tensor with its neighbours."""
+        hyper = self.cohort.group.hyperparameters
+        asked = hyper.get("state_dtype", "float32")
+        small = self.dtype != FLOAT32 or self.p.size < SMALL
+        return self.format is not None or (asked != "float32" and not small)
+
     def gradient_format(self, g: Any) -> str | None:
         """The format of a gradient; None: it is of the dtype of steps, or is refused."""
         return format_of(g)
@@ -275,12 +285,10 @@ class Parameter:
         hyper = self.cohort.group.hyperparameters
         formats = [None if each is None else self.format_of(each) for each in rule.letters]
         rounding = hyper.get("rounding", "auto")
-        return storages(
-            self.format, g, rule.letters, (*formats,), (*self.nonnegative,), rounding
-        )
+        return storages(self.format, g, rule.letters, (*formats,), (*self.nonnegative,), rounding)
 
     def values(self) -> Array:
-        """The parameter's exact values in its shape, in the dtype in which it is stepped: a copy."""
+        """The exact values in the parameter's shape, in the dtype of its steps: a copy."""
         flat = self._read(self.p_operand())
         if self.format is not None and self.copy is None:
             seconds = [self.place.read(each) for each in self.packed["p"].arrays[1:]]
@@ -288,7 +296,7 @@ class Parameter:
         return self.walk.shaped(flat).copy(order="C")
 
     def assigning(self, values: Array) -> list[Call]:
-        """The calls that give the parameter these values, in the dtype in which it is stepped."""
+        """The calls that give the parameter these values, in the dtype of its steps."""
         if self.format is None:
             return self.place.writing(self.p, values)
         flat = np.ascontiguousarray(self.walk.lay(values)).reshape(-1)
@@ -318,7 +326,7 @@ class Parameter:
         return self.views[letter]
 
     def shown(self, letter: str) -> Any:
-        """The array that a user gets of a state array: live, or if it is decoded a read-only copy."""
+        """The array that a user gets of a state array: live, or decoded, and then read-only."""
         state = self.state(letter)
         if letter not in self.packed or isinstance(self.place, Host):
             return self.place.show(state)
@@ -336,11 +344,11 @@ class Parameter:
     def add(self, letter: str) -> None:
         """Add a state array, with the values that it starts from."""
         initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
-        format = self.format_of(letter)
-        if format is None:
+        packed_as = self.format_of(letter)
+        if packed_as is None:
             self.shelf.state(letter)
         elif letter not in self.packed:
-            storage = STORAGES[format]
+            storage = STORAGES[packed_as]
             self.packed[letter] = Packed(storage, (*map(self._new, storage.parts),))
         if letter == "ema":
             _held = pin(self.p)  # until it has been read
@@ -357,7 +365,7 @@ class Parameter:
                     f"{'infinite' if initial > 1 else '0'} in {self.dtype.name}, the dtype of "
                     f"params{self.path}; pass one that is not, as `initial_accumulator_value=0.1`"
                 )
-            if format is None:
+            if packed_as is None:
                 self.place.write(self.state(letter), initial)
             else:
                 filled = np.full(self.p.shape, initial, np.float32)
@@ -403,10 +411,10 @@ class Parameter:
 
     def restoring_state(self, letter: str, values: Array) -> list[Call]:
         """The calls that give a state array these values, in the dtype of steps."""
-        format = self.format_of(letter)
-        if format is None:
+        packed_as = self.format_of(letter)
+        if packed_as is None:
             return self.place.writing(self.state(letter), values)
-        storage = STORAGES[format]
+        storage = STORAGES[packed_as]
         if letter not in self.packed:
             self.packed[letter] = Packed(storage, (*map(self._new, storage.parts),))
         flat = np.ascontiguousarray(self.walk.lay(values)).reshape(-1)
@@ -445,8 +453,8 @@ class Parameter:
         if now is not None and not lies_as(now, self.p):
             raise ValueError(
                 f"params{self.path} has been set to another shape, strides or dtype since the "
-                f"optimizer was made: it was {dtype_name(self.p.dtype)} of shape {self.p.shape} with strides "
-                f"{self.p.strides}; set them back, or load state_dict() into a new optimizer"
+                f"optimizer was made: it was {dtype_name(self.p.dtype)} of shape {self.p.shape} "
+                f"with strides {self.p.strides}; set them back, or load state_dict() into a new optimizer"
             )
 
     def _now(self) -> Array | None:
@@ -484,7 +492,8 @@ class Parameter:
         of_p = None if self.copy is None else Operand(self.copy, self.walk)
         if "p" in self.packed:
             of_p = self._second("p")
-        return Rest(of_p, (*(each and self._second(each) for each in rule.letters),))
+        of_states = [None if each is None else self._second(each) for each in rule.letters]
+        return Rest(of_p, (*of_states,))
 
     def _second(self, letter: str) -> Operand | None:
         packed = self.packed.get(letter)
@@ -500,7 +509,7 @@ class Packed(NamedTuple):
     arrays: tuple[Array, ...]
 
     def read(self, place: Place, n: int) -> Array:
-        """Its n values, flat, on the CPU."""
+        """The n values, flat, on the CPU."""
         return self.storage.decode(n, (*map(place.read, self.arrays),))
 
 

@@ -145,7 +145,7 @@ def read_state(
     if surplus:
         raise KeyError(f"{name} has the surplus {quoted(surplus)}; {REMEDY}")
     copies: dict[str, Any] = {"t": count_of_steps(f"{name}['t']", state["t"], least=0)}
-    for letter in state.keys() - {"t", *entries}:
+    for letter in (each for each in state if each not in {"t", *entries}):
         copies[letter] = read_values(state, letter, parameter, name)
     rest = read_rest(state, parameter, name)
     return copies if rest is None else {**copies, "p": rest}

@@ -13,13 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fusedstep._arrays.checks import (
-    check_gradient,
-    check_parameter,
-    check_shape,
-    check_written,
-)
-from fusedstep._arrays.dtypes import FLOAT32, FLOAT64, HALVES, dtype_name
+from fusedstep._arrays.checks import check_copy, check_gradient, check_parameter
+from fusedstep._arrays.dtypes import FLOAT64, HALVES, compute_dtype
 from fusedstep._arrays.memory import Shelf
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
@@ -116,8 +111,9 @@ class Tensors:
         self.by_parameter: list[Array] | None = None
         """An arena's gradients, parameter by parameter."""
         if arena is not None:
-            self.each = stretched = stretches(self._shelves)
-            self.gradients = [place.show(stretch.g) for stretch in stretched]
+            stretched = stretches(self._shelves, arena.g)
+            self.each = [tensor for tensor, _ in stretched]
+            self.gradients = [place.show(g) for _, g in stretched]
             self.by_parameter = arena.g
         copies = [(f"out{each.path}", each.copy) for each in parameters if each.copy is not None]
         own = [(f"params{tensor.path}", tensor.p) for tensor in self.each]
@@ -192,7 +188,7 @@ class Segment(Shelf):
         self.start = start
         self.p = arena.flats[dtype].p[start:stop]
         self.g = arena.flats[dtype].g[start:stop]
-        super().__init__(arena.place, dtype, self.p.size, address(self.p))
+        super().__init__(arena.place, compute_dtype(dtype), self.p.size, address(self.p))
 
 
 class Stretch:
@@ -300,18 +296,7 @@ def _seen(array: Any, name: str, place: Place) -> Array:
 def _seen_copy(copy: Any, p: Array, name: str, place: Place) -> Array:
     """The view of an array that a parameter is written into as well, checked."""
     seen: Array = place.see_written(copy, name)
-    if p.dtype != FLOAT32:
-        raise TypeError(
-            f"{name} belongs to a parameter of {dtype_name(p.dtype)}, and `out` takes float32 in 16 "
-            "bits; put that parameter into an optimizer without `out`"
-        )
-    if seen.dtype not in HALVES:
-        raise TypeError(
-            f"{name} has dtype {dtype_name(seen.dtype)}; pass an array of 16 bits, as "
-            f"`np.zeros({p.shape}, np.float16)`"
-        )
-    check_shape(seen, p, name)
-    check_written(seen, name, copy)
+    check_copy(seen, p, name)
     return seen
 
 
@@ -320,15 +305,16 @@ def refuse_idle_master(group: Group, own: Sequence[Parameter]) -> None:
     master = group.hyperparameters.get("master")
     if master not in WITHOUT_CHOICE and not any(each.p.dtype in HALVES for each in own):
         raise ValueError(
-            f"{group.where}master={master!r} says how 16-bit parameters keep their bits, and there "
-            "are none; leave it out, or pass parameters of bfloat16"
+            f"{group.where}master={master!r} says how 16-bit parameters keep their bits, and "
+            "there are none; leave it out, or pass parameters of bfloat16"
         )
     asked = group.hyperparameters.get("state_dtype", "float32")
     doubles = [each.path for each in own if each.dtype == FLOAT64]
     if asked != "float32" and doubles:
         raise ValueError(
-            f"{group.where}state_dtype={asked!r}, and params{doubles[0]} is float64, whose state is "
-            "float64, too; put float64 parameters into a group with state_dtype='float32'"
+            f"{group.where}state_dtype={asked!r}, and params{doubles[0]} is float64, whose state "
+            "is float64, too; pass float32 parameters, or put float64 ones into a group with "
+            "`state_dtype='float32'`"
         )
 
 
@@ -346,11 +332,27 @@ def lay_in_segments(
         parameter.shelf, parameter.start = segment, slot.start - segment.start
 
 
-def stretches(shelves: Mapping[Shelf, Sequence[Parameter]]) -> list[Stretch]:
-    """Parameters of all segments as few tensors as their t allow."""
-    return [
-        Stretch(segment, [*run])
-        for segment, own in shelves.items()
-        if isinstance(segment, Segment)
-        for _, run in groupby(own, key=lambda parameter: parameter.cohort.t)
-    ]
+def stretches(
+    shelves: Mapping[Shelf, Sequence[Parameter]], grads: Sequence[Array]
+) -> list[tuple[Tensor, Array]]:
+    """Parameters of all segments as few tensors as their t allow, each with its gradient.
+
+    One that is kept in fewer bytes is a tensor by itself: its blocks of codes and its random bits
+    are then those that it has outside of an arena. `grads` has the gradients of all parameters.
+    """
+    made: list[tuple[Tensor, Array]] = []
+    for segment, own in shelves.items():
+        assert isinstance(segment, Segment)
+        for _, run in groupby(own, key=_joined_by):
+            members = [*run]
+            if members[0].is_apart:
+                made.append((members[0], grads[members[0].ordinal]))
+            else:
+                stretch = Stretch(segment, members)
+                made.append((stretch, stretch.g))
+    return made
+
+
+def _joined_by(parameter: Parameter) -> tuple[int, int]:
+    """A key that is equal for neighbours in an arena that can be one tensor."""
+    return parameter.cohort.t, parameter.ordinal if parameter.is_apart else -1

@@ -21,7 +21,8 @@ import numpy as np
 from fusedstep._arrays.dtypes import BFLOAT16, FLOAT16, FLOAT32
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Bits: TypeAlias = np.ndarray[Any, np.dtype[np.uint32]]
+Bits: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+"""An array of uint32."""
 
 SIGN = np.uint32(0x80000000)
 SIZE = ~SIGN
@@ -51,6 +52,13 @@ def hashed(x: Bits, k0: int, k1: int) -> Bits:
     return x
 
 
+# ---- NaN ----
+
+
+def canonical(u: Bits) -> Bits:
+    return np.where(signed(u & SIZE) > INFINITE, NOT_A_NUMBER, u)
+
+
 # ---- bfloat16: the upper half of a float32 ----
 
 
@@ -59,13 +67,13 @@ def load_bfloat16(h: Bits) -> Bits:
 
 
 def nearest_bfloat16(u: Bits) -> Bits:
-    """What is added below the upper half, so that it is rounded to nearest even."""
+    """The bits to add below the upper half, so that it is rounded to nearest even."""
     return 0x7FFF + ((u >> 16) & 1)
 
 
 def store_bfloat16(u: Bits, r: Bits) -> Bits:
+    u = canonical(u)  # no other NaN would be sure to stay one
     t = u + r
-    t = np.where(signed(t ^ u) < 0, u, t)  # only a NaN can carry into the sign
     return t >> 16
 
 
@@ -94,10 +102,6 @@ def rounded_float16(u: Bits) -> Bits:
 # ---- split: the nearest bfloat16, ties away from zero, and a tail that is what it lacks ----
 
 
-def canonical(u: Bits) -> Bits:
-    return np.where(signed(u & SIZE) > INFINITE, NOT_A_NUMBER, u)
-
-
 def load_split16(h: Bits, tail: Array) -> Bits:
     return (h << 16) + tail.astype(np.int32).view(np.uint32)
 
@@ -111,7 +115,7 @@ def load_split8(h: Bits, tail: Array) -> Bits:
 
 
 def nearest_split8(u: Bits) -> Bits:
-    """What is added below the 24 bits that are kept, so that these are rounded to nearest even."""
+    """The bits to add below the 24 that are kept, so that these are rounded to nearest even."""
     return 0x7F + ((u >> 8) & 1)
 
 
@@ -145,7 +149,8 @@ def store_signed8(u: Bits, base: Array, r: Bits) -> Bits:
 
 
 def load_unsigned8(code: Bits, base: Array) -> Bits:
-    return base.view(np.uint32) + (code << STEP)
+    u: Bits = base.view(np.uint32) + (code << STEP)
+    return u
 
 
 def store_unsigned8(u: Bits, base: Array, most: Array, r: Bits) -> Bits:
@@ -217,7 +222,7 @@ class Part(NamedTuple):
     """Whether it is as long as whole tiles are."""
 
     def length(self, n: int) -> int:
-        """Its length for n elements of the operand."""
+        """The length of the array for n elements of the operand."""
         whole = -(-n // TILE) * TILE if self.padded or self.each > 1 else n
         return whole // self.each
 
@@ -251,7 +256,7 @@ class Storage:
         return np.ascontiguousarray(self.load(n, *parts), np.uint32).view(np.float32)
 
     def encode(self, values: Array, r: Bits | None = None) -> tuple[Array, ...]:
-        """What the arrays hold for flat float32 values."""
+        """The contents of the arrays for flat float32 values."""
         stored = self.store(np.ascontiguousarray(values, np.float32).view(np.uint32), r)
         return tuple(map(as_part, self.parts, stored))
 
@@ -260,8 +265,7 @@ def as_part(part: Part, values: Array) -> Array:
     """Bits as an array of a part's dtype, cut to its width."""
     if values.dtype == part.dtype:
         return values
-    narrow = values.astype(f"u{part.dtype.itemsize}") if part.dtype.kind != "i" else values
-    return narrow.view(part.dtype) if part.dtype.kind != "i" else values.astype(part.dtype)
+    return values.astype(f"u{part.dtype.itemsize}").view(part.dtype)
 
 
 def bits(array: Array) -> Bits:
@@ -353,7 +357,7 @@ def _store_unsigned8(u: Bits, r: Bits | None) -> tuple[Array, ...]:
 
 
 def _below_codes(r: Bits | None) -> Bits:
-    """What is added below 8-bit codes, so that these are rounded."""
+    """The bits to add below 8-bit codes, so that these are rounded."""
     return HALF_CODE.reshape(1, 1) if r is None else padded(r) << 4
 
 

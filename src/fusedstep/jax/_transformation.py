@@ -16,13 +16,13 @@ from fusedstep._backends.choose import why_missing
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.arguments import Backend
 from fusedstep._core.declaration import (
-from fusedstep._core.kept import STORAGE
     ATTRIBUTE,
     Argument,
     Declaration,
     declaration_of,
     signature_of,
 )
+from fusedstep._core.kept import STORAGE
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.schedule import Schedule
 from fusedstep.jax._jobs import Job, Place

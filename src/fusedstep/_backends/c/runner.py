@@ -336,6 +336,8 @@ class Aims:
         self.layouts = ffi.new("intptr_t[]", 2 * sum(view.ndim for view in views))
         slots = [slot for slot, state in enumerate(row.states) if state is not None]
         places = [ffi.addressof(in_c, "p"), *(in_c.s + slot for slot in slots)]
+        if row.rest is not None:
+            places.append(ffi.addressof(in_c.rest, "p"))
         layout = self.layouts
         written = zip(self.in_c, row.written, places, types, views, strict=True)
         for aim, operand, place, kind, view in written:
