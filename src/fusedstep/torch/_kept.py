@@ -1,11 +1,11 @@
 """What torch's state holds of parameters and moments in fewer bytes, and how it gets there.
 
 A bfloat16 parameter keeps its lost bits as `"tail"`, one with a float32 master as `"master"`. A
-state array of bfloat16 is a tensor under torch's own name. One of 8 bits is its codes there, flat and
-in the order in which backends read them, and beside them the bases of their blocks. Blocks follow the
-order in which the parameter lies in memory, which `"order"` tells unless it is C order.
+state array of bfloat16 is a tensor under torch's own name. One of 8 bits is its codes there, flat
+and in the order in which backends read them, and beside them the bases of their blocks. Blocks
+follow the order in which the parameter lies in memory, which `"order"` tells unless it is C order.
 
-What is found in another form is read, and made anew in the one that is asked for.
+A state in another form is read, and made anew in the one that is asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, HALVES, dtype_name
+from fusedstep._arrays.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, HALVES
 from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Walk
 from fusedstep._checks.wording import describe
@@ -50,15 +50,15 @@ SECONDS = (TAIL, MASTER, REMAINDER)
 """The entries with what a parameter lacks."""
 
 DTYPES = {"split16": torch.int16, "split8": torch.int8}
-"""The dtypes of tails, by the format of their parameter."""
+"""The dtypes of tails, by the form of their parameter."""
 
-TAILS = {dtype: format for format, dtype in DTYPES.items()}
+TAILS = {dtype: form for form, dtype in DTYPES.items()}
 
 BESIDE = {
     **dict.fromkeys(DTYPES, TAIL),
     **dict.fromkeys(("master_bfloat16", "master_float16"), MASTER),
 }
-"""The entry of a parameter's second array, by its format."""
+"""The entry of a parameter's second array, by its form."""
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex32)
 """Dtypes from which state of float32 is read."""
@@ -95,7 +95,7 @@ def formats_of(
     """The formats that hyperparameters ask for; what cannot be is refused."""
     real = as_real(local(parameter))
     dtype = numpy_dtype(real.dtype)
-    of_p = format_of_parameter(dtype, values, None, name) if real.dtype.is_floating_point else None
+    of_p = format_of_parameter(dtype, values, None, name)
     nonnegative = kind.declaration.nonnegative
     compute, size = FLOAT64 if dtype == FLOAT64 else FLOAT32, parameter.numel()
     of_states = {
@@ -125,13 +125,13 @@ def refuse_low_bits(parameter: Any, values: Mapping[str, Any], name: str) -> Non
         return
     if parameter.is_complex():
         raise ValueError(
-            f"state_dtype={asked!r} and {name} is complex, whose state is complex, too; put it into "
-            "a group with state_dtype='float32'"
+            f"state_dtype={asked!r} and {name} is complex, whose state is complex, too; put it "
+            "into a group with state_dtype='float32'"
         )
     if parameter.dtype is torch.float64:
         raise ValueError(
-            f"state_dtype={asked!r} and {name} is float64, whose state is float64, too; put it into "
-            "a group with state_dtype='float32'"
+            f"state_dtype={asked!r} and {name} is float64, whose state is float64, too; put it "
+            "into a group with state_dtype='float32'"
         )
 
 
@@ -263,16 +263,16 @@ class Site:
     def state_array(
         self,
         name: str,
-        format: str | None,
+        form: str | None,
         codes: str,
         initial: Callable[[torch.dtype], Any],
         as_given: bool,
     ) -> Kept:
-        """The state array under a name, in a format; `codes` is what its 8 bits are, if any."""
+        """The state array under a name, in a form; `codes` is what its 8 bits are, if any."""
         array, bases = self.existing.get(name), self.existing.get(base_name(name))
-        if format in CODES:
+        if form in CODES:
             found = (array, bases)
-            storage = STORAGES[format]
+            storage = STORAGES[form]
             dtypes = torch.uint8, torch.int32
             if all(map(self.fits, storage.parts, dtypes, found)):
                 return Kept(found, {})
@@ -281,7 +281,7 @@ class Site:
             tensors = [self.put(*each) for each in contents]
             return Kept(tensors, dict(zip((name, base_name(name)), tensors, strict=True)))
         gone = [] if bases is None else [base_name(name)]
-        dtype = self.wide if format is None else getattr(torch, format)
+        dtype = self.wide if form is None else getattr(torch, form)
         if array is None:
             made = initial(dtype)
         elif as_given or array.dtype is dtype or not self._is_convertible(array, bases):
@@ -339,16 +339,16 @@ class Site:
 
     # the parameter
 
-    def held(self, format: str | None = None) -> str | None:
-        """The format in which the state holds the parameter, if possible that one; None: none."""
+    def held(self, form: str | None = None) -> str | None:
+        """The form in which the state holds the parameter, if possible that one; None: none."""
         half = HALVES.get(numpy_dtype(self.real.dtype))
         if half is None:
             return None
         found = [*filter(None, (self._format_of(name, half) for name in SECONDS))]
-        return format if format in found else next(iter(found), None)
+        return form if form in found else next(iter(found), None)
 
     def _format_of(self, name: str, half: str) -> str | None:
-        """The format of a parameter beside which the state has that entry."""
+        """The form of a parameter beside which the state has that entry."""
         second = self.existing.get(name)
         if second is None:
             return None
@@ -362,22 +362,22 @@ class Site:
             "state_dict() returned, or delete that entry"
         )
 
-    def second(self, format: str) -> tuple[str, Any]:
-        """The entry of the second array of the parameter, which it holds in a format."""
-        master = format.startswith("master")
+    def second(self, form: str) -> tuple[str, Any]:
+        """The entry of the second array of the parameter, which it holds in a form."""
+        master = form.startswith("master")
         names = (MASTER, REMAINDER) if master else (TAIL, REMAINDER)
-        wanted = {self.wide} if master else {each for each in TAILS if TAILS[each] == format}
+        wanted = {self.wide} if master else {each for each in TAILS if TAILS[each] == form}
         for name in names:
             if name in self.existing and self.existing[name].dtype in wanted:
                 return name, self.existing[name]
-        raise AssertionError(format)
+        raise AssertionError(form)
 
     def values(self) -> Array | None:
         """The exact values of a 16-bit parameter along the walk; None if these are its own."""
-        format = self.held()
-        if format is None:
+        form = self.held()
+        if form is None:
             return None
-        storage, (name, second) = STORAGES[format], self.second(format)
+        storage, (name, second) = STORAGES[form], self.second(form)
         p = self.along(self.parameter)
         if storage.parts[1].padded:
             self._refuse_cut(storage, (self.parameter, second), (P, name))
@@ -388,28 +388,28 @@ class Site:
         self.refuse_misfit(second, f"{name}{self.path}")
         return storage.decode(self.size, (p, self.along(second)))
 
-    def parameter_in(self, format: str | None) -> Kept:
-        """The second array of the parameter in a format, and the entries that go for it."""
+    def parameter_in(self, form: str | None) -> Kept:
+        """The second array of the parameter in a form, and the entries that go for it."""
         present = [name for name in SECONDS if name in self.existing]
-        if format not in BESIDE:
+        if form not in BESIDE:
             return Kept((), {}, present)
-        entry, part = BESIDE[format], STORAGES[format].parts[1]
-        dtype = self.wide if entry == MASTER else DTYPES[format]
-        if self.held(format) == format:
-            name, second = self.second(format)
+        entry, part = BESIDE[form], STORAGES[form].parts[1]
+        dtype = self.wide if entry == MASTER else DTYPES[form]
+        if self.held(form) == form:
+            name, second = self.second(form)
             if self.fits(part, dtype, second):
                 made = {} if name == entry else {entry: second}
                 return Kept((second,), made, [each for each in present if each != entry])
-        kept = self.assigned(self.values(), format)
+        kept = self.assigned(self.values(), form)
         return kept._replace(gone=[each for each in present if each != entry])
 
-    def assigned(self, values: Array | None, format: str) -> Kept:
-        """The parameter in a format that has a second array, with these values along the walk.
+    def assigned(self, values: Array | None, form: str) -> Kept:
+        """The parameter in a form that has a second array, with these values along the walk.
 
         None are its own.
         """
-        storage, entry = STORAGES[format], BESIDE[format]
-        part, dtype = storage.parts[1], self.wide if BESIDE[format] == MASTER else DTYPES[format]
+        storage, entry = STORAGES[form], BESIDE[form]
+        part, dtype = storage.parts[1], self.wide if BESIDE[form] == MASTER else DTYPES[form]
         if values is not None:
             first, rest = storage.encode(values)
             second = self.put(part, dtype, rest)
@@ -420,13 +420,13 @@ class Site:
             second = self.put(part, dtype, np.zeros(part.length(self.size), part.dtype))
         return Kept((second,), {entry: second})
 
-    def assigned_to(self, value: Any, format: str | None) -> Kept:
-        """The parameter in a format, with the values of a tensor like it."""
-        if format in BESIDE:
-            return self.assigned(self.along(value), format)
-        if format is None:
+    def assigned_to(self, value: Any, form: str | None) -> Kept:
+        """The parameter in a form, with the values of a tensor like it."""
+        if form in BESIDE:
+            return self.assigned(self.along(value), form)
+        if form is None:
             return Kept((), {}, (), [partial(setitem, self.real, ..., as_real(local(value)))])
-        return Kept((), {}, (), self.writing(STORAGES[format].encode(self.along(value))[0]))
+        return Kept((), {}, (), self.writing(STORAGES[form].encode(self.along(value))[0]))
 
     def refuse_unlike(self, value: Any) -> None:
         """Refuse what the parameter cannot be assigned."""

@@ -1,7 +1,7 @@
-"""State dicts that keep what they hold: torch's `load_state_dict` casts all of a parameter's state.
+"""State dicts that keep what they hold: torch's `load_state_dict` casts a parameter's state.
 
-It would round float32 moments of 16-bit parameters, and read tails and codes as numbers. What it must
-not cast it is given sealed, and the seals are broken once it has put everything in its place.
+It would round float32 moments of 16-bit parameters, and read tails and codes as numbers. So it is
+given sealed what it must not cast, and the seals are broken once all is in its place.
 """
 
 from __future__ import annotations

@@ -250,8 +250,8 @@ class FusedOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         before = vars(self).get("param_groups", [])
+        open_seals(state.get("state", {}))
         super().__setstate__(state)
-        open_seals(vars(self)["state"])
         if "nonfinite" in self.__dict__:  # torch has put it past the property
             self.nonfinite = self.__dict__.pop("nonfinite")
         for group, old in zip(self.param_groups, before, strict=False):

@@ -118,9 +118,7 @@ def find_state(
                 t = 1
             codes = CODES[letter in kind.declaration.nonnegative]
             initial = partial(_initial, letter, site.parameter, values)
-            kepts[letter] = site.state_array(
-                name, formats.states[letter], codes, initial, as_given
-            )
+            kepts[letter] = site.state_array(name, formats.states[letter], codes, initial, as_given)
     if not kind.counted and not as_given and formats.draws(values["rounding"]):
         # Random bits depend on t, and so it is counted all the same.
         begun = t or not any(rule.letters)

@@ -225,11 +225,17 @@ class Tensor:
         """The second arrays of the operands; None if no operand has a format."""
         if not any((self.formats.p, *self.formats.states.values())):
             return None
-        of_p = self.seconds.get(P)
-        flat = self.formats.p in FLAT
-        second = of_p and (of_p.flat_operand() if flat else of_p.operand(self.walk))
-        found = [letter and self.seconds.get(letter) for letter in rule.letters]
-        return Rest(second, (*(each and each.flat_operand() for each in found),))
+        of_p = self._second(P, self.formats.p)
+        of_states = [
+            self._second(each, self.formats.states.get(each or "")) for each in rule.letters
+        ]
+        return Rest(of_p, (*of_states,))
+
+    def _second(self, key: str | None, form: str | None) -> Operand | None:
+        each = None if key is None else self.seconds.get(key)
+        if each is None:
+            return None
+        return each.flat_operand() if form in FLAT else each.operand(self.walk)
 
     def stands(self, rule: Rule) -> bool:
         """Whether all that a row of this rule needs is as the last step left it."""
