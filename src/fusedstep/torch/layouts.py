@@ -258,14 +258,22 @@ def _master(p: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
             "parameters in the order of the groups"
         )
     mantissa, bias = MANTISSA[p.dtype], BIAS[p.dtype]
-    exponent = (p.view(torch.int16).int() & 0x7FFF) >> mantissa
-    place = exponent.clamp(min=1) - bias - mantissa
+    u = p.view(torch.int16).int() & 0x7FFF
+    exponent = u >> mantissa
+    half = torch.ldexp(torch.ones_like(u), exponent.clamp(min=1) - bias - mantissa - 1).double()
     most = 127 if errors.dtype is torch.int8 else 32767
-    exact = p.double() + torch.ldexp(errors.double() / most, place.double() - 1)
-    found = exact.float()
-    # Half of a place off, a master would be rounded to the neighbour as often as not.
-    nearer = torch.nextafter(found, p.float())
-    return torch.where((found.to(p.dtype) == p) | p.isnan(), found, nearer)
+    wide = p.double()
+    error = errors.double() / most * half
+    found = (wide + error).float()
+    # An error is as coarse as its units, and may reach over to what is rounded to a neighbour.
+    inward = wide * error < 0
+    to_power = inward & (u & ((1 << mantissa) - 1) == 0) & (exponent > 1)
+    limit = wide + torch.where(to_power, half / 2, half) * error.sign()
+    master = p.float()  # where the error is of another sign than a zero
+    for each in (torch.nextafter(limit.float(), p.float()), found):
+        same = each.to(p.dtype).view(torch.int16) == p.view(torch.int16)
+        master = torch.where(same, each, master)
+    return master
 
 
 def _dequantized(codes: torch.Tensor, scales: torch.Tensor, name: str) -> torch.Tensor:
