@@ -131,7 +131,7 @@ def test_codes_and_counts_of_its_own_have_no_place_either() -> None:
 
 def test_scaled_masters_are_refused() -> None:
     p = normal(9)
-    with pytest.raises(TypeError, match="torch.float16.*FusedAdam.state_dict"):
+    with pytest.raises(TypeError, match=r"torch\.float16.*FusedAdam\.state_dict"):
         layouts.from_transformer_engine(engines(p, p.half()))
 
 
@@ -222,7 +222,7 @@ def test_what_is_not_flashoptims_is_refused() -> None:
     theirs = flash(p, torch.zeros(40, dtype=torch.int8))
     with pytest.raises(ValueError, match="params has 0 tensors, the state dict 1"):
         layouts.from_flashoptim(theirs, [])
-    with pytest.raises(TypeError, match="parameter of torch.float32"):
+    with pytest.raises(TypeError, match=r"parameter of torch\.float32"):
         layouts.from_flashoptim(theirs, [p.float()])
     with pytest.raises(ValueError, match=r"shape \(40,\), its parameter \(41,\)"):
         layouts.from_flashoptim(theirs, [torch.zeros(41, dtype=BFLOAT)])
@@ -230,5 +230,5 @@ def test_what_is_not_flashoptims_is_refused() -> None:
     with pytest.raises(ValueError, match="for 40 codes, of which 32 share one"):
         layouts.from_flashoptim(theirs, [p])
     theirs["state"][0]["error_bits"] = torch.zeros(40)
-    with pytest.raises(TypeError, match="torch.float32 in a group with master_bytewidth=3"):
+    with pytest.raises(TypeError, match=r"torch\.float32 in a group with master_bytewidth=3"):
         layouts.from_flashoptim(theirs, [p])

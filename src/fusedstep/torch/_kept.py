@@ -1,6 +1,8 @@
 """What torch's state holds of parameters and moments in fewer bytes, and how it gets there.
 
-A bfloat16 parameter keeps its lost bits as `"tail"`, one with a float32 master as `"master"`. A
+A bfloat16 parameter keeps its lost bits as `"tail"`, one with a float32 master as `"master"`. The
+tail of a distributed one is a bfloat16 tensor of the same bits: no collective of torch's backends
+sends int16, and so a whole state dict of it could not be gathered. A
 state array of bfloat16 is a tensor under torch's own name. One of 8 bits is its codes there, flat
 and in the order in which backends read them, and beside them the bases of their blocks. Blocks
 follow the order in which the parameter lies in memory, which `"order"` tells unless it is C order.
@@ -25,6 +27,7 @@ from fusedstep._arrays.walk import Array, Walk
 from fusedstep._checks.wording import describe
 from fusedstep._core.kept import FIXED, WITHOUT_CHOICE, format_of_parameter, format_of_state
 from fusedstep._core.packed import order_of
+from fusedstep._core.parameters import rule_of
 from fusedstep._numerics.coefficients import Rule
 from fusedstep._numerics.storage import (
     FULL,
@@ -52,7 +55,8 @@ SECONDS = (TAIL, MASTER, REMAINDER)
 DTYPES = {"split16": torch.int16, "split8": torch.int8}
 """The dtypes of tails, by the form of their parameter."""
 
-TAILS = {dtype: form for form, dtype in DTYPES.items()}
+TAILS = {**{dtype: form for form, dtype in DTYPES.items()}, torch.bfloat16: "split16"}
+"""The forms of parameters, by the dtypes of their tails; bfloat16 stands for its bits."""
 
 BESIDE = {
     **dict.fromkeys(DTYPES, TAIL),
@@ -140,14 +144,12 @@ def check_choices(kind: Kind, group: Group) -> None:
     if not any(name in group for name in FIXED):
         return
     values = kind.hyperparameters({**group})
-    master, halves = values["master"], False
-    for at, parameter in enumerate(group["params"]):
-        name, dtype = f"params[{at}]", numpy_dtype(as_real(local(parameter)).dtype)
-        refuse_low_bits(parameter, values, name)
-        if dtype in HALVES:
-            halves = True
-            format_of_parameter(dtype, values, None, name)
-    if group["params"] and not halves and master not in WITHOUT_CHOICE:
+    master, rule = values["master"], rule_of(kind.declaration, values)
+    found = [
+        formats_of(kind, parameter, rule, values, f"params[{at}]").p
+        for at, parameter in enumerate(group["params"])
+    ]
+    if found and not any(found) and master not in WITHOUT_CHOICE:
         raise ValueError(
             f"master={master!r} says how 16-bit parameters keep their bits, and there are none; "
             "leave it out, or pass parameters of bfloat16"
@@ -236,6 +238,8 @@ class Site:
         """A new tensor for a part of an operand, of which this is the content."""
         if part.padded or part.each > 1:
             return torch.from_numpy(flat).to(self.real.device)
+        if dtype is torch.bfloat16:
+            flat = flat.view(BFLOAT16)
         made = self.like(dtype)
         as_real(local(made)).copy_(self.shaped(flat))
         return made
@@ -386,7 +390,8 @@ class Site:
             whole[: self.size] = self._reordered(natural)
             return storage.decode(self.size, (p, in_code_order(whole)))
         self.refuse_misfit(second, f"{name}{self.path}")
-        return storage.decode(self.size, (p, self.along(second)))
+        rest = self.along(second)
+        return storage.decode(self.size, (p, rest.view(storage.parts[1].dtype)))
 
     def parameter_in(self, form: str | None) -> Kept:
         """The second array of the parameter in a form, and the entries that go for it."""
@@ -394,7 +399,7 @@ class Site:
         if form not in BESIDE:
             return Kept((), {}, present)
         entry, part = BESIDE[form], STORAGES[form].parts[1]
-        dtype = self.wide if entry == MASTER else DTYPES[form]
+        dtype = self._dtype_beside(form)
         if self.held(form) == form:
             name, second = self.second(form)
             if self.fits(part, dtype, second):
@@ -403,13 +408,20 @@ class Site:
         kept = self.assigned(self.values(), form)
         return kept._replace(gone=[each for each in present if each != entry])
 
+    def _dtype_beside(self, form: str) -> torch.dtype:
+        """The dtype of the second array of the parameter in a form."""
+        if BESIDE[form] == MASTER:
+            return self.wide
+        is_sent = form == "split16" and is_distributed(self.parameter)
+        return torch.bfloat16 if is_sent else DTYPES[form]
+
     def assigned(self, values: Array | None, form: str) -> Kept:
         """The parameter in a form that has a second array, with these values along the walk.
 
         None are its own.
         """
         storage, entry = STORAGES[form], BESIDE[form]
-        part, dtype = storage.parts[1], self.wide if BESIDE[form] == MASTER else DTYPES[form]
+        part, dtype = storage.parts[1], self._dtype_beside(form)
         if values is not None:
             first, rest = storage.encode(values)
             second = self.put(part, dtype, rest)

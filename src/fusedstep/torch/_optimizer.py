@@ -312,6 +312,15 @@ class FusedOptimizer(Optimizer):
 
         self._take_turn(load, PLAIN, "load_float32_params")
 
+    def _complete_state(self) -> None:
+        """Make the rest of the state of 16-bit parameters, where torch makes the first of it.
+
+        To torch's tools for checkpoints a parameter either has all of its state or none.
+        """
+        steps = self._laid_out_anew()
+        if not steps.handed_on:
+            at_once(steps.completing())
+
     def _laid_out_anew(self) -> Steps:
         """All parameters with their state, as they are found now."""
         own = vars(self)

@@ -20,11 +20,11 @@ from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import rule_of
 from fusedstep._core.request import PLAIN, Report, Request, report_of
 from fusedstep._numerics.coefficients import JobScalars
-from fusedstep.torch._arrays import Seen, is_distributed, is_plain, local
+from fusedstep.torch._arrays import HALVES, Seen, is_distributed, is_plain, local
 from fusedstep.torch._handed_on import reasons_of_parameters
 from fusedstep.torch._kept import Site as KeptSite
 from fusedstep.torch._kinds import Group, Kind
-from fusedstep.torch._state import COUNT, PRODUCT, Changes, find_state
+from fusedstep.torch._state import COUNT, PRODUCT, Changes, Found, find_state
 from fusedstep.torch._tensors import Counted, Settings, Tensor, Tensors
 from fusedstep.torch._whole import Ready, Sharing, whole_step
 
@@ -370,17 +370,29 @@ class Steps:
         return [call for at, value in enumerate(values) for call in self._assigning(at, value)]
 
     def _assigning(self, at: int, value: Any) -> list[Call]:
-        p, settings = self.parameters[at], self.settings[self.group_of[at]]
         _, kept = self._look_up(at, self._choose(at)[1].place)
         kept.refuse_unlike(value)
-        rule = rule_of(self.kind.declaration, settings.hyperparameters)
-        empty_handed = not (self.kind.counted or kept.existing)
-        if empty_handed:  # state that is there would say that steps were taken
-            rule = rule._replace(letters=(), averaged=False)
-        found = find_state(self.kind, kept, rule, settings.hyperparameters, self.averages.get(p))
-        return found.changes.followed_by(kept.assigned_to(value, found.formats.p)).calls(
-            self.state, p
-        )
+        found = self._found(at, kept)
+        changes = found.changes.followed_by(kept.assigned_to(value, found.formats.p))
+        return changes.calls(self.state, kept.parameter)
+
+    def completing(self) -> list[Call]:
+        """The calls that make what 16-bit parameters lack of their state."""
+        calls: list[Call] = []
+        for at, p in enumerate(self.parameters):
+            if p.dtype in HALVES:
+                _, kept = self._look_up(at, self._choose(at)[1].place)
+                calls += self._found(at, kept).changes.calls(self.state, p)
+        return calls
+
+    def _found(self, at: int, kept: KeptSite) -> Found:
+        """The state of a parameter, without a step."""
+        values = self.settings[self.group_of[at]].hyperparameters
+        rule = rule_of(self.kind.declaration, values)
+        if not (self.kind.counted or kept.existing):
+            rule = rule._replace(letters=(), averaged=False)  # it would say that steps were taken
+        average = self.averages.get(kept.parameter)
+        return find_state(self.kind, kept, rule, values, average)
 
     def _choose(self, at: int) -> tuple[type[Table], Site]:
         """The site of a parameter, and what runs a step there."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fusedstep._arrays.checks import check_gradient, check_like, check_written
-from fusedstep._arrays.dtypes import compute_dtype
+from fusedstep._arrays.dtypes import BFLOAT16, compute_dtype
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import HOST, Place
 from fusedstep._arrays.plain import plain
@@ -159,6 +159,9 @@ class Tensor:
             for key, array in state.seconds.items()
         }
         """The second arrays of what has two, and of the parameter as "p"."""
+        for each in self.seconds.values():
+            if each.array.dtype == BFLOAT16:  # a tail that is sent as such
+                each.array = each.array.view(np.int16)
         average = [self.states["ema"]] if state.average_is_callers else []
         self.exposed = [self.seen, *average]
         """Tensors that the caller has, too."""

@@ -143,7 +143,7 @@ def _to_their_state(state: Mapping[str, Any], key: Any) -> dict[str, Any]:
             f"state_dict['state'][{key}][{TAIL!r}] is torch.int8, and FusedAdam's remainders have "
             "16 bits; load it into an optimizer with master='split16', step, and save that one's"
         )
-    return {**made, REMAINDER: master}
+    return {**made, REMAINDER: master.view(torch.int16) if TAIL in state else master}
 
 
 # ---- FlashOptim ----

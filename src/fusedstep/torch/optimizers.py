@@ -136,13 +136,11 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.dtype in HALVES and not p.is_complex():  # torch's sum is of that dtype
-                    state = self.state[p]
-                    state["sum"] = torch.full_like(
-                        p.detach(),
-                        group["initial_accumulator_value"],
-                        dtype=wide_dtype(p.dtype),
-                        memory_format=torch.preserve_format,
+                    start = group["initial_accumulator_value"]
+                    self.state[p]["sum"] = torch.full_like(
+                        p.detach(), start, dtype=wide_dtype(p.dtype)
                     )
+        self._complete_state()
 
 
 @described
