@@ -153,17 +153,16 @@ def read_rest(state: Mapping[str, Any], parameter: Parameter, where: str) -> Arr
     """The bits that the parameter lacks, in its shape: a copy; None if the state has none."""
     kept = parameter.format or "float32"
     wanted = MASTER if kept.startswith("master") else TAIL if kept in TAILS else None
+    rest = None
     for entry in (TAIL, MASTER):
         if entry not in state:
             continue
-        array = plain(state[entry], f"{where}[{entry!r}]")
-        dtype = TAILS.get(kept, FLOAT32)
-        if entry != wanted or array.dtype != dtype:
+        rest = plain(state[entry], f"{where}[{entry!r}]")
+        if entry != wanted or rest.dtype != TAILS.get(kept, FLOAT32):
             raise ValueError(
-                f"{where}[{entry!r}] is {array.dtype}, and this optimizer keeps the parameter as "
+                f"{where}[{entry!r}] is {rest.dtype}, and this optimizer keeps the parameter as "
                 f"{kept!r}; make one with the same `master`, or give this one the other's values, "
                 "`opt.load_float32_params(other.float32_params())`"
             )
-        check_shape(array, parameter.p, f"{where}[{entry!r}]")
-        return array.copy()
-    return None
+        check_shape(rest, parameter.p, f"{where}[{entry!r}]")
+    return None if rest is None else rest.copy()

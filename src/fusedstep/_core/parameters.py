@@ -454,7 +454,8 @@ class Parameter:
             raise ValueError(
                 f"params{self.path} has been set to another shape, strides or dtype since the "
                 f"optimizer was made: it was {dtype_name(self.p.dtype)} of shape {self.p.shape} "
-                f"with strides {self.p.strides}; set them back, or load state_dict() into a new optimizer"
+                f"with strides {self.p.strides}; set them back, or load state_dict() into a new "
+                "optimizer"
             )
 
     def _now(self) -> Array | None:

@@ -137,9 +137,10 @@ def base_of(most: Array, span: int) -> Array:
 
 def load_signed8(code: Bits, base: Array) -> Bits:
     q = code & 0x7F
-    u = base.view(np.uint32) + (q << STEP)
-    u = np.where(q == 0, 0, u)
-    return u | (code & 0x80) << 24
+    u: Bits = base.view(np.uint32) + (q << STEP)
+    u = np.where(q == 0, np.uint32(0), u)
+    u = u | (code & 0x80) << 24
+    return u
 
 
 def store_signed8(u: Bits, base: Array, r: Bits) -> Bits:

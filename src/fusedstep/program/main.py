@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from fusedstep._checks.hints import nearest
-from fusedstep.program import audit, bench, demo, info, inspect, plot
+from fusedstep.program import audit, bench, demo, info, inspect, memory, plot
 from fusedstep.program.errors import CommandError, report
 from fusedstep.program.output import drop_the_rest, print_the_rest, printing
 
@@ -54,6 +54,7 @@ class Parser(ArgumentParser):
 MEANT = {
     "benchmark": "bench",
     "example": "demo",
+    "bytes": "memory",
     "kernel": "inspect",
     "plot": "plot-schedule",
     "schedule": "plot-schedule",
@@ -83,6 +84,9 @@ COMMANDS = {
     "audit": Command(
         audit, "check an optimizer of torch, Keras or optax, with a reproducer for each failure"
     ),
+    "memory": Command(
+        memory, "show the bytes of a model's parameters, state and gradients, however they are kept"
+    ),
     "inspect": Command(inspect, "print the CUDA kernel of a rule; no device is needed"),
     "plot-schedule": Command(plot, "print learning-rate schedules and draw them into one picture"),
 }
@@ -101,7 +105,7 @@ def run(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="fusedstep",
         description="Fused optimizer steps for NumPy training loops: what is installed, a "
-        "demonstration, benchmarks, audits, and a look at kernels and learning rates.",
+        "demonstration, benchmarks, audits, and a look at memory, kernels and learning rates.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('fusedstep')}")
     subparsers = parser.add_subparsers(dest="command", metavar="command")
