@@ -585,7 +585,7 @@ def halves(choice: Choice) -> None:
     for way in ({"master": "split8"}, {"state_dtype": "8bit"}):
         if "state_dtype" in way and choice.cls.__name__ in ("Adagrad", "RMSprop"):
             continue
-        assert "is sharded" in refusal(partial(choice, parameters, **way)), way
+        assert "is sharded" in refusal(partial(choice.__call__, parameters, **way)), way
         late = choice(parameters)
         late.param_groups[0].update(way)
         refused = refusal(partial(train_halves, parameters, late, [0]))

@@ -4,9 +4,9 @@ The signatures are those that torch documents for its module of that name, from 
 function is one fused step of all tensors, in place. State is as the class of that name has it, and
 the steps it counts are in `state_steps`. `foreach` and `fused` change nothing. `has_complex` and
 `has_sparse_grad` need not be told. With `differentiable` or `capturable` torch's own function
-runs. These functions have no place for what a 16-bit parameter lacks: it is stepped bare, and it and
-state of 16 bits are rounded to nearest, as torch does it. What a class looks at once is looked at in each call, some 50 µs a tensor: a loop over many
-tensors is faster with a class.
+runs. These functions have no place for the bits that a 16-bit parameter lacks: it is stepped bare,
+and it and state of 16 bits are rounded to nearest, as torch does it. What a class looks at once is
+looked at in each call, some 50 µs a tensor: a loop over many tensors is faster with a class.
 """
 
 from __future__ import annotations
