@@ -1,4 +1,4 @@
-"""What torch's state holds of parameters and moments in fewer bytes, and how it gets there.
+"""The forms in which torch's state holds parameters and moments in fewer bytes.
 
 A bfloat16 parameter keeps its lost bits as `"tail"`, one with a float32 master as `"master"`. The
 tail of a distributed one is a bfloat16 tensor of the same bits: no collective of torch's backends
@@ -332,7 +332,7 @@ class Site:
                 )
 
     def _reordered(self, flat: Array) -> Array:
-        """What lies as codes did when they were written, along the walk of now."""
+        """An array that lies as codes did when they were written, along the walk of now."""
         if self.order_of_codes == self.order:
             return flat
         shape = self.walk.shape
