@@ -302,6 +302,51 @@ def test_a_run_is_resumed_to_the_bit(name: str, ways: dict[str, Any]) -> None:
         assert_same(each, optimizer)
 
 
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "8bit"])
+def test_low_bits_of_float32_parameters_are_resumed_to_the_bit(state_dtype: str) -> None:
+    _, params = pairs(BFLOAT, [(70, 70), 300])
+    optimizer = fst.NAdam(params, 0.01, state_dtype=state_dtype, seed=5)
+    walk(optimizer, params, range(1, 4), torch.float32)
+    others = copy.deepcopy(params)
+    other = fst.NAdam(others, 0.01, state_dtype=state_dtype)
+    other.load_state_dict(by_file(optimizer.state_dict()))
+    assert_same(other, optimizer)
+    for own, each in ((params, optimizer), (others, other)):
+        walk(each, own, range(4, 8), torch.float32)
+    assert same_bits(others, params)
+    assert_same(other, optimizer)
+
+
+def test_sgd_counts_where_its_random_bits_depend_on_it() -> None:
+    params, _ = pairs(BFLOAT, [300])
+    optimizer = fst.SGD(params, 1e-3, master=False, rounding="nearest", momentum=0.9)
+    walk(optimizer, params, range(1, 3))
+    assert "step" not in optimizer.state[params[0]]
+    optimizer.param_groups[0]["rounding"] = "stochastic"
+    walk(optimizer, params, range(3, 6))
+    others = copy.deepcopy(params)
+    other = fst.SGD(others, 1e-3, master=False, rounding="stochastic", momentum=0.9)
+    other.load_state_dict(by_file(optimizer.state_dict()))
+    for own, each in ((params, optimizer), (others, other)):
+        walk(each, own, range(6, 9))
+    assert same_bits(others, params)
+    assert_same(other, optimizer)
+
+
+def test_replacing_takes_choices_along() -> None:
+    (p,), (q,) = pairs(BFLOAT, [5000])[0], pairs(BFLOAT, [5000])[0]
+    optimizer = fst.replace(torch.optim.AdamW([p], 0.01), state_dtype="8bit", seed=3)
+    reference = fst.AdamW([q], 0.01, state_dtype="8bit", seed=3)
+    walk(optimizer, [p], range(1, 5))
+    walk(reference, [q], range(1, 5))
+    assert same_bits([p], [q])
+    assert_same(optimizer, reference)
+    torchs = torch.optim.AdamW([torch.nn.Parameter(torch.ones(3).half())])
+    with pytest.raises(ValueError, match="master=False and params"):
+        fst.replace(torchs, master=False)
+    assert type(torchs) is torch.optim.AdamW
+
+
 def test_fp16_is_resumed_to_the_bit() -> None:
     params, _ = pairs(HALF)
     optimizer = fst.Adam(params, 0.01)

@@ -63,7 +63,7 @@ class Settings:
     @property
     def choice(self) -> list[Any]:
         """The choices that decide how state is laid out."""
-        return [self.hyperparameters.get(name) for name in FIXED]
+        return [self.hyperparameters.get(name) for name in (*FIXED, "rounding")]
 
     def are_old(self) -> bool:
         """Whether they are, or may be, others by now."""
