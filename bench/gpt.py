@@ -14,7 +14,7 @@ import fusedstep.torch
 WIDTH, HEADS, LAYERS, CONTEXT, BATCH = 128, 4, 4, 64, 16
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # type: ignore[misc]  # of a package without types here
     """Attention and two layers, each after a norm and added to what came in."""
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class Block(nn.Module):
         q, k, v = split.permute(2, 0, 3, 1, 4)
         seen = scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(seen.transpose(1, 2).reshape(batch, length, WIDTH))
-        return x + self.layers(self.norms[1](x))  # type: ignore[no-any-return]
+        return x + self.layers(self.norms[1](x))
 
 
-class Model(nn.Module):
+class Model(nn.Module):  # type: ignore[misc]
     def __init__(self, letters: int) -> None:
         super().__init__()
         self.letter = nn.Embedding(letters, WIDTH)
@@ -48,7 +48,7 @@ class Model(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         embedded = self.letter(x) + self.place.weight[: x.shape[1]]
-        return self.head(self.norm(self.blocks(embedded)))  # type: ignore[no-any-return]
+        return self.head(self.norm(self.blocks(embedded)))
 
 
 def trained(text: str, half: bool, options: Mapping[str, Any], steps: int) -> float:

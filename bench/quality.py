@@ -1,4 +1,4 @@
-"""What is learned in fewer bytes: losses, v that follows, updates that do not explode.
+"""Losses in fewer bytes, v that follows, updates that do not explode.
 
     python bench/quality.py [digits] [finetuning] [follow] [spikes] [gpt] [--seeds N] [--steps N]
                             [--out FILE]
@@ -207,7 +207,7 @@ def compared(
 
 
 def from_scratch(seeds: int, steps: int) -> Iterator[Learned]:
-    """A network of 64, 64, 64, 10 that learns to read digits, lr 1e-3 down a cosine, 3,000 steps."""
+    """A network of 64, 64, 64, 10 learns to read digits, lr 1e-3 down a cosine, 3,000 steps."""
     steps = steps or 3000
     starts = [initial(np.random.default_rng(seed)) for seed in range(seeds)]
     yield from compared("digits", starts, steps, lambda t: 1e-3 * (1 + cos(pi * t / steps)) / 2)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import audits
 import declarations
+import footprints
 import in_jax
 import kernel
 import marked
@@ -39,6 +40,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "checks": audits.checks,
     "audits": audits.findings,
     "audit": audits.example,
+    "bytes": footprints.bytes_of_ways,
     "audited": audits.versions,
     "options": options.classes,
     "glossary": declarations.glossary,
@@ -51,6 +53,7 @@ REGIONS: dict[str, Callable[[], str]] = {
 }
 
 FILES: dict[str, Callable[[], str]] = {
+    "docs/images/memory.svg": footprints.picture,
     "docs/images/speed.svg": lambda: speed.picture(speed.results()),
     "src/fusedstep/functional.py": declarations.functional,
     "src/fusedstep/jax/optimizers.py": in_jax.text,

@@ -1,4 +1,4 @@
-"""What is kept in fewer bytes: choices and their defaults, exactness, resuming, what is told."""
+"""Parameters and state in fewer bytes: choices and defaults, exactness, resuming."""
 
 from __future__ import annotations
 

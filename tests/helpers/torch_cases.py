@@ -103,7 +103,7 @@ def copies(params: Sequence[Any]) -> list[Any]:
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
     """The bits of a tensor as integers, NaNs by the sign and payload that they have."""
-    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
     return real.contiguous().view(kinds[real.element_size()])
 

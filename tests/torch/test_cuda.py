@@ -432,6 +432,37 @@ def test_a_step_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not vars(optimizer)["_steps"].reached
 
 
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"master": "split8"},
+        {"master": False},
+        {"master": "float32", "state_dtype": "8bit"},
+        {"state_dtype": "bfloat16", "ema": 0.9},
+    ],
+    ids=str,
+)
+def test_what_is_kept_in_fewer_bytes_has_the_bits_of_the_cpu(ways: dict[str, Any]) -> None:
+    there = parameters(torch.bfloat16, [(70, 70), (4097,), (300,)])
+    here = moved(there)
+    expected, found = fst.AdamW(there, 0.01, **ways), fst.AdamW(here, 0.01, **ways)
+    for step in range(6):
+        for own, each in ((there, expected), (here, found)):
+            give(own, draw(there, step))
+            each.step()
+    assert_same(here, there)
+    assert_same_states(found, expected)
+    assert_same(found.float32_params(), expected.float32_params())
+    found.load_float32_params(found.float32_params())
+    again = fst.AdamW(here, 0.01, **ways)
+    again.load_state_dict(expected.state_dict())  # from the CPU
+    for own, each in ((there, expected), (here, again)):
+        give(own, draw(there, 6))
+        each.step()
+    assert_same(here, there)
+    assert_same_states(again, expected)
+
+
 def test_memory_does_not_grow() -> None:
     (p,) = moved(parameters(shapes=[(1000, 1000)]))
     for dtype in (torch.float32, torch.bfloat16):

@@ -58,6 +58,11 @@ def test_shards_have_the_bits_of_one_process(ranks: int) -> None:
     torchrun(ranks, "fsdp", "tensor_parallel", "states", "clip", "whole")
 
 
+@pytest.mark.parametrize("ranks", [3])
+def test_shards_of_16_bits_have_the_bits_of_one_process(ranks: int) -> None:
+    torchrun(ranks, "halves")
+
+
 def test_training_goes_on_from_the_checkpoint_of_other_ranks(tmp_path: Path) -> None:
     torchrun(2, "save", f"--folder={tmp_path}")
     torchrun(3, "load", f"--folder={tmp_path}")

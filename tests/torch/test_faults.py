@@ -167,7 +167,7 @@ def test_halves_are_stepped_in_float32_and_rounded_once(name: str, dtype: Any) -
     wide.grad = g.float()
     optimizer.step()
     half = x.clone()
-    optimizer = ours(name)([half], lr=0.05)
+    optimizer = ours(name)([half], lr=0.05, master="float32")
     half.grad = g
     optimizer.step()
     assert same_bits([half], [wide.to(dtype)])

@@ -122,7 +122,10 @@ class Memory:
 VIEWED = {
     **{
         f"torch.{name}": np.dtype(name)
-        for name in ("float16", "float32", "float64", "complex64", "complex128", "int16")
+        for name in (
+            *("float16", "float32", "float64", "complex64", "complex128"),
+            *("int8", "int16", "int32", "uint8"),
+        )
     },
     "torch.bfloat16": BFLOAT16,
 }

@@ -10,13 +10,13 @@ except ModuleNotFoundError as error:
         name="torch",
     ) from error
 
-from fusedstep.torch import functional
+from fusedstep.torch import functional, layouts
 from fusedstep.torch.backward import step_in_backward
 from fusedstep.torch.optimizers import *  # noqa: F403  each of them is public
 from fusedstep.torch.optimizers import __all__ as _optimizers
 from fusedstep.torch.replacing import replace
 
-__all__ = ["functional", "replace", "step_in_backward", *_optimizers]
+__all__ = ["functional", "layouts", "replace", "step_in_backward", *_optimizers]
 
 
 def __getattr__(name: str) -> Any:

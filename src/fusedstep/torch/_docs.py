@@ -30,8 +30,24 @@ TEXTS = {
     ),
     "ema_into": (
         "Tensors like the parameters, in their order, that take the moving average in the place\n"
-        "of the state, such as a target network's; it starts from what they hold."
+        "of the state, such as a target network's; it starts from what they hold. float32 for\n"
+        "16-bit parameters."
     ),
+    "master": (
+        'How a 16-bit parameter keeps the bits that it lacks: `"split16"`, a tail of 16 bits, or\n'
+        '`"split8"`, one of 8, state `"tail"`; `"float32"`, a float32 master, state `"master"`;\n'
+        'False for nothing. None for `"split16"` where it is bfloat16, `"float32"` where float16.'
+    ),
+    "state_dtype": (
+        '`"float32"`, `"bfloat16"` or `"8bit"`: how state arrays are kept, or a dict of these by\n'
+        'their names. `"8bit"` are codes, uint8, and in `"exp_avg_base"` the bases of their\n'
+        "blocks. Parameters of fewer than 4,096 elements have float32 in any case."
+    ),
+    "rounding": (
+        '`"nearest"`, `"stochastic"`, or `"auto"` for stochastically where rounding to the\n'
+        "nearest would stop what is kept in fewer bytes."
+    ),
+    "seed": "Of stochastic rounding, from 0 below 2⁶⁴.",
     "max_norm": (
         "The largest norm that all gradients have together, those of all ranks of a sharded model\n"
         "included, at least 0; None: any. Attribute `max_norm`, `report.grad_norm` tells it."

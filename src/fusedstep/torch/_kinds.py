@@ -13,7 +13,7 @@ import torch
 from fusedstep import optimizers, rules
 from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Declaration, declaration_of, fixed_rule
-from fusedstep._core.kept import STORAGE
+from fusedstep._core.kept import STORAGE, refuse_unknown_letters
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values
 
 Group = dict[str, Any]
@@ -46,19 +46,33 @@ class Kind:
     @cached_property
     def options(self) -> dict[str, Any]:
         """All hyperparameters, and what each is by default."""
-        defaults = self.declaration.defaults
-        stepped_by = {name: value for name, value in defaults.items() if name not in STORAGE}
-        return {"decoupled_weight_decay": False, **stepped_by}
+        return {"decoupled_weight_decay": False, **self.declaration.defaults}
 
     def hyperparameters(self, group: Group) -> dict[str, Any]:
         """A group's hyperparameters as numbers."""
-        values = {
-            name: _number(name, group.get(name, default)) for name, default in self.options.items()
-        }
+        values = {}
+        for name, default in self.options.items():
+            value = group.get(name, default)
+            values[name] = self.kept(name, value) if name in STORAGE else _number(name, value)
         if values.get("decay_scale") == "schedule" and values["initial_lr"] is None:
             # Under a name of its own: `initial_lr` is what torch's schedulers begin with.
             values["initial_lr"] = group.setdefault("decay_initial_lr", values["lr"])
+        if values["state_dtype"] != "float32":
+            self.refuse_low_bits(values)
         return values
+
+    def kept(self, name: str, value: Any) -> Any:
+        """A choice of how things are kept, checked; state arrays may be called by torch's names."""
+        checked = self.declaration.checks[name](name, value)
+        if isinstance(checked, Mapping):
+            letters = {of_torch: letter for letter, of_torch in self.names.items()}
+            return {letters.get(key, key): each for key, each in checked.items()}
+        return checked
+
+    def refuse_low_bits(self, values: Hyperparameters) -> None:
+        """Refuse state in fewer bytes that the rule cannot have."""
+        refuse_unknown_letters(values, [*self.declaration.letters])
+        self.declaration.together(values)
 
 
 def _number(name: str, value: Any) -> Any:

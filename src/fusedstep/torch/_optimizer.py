@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import signature
+from itertools import takewhile
 from threading import get_ident
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,11 +12,15 @@ import torch
 from torch.optim import optimizer as torchs
 from torch.optim.optimizer import Optimizer
 
+from fusedstep._arrays.at_once import at_once
 from fusedstep._checks.wording import quoted
 from fusedstep._core.request import GLOBAL, PLAIN, Report, Request, check_policy, check_request
 from fusedstep._core.turn import Turn
+from fusedstep.torch._arrays import wide_dtype
 from fusedstep.torch._handed_on import reasons_of_group, reasons_of_parameters
+from fusedstep.torch._kept import bits_beside, check_choices
 from fusedstep.torch._kinds import Group, Kind
+from fusedstep.torch._loading import open_seals, sealed
 from fusedstep.torch._steps import Steps
 
 OF_ALL = {
@@ -29,6 +34,12 @@ OF_ALL = {
 
 SELDOM = 16
 """Steps between two looks whether state that somebody had got at is nobody else's again."""
+
+WIDE_AVERAGE = (
+    ", and of {dtype}: an average moves by less than 16 bits can tell, and rounded to nearest it "
+    "would stand still"
+)
+"""The end of an error about targets of averages of 16-bit parameters."""
 
 NOT_STEPPED = Report(None, 1.0, (), 0)
 
@@ -55,6 +66,11 @@ class Membership(NamedTuple):
         return any(self.group is each for each in param_groups) and (
             self.at < len(own) and own[self.at] is parameter
         )
+
+    def ordinal(self, param_groups: list[Group]) -> int:
+        """The number of the parameter among all of these groups."""
+        before = takewhile(lambda each: each is not self.group, param_groups)
+        return sum(len(each["params"]) for each in before) + self.at
 
 
 class FusedOptimizer(Optimizer):
@@ -211,17 +227,20 @@ class FusedOptimizer(Optimizer):
         checks = self.kind.declaration.checks
         for name in self.beyond & group.keys():
             group[name] = checks[name](name, group[name])
+        check_choices(self.kind, group)
         if into is None:
             return
         if group.get("ema") is None:
             raise ValueError("ema_into is given and ema is None; pass what the average keeps")
         targets = {p: next(into, None) for p in group["params"]}
         for p, target in targets.items():
-            if target is None or target.shape != p.shape or target.dtype != p.dtype:
+            wanted = wide_dtype(p.dtype)
+            if target is None or target.shape != p.shape or target.dtype != wanted:
                 found = "nothing" if target is None else f"{target.dtype} of {[*target.shape]}"
+                instead = "" if wanted is p.dtype else WIDE_AVERAGE.format(dtype=wanted)
                 raise ValueError(
                     f"ema_into has {found} for a parameter of {p.dtype} of {[*p.shape]}; pass a "
-                    "tensor like each parameter, in their order"
+                    f"tensor like each parameter, in their order{instead}"
                 )
         self._averages.update(targets)
 
@@ -231,6 +250,7 @@ class FusedOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         before = vars(self).get("param_groups", [])
+        open_seals(state.get("state", {}))
         super().__setstate__(state)
         if "nonfinite" in self.__dict__:  # torch has put it past the property
             self.nonfinite = self.__dict__.pop("nonfinite")
@@ -243,6 +263,68 @@ class FusedOptimizer(Optimizer):
         for group in self.param_groups:
             for name, value in self._extras.items():
                 group.setdefault(name, value)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` of this class or of torch's returned, as torch does.
+
+        State of 16-bit parameters keeps its dtypes and all of its bits, and so does what is kept
+        in fewer bytes than float32. `master` and `state_dtype` stay what they are here; state that
+        was kept otherwise is converted by the next step.
+        """
+        handle = self.register_load_state_dict_pre_hook(
+            lambda own, given: sealed(given, own.param_groups)
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+
+    # ---- parameters in full ----
+
+    def float32_params(self) -> list[torch.Tensor]:
+        """Copies of the parameters as steps see them, in the order of the groups: what to save.
+
+        Of a 16-bit parameter that keeps its lost bits these are the exact float32 values, of which
+        the parameter itself is only the rounded ones. float64 parameters stay float64.
+
+        >>> import torch, fusedstep.torch
+        >>> p = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+        >>> opt = fusedstep.torch.SGD([p], lr=0.001)
+        >>> p.grad = torch.ones_like(p)
+        >>> opt.step()
+        >>> p.data, opt.float32_params()
+        (tensor([1., 1.], dtype=torch.bfloat16), [tensor([0.9990, 0.9990])])
+        """
+        params: list[torch.Tensor] = []
+        self._take_turn(lambda _: params.extend(self._laid_out_anew().exact()), PLAIN, "a copy")
+        return params
+
+    def load_float32_params(self, params: Iterable[Any]) -> None:
+        """Give the parameters these values, which `float32_params` returned, with all their bits.
+
+        16-bit parameters become the rounded ones. Nothing is written unless all of them fit.
+        """
+        values = [*params]
+
+        def load(_: Request) -> None:
+            at_once(self._laid_out_anew().assigning(values))
+            self._touched = True
+
+        self._take_turn(load, PLAIN, "load_float32_params")
+
+    def _complete_state(self) -> None:
+        """Make the rest of the state of 16-bit parameters, where torch makes the first of it.
+
+        To torch's tools for checkpoints a parameter either has all of its state or none.
+        """
+        steps = self._laid_out_anew()
+        if not steps.handed_on:
+            at_once(steps.completing())
+
+    def _laid_out_anew(self) -> Steps:
+        """All parameters with their state, as they are found now."""
+        own = vars(self)
+        return Steps(self.kind, self.param_groups, own["state"], self._averages, self.backend)
 
     # ---- the step ----
 
@@ -314,14 +396,16 @@ class FusedOptimizer(Optimizer):
         found_inf: Any = vars(self).get("found_inf")
         return found_inf is not None and bool(found_inf)
 
-    def _take_turn(self, step: Callable[[Request], None], request: Request) -> None:
-        """Step while nobody else steps this optimizer; see turn.py."""
+    def _take_turn(
+        self, step: Callable[[Request], None], request: Request, what: str = "step"
+    ) -> None:
+        """Step, or do what errors call `what`, while nobody else steps this; see turn.py."""
         turn, me = self._turn, get_ident()
         while True:
             if not turn.holder:
                 turn.holder = me
                 break
-            turn.wait(me, "step")
+            turn.wait(me, what)
         try:
             step(request)
         finally:
@@ -398,9 +482,10 @@ class FusedOptimizer(Optimizer):
             or steps.groups[0] is not group
             or not steps.stand(steps.groups, steps.state, True)
         ):
-            steps = Steps(
-                self.kind, [group], state, self._averages, self.backend, lists=[[parameter]]
-            )
+            membership = self._memberships[parameter]
+            first = membership.ordinal(self.param_groups)
+            lists = [[parameter]]
+            steps = Steps(self.kind, [group], state, self._averages, self.backend, lists, first)
             self._alone[parameter] = steps
         return steps
 
@@ -419,5 +504,10 @@ class FusedOptimizer(Optimizer):
             raise ValueError(
                 f"{what}: these steps are torch's own, which has no {quoted(own)}; leave out one "
                 "or the other"
+            )
+        if any(bits_beside(each) for each in vars(self)["state"].values()):
+            raise ValueError(
+                f"{what}: these steps are torch's own, which would leave the rest of 16-bit "
+                "parameters behind; take `float32_params()`, delete the state, and begin anew"
             )
         step(self)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.plain import plain
 from fusedstep._numerics.coefficients import Rule
 from fusedstep.torch._arrays import local
+from fusedstep.torch._kept import (
+    CODES,
+    FLAT,
+    ORDER,
+    Formats,
+    Kept,
+    P,
+    Site,
+    formats_of,
+    given_formats,
+)
 from fusedstep.torch._kinds import Kind
 
 COUNT, PRODUCT = 0, 1
@@ -18,39 +31,66 @@ COUNT, PRODUCT = 0, 1
 STEP, MU_PRODUCT, EMA = "step", "mu_product", "ema"
 
 
+class Changes(NamedTuple):
+    """The difference between a parameter's state as it was found and as steps need it."""
+
+    made: dict[str, Any]
+    """Entries that the state lacks, or has in another form."""
+    gone: list[str]
+    """Entries that others take the place of."""
+    writes: list[Call]
+    """The calls that write the parameter, where it is held in another way from now on."""
+
+    def followed_by(self, kept: Kept) -> Changes:
+        """These, and then those of a parameter that is given other values."""
+        gone = [name for name in self.gone if name not in kept.made]
+        return Changes({**self.made, **kept.made}, gone, [*self.writes, *kept.writes])
+
+    def calls(self, state: Any, parameter: Any) -> list[Call]:
+        """The calls that bring the state up to them, and the parameter."""
+        if not (self.made or self.gone):
+            return [*self.writes]
+        own = state.setdefault(parameter, {})
+        gone = [partial(own.__delitem__, name) for name in self.gone if name in own]
+        return [partial(own.update, self.made), *gone, *self.writes]
+
+
 class Found(NamedTuple):
     """The state that steps go on from."""
 
+    formats: Formats
     arrays: dict[str, Any]
     """The tensors of the rule's state arrays, by letter."""
+    seconds: dict[str, Any]
+    """The second tensors of those whose format has two, and of the parameter as "p"."""
     cells: list[tuple[Any, int]]
     """The tensors of one number that a step leaves, and which of its job's numbers each is."""
     t: int
     """Steps taken so far; of a kind that does not count, whether any were."""
     product: Any
     """NAdam's product of all μ so far, in its tensor's dtype; None for all others."""
-    made: dict[str, Any]
-    """Entries that the state lacks."""
+    changes: Changes
     average_is_callers: bool
     """Whether the moving average is not in the state, but a tensor of the caller's."""
 
 
 def find_state(
     kind: Kind,
-    parameter: Any,
-    existing: Mapping[str, Any],
+    site: Site,
     rule: Rule,
     values: Mapping[str, Any],
     average: Any,
+    as_given: bool = False,
 ) -> Found:
-    """The state of `parameter`, of which `existing` is there, for steps by `rule`.
+    """The state of a parameter, for steps by `rule`.
 
     `values` are its hyperparameters, `average` the tensor of the user's that its moving average
-    goes to, or None.
+    goes to, or None. `as_given` says that all is held in the dtype that it has.
     """
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {**site.densified}
     cells: list[tuple[Any, int]] = []
     t, product = 0, None
+    existing = site.existing
     if kind.counted:
         step = _number(STEP, existing.get(STEP), 0.0, made)
         cells.append((step, COUNT))
@@ -59,27 +99,57 @@ def find_state(
         shown = _number(MU_PRODUCT, existing.get(MU_PRODUCT), 1.0, made)
         cells.append((shown, PRODUCT))
         product = plain(shown, MU_PRODUCT).reshape(())[()]  # a number of its dtype
-    arrays: dict[str, Any] = {}
+    formats = (
+        given_formats(kind, site.parameter, existing, rule)
+        if as_given
+        else formats_of(kind, site.parameter, rule, values, f"params{site.path}")
+    )
+    kepts: dict[str, Kept] = {}
     for letter, name in kind.names.items():
         if letter in rule.states:
-            array = existing.get(name)
-            if array is None and kind.counted and existing.get(STEP) is not None:
+            there = existing.get(name) is not None
+            if not there and kind.counted and existing.get(STEP) is not None:
                 raise KeyError(
                     f"the state of a parameter has {STEP!r} and no {name!r}, which these "
                     "hyperparameters need; load a state dict that was saved with them, or delete "
                     "the parameter's state to begin anew"
                 )
-            if array is None:
-                array = made[name] = _initial(letter, parameter, values)
-            elif not kind.counted:
+            if there and not kind.counted:
                 t = 1
-            arrays[letter] = _dense(name, array, made)
-    if rule.averaged:
-        array = existing.get(EMA) if average is None else average
-        if array is None:
-            array = made[EMA] = parameter.detach().clone()
-        arrays["ema"] = array
-    return Found(arrays, cells, t, product, made, rule.averaged and average is not None)
+            codes = CODES[letter in kind.declaration.nonnegative]
+            initial = partial(_initial, letter, site.parameter, values)
+            kepts[letter] = site.state_array(name, formats.states[letter], codes, initial, as_given)
+    if not kind.counted and not as_given and formats.draws(values["rounding"]):
+        # Random bits depend on t, and so it is counted all the same.
+        begun = t or not any(rule.letters)
+        step = _number(STEP, existing.get(STEP) if begun else None, float(t), made)
+        cells.append((step, COUNT))
+        t = int(step)
+    if rule.averaged and average is None:
+        kepts[EMA] = site.state_array(EMA, None, CODES[0], lambda dtype: site.exact(), as_given)
+    kepts[P] = Kept((), {}) if as_given else site.parameter_in(formats.p)
+    arrays = {letter: kept.tensors[0] for letter, kept in kepts.items() if letter != P}
+    if rule.averaged and average is not None:
+        arrays[EMA] = average
+    seconds = {letter: kept.tensors[1] for letter, kept in kepts.items() if len(kept.tensors) == 2}
+    seconds.update(zip([P], kepts[P].tensors, strict=False))
+    for kept in kepts.values():
+        made.update(kept.made)
+    gone = [name for kept in kepts.values() for name in kept.gone]
+    _note_order(site, formats, made, gone)
+    changes = Changes(made, gone, [*kepts[P].writes])
+    is_callers = rule.averaged and average is not None
+    return Found(formats, arrays, seconds, cells, t, product, changes, is_callers)
+
+
+def _note_order(site: Site, formats: Formats, made: dict[str, Any], gone: list[str]) -> None:
+    """Let the state tell the order of what is flat there, if it is not C order."""
+    flat = any(each in FLAT for each in (formats.p, *formats.states.values()))
+    if flat and site.order is not None:
+        if site.order_of_codes != site.order:
+            made[ORDER] = site.order
+    elif ORDER in site.existing:
+        gone.append(ORDER)
 
 
 def _number(name: str, value: Any, default: float, made: dict[str, Any]) -> Any:
@@ -99,19 +169,11 @@ def _number(name: str, value: Any, default: float, made: dict[str, Any]) -> Any:
     return made[name]
 
 
-def _initial(letter: str, parameter: Any, values: Mapping[str, Any]) -> Any:
+def _initial(letter: str, parameter: Any, values: Mapping[str, Any], dtype: torch.dtype) -> Any:
     """A new state array, as torch makes it."""
     like = parameter.detach()
     if letter == "s":
         start = values["initial_accumulator_value"]
-        fill = complex(start, start) if parameter.is_complex() else start
-        return torch.full_like(like, fill, memory_format=torch.preserve_format)
-    return torch.zeros_like(like, memory_format=torch.preserve_format)
-
-
-def _dense(name: str, array: Any, made: dict[str, Any]) -> Any:
-    """A state array, made dense if torch has left a sparse one."""
-    if local(array).layout is torch.strided:
-        return array
-    made[name] = array.to_dense()
-    return made[name]
+        fill = complex(start, start) if dtype.is_complex else start
+        return torch.full_like(like, fill, dtype=dtype, memory_format=torch.preserve_format)
+    return torch.zeros_like(like, dtype=dtype, memory_format=torch.preserve_format)

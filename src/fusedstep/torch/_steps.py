@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import Any
 from weakref import getweakrefcount
 
 import torch
 from torch.autograd.graph import increment_version
 
+from fusedstep._arrays.at_once import Call, at_once
+from fusedstep._arrays.checks import check_values
 from fusedstep._arrays.place import Place
 from fusedstep._backends.choose import choose
 from fusedstep._backends.objects import Content, empty, gather, same
@@ -19,10 +20,11 @@ from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import rule_of
 from fusedstep._core.request import PLAIN, Report, Request, report_of
 from fusedstep._numerics.coefficients import JobScalars
-from fusedstep.torch._arrays import is_distributed, is_plain, local
+from fusedstep.torch._arrays import HALVES, Seen, is_distributed, is_plain, local
 from fusedstep.torch._handed_on import reasons_of_parameters
+from fusedstep.torch._kept import Site as KeptSite
 from fusedstep.torch._kinds import Group, Kind
-from fusedstep.torch._state import COUNT, PRODUCT, find_state
+from fusedstep.torch._state import COUNT, PRODUCT, Changes, Found, find_state
 from fusedstep.torch._tensors import Counted, Settings, Tensor, Tensors
 from fusedstep.torch._whole import Ready, Sharing, whole_step
 
@@ -83,8 +85,14 @@ class Steps:
         averages: Mapping[Any, Any],
         backend: str,
         lists: list[list[Any]] | None = None,
+        first: int = 0,
+        as_given: bool = False,
     ) -> None:
-        """`lists` has the parameters of each group; None: all that the groups have."""
+        """`lists` has the parameters of each group; None: all that the groups have.
+
+        `first` is the number of the first parameter among all of its optimizer. `as_given` says
+        that state is the caller's, and stays in the dtypes that it has.
+        """
         self.kind = kind
         self.state = state
         self.averages = averages
@@ -92,6 +100,8 @@ class Steps:
         self.groups = [*param_groups]
         self.lists = [[*group["params"]] for group in param_groups] if lists is None else lists
         self.partial = lists is not None
+        self.first = first
+        self.as_given = as_given
         self.settings = [Settings(group, kind) for group in param_groups]
         self.parameters = [p for own in self.lists for p in own]
         self.group_of = [k for k, own in enumerate(self.lists) for _ in own]
@@ -158,19 +168,24 @@ class Steps:
         assert self.content is not None
         here = {id(each.given) for tensor in self.tensors if tensor for each in tensor.sheltered}
         return any(
-            not is_plain(value)
+            type(value) is not torch.Tensor
+            or value.is_complex()  # whose views as reals count, too
             or (value.is_cpu and value.is_shared())  # what is on a device says so always
             or getweakrefcount(value) > 0
             or storage_uses(value) != (STATE_USES if id(value) in here else COUNT_USES)
             for value in self.content.values
+            if type(value) is not tuple  # which nobody can change
         )
 
     def read_settings(self) -> None:
         """Bring the hyperparameters up to the groups."""
         for settings in self.settings:
             if settings.are_old():
+                choice = settings.choice
                 settings.read()
                 self.handed_on = self._reasons()
+                if settings.choice != choice:
+                    self.layouts = {}  # made of state that is kept otherwise from now on
 
     def _reasons(self) -> list[str]:
         return [*self.foreign, *(reason for each in self.settings for reason in each.handed_on)]
@@ -228,11 +243,11 @@ class Steps:
         if ready is None:
             known = self.content is not None
             self.content, self.reached = None, True
-            made = self.lay_out(grads, known)
+            found = self.lay_out(grads, known)
             ready = self._taken(grads)
             assert ready is not None
-            for p, state in filter(itemgetter(1), made):
-                self.state.setdefault(p, {}).update(state)
+            for p, changes in found:
+                at_once(changes.calls(self.state, p))
             self.content = Content(self.state, self._held())
         return ready
 
@@ -286,8 +301,8 @@ class Steps:
 
     # ---- the layout ----
 
-    def lay_out(self, grads: list[Any], known: bool) -> list[tuple[Any, dict[str, Any]]]:
-        """Lay out steps with these gradients; the result is what is to be added to the state.
+    def lay_out(self, grads: list[Any], known: bool) -> list[tuple[Any, Changes]]:
+        """Lay out steps with these gradients; the result is what is to be done to the state.
 
         `known` says that the objects in the state are those that were found.
         """
@@ -318,18 +333,66 @@ class Steps:
             )
         return made
 
-    def _find(self, at: int, rule: Any) -> dict[str, Any]:
-        """Look up a parameter and its state; the result is what is to be added to it."""
+    def _find(self, at: int, rule: Any) -> Changes:
+        """Look up a parameter and its state; the result is what is to be done to that."""
         p, settings = self.parameters[at], self.settings[self.group_of[at]]
         table, site = self._choose(at)
-        average = self.averages.get(p)
-        found = find_state(
-            self.kind, p, self.state.get(p, {}), rule, settings.hyperparameters, average
-        )
-        self.tensors[at] = Tensor(p, self.path(at), settings, site.place, found)
+        seen, kept = self._look_up(at, site.place)
+        values, average = settings.hyperparameters, self.averages.get(p)
+        found = find_state(self.kind, kept, rule, values, average, self.as_given)
+        self.tensors[at] = Tensor(seen, self.path(at), settings, found, self.first + at)
         self.site_of[at] = site
         self.tables[site] = table
-        return found.made
+        return found.changes
+
+    def _look_up(self, at: int, place: Place) -> tuple[Seen, KeptSite]:
+        """A parameter as it is stepped, and what its state has of it."""
+        p, path = self.parameters[at], self.path(at)
+        seen = Seen(p, place, f"params{path}")
+        check_values(seen.array, f"params{path}")
+        return seen, KeptSite(p, seen.walk(), self.state.get(p, {}), path)
+
+    # ---- parameters in full ----
+
+    def exact(self) -> list[Any]:
+        """Copies of all parameters as steps see them."""
+        places = [self._choose(at)[1].place for at in range(len(self.parameters))]
+        return [self._look_up(at, place)[1].exact() for at, place in enumerate(places)]
+
+    def assigning(self, values: list[Any]) -> list[Call]:
+        """The calls that give all parameters these values, with all bits of them."""
+        if len(values) != len(self.parameters):
+            raise ValueError(
+                f"params has {len(values)} tensors for {len(self.parameters)} parameters; pass one "
+                "for each, in the order of the groups, as float32_params() returns them"
+            )
+        self.read_settings()
+        return [call for at, value in enumerate(values) for call in self._assigning(at, value)]
+
+    def _assigning(self, at: int, value: Any) -> list[Call]:
+        _, kept = self._look_up(at, self._choose(at)[1].place)
+        kept.refuse_unlike(value)
+        found = self._found(at, kept)
+        changes = found.changes.followed_by(kept.assigned_to(value, found.formats.p))
+        return changes.calls(self.state, kept.parameter)
+
+    def completing(self) -> list[Call]:
+        """The calls that make what 16-bit parameters lack of their state."""
+        calls: list[Call] = []
+        for at, p in enumerate(self.parameters):
+            if p.dtype in HALVES:
+                _, kept = self._look_up(at, self._choose(at)[1].place)
+                calls += self._found(at, kept).changes.calls(self.state, p)
+        return calls
+
+    def _found(self, at: int, kept: KeptSite) -> Found:
+        """The state of a parameter, without a step."""
+        values = self.settings[self.group_of[at]].hyperparameters
+        rule = rule_of(self.kind.declaration, values)
+        if not (self.kind.counted or kept.existing):
+            rule = rule._replace(letters=(), averaged=False)  # it would say that steps were taken
+        average = self.averages.get(kept.parameter)
+        return find_state(self.kind, kept, rule, values, average)
 
     def _choose(self, at: int) -> tuple[type[Table], Site]:
         """The site of a parameter, and what runs a step there."""

@@ -13,17 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusedstep._arrays.checks import check_like, check_values, check_written
+from fusedstep._arrays.checks import check_gradient, check_like, check_written
+from fusedstep._arrays.dtypes import BFLOAT16, compute_dtype
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import HOST, Place
 from fusedstep._arrays.plain import plain
-from fusedstep._arrays.walk import Array
-from fusedstep._backends.plan import Row, Watched
+from fusedstep._arrays.walk import Array, Operand
+from fusedstep._backends.plan import Rest, Row, Storages, Watched
 from fusedstep._core.declaration import Declaration
+from fusedstep._core.kept import FIXED, storages
 from fusedstep._core.parameters import Cohort
 from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
 from fusedstep.torch._arrays import Seen, is_copy, local
 from fusedstep.torch._handed_on import HANDED_ON, reasons_of_group
+from fusedstep.torch._kept import FLAT, P
 from fusedstep.torch._kinds import Group, Kind, is_fickle, next_product
 from fusedstep.torch._state import COUNT, PRODUCT, Found
 
@@ -56,6 +59,11 @@ class Settings:
         """The values that the group had for the hyperparameters."""
         self.fickle = is_fickle(self.raw)
         """Whether a tensor is among it, which may change without being assigned."""
+
+    @property
+    def choice(self) -> list[Any]:
+        """The choices that decide how state is laid out."""
+        return [self.hyperparameters.get(name) for name in (*FIXED, "rounding")]
 
     def are_old(self) -> bool:
         """Whether they are, or may be, others by now."""
@@ -125,39 +133,56 @@ class Tensor:
 
     def __init__(
         self,
-        parameter: Any,
+        seen: Seen,
         path: str,
         settings: Settings,
-        place: Place,
         state: Found,
+        ordinal: int = 0,
     ) -> None:
+        """`ordinal` is its number among all parameters, which random bits depend on."""
         self.path = path
-        self.seen = Seen(parameter, place, f"params{path}")
-        self.p = self.seen.array
-        self.walk = self.seen.walk()
+        self.seen = seen
+        self.p = seen.array
+        self.walk = seen.walk()
         self.settings = settings
-        self.cohort: Cohort = Counted(settings, self.p.dtype, state.t, state.product)
+        self.ordinal = ordinal
+        self.formats = state.formats
+        self.choice = settings.choice
+        """The choices by which its state was found."""
+        dtype, place = compute_dtype(self.p.dtype), seen.place
+        self.cohort: Cohort = Counted(settings, dtype, state.t, state.product)
         self.states = {
             letter: Seen(array, place, f"{letter}{path}") for letter, array in state.arrays.items()
         }
+        self.seconds = {
+            key: Seen(array, place, f"the rest of {key}{path}")
+            for key, array in state.seconds.items()
+        }
+        """The second arrays of what has two, and of the parameter as "p"."""
+        for each in self.seconds.values():
+            if each.array.dtype == BFLOAT16:  # a tail that is sent as such
+                each.array = each.array.view(np.int16)
         average = [self.states["ema"]] if state.average_is_callers else []
         self.exposed = [self.seen, *average]
         """Tensors that the caller has, too."""
-        self.sheltered = [each for each in self.states.values() if each not in average]
+        own = (*self.states.values(), *self.seconds.values())
+        self.sheltered = [each for each in own if each not in average]
         """Tensors that are in the state alone."""
         self.cells = [(as_array(each), which) for each, which in state.cells]
         self.counts = [Watched.at(HOST, each) for each, _ in state.cells]
         self.row: Row | None = None
-        check_values(self.p, f"params{path}")
         for name, memory in self.written():
             check_written(memory, name)
+        as_stepped = np.broadcast_to(np.zeros((), dtype), self.p.shape)
         for letter, each in self.states.items():
-            check_like(each.array, self.p, f"{letter}{path}")
+            if self.formats.states[letter] is None:
+                check_like(each.array, as_stepped, f"{letter}{path}")
 
     def written(self) -> list[tuple[str, Array]]:
         """The memory of all that a step writes, with its names."""
-        states = [(f"{letter}{self.path}", each.memory) for letter, each in self.states.items()]
-        return [(f"params{self.path}", self.seen.memory), *states]
+        both = (*self.states.items(), *self.seconds.items())
+        states = [(f"{letter}{self.path}", each.array) for letter, each in both]
+        return [(f"params{self.path}", self.seen.array), *states]
 
     def state(self, letter: str) -> Array:
         """A state array in the parameter's shape."""
@@ -167,11 +192,15 @@ class Tensor:
         """Nothing: before each step all that was found is looked at."""
 
     def gradient_format(self, g: Any) -> str | None:
-        """None: a gradient is widened to float32 before a step reads it."""
-        return None
+        """The format of a gradient; None: it is of the dtype of steps, or is brought to it."""
+        return self.seen.gradient_format(g)
 
-    def storages(self, rule: Rule, g: str | None) -> None:
-        """None: all that a step reads is float32 or float64."""
+    def storages(self, rule: Rule, g: str | None) -> Storages | None:
+        """How steps by a rule hold their operands, with gradients in the format g."""
+        formats = [letter and self.formats.states.get(letter) for letter in rule.letters]
+        nonnegative = self.settings.kind.declaration.nonnegative
+        rounding = self.settings.hyperparameters["rounding"]
+        return storages(self.formats.p, g, rule.letters, (*formats,), nonnegative, rounding)
 
     def row_of(self, rule: Rule) -> Row:
         """The parameter's row in a plan."""
@@ -180,17 +209,42 @@ class Tensor:
                 self.seen.operand(self.walk),
                 self.walk,
                 rule,
-                lambda letter: self.states[letter].operand(self.walk),
+                self._operand,
                 gradients=torch.Tensor,
                 exposed=[each.watched for each in self.exposed],
                 sheltered=[*(each.watched for each in self.sheltered), *self.counts],
                 cells=self.cells,
+                rest=self._rest(rule),
+                ordinal=self.ordinal,
             )
         return self.row
+
+    def _operand(self, letter: str) -> Operand:
+        each = self.states[letter]
+        flat = self.formats.states[letter] in FLAT
+        return each.flat_operand() if flat else each.operand(self.walk)
+
+    def _rest(self, rule: Rule) -> Rest | None:
+        """The second arrays of the operands; None if no operand has a format."""
+        if not any((self.formats.p, *self.formats.states.values())):
+            return None
+        of_p = self._second(P, self.formats.p)
+        of_states = [
+            self._second(each, self.formats.states.get(each or "")) for each in rule.letters
+        ]
+        return Rest(of_p, (*of_states,))
+
+    def _second(self, key: str | None, form: str | None) -> Operand | None:
+        each = None if key is None else self.seconds.get(key)
+        if each is None:
+            return None
+        return each.flat_operand() if form in FLAT else each.operand(self.walk)
 
     def stands(self, rule: Rule) -> bool:
         """Whether all that a row of this rule needs is as the last step left it."""
         if self.states.keys() != {*rule.states} or self.row is None or not self.row.stands(True):
+            return False
+        if self.choice != self.settings.choice:
             return False
         assert isinstance(self.cohort, Counted)
         left = {COUNT: self.cohort.t, PRODUCT: self.cohort.product()}
@@ -204,7 +258,7 @@ class Tensor:
         seen: Array = place.see(read, name)
         if seen.flags.writeable and is_copy(read, local(g)):
             seen.flags.writeable = False
-        check_like(seen, self.p, name)
+        check_gradient(seen, self.p, name)
         return seen
 
 

@@ -4,8 +4,9 @@ The signatures are those that torch documents for its module of that name, from 
 function is one fused step of all tensors, in place. State is as the class of that name has it, and
 the steps it counts are in `state_steps`. `foreach` and `fused` change nothing. `has_complex` and
 `has_sparse_grad` need not be told. With `differentiable` or `capturable` torch's own function
-runs. What a class looks at once is looked at in each call, some 50 µs a tensor: a loop over many
-tensors is faster with a class.
+runs. These functions have no place for the bits that a 16-bit parameter lacks: it is stepped bare,
+and it and state of 16 bits are rounded to nearest, as torch does it. What a class looks at once is
+looked at in each call, some 50 µs a tensor: a loop over many tensors is faster with a class.
 """
 
 from __future__ import annotations
@@ -384,7 +385,8 @@ def _step(
         p: {key: items[at] for key, items in lists.items() if items[at] is not None}
         for at, p in enumerate(params)
     }
-    one = Steps(KINDS[name], [{"params": [*params], **hyper}], state, {}, "auto")
+    group = {"params": [*params], **hyper, "rounding": "nearest"}
+    one = Steps(KINDS[name], [group], state, {}, "auto", as_given=True)
     scale = 1.0 if grad_scale is None else grad_scale.item()
     request = PLAIN if scale == 1 else check_request(scale, None, None, False)
     if one.handed_on:

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from fusedstep._core.kept import STORAGE
+from fusedstep.torch._arrays import HALVES, wide_dtype
 from fusedstep.torch._docs import described
 from fusedstep.torch._kinds import KINDS
 from fusedstep.torch._optimizer import FusedOptimizer
@@ -51,7 +53,7 @@ class SGD(FusedOptimizer, torch.optim.SGD):
     """
 
     kind = KINDS["SGD"]
-    beyond = frozenset({"lr_in_momentum", "l1", "ema"})
+    beyond = frozenset({"lr_in_momentum", "l1", "ema", *STORAGE})
 
     def __init__(
         self,
@@ -70,6 +72,10 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -97,7 +103,7 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
     """
 
     kind = KINDS["Adagrad"]
-    beyond = frozenset({"eps_inside_sqrt", "l1", "ema"})
+    beyond = frozenset({"eps_inside_sqrt", "l1", "ema", *STORAGE})
 
     def __init__(
         self,
@@ -116,6 +122,10 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -123,6 +133,14 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         backend: str = "auto",
     ) -> None:
         super().__init__(**self._begin(locals()))
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.dtype in HALVES and not p.is_complex():  # torch's sum is of that dtype
+                    start = group["initial_accumulator_value"]
+                    self.state[p]["sum"] = torch.full_like(
+                        p.detach(), start, dtype=wide_dtype(p.dtype)
+                    )
+        self._complete_state()
 
 
 @described
@@ -144,7 +162,7 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
     """
 
     kind = KINDS["RMSprop"]
-    beyond = frozenset({"eps_inside_sqrt", "lr_in_momentum", "l1", "ema"})
+    beyond = frozenset({"eps_inside_sqrt", "lr_in_momentum", "l1", "ema", *STORAGE})
 
     def __init__(
         self,
@@ -165,6 +183,10 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -194,7 +216,10 @@ class Adam(FusedOptimizer, torch.optim.Adam):
 
     kind = KINDS["Adam"]
     beyond = frozenset(
-        {"eps_inside_sqrt", "eps_uncorrected", "bias_correction", "decay_scale", "l1", "ema"}
+        {
+            *("eps_inside_sqrt", "eps_uncorrected", "bias_correction", "decay_scale"),
+            *("l1", "ema", *STORAGE),
+        }
     )
 
     def __init__(
@@ -219,6 +244,10 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -270,6 +299,10 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -299,7 +332,7 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
     """
 
     kind = KINDS["NAdam"]
-    beyond = frozenset({"l1", "ema"})
+    beyond = frozenset({"l1", "ema", *STORAGE})
 
     def __init__(
         self,
@@ -318,6 +351,10 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -346,7 +383,7 @@ class RAdam(FusedOptimizer, torch.optim.RAdam):
     """
 
     kind = KINDS["RAdam"]
-    beyond = frozenset({"l1", "ema"})
+    beyond = frozenset({"l1", "ema", *STORAGE})
 
     def __init__(
         self,
@@ -364,6 +401,10 @@ class RAdam(FusedOptimizer, torch.optim.RAdam):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -392,7 +433,7 @@ class Adamax(FusedOptimizer, torch.optim.Adamax):
     """
 
     kind = KINDS["Adamax"]
-    beyond = frozenset({"l1", "ema"})
+    beyond = frozenset({"l1", "ema", *STORAGE})
 
     def __init__(
         self,
@@ -409,6 +450,10 @@ class Adamax(FusedOptimizer, torch.optim.Adamax):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -437,7 +482,7 @@ class Lion(FusedOptimizer):
     """
 
     kind = KINDS["Lion"]
-    beyond = frozenset({"l1", "ema"})
+    beyond = frozenset({"l1", "ema", *STORAGE})
 
     def __init__(
         self,
@@ -450,6 +495,10 @@ class Lion(FusedOptimizer):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -480,7 +529,7 @@ class Adan(FusedOptimizer):
     """
 
     kind = KINDS["Adan"]
-    beyond = frozenset({"l1", "ema"})
+    beyond = frozenset({"l1", "ema", *STORAGE})
 
     def __init__(
         self,
@@ -495,6 +544,10 @@ class Adan(FusedOptimizer):
         l1: float = 0.0,
         ema: float | None = None,
         ema_into: Any = None,
+        master: Any = None,
+        state_dtype: Any = "float32",
+        rounding: str = "auto",
+        seed: int = 0,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
