@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from textwrap import fill
 from types import ModuleType
 from typing import NamedTuple
 
-from fusedstep._backends.cuda import scalars
 from fusedstep._backends.cuda.kernels import (
     EMA,
     FIRST,
@@ -36,10 +36,18 @@ from fusedstep._backends.cuda.kernels import (
     P,
 )
 from fusedstep._backends.plan import MOST_STATES, Held, Job
-from fusedstep._compiler import generate, modules
+from fusedstep._compiler import generate, modules, narrow
 from fusedstep._compiler.formula import Formula
-from fusedstep._numerics import variants
+from fusedstep._numerics import storage_scalar, variants
 from fusedstep._numerics.storage import HALF_CODE, SIGNED_SPAN, TILE, UNSIGNED_SPAN
+
+FILES = (
+    PARTS,
+    Path(__file__).with_name("scalars.py"),
+    Path(storage_scalar.__file__),
+    Path(narrow.__file__),
+)
+"""The files that kernels with formats import from."""
 
 WORDS = TILE // 4
 """Words of the codes of a block, and threads that step it."""
@@ -229,7 +237,7 @@ def title(job: Job) -> str:
 @cache
 def module(job: Job) -> ModuleType:
     """The module of the kernel of a job with formats: `run`, and its SIGNATURE."""
-    return modules.load(title(job), text(job), PARTS, *scalars.FILES)
+    return modules.load(title(job), text(job), *FILES)
 
 
 def text(job: Job) -> str:

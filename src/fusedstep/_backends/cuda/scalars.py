@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fusedstep._backends.cuda.available import simulated
 from fusedstep._backends.cuda.primitives import device
-from fusedstep._compiler import narrow
 from fusedstep._compiler.narrow import operators
 from fusedstep._numerics import storage_scalar
-
-FILES = Path(__file__), Path(storage_scalar.__file__), Path(narrow.__file__)
-"""The files that kernels with formats import from, besides primitives.py."""
 
 _made: dict[str, Any]
 

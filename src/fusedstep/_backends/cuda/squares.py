@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedstep._backends.cuda import scalars
+from fusedstep._backends.cuda.formats import FILES
 from fusedstep._backends.cuda.kernels import FIRST_BLOCK, PARTS, ROW, SUMS, N
 from fusedstep._backends.plan import Held
 from fusedstep._compiler import modules
@@ -98,7 +98,7 @@ def module(dtype: np.dtype[Any], held: Held | None = None) -> ModuleType:
     load = f"from fusedstep._backends.cuda.primitives import load_{name} as load"
     value = f"load(g_at + {dtype.itemsize} * i)"
     if held is not None:
-        name, files = held.format, [PARTS, *scalars.FILES]
+        name, files = held.format, [*FILES]
         load = HALF.format(name=name)
         value = f"float_of(load_{name}(load_uint16(g_at + 2 * i)))"
     text = TEXT.format(

@@ -181,7 +181,6 @@ def storing_split16(values, first, second, at, n, random):
 def storing_split8(values, first, second, at, n, random):
     h, u = halves(first + 2 * at, n), words(values, n)
     tails = carray(pointer(second + at), TILE, uint8)
-    tails[:] = 0
     for i in range(n):
         x = canonical(int64(u[i]))
         r = int64(halves(random, n)[i]) >> 8 if random else nearest_split8(x)
@@ -226,7 +225,6 @@ def storing_signed8(values, first, second, at, n, random):
     u, codes = words(values, n), carray(pointer(first + at), TILE, uint8)
     base = base_of(most_of(u), SIGNED_SPAN)
     carray(pointer(second + at // TILE * 4), 1, int32)[0] = base
-    codes[:] = 0
     for i in range(n):
         codes[place_of_code(i)] = store_signed8(int64(u[i]), base, below_code(random, i))
 
@@ -236,7 +234,6 @@ def storing_unsigned8(values, first, second, at, n, random):
     most = most_of(u)
     base = base_of(most, UNSIGNED_SPAN)
     carray(pointer(second + at // TILE * 4), 1, int32)[0] = base
-    codes[:] = 0
     for i in range(n):
         codes[place_of_code(i)] = store_unsigned8(int64(u[i]), base, most, below_code(random, i))
 
