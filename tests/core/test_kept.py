@@ -232,6 +232,35 @@ def test_the_dtype_of_gradients_may_change_at_any_step(backend: str) -> None:
 
 
 @on_each_backend
+def test_a_refused_gradient_leaves_others_as_they_are_read(backend: str) -> None:
+    """Gradients of the dtype before are not read by that of one that was refused."""
+    p, q = np.ones(5000, np.float32), np.ones(5000, np.float32)
+    one, two = fs.SGD(p, backend=backend), fs.SGD(q, backend=backend)
+    g = np.full(5000, 0.5, np.float16)
+    for bad in (None, np.ones(5000), np.ones(3, np.float32), g[:7], None):
+        if bad is not None:
+            with pytest.raises((TypeError, ValueError), match="grads has"):
+                one.step(bad)
+        for _ in range(2):
+            assert (
+                one.step(g, max_norm=1.0).grad_norm
+                == two.step(g.astype(np.float32), max_norm=1.0).grad_norm
+            )
+    assert (p == q).all()
+
+
+@on_each_backend
+def test_gradients_with_gaps_may_be_of_another_dtype_each_time(backend: str) -> None:
+    p, q = np.ones((30, 20), np.float32), np.ones((30, 20), np.float32)
+    one, two = fs.SGD([p, p.copy()], backend=backend), fs.SGD(q, backend=backend)
+    for k, dtype in enumerate([np.float32, np.float16, BFLOAT16, np.float32, BFLOAT16]):
+        g = array(np.random.default_rng(k), (30, 40), dtype)[:, ::2]
+        one.step([g, None if k % 2 else g])
+        two.step(g.astype(np.float32))
+    assert (p == q).all()
+
+
+@on_each_backend
 def test_infinite_gradients_of_a_scaled_loss_are_left_out(backend: str) -> None:
     p = np.ones(5000, np.float16)
     opt = fs.AdamW(p, nonfinite="skip", backend=backend)

@@ -38,6 +38,7 @@ from random_options import (
     RATES,
     random_assignments,
     random_differences,
+    random_keeping,
     random_request,
 )
 from sides import (
@@ -112,9 +113,10 @@ class Program:
         options = {"lr": random.choice(RATES), **case.options}
         if random.random() < 0.5:
             options["nonfinite"] = random.choice(["propagate", "skip", "raise"])
+        options |= random_keeping(random)
         n = random.choice([1, 1, 2, 3, 4, 6, 20])
         large = random.randrange(n) if random.random() < 0.1 else -1
-        dtype = random_dtype(random) if random.random() < 0.5 else None
+        dtype = random_dtype(random) if random.random() < 0.7 else None
         blueprints = []
         for index in range(n):
             shape = random_shape(random, index == large)
@@ -221,6 +223,13 @@ class Program:
         like = self.blueprints[index].values
         return random_values(self.random, like.shape, like.dtype, kind)
 
+    def gradient(self, index: int, kind: str) -> Array:
+        """Values for the gradient of a parameter: now and then of another dtype than that is."""
+        like = self.blueprints[index].values
+        others = [np.float16, np.float32] if like.dtype != np.float64 else [np.float64]
+        dtype = self.random.choice(others) if self.random.random() < 0.2 else like.dtype
+        return random_values(self.random, like.shape, dtype, kind)
+
     def new_gradients(self, kind: str, watched: list[list[Watched]]) -> str:
         """Give both sides gradients of random layouts, and return how they lie."""
         random, told = self.random, []
@@ -232,7 +241,7 @@ class Program:
                 for side in self.sides:
                     side.grads[index] = None
                 continue
-            values = self.values(index, kind)
+            values = self.gradient(index, kind)
             blueprint = own.with_values(values)
             if form.startswith("any"):
                 blueprint = random_blueprint(random, values, plain=0.2)
@@ -269,7 +278,7 @@ class Program:
                 "its parameter": side.params[index],
                 "another parameter": side.params[other],
                 "state": side.states()[index][letters[-1]] if letters else 0,
-                "dtype": np.ones(like.shape, "f8" if like.dtype == "f4" else "f4"),
+                "dtype": np.ones(like.shape, "f4" if like.dtype == "f8" else "f8"),
                 "shape": np.ones((*like.shape, 2), like.dtype),
                 "bytes": np.ones(like.shape, like.dtype.newbyteorder()),
                 "list": [0.0] * like.size,
@@ -336,7 +345,7 @@ class Program:
         if done:
             states = [[*read(self.template, side.saved[which][1]["state"])] for side in self.sides]
             for side, expected in zip(self.sides, states, strict=True):
-                for now, saved in zip(side.states(), expected, strict=True):
+                for now, saved in zip(side.saved_states(), expected, strict=True):
                     self.same({name: now.get(name) for name in saved}, saved, "loaded")
         self.kept(before, "p", "grads")
 
@@ -497,10 +506,10 @@ class Program:
 
             thread = Thread(target=go_on_saving)
             thread.start()
-            states, reports = [copy.deepcopy(side.states())], []
+            states, reports = [side.saved_states()], []
             for _ in range(3):
                 reports.append(attempt(lambda side: side.step({}), side))
-                states.append(copy.deepcopy(side.states()))
+                states.append(side.saved_states())
             over.set()
             thread.join()
             for each in copies:

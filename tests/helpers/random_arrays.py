@@ -120,4 +120,4 @@ def random_blueprint(
 
 
 def random_dtype(random: Random) -> Any:
-    return random.choice(DTYPES)
+    return np.float16 if random.random() < 0.1 else random.choice(DTYPES)

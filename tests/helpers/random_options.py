@@ -57,6 +57,7 @@ HYPERPARAMETERS: dict[str, list[Any]] = {
     "alpha": [0.99, 0.5, 0.0],
     "centered": [False, True],
     "lr_decay": [0.0, 0.1],
+    "initial_v": [0.0, 1e-6],
     "initial_accumulator_value": [0.0, 0.1],
     "decoupled_weight_decay": [False, True],
     "momentum_decay": [0.0, 0.5],
@@ -84,6 +85,14 @@ def random_request(random: Random) -> dict[str, Any]:
     return {
         name: random.choice(values) for name, values in REQUESTS.items() if random.random() < 0.5
     }
+
+
+def random_keeping(random: Random) -> dict[str, Any]:
+    """Options that say how parameters and state are kept: often none, and some refused."""
+    if random.random() < 0.7:
+        return {}
+    names = random.sample(["state_dtype", "rounding", "seed", "master"], random.randint(1, 3))
+    return {name: random.choice(HYPERPARAMETERS[name]) for name in names}
 
 
 def random_assignments(random: Random, optimizer: type) -> dict[str, Any]:

@@ -101,6 +101,10 @@ class Side:
     def states(self) -> list[dict[str, Any]]:
         return [dict(state) for state in read(self.template, self.optimizer.state)]
 
+    def saved_states(self) -> list[dict[str, Any]]:
+        """The same as they are saved."""
+        return [*read(self.template, self.optimizer.state_dict()["state"])]
+
     def seen(self) -> dict[str, Any]:
         """A copy of all that an operation may change, or must not."""
         return copy.deepcopy(
@@ -127,7 +131,10 @@ def difference(one: Any, other: Any, where: str = "") -> str | None:
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         if (one.shape, one.dtype) != (other.shape, other.dtype):
             return f"{where}: {one.dtype} {one.shape}, {other.dtype} {other.shape}"
-        n = differing_bits(np.asarray(one), np.asarray(other)) if one.dtype.kind == "f" else 0
+        if one.dtype.kind == "f":
+            n = differing_bits(np.asarray(one), np.asarray(other))
+        else:
+            n = int((one != other).sum())
         return f"{where}: {n} of {one.size} elements" if n else None
     if type(one) is not type(other):
         return f"{where}: {one!r}, {other!r}"

@@ -54,7 +54,7 @@ class Operand:
     """An array as a kernel sees it: `flat` is its own memory, or scratch where it has gaps.
 
     `laid` is the array along the walk, and `copied` the scratch in its shape. `before` is an
-    operand of the same size that is given up: its scratch is used again.
+    operand of the same size that is given up: scratch of the same dtype is used again.
     """
 
     __slots__ = ("back", "copied", "flat", "laid", "place", "scratch")
@@ -67,7 +67,7 @@ class Operand:
         if not self.scratch:
             self.flat = self.laid.reshape(-1)
             return
-        if before is not None and before.scratch:
+        if before is not None and before.scratch and before.flat.dtype == array.dtype:
             self.flat = before.flat
         else:
             self.flat = walk.place.empty((array.size,), array.dtype)

@@ -206,6 +206,8 @@ class Headers:
         """Gradients that may be copies, whose memory nobody else holds: these are read-only."""
         self.dtypes: dict[int, Any] = {}
         """The dtypes of gradients, which C knows by their addresses."""
+        self.formats: dict[int, str] = {}
+        """The formats of gradients that are taken in one; all others are of the dtype of steps."""
         layout = self.layouts
         for place, (index, row) in enumerate(present):
             header, shape, dtype = self.in_c[index], row.walk.shape, row.p.flat.dtype
@@ -247,11 +249,28 @@ class Headers:
         header.layout[0 : 2 * g.ndim] = [*g.shape, *(stride // unit for stride in g.strides)]
         header.dtype = found.dtype(g.dtype, given)
         self.dtypes[index] = getattr(given, "dtype", None)
+        self.formats.pop(index, None)
+        if g.dtype in HALVES:
+            self.formats[index] = HALVES[g.dtype]
 
-    def select(self, rows: Sequence[Row | None]) -> None:
+    def select(self, rows: Sequence[Row | None], jobs: Sequence[Job]) -> None:
         """Expect a gradient where there is a row, and None elsewhere."""
         steps = [row is not None for row in rows]
         words(self.in_c)[:, word("fs_header", "row")] = np.where(steps, self.rows, 0)
+        self.expect(rows, jobs)
+
+    def expect(self, rows: Sequence[Row | None], jobs: Sequence[Job]) -> None:
+        """Take gradients in the formats of the rows' jobs alone: others are for Python to look at.
+
+        A job reads a gradient by its format, so that none of another may get by.
+        """
+        held = [None if job.storages is None else job.storages.g for job in jobs]
+        formats = {at: each.format for at, each in enumerate(held) if each is not None}
+        if not formats and not self.formats:
+            return
+        for index, row in enumerate(rows):
+            if row is not None and self.formats.get(index) != formats.get(row.job):
+                self.in_c[index].library = -1
 
     def let_go(self, indices: Iterable[int]) -> None:
         """Keep no gradient; those of some parameters are for Python to look at."""
@@ -382,6 +401,7 @@ class Runner:
         self.of_rows = Rows(present)
         self.libraries = Libraries()
         self.headers = Headers(rows, self.of_rows.in_c, self.libraries)
+        self.headers.expect(rows, jobs)
         self.lows = ffi.new("intptr_t[]", written.lows)
         self.highs = ffi.new("intptr_t[]", written.highs)
         self.parameters = Arrays.of_parameters(rows, self.of_rows.in_c, self.libraries)
@@ -441,7 +461,7 @@ class Runner:
         steps = [rows[at] is not None for at, row in enumerate(self.rows) if row is not None]
         job_of = [row.job for row in self.rows if row is not None]
         self.of_rows.select(np.where(steps, job_of, -1))
-        self.headers.select(rows)
+        self.headers.select(rows, jobs)
         width = self.numbers.shape[1]
         self.cells.numbers = self.numbers = np.zeros((len(jobs), width))
         numbers = words(self.cells_in_c)[:, word("fs_cell", "number")]
