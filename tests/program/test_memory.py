@@ -158,6 +158,16 @@ def test_bars_end_at_the_bytes_of_a_parameter(tmp_path: Path, extra: None) -> No
     assert [text.get_text() for text in axes.texts] == [f"{end:.3g}" for end in ends]
 
 
+def test_ways_that_an_optimizer_refuses_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: None
+) -> None:
+    picture = str(tmp_path / "bytes.png")
+    assert main(["memory", "64x4096", "--optimizer", "adagrad", "--picture", picture]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "8bit │" not in printed
+    assert "Refused: state_dtype='8bit': a sum of squares only grows" in printed
+
+
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["memory", "2*64x4096", "--optimizer", "SGD", "--option", "momentum=0.9", "--json"]
     assert main(asked) == 0

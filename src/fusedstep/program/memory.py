@@ -77,7 +77,8 @@ def run(options: Namespace) -> int:
     shapes = [shape for text in options.shape for shape in read(text)]
     if not prod(map(prod, shapes)):
         raise UsageError("SHAPE names no elements at all; pass one that has some, as 4096x4096")
-    found = {way: footprint(declaration, hyper, shapes, way) for way in WAYS}
+    refused = refusals(declaration, hyper)
+    found = {way: footprint(declaration, hyper, shapes, way) for way in WAYS if way not in refused}
     if options.json:
         print(json.dumps(as_json(found, shapes), indent=1))
         return 0
@@ -92,6 +93,8 @@ def run(options: Namespace) -> int:
     if failed is not None:
         raise failed
     print(f"The bytes are drawn in {options.picture}")
+    for reason in dict.fromkeys(refused.values()):
+        print(f"Refused: {reason}")
     return 0
 
 
@@ -119,6 +122,17 @@ def chosen(name: str, given: Iterable[str]) -> tuple[Declaration, dict[str, Any]
         return declaration, declaration.check(values)
     except (TypeError, ValueError) as error:
         raise UsageError(f"--option: {error}") from None
+
+
+def refusals(declaration: Declaration, hyper: Mapping[str, Any]) -> dict[Way, str]:
+    """The ways that the optimizer refuses, each with the reason."""
+    refused = {}
+    for way in WAYS:
+        try:
+            declaration.check({**hyper, "master": way.master, "state_dtype": way.state_dtype})
+        except ValueError as error:
+            refused[way] = str(error)
+    return refused
 
 
 def read(text: str) -> list[Shape]:
