@@ -28,15 +28,15 @@ from fusedstep._backends.cuda.kernels import (
     EMA,
     FIRST,
     IMPORTS,
-    OPERATORS,
     PARTS,
     ROW,
     STATES,
     N,
     P,
+    module_text,
 )
 from fusedstep._backends.plan import MOST_STATES, Held, Job
-from fusedstep._compiler import generate, modules, narrow
+from fusedstep._compiler import modules, narrow
 from fusedstep._compiler.formula import Formula
 from fusedstep._numerics import storage_scalar, variants
 from fusedstep._numerics.storage import HALF_CODE, SIGNED_SPAN, TILE, UNSIGNED_SPAN
@@ -241,16 +241,9 @@ def module(job: Job) -> ModuleType:
 
 
 def text(job: Job) -> str:
-    """The text of that module: its head, what is done to one element, and the kernel."""
+    """The text of that module."""
     step = variants.step(job.rule)
-    head = HEAD.format(
-        title=title(job),
-        dtype=job.dtype.name,
-        count=len(step.scalars),
-        names=" ".join(step.scalars),
-    )
-    functions = generate.functions(step, "device", OPERATORS, HEAD)
-    return f"{head}{functions}\n\n{_kernel(job, step)}"
+    return module_text(job, step, title(job), HEAD, _kernel(job, step))
 
 
 def _arrays(job: Job, step: Formula) -> list[Array]:

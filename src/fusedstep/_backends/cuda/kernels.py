@@ -81,16 +81,21 @@ def module(job: Job) -> ModuleType:
 
 
 def text(job: Job) -> str:
-    """The text of that module: its head, what is done to one element, and the kernel."""
+    """The text of that module."""
     step = variants.step(job.rule)
-    head = HEAD.format(
-        title=title(job),
+    return module_text(job, step, title(job), HEAD, _kernel(job, step))
+
+
+def module_text(job: Job, step: Formula, title: str, head: str, kernel: str) -> str:
+    """The text of a kernel's module: its head, what is done to one element, and the kernel."""
+    filled = head.format(
+        title=title,
         dtype=job.dtype.name,
         count=len(step.scalars),
         names=" ".join(step.scalars),
     )
-    functions = generate.functions(step, "device", OPERATORS, HEAD)
-    return f"{head}{functions}\n\n{_kernel(job, step)}"
+    functions = generate.functions(step, "device", OPERATORS, head)
+    return f"{filled}{functions}\n\n{kernel}"
 
 
 def _kernel(job: Job, step: Formula) -> str:
