@@ -77,12 +77,17 @@ typedef struct {
                        -1: to the nearest */
 } fs_operand;
 
+/* Steps the whole tile at `at` in one loop: see pairs.inc. `key` is that of the first stream of
+ * random bits. Returns 0, and has done nothing, if the scalars ask for more than the loop does. */
+typedef int (*fs_pairs)(const fs_row *row, int64_t at, uint64_t key, const void *scalars);
+
 /* How they hold all of them. */
 typedef struct {
     fs_operand p, g, s[FS_STATES];
     int64_t streams; /* of random bits */
     fs_randomize randomize;
     const uint64_t *key; /* of the random bits of this step */
+    fs_pairs pairs;      /* NULL: there is none for the kernel and these formats */
 } fs_operands;
 
 /* The kernels and scalars that rows of the same hyperparameters and step count share. */
@@ -294,6 +299,10 @@ fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int insid
 /* A storage format in the instruction set in force, or NULL; and the random bits of all formats. */
 const fs_storage *fs_find_storage(const char *name);
 fs_randomize fs_find_randomize(void);
+
+/* The one loop for tiles of a kernel and operands in such formats, in the instruction set in force;
+ * NULL if there is none. */
+fs_pairs fs_find_pairs(fs_kernel kernel, const fs_operands *operands);
 
 /* Instruction sets: the names compiled in (NULL past the last), whether this CPU runs one, the
  * one in force, and a switch that returns 0 on success. */

@@ -64,3 +64,16 @@ typedef struct {
     fs_randomize randomize;
     fs_storage formats[FS_FORMATS];
 } fs_storages;
+
+/* How an operand is held, as far as a loop over pairs has to know. */
+typedef struct {
+    const char *format; /* NULL: as the kernel reads it */
+    int randomly;       /* 1: rounded stochastically */
+} fs_held;
+
+/* A loop over pairs, and the kernel and the formats for which it stands. */
+typedef struct {
+    fs_kernel kernel;
+    fs_pairs run;
+    fs_held p, g, s[FS_STATES];
+} fs_paired;

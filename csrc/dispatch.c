@@ -12,6 +12,7 @@
 
 extern const fs_entry kernels_baseline[];
 extern const fs_storages storages_baseline;
+extern const fs_paired pairs_baseline[];
 
 static int always(void) { return 1; }
 
@@ -19,6 +20,7 @@ static int always(void) { return 1; }
 extern const fs_entry kernels_avx2[];
 extern const fs_entry kernels_avx512[];
 extern const fs_storages storages_avx2, storages_avx512;
+extern const fs_paired pairs_avx2[], pairs_avx512[];
 
 /* Conversions to and from float16, for which Clang has no name before its version 15. */
 static int has_f16c(void) {
@@ -41,14 +43,15 @@ static const struct {
     int (*supported)(void);
     const fs_entry *kernels;
     const fs_storages *storages;
+    const fs_paired *pairs;
 } sets[] = {
-    {"baseline", always, kernels_baseline, &storages_baseline},
+    {"baseline", always, kernels_baseline, &storages_baseline, pairs_baseline},
 #ifdef __x86_64__
-    {"avx2", has_avx2, kernels_avx2, &storages_avx2},
-    {"avx512", has_avx512, kernels_avx512, &storages_avx512},
+    {"avx2", has_avx2, kernels_avx2, &storages_avx2, pairs_avx2},
+    {"avx512", has_avx512, kernels_avx512, &storages_avx512, pairs_avx512},
 #endif
 #ifdef __aarch64__
-    {"neon", always, kernels_baseline, &storages_baseline},
+    {"neon", always, kernels_baseline, &storages_baseline, pairs_baseline},
 #endif
 };
 
@@ -100,3 +103,25 @@ const fs_storage *fs_find_storage(const char *name) {
 }
 
 fs_randomize fs_find_randomize(void) { return sets[in_force()].storages->randomize; }
+
+/* Pairs take the near bits of the first stream for p, and its far bits for a state. */
+enum { NEAR, FAR };
+
+static int is_held(const fs_operand *operand, fs_held held, int bits) {
+    if (!operand->format || !held.format)
+        return !operand->format && !held.format;
+    return strcmp(operand->format->name, held.format) == 0 &&
+           operand->random == (held.randomly ? bits : -1);
+}
+
+fs_pairs fs_find_pairs(fs_kernel kernel, const fs_operands *operands) {
+    for (const fs_paired *entry = sets[in_force()].pairs; entry->kernel; entry++) {
+        int found = entry->kernel == kernel && is_held(&operands->p, entry->p, NEAR) &&
+                    is_held(&operands->g, entry->g, NEAR);
+        for (int k = 0; k < FS_STATES; k++)
+            found = found && is_held(operands->s + k, entry->s[k], FAR);
+        if (found)
+            return entry->run;
+    }
+    return NULL;
+}

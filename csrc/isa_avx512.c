@@ -25,6 +25,7 @@ static inline void narrow_to_halves(const float *from, void *to) {
     _mm256_storeu_si256(to, _mm256_mask_mov_epi16(h, is_nan, _mm256_set1_epi16(0x7e00)));
 }
 
+#define WIDE
 #define ISA avx512
 #include "instantiate.inc"
 

@@ -24,11 +24,23 @@ enum {
     SIGN = (s32)0x80000000,
     INFINITE = 0x7f800000, /* the bits of infinity; a NaN has more */
     NOT_A_NUMBER = 0x7fc00000,
-    STEP = 20,             /* bits of a float32 below those that an 8-bit code counts in */
+    STEP = 20,                   /* bits of a float32 below those that an 8-bit code counts in */
     SIGNED_SPAN = 127 << STEP,   /* from the smallest code of m to the largest of its block */
     UNSIGNED_SPAN = 255 << STEP, /* the same of v */
     HALF_CODE = 1 << (STEP - 1),
 };
+
+static ALWAYS_INLINE u32 bits_of(float x) {
+    u32 u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static ALWAYS_INLINE float float_of(u32 u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
 
 /* ---- random bits: a hash of two keys and the element's place serves two elements ---- */
 
@@ -43,12 +55,12 @@ static ALWAYS_INLINE u32 hashed(u32 x, u32 k0, u32 k1) {
     return x;
 }
 
-
 /* ---- NaN: the canonical one in the place of all ---- */
 
-static ALWAYS_INLINE u32 canonical(u32 u) {
-    return (s32)(u & ~(u32)SIGN) > INFINITE ? NOT_A_NUMBER : u;
-}
+/* Compared as floats, which takes one instruction where bits take two. */
+static ALWAYS_INLINE int is_nan(u32 u) { return float_of(u) != float_of(u); }
+
+static ALWAYS_INLINE u32 canonical(u32 u) { return is_nan(u) ? NOT_A_NUMBER : u; }
 
 /* ---- bfloat16: the upper half of a float32 ---- */
 
@@ -67,18 +79,6 @@ static ALWAYS_INLINE u32 store_bfloat16(u32 u, u32 r) {
 static ALWAYS_INLINE u32 rounded_bfloat16(u32 u) { return store_bfloat16(u, nearest_bfloat16(u)); }
 
 /* ---- float16: IEEE's, to nearest even; NaN is the canonical one ---- */
-
-static ALWAYS_INLINE u32 bits_of(float x) {
-    u32 u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-static ALWAYS_INLINE float float_of(u32 u) {
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
 
 static ALWAYS_INLINE u32 load_float16(u32 h) {
     u32 size = h & 0x7fff, u;
@@ -128,19 +128,27 @@ static ALWAYS_INLINE u32 load_signed8(u32 code, s32 base) {
     return u | (code & 0x80) << 24;
 }
 
+static ALWAYS_INLINE u32 code_signed8(u32 u, s32 base, u32 r) {
+    s32 q = ((s32)(u & ~(u32)SIGN) - base + (s32)r) >> STEP;
+    return (u32)(q > 0 ? q : 0) | (u >> 24 & 0x80);
+}
+
 /* What is not finite counts as zero. */
 static ALWAYS_INLINE u32 store_signed8(u32 u, s32 base, u32 r) {
     u = (s32)(u & ~(u32)SIGN) < INFINITE ? u : 0;
-    s32 q = ((s32)(u & ~(u32)SIGN) - base + (s32)r) >> STEP;
-    return (u32)(q > 0 ? q : 0) | u >> 31 << 7;
+    return code_signed8(u, base, r);
 }
 
 static ALWAYS_INLINE u32 load_unsigned8(u32 code, s32 base) { return (u32)base + (code << STEP); }
+
+static ALWAYS_INLINE u32 code_unsigned8(s32 size, s32 base, u32 r) {
+    s32 q = (size - base + (s32)r) >> STEP;
+    return (u32)(q > 0 ? q : 0);
+}
 
 /* What is not finite counts as the largest finite of its block. */
 static ALWAYS_INLINE u32 store_unsigned8(u32 u, s32 base, s32 most, u32 r) {
     s32 size = (s32)(u & ~(u32)SIGN);
     size = size < most ? size : most;
-    s32 q = (size - base + (s32)r) >> STEP;
-    return (u32)(q > 0 ? q : 0);
+    return code_unsigned8(size, base, r);
 }

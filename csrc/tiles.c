@@ -3,8 +3,8 @@
  *
  * A tile of FS_TILE elements at a time is decoded, stepped by the kernel as if it were a tensor of
  * its own, and encoded, all in the first cache. So the kernels know no format, and the formats no
- * rule. A shorter tile pays for more calls, a longer one takes more of the cache; see
- * docs/benchmarks/bytes.md for that, and for what one loop over everything would gain.
+ * rule. A shorter tile pays for more calls, a longer one takes more of the cache. For what most is
+ * trained by there is one loop that does all three: see pairs.inc.
  */
 #include "tiles.h"
 
@@ -89,11 +89,28 @@ static void store(const coded *operand, int64_t at, int64_t n) {
         values, operand->first, operand->second, at, n, operand->random);
 }
 
+static void step_tile(scratch *to, const fs_job *job, int64_t at, int64_t n) {
+    const fs_operands *operands = job->operands;
+    for (int k = 0; k < to->nplain; k++)
+        *to->plain[k].slot = to->plain[k].values + at;
+    for (int k = 0; k < to->ncoded; k++)
+        *to->coded[k].slot = to->coded[k].values = load(to->coded + k, at, n);
+    to->row.n = n;
+    job->kernel(&to->row, 0, n, job->scalars);
+    for (int64_t stream = 0; stream < operands->streams; stream++)
+        operands->randomize(at, to->keys[stream], to->random[stream][0], to->random[stream][1]);
+    for (int k = 0; k < to->ncoded; k++)
+        if (to->coded[k].slot != &to->row.g)
+            store(to->coded + k, at, n);
+}
+
 void run_tiles(const fs_job *job, const fs_row *row, int64_t begin, int64_t end, int zero) {
     const fs_operands *operands = job->operands;
     const fs_rest *rest = row->rest;
+    const fs_pairs pairs = row->ema ? NULL : operands->pairs;
     scratch to;
     to.row = (fs_row){0};
+    to.keys[0] = 0;
     to.ncoded = to.nplain = 0;
     add(&to, &operands->p, row->p, rest ? rest->p : NULL, &to.row.p);
     add(&to, &operands->g, row->g, NULL, &to.row.g);
@@ -106,17 +123,8 @@ void run_tiles(const fs_job *job, const fs_row *row, int64_t begin, int64_t end,
         const int64_t n = end - at < FS_TILE ? end - at : FS_TILE;
         if (at % SPAN == 0)
             find_keys(&to, operands, row, at);
-        for (int k = 0; k < to.nplain; k++)
-            *to.plain[k].slot = to.plain[k].values + at;
-        for (int k = 0; k < to.ncoded; k++)
-            *to.coded[k].slot = to.coded[k].values = load(to.coded + k, at, n);
-        to.row.n = n;
-        job->kernel(&to.row, 0, n, job->scalars);
-        for (int64_t stream = 0; stream < operands->streams; stream++)
-            operands->randomize(at, to.keys[stream], to.random[stream][0], to.random[stream][1]);
-        for (int k = 0; k < to.ncoded; k++)
-            if (to.coded[k].slot != &to.row.g)
-                store(to.coded + k, at, n);
+        if (!pairs || n < FS_TILE || !pairs(row, at, to.keys[0], job->scalars))
+            step_tile(&to, job, at, n);
         if (zero)
             memset((char *)row->g + at * width, 0, (size_t)(n * width));
     }

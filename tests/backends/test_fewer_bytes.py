@@ -12,16 +12,18 @@ from fewer_bytes import (
     EVERY,
     FEW,
     KEPT,
+    PAIRS,
     RULES,
     SIZES,
     Case,
+    Rule,
     compare,
     differing,
     on,
     results,
     rounded,
 )
-from marks import needs_c, on_each_compiled_backend
+from marks import needs_c, on_each_backend, on_each_compiled_backend
 from memory_layouts import LAYOUTS, SHAPE
 
 import fusedstep as fs
@@ -66,10 +68,73 @@ def test_threads_share_a_step(case: Case, backend: str) -> None:
 
 
 @needs_c
-@pytest.mark.parametrize("case", on("c", FEW), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*on("c", FEW), *PAIRS], ids=lambda case: case.name)
 @pytest.mark.usefixtures("isa")
 def test_each_instruction_set(case: Case) -> None:
     assert_same(case, "c")
+
+
+def operands_of(optimizer: Any) -> Any:
+    """How an optimizer's only job holds its operands in C."""
+    from fusedstep._engine import ffi
+
+    (job,) = optimizer.layout.plan.table.of_jobs.in_c
+    return ffi.cast("fs_operands *", job.operands)
+
+
+@needs_c
+@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "options", [{}, {"weight_decay": 0.1}, {"l1": 0.01}, {"ema": 0.9}], ids=str
+)
+@pytest.mark.usefixtures("threads")
+def test_pairs_are_stepped_as_tiles_are(case: Case, options: Any, isa: str) -> None:
+    """In one loop, where it is worth that, and bit for bit the same: any bits, any place."""
+    from fusedstep._engine import ffi
+
+    case = case._replace(rule=case.rule._replace(optimizer=fs.Adam, options=options))
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 2**16, 2 * 70_001, dtype=np.uint16)
+    made = []
+    for by_pairs in (True, False):
+        memory = np.zeros(4 * 70_001 + 2, np.uint8)
+        at = 2 if case.p == "bfloat16" else 0  # between two words
+        p = memory[at : at + 70_001 * DTYPES[case.p].itemsize].view(DTYPES[case.p])
+        p.view(np.uint16)[:] = start[: p.nbytes // 2]
+        optimizer = case.optimizer(p, "c")
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            g = (rng.normal(size=p.size) * 10 ** rng.uniform(-9, 9)).astype("f4")
+            g[seed::5000] = np.nan
+            if seed == 1:
+                operands = operands_of(optimizer)
+                wide = isa == "avx512" or case.state_dtype == case.g == "bfloat16"
+                assert bool(operands.pairs) == wide
+                if not by_pairs:
+                    operands.pairs = ffi.NULL
+            optimizer.step(rounded(g, case.g), zero_grads=seed == 2)
+        made.append({"p": p, **optimizer.state_dict()["state"]})
+    for name, array in made[0].items():
+        assert differing(np.asarray(array), np.asarray(made[1][name])) == 0, name
+
+
+# ruff: noqa: N802  a rule is a class
+
+
+@fs.rule(state=("m", "v"), nonnegative=("v",), lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8)
+def Own(p: Any, g: Any, m: Any, v: Any, h: Any) -> Any:
+    m = h.beta1 * m + (1 - h.beta1) * g
+    v = h.beta2 * v + (1 - h.beta2) * g**2
+    return p - h.lr * m / (np.sqrt(v) + h.eps), m, v
+
+
+@on_each_backend
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "8bit"])
+def test_a_rule_of_the_user_s_own_has_all_formats(state_dtype: str, backend: str) -> None:
+    backend = "auto" if backend == "c" else backend
+    for p, master in KEPT:
+        case = Case(Rule("own", Own, {}), p, master, "float32", state_dtype, "auto")
+        assert_same(case, backend)
 
 
 @on_each_compiled_backend

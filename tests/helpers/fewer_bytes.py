@@ -27,7 +27,7 @@ SIZES = (1, 255, 256, 257, 4097, 5000)
 
 STEPS = 4
 
-REQUESTS: dict[int, dict[str, Any]] = {1: {"max_norm": 5.0}, 2: {"zero_grads": True}}
+REQUESTS: dict[int, dict[str, Any]] = {1: {"max_norm": 5.0}, 2: {"zero_grads": True, "scale": 4.0}}
 """Arguments of some steps, by their number."""
 
 
@@ -44,6 +44,9 @@ RULES = [
     Rule("rmsprop-momentum", fs.RMSprop, {"momentum": 0.9}),
     Rule("adagrad", fs.Adagrad, {"lr": 0.1, "initial_accumulator_value": 0.1}),
     Rule("lion", rules.Lion, {}),
+    Rule("adam-l1", fs.Adam, {"weight_decay": 0.1, "l1": 0.01}),
+    Rule("adam", fs.Adam, {"weight_decay": 0.1}),
+    Rule("adamw", fs.AdamW, {}),
 ]
 
 KEPT = [
@@ -129,8 +132,18 @@ FEW = [
     Case(RULES[3], "bfloat16", "split8", "bfloat16", "bfloat16", "nearest"),
     Case(RULES[4], "float16", None, "bfloat16", "bfloat16", "auto"),
     Case(RULES[5], "float32", None, "bfloat16", "8bit", "auto"),
+    Case(RULES[7], "bfloat16", False, "bfloat16", "bfloat16", "auto"),
     *COPIED,
 ]
+
+
+PAIRS = [
+    Case(RULES[8], "float32", None, "float32", "bfloat16", "auto"),
+    Case(RULES[8], "bfloat16", None, "bfloat16", "float32", "auto"),
+    Case(RULES[8], "bfloat16", None, "bfloat16", "bfloat16", "auto"),
+    Case(RULES[8], "bfloat16", False, "bfloat16", "bfloat16", "auto"),
+]
+"""What C steps in one loop, in instruction sets with long vectors."""
 
 
 def on(backend: str, cases: list[Case]) -> list[Case]:
@@ -178,7 +191,7 @@ def results(
     """All that a few steps leave: the parameters, their exact values, their state.
 
     Steps are plain, clipped by the norm of all gradients, with zeros left in these, and with
-    gradients that are not finite. `place` gives what the optimizer takes for an array.
+    gradients that are not finite, or none. `place` gives what the optimizer takes for an array.
     """
     rng = np.random.default_rng(len(case.name))
     shapes: list[tuple[int, ...]] = [*((n,) for n in sizes), (7, 3)]
@@ -199,7 +212,10 @@ def results(
                 for at, value in enumerate((np.nan, np.inf, -np.inf, 0.0)):
                     g.reshape(-1)[7 * at :: 97] = value
             grads.append(place(rounded(g, case.g)))
-        optimizer.step([array_of(g) for g in grads], **request)
+        given = [array_of(g) for g in grads]
+        if step == 3:
+            given[0] = None
+        optimizer.step(given, **request)
         if step == 2:
             made.update({f"g{index}": host_of(g) for index, g in enumerate(grads)})
     state = optimizer.state_dict()["state"]

@@ -74,8 +74,10 @@ def _arguments() -> dict[str, tuple[Any, ...]]:
         "size_if_finite": (u,),
         "base_of": (most, storage.SIGNED_SPAN),
         "load_signed8": (CODES[:, None], small[None, ::50]),
+        "code_signed8": (np.where(storage.size_if_finite(u), u, 0), small, r << 4),
         "store_signed8": (u, small, r << 4),
         "load_unsigned8": (CODES[:, None], of_v[None, ::50]),
+        "code_unsigned8": (most, of_v, r << 4),
         "store_unsigned8": (u, of_v, most, r << 4),
     }
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kept import BFLOAT16
 from marks import needs
 from pictures import drawn
 
@@ -20,11 +19,13 @@ from fusedstep.program.errors import UsageError
 from fusedstep.program.main import main
 from fusedstep.program.memory import draw, read, size
 
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs `pip install '.[bfloat16]'`")
+
 SHAPES = [(70, 80), (5000,), (4096,), (4095,), (3, 5), ()]
 
 
 def made(dtype: Any) -> Any:
-    return BFLOAT16 if dtype == OURS else dtype
+    return ml_dtypes.bfloat16 if dtype == OURS else dtype
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)

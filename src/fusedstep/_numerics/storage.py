@@ -143,10 +143,14 @@ def load_signed8(code: Bits, base: Array) -> Bits:
     return u
 
 
+def code_signed8(u: Bits, base: Array, r: Bits) -> Bits:
+    q = (signed(u & SIZE) - base + signed(r)) >> STEP
+    return np.where(q > 0, q, 0).view(np.uint32) | (u >> 24 & 0x80)
+
+
 def store_signed8(u: Bits, base: Array, r: Bits) -> Bits:
     u = np.where(signed(u & SIZE) < INFINITE, u, 0)  # what is not finite counts as zero
-    q = (signed(u & SIZE) - base + signed(r)) >> STEP
-    return np.where(q > 0, q, 0).view(np.uint32) | u >> 31 << 7
+    return code_signed8(u, base, r)
 
 
 def load_unsigned8(code: Bits, base: Array) -> Bits:
@@ -154,11 +158,15 @@ def load_unsigned8(code: Bits, base: Array) -> Bits:
     return u
 
 
+def code_unsigned8(size: Array, base: Array, r: Bits) -> Bits:
+    q = (size - base + signed(r)) >> STEP
+    return np.where(q > 0, q, 0).view(np.uint32)
+
+
 def store_unsigned8(u: Bits, base: Array, most: Array, r: Bits) -> Bits:
     size = signed(u & SIZE)
     size = np.where(size < most, size, most)  # what is not finite counts as the largest that is
-    q = (size - base + signed(r)) >> STEP
-    return np.where(q > 0, q, 0).view(np.uint32)
+    return code_unsigned8(size, base, r)
 
 
 # ---- keys of random bits ----

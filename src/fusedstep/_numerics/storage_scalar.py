@@ -157,21 +157,29 @@ def load_signed8(code, base):
     return u | (code & 0x80) << 24
 
 
+def code_signed8(u, base, r):
+    q = ((u & SIZE) - base + r) >> STEP
+    return (q if q > 0 else 0) | (u >> 24 & 0x80)
+
+
 def store_signed8(u, base, r):
     u = u if u & SIZE < INFINITE else 0  # what is not finite counts as zero
-    q = ((u & SIZE) - base + r) >> STEP
-    return (q if q > 0 else 0) | u >> 31 << 7
+    return code_signed8(u, base, r)
 
 
 def load_unsigned8(code, base):
     return base + (code << STEP)
 
 
+def code_unsigned8(size, base, r):
+    q = (size - base + r) >> STEP
+    return q if q > 0 else 0
+
+
 def store_unsigned8(u, base, most, r):
     size = u & SIZE
     size = size if size < most else most  # what is not finite counts as the largest that is
-    q = (size - base + r) >> STEP
-    return q if q > 0 else 0
+    return code_unsigned8(size, base, r)
 
 
 # ---- keys of random bits, of which the lowest 64 bits count ----
