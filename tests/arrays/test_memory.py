@@ -12,7 +12,7 @@ import pytest
 from cases import ordinary
 
 import fusedstep as fs
-from fusedstep._arrays.memory import LINE, PAGE, SMALL, zeros
+from fusedstep._arrays.memory import LARGE, LINE, PAGE, SMALL, STRIDE, foretold, zeros
 from fusedstep._arrays.overlap import extent
 from fusedstep._arrays.place import HOST
 from fusedstep._arrays.plain import address
@@ -33,6 +33,28 @@ def test_new_memory_lies_as_another(size: int, like: int) -> None:
     assert not flat.any()
     if size:
         assert (address(flat) - like) % (PAGE if 4 * size >= SMALL else LINE) == 0
+
+
+def test_large_memory_lies_apart() -> None:
+    """In a page that no processor takes for that of another array."""
+    made: list[np.ndarray[Any, Any]] = []
+    for _ in range(8):
+        apart = [address(each) for each in made]
+        made.append(zeros(HOST, LARGE // 4, np.dtype(np.float32), 68, apart))
+        assert (address(made[-1]) - 68) % PAGE == 0
+    assert len({foretold(address(each)) for each in made}) == len(made)
+    assert len({foretold(k * STRIDE) for k in range(16)}) == 16
+
+
+@pytest.mark.parametrize("options", [{}, {"state_dtype": "bfloat16"}, {"state_dtype": "8bit"}])
+def test_large_state_lies_apart_from_its_parameter(options: Any) -> None:
+    p = np.zeros(2**24, np.float32)
+    opt = fs.AdamW(p, **options)
+    (parameter,) = opt._tensors.parameters  # noqa: SLF001  # their addresses are not told
+    packed = [each.arrays[0] for each in parameter.packed.values()]
+    kept = packed or [opt.state[letter] for letter in ("m", "v")]
+    places = [foretold(address(each)) for each in (p, *kept)]
+    assert len({*places}) == len(places) == 3
 
 
 def test_state_arrays_lie_side_by_side() -> None:

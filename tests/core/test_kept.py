@@ -200,7 +200,7 @@ def test_v_follows_gradients_that_fall(
 
 @pytest.mark.parametrize("state", ["float32", "bfloat16", "8bit"])
 def test_no_update_explodes_where_gradients_are_mostly_zero(state: str) -> None:
-    """As of an embedding: a large gradient in each block, small ones beside it, then mostly zeros.
+    """Rows of an embedding: in each block one large gradient, small ones beside it, then zeros.
 
     Were small v stored as zero beside a large one, a zero gradient would leave m over epsilon.
     """

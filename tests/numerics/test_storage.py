@@ -217,7 +217,7 @@ def test_codes_lie_in_words_and_are_told_in_order() -> None:
     words = laid.reshape(-1, TILE // 4, 4)
     for tile, word, byte in [(0, 0, 0), (1, 5, 3), (2, 63, 2)]:
         assert words[tile, word, byte] == codes[TILE * tile + 64 * byte + word]
-    assert (in_natural_order(laid) == codes).all()
+    assert (in_natural_order(laid, codes.size) == codes).all()
 
 
 # ---- all ----

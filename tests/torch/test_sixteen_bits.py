@@ -209,7 +209,7 @@ def test_codes_are_those_of_the_plain_optimizer() -> None:
     assert same_bits([q], [torch.from_numpy(array)])
     found, saved = optimizer.state[q], plain.state_dict()["state"]
     for name, letter in (("exp_avg", "m"), ("exp_avg_sq", "v")):
-        codes = in_natural_order(found[name].numpy())[:4900].reshape(70, 70)
+        codes = in_natural_order(found[name].numpy(), 4900).reshape(70, 70)
         assert np.array_equal(codes, saved[letter])
         assert np.array_equal(found[f"{name}_base"].numpy(), saved[f"{letter}_base"])
     assert p.dtype is BFLOAT

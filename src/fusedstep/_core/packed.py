@@ -50,7 +50,7 @@ def packed_state(parameter: Parameter, letter: str) -> dict[str, Any]:
     first, *second = map(parameter.place.read, parameter.packed[letter].arrays)
     if not second:
         return {letter: _shaped(parameter, first.view(np.uint16))}
-    codes = in_natural_order(first)[: parameter.p.size]
+    codes = in_natural_order(first, parameter.p.size)
     return {letter: _shaped(parameter, codes), base_name(letter): second[0]}
 
 
@@ -61,7 +61,8 @@ def packed_rest(parameter: Parameter) -> dict[str, Any]:
         name = parameter.packed["p"].storage.name
         for second in map(parameter.place.read, parameter.packed["p"].arrays[1:]):
             if name in TAILS:
-                flat = in_natural_order(second)[: parameter.p.size] if name == "split8" else second
+                coded = name == "split8"
+                flat = in_natural_order(second, parameter.p.size) if coded else second
                 made[TAIL] = _shaped(parameter, flat)
             else:
                 made[MASTER] = _shaped(parameter, second)
@@ -118,11 +119,11 @@ def _decoded(
         )
     axes = _read_order(state.get(ORDER), codes.ndim, where)
     laid = _along(codes, axes)
-    whole = np.zeros(blocks * TILE, np.uint8)
-    whole[: codes.size] = laid.reshape(-1)
     storage = STORAGES["unsigned8" if letter in parameter.nonnegative else "signed8"]
     values = np.empty(codes.shape, np.float32)
-    flat = storage.decode(codes.size, (in_code_order(whole), np.ascontiguousarray(bases)))
+    flat = storage.decode(
+        codes.size, (in_code_order(laid.reshape(-1)), np.ascontiguousarray(bases))
+    )
     _along(values, axes)[...] = flat.reshape(laid.shape)
     return values
 

@@ -245,13 +245,29 @@ class Parameter:
         first = self.p_operand()
         seconds = [self._new(part) for part in storage.parts[1:]]
         if name.startswith("master"):
-            values = STORAGES[HALVES[self.p.dtype]].decode(self.p.size, (self._read(first),))
-            self.place.write(seconds[0], values)
+            self.place.write(seconds[0], self._values_of_halves())
         self.packed["p"] = Packed(storage, (first.flat, *seconds))
 
     def _new(self, part: Part) -> Array:
         """New memory for a part of an operand: all zeros."""
-        return zeros(self.place, part.length(self.p.size), part.dtype)
+        others = [address(array) for each in self.packed.values() for array in each.arrays]
+        size = part.length(self.p.size)
+        return zeros(self.place, size, part.dtype, apart=[extent(self.p)[0], *others])
+
+    def _packed(self, letter: str, name: str) -> Packed:
+        """A state array in a format, made when it is first asked for."""
+        if letter not in self.packed:
+            storage = STORAGES[name]
+            self.packed[letter] = Packed(storage, (*map(self._new, storage.parts),))
+        return self.packed[letter]
+
+    def _values_of_halves(self) -> Array:
+        """The values of a 16-bit parameter alone, flat, as float32."""
+        return STORAGES[HALVES[self.p.dtype]].decode(self.p.size, (self._read(self.p_operand()),))
+
+    def _flattened(self, array: Array) -> Array:
+        """An array of the parameter's shape, flat in the order of the walk."""
+        return np.ascontiguousarray(self.walk.lay(array)).reshape(-1)
 
     def p_operand(self) -> Operand:
         """The operand of p, made anew."""
@@ -299,8 +315,7 @@ class Parameter:
         """The calls that give the parameter these values, in the dtype of its steps."""
         if self.format is None:
             return self.place.writing(self.p, values)
-        flat = np.ascontiguousarray(self.walk.lay(values)).reshape(-1)
-        contents = STORAGES[self.format].encode(flat)
+        contents = STORAGES[self.format].encode(self._flattened(values))
         calls = self.place.writing(self.p, self.walk.shaped(contents[0]))
         if self.copy is not None:
             return [*calls, *self.place.writing(self.copy, self.walk.shaped(contents[1]))]
@@ -347,9 +362,8 @@ class Parameter:
         packed_as = self.format_of(letter)
         if packed_as is None:
             self.shelf.state(letter)
-        elif letter not in self.packed:
-            storage = STORAGES[packed_as]
-            self.packed[letter] = Packed(storage, (*map(self._new, storage.parts),))
+        else:
+            self._packed(letter, packed_as)
         if letter == "ema":
             _held = pin(self.p)  # until it has been read
             self.check_size()
@@ -396,30 +410,20 @@ class Parameter:
             return []
         storage, (_, second) = self.packed["p"]
         if rest is None and storage.name.startswith("master"):
-            rest = STORAGES[HALVES[self.p.dtype]].decode(
-                self.p.size, (self._read(self.p_operand()),)
-            )
-            return self.place.writing(second, rest)
+            return self.place.writing(second, self._values_of_halves())
         if rest is None:
             return self.place.clearing(second)
-        flat = np.ascontiguousarray(self.walk.lay(rest)).reshape(-1)
-        if storage.parts[1].padded:
-            whole = np.zeros(second.size, second.dtype)
-            whole[: flat.size] = flat
-            flat = in_code_order(whole)
-        return self.place.writing(second, flat)
+        flat = self._flattened(rest)
+        coded = storage.parts[1].padded
+        return self.place.writing(second, in_code_order(flat) if coded else flat)
 
     def restoring_state(self, letter: str, values: Array) -> list[Call]:
         """The calls that give a state array these values, in the dtype of steps."""
         packed_as = self.format_of(letter)
         if packed_as is None:
             return self.place.writing(self.state(letter), values)
-        storage = STORAGES[packed_as]
-        if letter not in self.packed:
-            self.packed[letter] = Packed(storage, (*map(self._new, storage.parts),))
-        flat = np.ascontiguousarray(self.walk.lay(values)).reshape(-1)
-        arrays, contents = self.packed[letter].arrays, storage.encode(flat)
-        pairs = zip(arrays, contents, strict=True)
+        packed = self._packed(letter, packed_as)
+        pairs = zip(packed.arrays, packed.storage.encode(self._flattened(values)), strict=True)
         return [call for array, content in pairs for call in self.place.writing(array, content)]
 
     def check_memory(self) -> None:

@@ -288,13 +288,15 @@ TAIL16, TAIL8 = Part(np.dtype(np.int16)), Part(np.dtype(np.int8), padded=True)
 
 
 def in_code_order(codes: Array) -> Array:
-    """Codes of whole tiles as they lie in memory: byte k of word w of a tile is its 64 k + w."""
+    """Codes as they lie in memory: byte k of word w of a tile is its 64 k + w, the last one whole."""
+    codes = np.pad(codes, (0, -codes.size % TILE))
     return np.ascontiguousarray(codes.reshape(-1, 4, TILE // 4).transpose(0, 2, 1)).reshape(-1)
 
 
-def in_natural_order(codes: Array) -> Array:
-    """The same codes in the order of the elements."""
-    return np.ascontiguousarray(codes.reshape(-1, TILE // 4, 4).transpose(0, 2, 1)).reshape(-1)
+def in_natural_order(codes: Array, n: int) -> Array:
+    """The same codes in the order of the n elements."""
+    tiles = codes.reshape(-1, TILE // 4, 4).transpose(0, 2, 1)
+    return np.ascontiguousarray(tiles).reshape(-1)[:n]
 
 
 def padded(u: Bits) -> Bits:
@@ -330,7 +332,7 @@ def _store_split16(u: Bits, r: Bits | None) -> tuple[Array, ...]:
 
 
 def _load_split8(n: int, h: Array, tail: Array) -> Bits:
-    return load_split8(bits(h), in_natural_order(tail)[:n])
+    return load_split8(bits(h), in_natural_order(tail, n))
 
 
 def _store_split8(u: Bits, r: Bits | None) -> tuple[Array, ...]:
@@ -341,7 +343,7 @@ def _store_split8(u: Bits, r: Bits | None) -> tuple[Array, ...]:
 
 
 def _load_signed8(n: int, codes: Array, bases: Array) -> Bits:
-    code = bits(in_natural_order(codes)).reshape(-1, TILE)
+    code = bits(in_natural_order(codes, codes.size)).reshape(-1, TILE)
     return load_signed8(code, bases[:, None]).reshape(-1)[:n]
 
 
@@ -353,7 +355,7 @@ def _store_signed8(u: Bits, r: Bits | None) -> tuple[Array, ...]:
 
 
 def _load_unsigned8(n: int, codes: Array, bases: Array) -> Bits:
-    code = bits(in_natural_order(codes)).reshape(-1, TILE)
+    code = bits(in_natural_order(codes, codes.size)).reshape(-1, TILE)
     return load_unsigned8(code, bases[:, None]).reshape(-1)[:n]
 
 

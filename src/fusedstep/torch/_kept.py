@@ -385,10 +385,8 @@ class Site:
         p = self.along(self.parameter)
         if storage.parts[1].padded:
             self._refuse_cut(storage, (self.parameter, second), (P, name))
-            natural = in_natural_order(plain(second.cpu(), name))[: self.size]
-            whole = np.zeros(second.numel(), np.int8)
-            whole[: self.size] = self._reordered(natural)
-            return storage.decode(self.size, (p, in_code_order(whole)))
+            natural = in_natural_order(plain(second.cpu(), name), self.size)
+            return storage.decode(self.size, (p, in_code_order(self._reordered(natural))))
         self.refuse_misfit(second, f"{name}{self.path}")
         rest = self.along(second)
         return storage.decode(self.size, (p, rest.view(storage.parts[1].dtype)))
