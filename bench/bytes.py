@@ -1,28 +1,30 @@
-"""Steps in fewer bytes, beside float32's: AdamW over one large tensor, in and past the caches.
+"""Steps in fewer bytes, beside float32's: AdamW over one large tensor, past the caches and in them.
 
-    python bench/bytes.py [--elements N ...] [--threads N] [--seconds S] [--loaded] [--others]
-                          [--out FILE]
+    python bench/bytes.py [alone] [loaded] [others] [--elements N ...] [--isa NAME ...]
+                          [--threads N] [--seconds S] [--out FILE]
 
 All ways to keep parameters and state take turns (`fusedstep.benchmarks.turns`) in one process. A
 figure is the median of the turns, in nanoseconds for each element, and in brackets how many times
-as fast as the float32 step. `--loaded` lets another process stream through memory all the while,
-so that a core has about as little bandwidth as one of many on a server. `--others` times
-bitsandbytes' and torchao's 8-bit Adam, which are slow: once, over the first size.
+as fast as the float32 step. `loaded` lets another process stream through memory all the while, so
+that a core has about as little bandwidth as one of many on a server. `others` times bitsandbytes'
+and torchao's 8-bit AdamW where they are installed; they are slow, and take a few turns only, over
+the first size. docs/benchmarks/bytes.md has the tables of bench/bytes.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from statistics import median
-from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
 import ml_dtypes
 import numpy as np
-from topics import Row, described, head, with_out, write
+from topics import Row, described, head, parsed, parser_of, with_out, write
 
 import fusedstep as fs
 from fusedstep.benchmarks.contestants.contestant import Entry
@@ -85,6 +87,12 @@ WAYS = [
     Way("float16, master float32", 28, np.float16, np.float16, {}),
 ]
 
+MOVED = {way.name: way.moved for way in WAYS} | {
+    "float32, out=bfloat16": 30,
+    "float32, then torch casts to bfloat16": 34,
+}
+"""Bytes for each element that a step of a contestant moves."""
+
 
 def normal(n: int, dtype: Any, scale: float) -> Array:
     """Numbers like those of training; one million of them, repeated."""
@@ -123,11 +131,8 @@ def with_copy(n: int) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 @contextmanager
-def streaming(on: bool) -> Iterator[None]:
-    """Another process that uses the memory, if asked for."""
-    if not on:
-        yield
-        return
+def streaming() -> Iterator[None]:
+    """Another process that uses the memory."""
     with subprocess.Popen([sys.executable, "-c", STREAM], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -160,60 +165,69 @@ def others(n: int) -> Iterator[tuple[str, Callable[[], object]]]:
         yield name, opt.step
 
 
-def timed(step: Callable[[], object], least: int = 3) -> list[float]:
-    """Seconds of some steps, after one that is not timed."""
-    step()
-    times = []
-    for _ in range(least):
-        start = perf_counter()
+def turns_of(steps: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """The seconds of the turns of each contestant."""
+    entries = {name: Entry(step, list, fs.get_num_threads()) for name, step in steps.items()}
+    return {name: timing.turns for name, timing in take_turns(entries, seconds).items()}
+
+
+def reported(topic: str, n: int, found: dict[str, list[float]]) -> Iterator[Row]:
+    """Print a table of these turns, and give its rows."""
+    print(f"\n## {n:,} elements, {fs.get_num_threads()} threads, {topic}\n")
+    head("ns an element", ["median", "least", "bytes moved", "GB/s"])
+    base = found["float32"]
+    for name, turns in found.items():
+        each, least, most = (1e9 * time / n for time in (median(turns), min(turns), max(turns)))
+        moved = MOVED.get(name, 0)
+        shown = [
+            f"{each:.3f} ({median(base) / median(turns):.2f}×)",
+            f"{least:.3f} ({min(base) / min(turns):.2f}×)",
+            f"{moved:g}" if moved else "",
+            f"{moved / each:.0f}" if moved else "",
+        ]
+        print(f"| {name} | {' | '.join(shown)} |", flush=True)
+        yield Row(topic, f"{n}", name, "ns", each, least, most, len(turns))
+
+
+def ours(n: int) -> dict[str, Callable[[], object]]:
+    return {way.name: stepped(way, n) for way in WAYS} | dict(with_copy(n))
+
+
+def alone(options: argparse.Namespace) -> Iterator[Row]:
+    for isa, n in product(options.isa, options.elements):
+        fs.set_isa(isa)
+        yield from reported(f"{isa}, alone", n, turns_of(ours(n), options.seconds))
+
+
+def loaded(options: argparse.Namespace) -> Iterator[Row]:
+    with streaming():
+        for isa, n in product(options.isa, options.elements):
+            fs.set_isa(isa)
+            yield from reported(f"{isa}, loaded", n, turns_of(ours(n), options.seconds))
+
+
+def beside_others(options: argparse.Namespace) -> Iterator[Row]:
+    isa, n = options.isa[0], options.elements[0]
+    fs.set_isa(isa)
+    steps = {way.name: stepped(way, n) for way in WAYS[:4]} | dict(others(n))
+    for step in steps.values():
         step()
-        times.append(perf_counter() - start)
-    return times
+    yield from reported(f"{isa}, others", n, turns_of(steps, options.seconds))
+
+
+TOPICS = {"alone": alone, "loaded": loaded, "others": beside_others}
 
 
 def main() -> None:
-    import argparse
-
-    parser = with_out(argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]))
-    parser.add_argument("--elements", type=int, nargs="+", default=[2**20, 2**24, 2**26])
+    parser = with_out(parser_of(__doc__, TOPICS))
+    parser.add_argument("--elements", type=int, nargs="+", default=[2**24, 2**26])
+    parser.add_argument("--isa", nargs="+", default=fs.info().isas[:0:-1], help="instruction sets")
     parser.add_argument("--threads", type=int, default=fs.get_num_threads())
-    parser.add_argument("--seconds", type=float, default=30.0, help="of the turns of each size")
-    parser.add_argument("--loaded", action="store_true", help="with a process beside that streams")
-    parser.add_argument("--others", action="store_true", help="time other packages, too")
-    options = parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=30.0, help="of the turns of each table")
+    options = parsed(parser, TOPICS)
     fs.set_num_threads(options.threads)
     here = described(("ml_dtypes", "torch", "bitsandbytes", "torchao"))
-    rows: list[Row] = []
-    topic = "loaded" if options.loaded else "alone"
-    with streaming(options.loaded):
-        for n in options.elements:
-            print(f"\n## {n:,} elements, {options.threads} threads, {topic}\n")
-            head("ns an element", ["median", "least", "bytes moved", "GB/s"])
-            steps = {way.name: stepped(way, n) for way in WAYS} | dict(with_copy(n))
-            moved = {way.name: way.moved for way in WAYS}
-            moved |= {"float32, out=bfloat16": 30, "float32, then torch casts to bfloat16": 34}
-            entries = {name: Entry(step, list, options.threads) for name, step in steps.items()}
-            found = {
-                name: timing.turns for name, timing in take_turns(entries, options.seconds).items()
-            }
-            if options.others and n == options.elements[0]:
-                found |= {name: timed(step) for name, step in others(n)}
-            base = median(found["float32"])
-            for name, turns in found.items():
-                each, least = (1e9 * time / n for time in (median(turns), min(turns)))
-                bytes_moved = moved.get(name, 0)
-                shown = [
-                    f"{each:.3f} ({base / median(turns):.2f}×)",
-                    f"{least:.3f} ({min(found['float32']) / min(turns):.2f}×)",
-                    f"{bytes_moved:g}" if bytes_moved else "",
-                    f"{bytes_moved / each:.0f}" if bytes_moved else "",
-                ]
-                print(f"| {name} | {' | '.join(shown)} |", flush=True)
-                rows.append(
-                    Row(topic, f"{n}", name, "ns", each, least, 1e9 * max(turns) / n, len(turns))
-                )
-            del steps, entries
-    write(options.out, here, rows)
+    write(options.out, here, [row for topic in options.what for row in TOPICS[topic](options)])
 
 
 if __name__ == "__main__":

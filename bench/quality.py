@@ -193,7 +193,8 @@ def distance(one: Run, other: Run) -> float:
     return float(np.sqrt(apart / sum(float((b**2).sum()) for _, b in pairs)))
 
 
-COLUMNS = ("train loss", "test loss", "accuracy, %", "largest update / lr", "distance")
+COLUMNS = ("train loss", "±", "test loss", "accuracy, %", "largest update / lr", "distance")
+"""The second is half of the spread over the seeds."""
 
 
 def compared(
@@ -205,16 +206,17 @@ def compared(
     for way in WAYS:
         runs = [train(way, start, seed, steps, rate) for seed, start in enumerate(starts)]
         plain = plain or runs
+        losses = [run.train for run in runs]
         figures = (
-            mean(run.train for run in runs),
+            mean(losses),
+            (max(losses) - min(losses)) / 2,
             mean(run.test for run in runs),
             100 * mean(run.accuracy for run in runs),
             max(run.largest for run in runs),
             mean(distance(run, of) for run, of in zip(runs, plain, strict=True)),
         )
-        spread = max(run.train for run in runs) - min(run.train for run in runs)
-        shown = [f"{figures[0]:.4f} (± {spread / 2:.4f})", f"{figures[1]:.4f}", f"{figures[2]:.2f}"]
-        shown += [f"{figures[3]:.1f}" if figures[3] else "", f"{figures[4]:.3f}"]
+        shown = [*(f"{each:.4f}" for each in figures[:3]), f"{figures[3]:.2f}"]
+        shown += [f"{figures[4]:.1f}" if figures[4] else "", f"{figures[5]:.3f}"]
         print(f"| {way.name} | {' | '.join(shown)} |", flush=True)
         for what, value in zip(COLUMNS, figures, strict=True):
             yield Learned(topic, way.name, what, value)
@@ -238,12 +240,14 @@ def finetuning(seeds: int, steps: int) -> Iterator[Learned]:
 
 # ---- state by itself ----
 
+SPREAD = ("median", "least", "most")
+
 
 def follow(seeds: int, steps: int) -> Iterator[Learned]:
     """State v over float32's: steady, and 3,700 steps after gradients fell to a thirtieth."""
     n, before, after = 4096, 1300, 3700
     scale = np.exp(np.random.default_rng(0).normal(size=n)).astype(np.float32)
-    names = ("steady: median", "least", "most", "after the fall: median", "least", "most")
+    names = [f"{when}: {what}" for when in ("steady", "fallen") for what in SPREAD]
     head("", names)
     for state in ("bfloat16", "8bit"):
         for rounding in ("auto", "nearest"):
@@ -260,7 +264,7 @@ def follow(seeds: int, steps: int) -> Iterator[Learned]:
                     figures += [float(np.median(ratio)), float(ratio.min()), float(ratio.max())]
             name = f"{state}, {'stochastic' if rounding == 'auto' else 'nearest'}"
             print(f"| {name} | {' | '.join(f'{each:.2f}' for each in figures)} |", flush=True)
-            for what, value in zip(names[:1] + names[3:4], (figures[0], figures[3]), strict=True):
+            for what, value in zip(names, figures, strict=True):
                 yield Learned("follow", name, what, value)
 
 

@@ -77,9 +77,9 @@ typedef struct {
                        -1: to the nearest */
 } fs_operand;
 
-/* Steps the whole tile at `at` in one loop: see pairs.inc. `key` is that of the first stream of
- * random bits. Returns 0, and has done nothing, if the scalars ask for more than the loop does. */
-typedef int (*fs_pairs)(const fs_row *row, int64_t at, uint64_t key, const void *scalars);
+/* Steps the whole tile at `at` at once: see pairs.inc and codes.inc. `keys` are those of the streams
+ * of random bits. Returns 0, and has done nothing, if the scalars ask for more than it does. */
+typedef int (*fs_whole)(const fs_row *row, int64_t at, const uint64_t *keys, const void *scalars);
 
 /* How they hold all of them. */
 typedef struct {
@@ -87,7 +87,7 @@ typedef struct {
     int64_t streams; /* of random bits */
     fs_randomize randomize;
     const uint64_t *key; /* of the random bits of this step */
-    fs_pairs pairs;      /* NULL: there is none for the kernel and these formats */
+    fs_whole whole;      /* NULL: there is none for the kernel and these formats */
 } fs_operands;
 
 /* The kernels and scalars that rows of the same hyperparameters and step count share. */
@@ -300,9 +300,9 @@ fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int insid
 const fs_storage *fs_find_storage(const char *name);
 fs_randomize fs_find_randomize(void);
 
-/* The one loop for tiles of a kernel and operands in such formats, in the instruction set in force;
- * NULL if there is none. */
-fs_pairs fs_find_pairs(fs_kernel kernel, const fs_operands *operands);
+/* What steps a whole tile at once by a kernel, with operands in such formats, in the instruction set
+ * in force; NULL if there is nothing. */
+fs_whole fs_find_whole(fs_kernel kernel, const fs_operands *operands);
 
 /* Instruction sets: the names compiled in (NULL past the last), whether this CPU runs one, the
  * one in force, and a switch that returns 0 on success. */

@@ -65,15 +65,17 @@ typedef struct {
     fs_storage formats[FS_FORMATS];
 } fs_storages;
 
-/* How an operand is held, as far as a loop over pairs has to know. */
+/* The random bits by which an operand is rounded: those of its kind that are left. */
+typedef enum { NO_BITS, NEAR_BITS, FAR_BITS } fs_bits;
+
 typedef struct {
     const char *format; /* NULL: as the kernel reads it */
-    int randomly;       /* 1: rounded stochastically */
+    fs_bits bits;
 } fs_held;
 
-/* A loop over pairs, and the kernel and the formats for which it stands. */
+/* What steps a whole tile at once, and the kernel and the formats for which it stands. */
 typedef struct {
     fs_kernel kernel;
-    fs_pairs run;
+    fs_whole run;
     fs_held p, g, s[FS_STATES];
-} fs_paired;
+} fs_whole_entry;

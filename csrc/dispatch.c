@@ -12,7 +12,7 @@
 
 extern const fs_entry kernels_baseline[];
 extern const fs_storages storages_baseline;
-extern const fs_paired pairs_baseline[];
+extern const fs_whole_entry wholes_baseline[];
 
 static int always(void) { return 1; }
 
@@ -20,7 +20,7 @@ static int always(void) { return 1; }
 extern const fs_entry kernels_avx2[];
 extern const fs_entry kernels_avx512[];
 extern const fs_storages storages_avx2, storages_avx512;
-extern const fs_paired pairs_avx2[], pairs_avx512[];
+extern const fs_whole_entry wholes_avx2[], wholes_avx512[];
 
 /* Conversions to and from float16, for which Clang has no name before its version 15. */
 static int has_f16c(void) {
@@ -43,15 +43,15 @@ static const struct {
     int (*supported)(void);
     const fs_entry *kernels;
     const fs_storages *storages;
-    const fs_paired *pairs;
+    const fs_whole_entry *wholes;
 } sets[] = {
-    {"baseline", always, kernels_baseline, &storages_baseline, pairs_baseline},
+    {"baseline", always, kernels_baseline, &storages_baseline, wholes_baseline},
 #ifdef __x86_64__
-    {"avx2", has_avx2, kernels_avx2, &storages_avx2, pairs_avx2},
-    {"avx512", has_avx512, kernels_avx512, &storages_avx512, pairs_avx512},
+    {"avx2", has_avx2, kernels_avx2, &storages_avx2, wholes_avx2},
+    {"avx512", has_avx512, kernels_avx512, &storages_avx512, wholes_avx512},
 #endif
 #ifdef __aarch64__
-    {"neon", always, kernels_baseline, &storages_baseline, pairs_baseline},
+    {"neon", always, kernels_baseline, &storages_baseline, wholes_baseline},
 #endif
 };
 
@@ -104,22 +104,22 @@ const fs_storage *fs_find_storage(const char *name) {
 
 fs_randomize fs_find_randomize(void) { return sets[in_force()].storages->randomize; }
 
-/* Pairs take the near bits of the first stream for p, and its far bits for a state. */
-enum { NEAR, FAR };
-
-static int is_held(const fs_operand *operand, fs_held held, int bits) {
+/* Whether an operand is held so, when operands before it have taken so many streams of both kinds
+ * of bits. */
+static int is_held(const fs_operand *operand, fs_held held, int64_t taken[]) {
     if (!operand->format || !held.format)
         return !operand->format && !held.format;
-    return strcmp(operand->format->name, held.format) == 0 &&
-           operand->random == (held.randomly ? bits : -1);
+    const int64_t random = held.bits ? 2 * taken[held.bits]++ + (held.bits == FAR_BITS) : -1;
+    return strcmp(operand->format->name, held.format) == 0 && operand->random == random;
 }
 
-fs_pairs fs_find_pairs(fs_kernel kernel, const fs_operands *operands) {
-    for (const fs_paired *entry = sets[in_force()].pairs; entry->kernel; entry++) {
-        int found = entry->kernel == kernel && is_held(&operands->p, entry->p, NEAR) &&
-                    is_held(&operands->g, entry->g, NEAR);
+fs_whole fs_find_whole(fs_kernel kernel, const fs_operands *operands) {
+    for (const fs_whole_entry *entry = sets[in_force()].wholes; entry->kernel; entry++) {
+        int64_t taken[] = {[NEAR_BITS] = 0, [FAR_BITS] = 0};
+        int found = entry->kernel == kernel && is_held(&operands->p, entry->p, taken) &&
+                    is_held(&operands->g, entry->g, taken);
         for (int k = 0; k < FS_STATES; k++)
-            found = found && is_held(operands->s + k, entry->s[k], FAR);
+            found = found && is_held(operands->s + k, entry->s[k], taken);
         if (found)
             return entry->run;
     }

@@ -4,7 +4,7 @@
  * A tile of FS_TILE elements at a time is decoded, stepped by the kernel as if it were a tensor of
  * its own, and encoded, all in the first cache. So the kernels know no format, and the formats no
  * rule. A shorter tile pays for more calls, a longer one takes more of the cache. For what most is
- * trained by there is one loop that does all three: see pairs.inc.
+ * trained by there is a loop that does all three, or nearly: see pairs.inc and codes.inc.
  */
 #include "tiles.h"
 
@@ -107,7 +107,7 @@ static void step_tile(scratch *to, const fs_job *job, int64_t at, int64_t n) {
 void run_tiles(const fs_job *job, const fs_row *row, int64_t begin, int64_t end, int zero) {
     const fs_operands *operands = job->operands;
     const fs_rest *rest = row->rest;
-    const fs_pairs pairs = row->ema ? NULL : operands->pairs;
+    const fs_whole whole = row->ema ? NULL : operands->whole;
     scratch to;
     to.row = (fs_row){0};
     to.keys[0] = 0;
@@ -123,7 +123,7 @@ void run_tiles(const fs_job *job, const fs_row *row, int64_t begin, int64_t end,
         const int64_t n = end - at < FS_TILE ? end - at : FS_TILE;
         if (at % SPAN == 0)
             find_keys(&to, operands, row, at);
-        if (!pairs || n < FS_TILE || !pairs(row, at, to.keys[0], job->scalars))
+        if (!whole || n < FS_TILE || !whole(row, at, to.keys, job->scalars))
             step_tile(&to, job, at, n);
         if (zero)
             memset((char *)row->g + at * width, 0, (size_t)(n * width));

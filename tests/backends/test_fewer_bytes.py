@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from fewer_bytes import (
+    AT_ONCE,
     DTYPES,
     EVERY,
     FEW,
     KEPT,
-    PAIRS,
     RULES,
     SIZES,
     Case,
@@ -68,7 +68,7 @@ def test_threads_share_a_step(case: Case, backend: str) -> None:
 
 
 @needs_c
-@pytest.mark.parametrize("case", [*on("c", FEW), *PAIRS], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*on("c", FEW), *AT_ONCE], ids=lambda case: case.name)
 @pytest.mark.usefixtures("isa")
 def test_each_instruction_set(case: Case) -> None:
     assert_same(case, "c")
@@ -83,35 +83,36 @@ def operands_of(optimizer: Any) -> Any:
 
 
 @needs_c
-@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", AT_ONCE, ids=lambda case: case.name)
 @pytest.mark.parametrize(
     "options", [{}, {"weight_decay": 0.1}, {"l1": 0.01}, {"ema": 0.9}], ids=str
 )
 @pytest.mark.usefixtures("threads")
-def test_pairs_are_stepped_as_tiles_are(case: Case, options: Any, isa: str) -> None:
-    """In one loop, where it is worth that, and bit for bit the same: any bits, any place."""
+def test_at_once_and_tile_by_tile(
+    case: Case, options: Any, isa: str
+) -> None:
+    """Bit for bit the same: whatever the bits of p, wherever it begins."""
     from fusedstep._engine import ffi
 
-    case = case._replace(rule=case.rule._replace(optimizer=fs.Adam, options=options))
+    own = case._replace(rule=case.rule._replace(optimizer=fs.Adam, options=options))
     rng = np.random.default_rng(0)
     start = rng.integers(0, 2**16, 2 * 70_001, dtype=np.uint16)
     made = []
-    for by_pairs in (True, False):
+    for at_once in (True, False):
         memory = np.zeros(4 * 70_001 + 2, np.uint8)
         at = 2 if case.p == "bfloat16" else 0  # between two words
         p = memory[at : at + 70_001 * DTYPES[case.p].itemsize].view(DTYPES[case.p])
         p.view(np.uint16)[:] = start[: p.nbytes // 2]
-        optimizer = case.optimizer(p, "c")
+        optimizer = own.optimizer(p, "c")
         for seed in range(3):
             rng = np.random.default_rng(seed)
             g = (rng.normal(size=p.size) * 10 ** rng.uniform(-9, 9)).astype("f4")
             g[seed::5000] = np.nan
             if seed == 1:
                 operands = operands_of(optimizer)
-                wide = isa == "avx512" or case.state_dtype == case.g == "bfloat16"
-                assert bool(operands.pairs) == wide
-                if not by_pairs:
-                    operands.pairs = ffi.NULL
+                assert bool(operands.whole) == (isa == "avx512" or case not in AT_ONCE[:2])
+                if not at_once:
+                    operands.whole = ffi.NULL
             optimizer.step(rounded(g, case.g), zero_grads=seed == 2)
         made.append({"p": p, **optimizer.state_dict()["state"]})
     for name, array in made[0].items():

@@ -137,13 +137,17 @@ FEW = [
 ]
 
 
-PAIRS = [
+AT_ONCE = [
     Case(RULES[8], "float32", None, "float32", "bfloat16", "auto"),
     Case(RULES[8], "bfloat16", None, "bfloat16", "float32", "auto"),
     Case(RULES[8], "bfloat16", None, "bfloat16", "bfloat16", "auto"),
     Case(RULES[8], "bfloat16", False, "bfloat16", "bfloat16", "auto"),
+    Case(RULES[8], "float32", None, "float32", "8bit", "auto"),
+    Case(RULES[8], "bfloat16", None, "bfloat16", "8bit", "auto"),
+    Case(RULES[8], "bfloat16", "split8", "bfloat16", "8bit", "auto"),
+    Case(RULES[8], "bfloat16", False, "bfloat16", "8bit", "auto"),
 ]
-"""What C steps in one loop, in instruction sets with long vectors."""
+"""What C steps at once, the first two in instruction sets with long vectors alone."""
 
 
 def on(backend: str, cases: list[Case]) -> list[Case]:

@@ -288,7 +288,7 @@ TAIL16, TAIL8 = Part(np.dtype(np.int16)), Part(np.dtype(np.int8), padded=True)
 
 
 def in_code_order(codes: Array) -> Array:
-    """Codes as they lie in memory: byte k of word w of a tile is its 64 k + w, the last one whole."""
+    """Codes as they lie in memory, in whole tiles: byte k of word w of a tile is its 64 k + w."""
     codes = np.pad(codes, (0, -codes.size % TILE))
     return np.ascontiguousarray(codes.reshape(-1, 4, TILE // 4).transpose(0, 2, 1)).reshape(-1)
 

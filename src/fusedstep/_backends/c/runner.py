@@ -71,8 +71,8 @@ class Jobs:
         self.find_formats(jobs)
 
     def find_formats(self, jobs: Sequence[Job]) -> None:
-        """Find the formats of all operands in the instruction set in force, and what of it steps
-        them with a job's kernel in one loop.
+        """Find the formats of all operands in the instruction set in force, and what steps a
+        whole tile of them at once by the job's kernel.
         """
         operands = iter(self.operands)
         for index, job in enumerate(jobs):
@@ -86,7 +86,7 @@ class Jobs:
             fill_operand(in_c.g, job.storages.g)
             for slot, held in enumerate(job.storages.states):
                 fill_operand(in_c.s[slot], held)
-            in_c.pairs = lib.fs_find_pairs(self.in_c[index].kernel, in_c)
+            in_c.whole = lib.fs_find_whole(self.in_c[index].kernel, in_c)
 
     def bind(self, index: int, kernel: Any, scalars: Sequence[str]) -> None:
         count = len(scalars)
