@@ -5,10 +5,10 @@
 
 All ways to keep parameters and state take turns (`fusedstep.benchmarks.turns`) in one process. A
 figure is the median of the turns, in nanoseconds for each element, and in brackets how many times
-as fast as the float32 step. `loaded` lets another process stream through memory all the while, so
-that a core has about as little bandwidth as one of many on a server. `others` times bitsandbytes'
-and torchao's 8-bit AdamW where they are installed; they are slow, and take a few turns only, over
-the first size. docs/benchmarks/bytes.md has the tables of bench/bytes.json.
+as fast as the float32 step. `loaded` leaves one core to a process that streams through memory all
+the while, so that the others have less of it, as many cores of a server do. `others` times 8-bit
+AdamW of bitsandbytes and torchao where they are installed; they are slow, and take a few turns
+only, over the first size. docs/benchmarks/bytes.md has the tables of bench/bytes.json.
 """
 
 from __future__ import annotations
@@ -200,10 +200,12 @@ def alone(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def loaded(options: argparse.Namespace) -> Iterator[Row]:
+    fs.set_num_threads(max(1, options.threads - 1))
     with streaming():
         for isa, n in product(options.isa, options.elements):
             fs.set_isa(isa)
             yield from reported(f"{isa}, loaded", n, turns_of(ours(n), options.seconds))
+    fs.set_num_threads(options.threads)
 
 
 def beside_others(options: argparse.Namespace) -> Iterator[Row]:

@@ -12,6 +12,21 @@ from marked import table
 
 BENCH = Path(__file__).parent.parent.parent / "bench"
 
+TRAINED = {
+    "train loss": ".4f",
+    "±": ".4f",
+    "test loss": ".4f",
+    "accuracy, %": ".2f",
+    "largest update / lr": ".1f",
+    "distance": ".3f",
+}
+FOLLOWED = {
+    f"{when}: {what}": ".2f"
+    for when in ("steady", "fallen")
+    for what in ("median", "least", "most")
+}
+"""The columns of tables, and how their figures are written."""
+
 
 @cache
 def read(name: str) -> Any:
@@ -49,10 +64,7 @@ def _with_ratio(base: float, each: float) -> str:
 
 
 def quality(topic: str, digits: dict[str, str]) -> Callable[[], str]:
-    """A table of a topic's figures, by the way parameters and state are kept.
-
-    `digits` tells how the figures of each column are written.
-    """
+    """A table of a topic's figures, one line for each way to keep parameters and state."""
 
     def made() -> str:
         rows = [row for row in read("quality.json")["rows"] if row["topic"] == topic]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import audits
 import declarations
+import fewer
 import footprints
 import in_jax
 import kernel
@@ -41,6 +42,18 @@ REGIONS: dict[str, Callable[[], str]] = {
     "audits": audits.findings,
     "audit": audits.example,
     "bytes": footprints.bytes_of_ways,
+    "bytes machine": lambda: fewer.caption("bytes.json"),
+    "bytes avx512 alone": fewer.speed("avx512, alone"),
+    "bytes avx512 loaded": fewer.speed("avx512, loaded"),
+    "bytes avx2 alone": fewer.speed("avx2, alone"),
+    "bytes avx2 loaded": fewer.speed("avx2, loaded"),
+    "bytes others": fewer.speed("avx512, others"),
+    "quality machine": lambda: fewer.caption("quality.json"),
+    "quality digits": fewer.quality("digits", fewer.TRAINED),
+    "quality finetuning": fewer.quality("finetuning", fewer.TRAINED),
+    "quality follow": fewer.quality("follow", fewer.FOLLOWED),
+    "quality spikes": fewer.quality("spikes", {"largest update / lr": ",.1f"}),
+    "quality gpt": fewer.quality("gpt", {"loss": ".4f"}),
     "audited": audits.versions,
     "options": options.classes,
     "glossary": declarations.glossary,

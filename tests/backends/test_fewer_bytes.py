@@ -88,9 +88,7 @@ def operands_of(optimizer: Any) -> Any:
     "options", [{}, {"weight_decay": 0.1}, {"l1": 0.01}, {"ema": 0.9}], ids=str
 )
 @pytest.mark.usefixtures("threads")
-def test_at_once_and_tile_by_tile(
-    case: Case, options: Any, isa: str
-) -> None:
+def test_at_once_and_tile_by_tile(case: Case, options: Any, isa: str) -> None:
     """Bit for bit the same: whatever the bits of p, wherever it begins."""
     from fusedstep._engine import ffi
 

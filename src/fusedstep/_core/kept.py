@@ -153,6 +153,24 @@ def refuse_unknown_letters(hyper: Hyperparameters, letters: Sequence[str]) -> No
             )
 
 
+def refuse_idle_master(master: Any, any_halves: bool, where: str = "") -> None:
+    """Refuse a choice of master for parameters none of which has 16 bits."""
+    if master not in WITHOUT_CHOICE and not any_halves:
+        raise ValueError(
+            f"{where}master={master!r} says how 16-bit parameters keep their bits, and there are "
+            "none; leave it out, or pass parameters of bfloat16"
+        )
+
+
+def refuse_wide_state(asked: Any, name: str, kind: str, where: str = "") -> None:
+    """Refuse state in fewer bytes than float32 for a parameter whose state is wider."""
+    if asked != "float32":
+        raise ValueError(
+            f"{where}state_dtype={asked!r}, and {name} is {kind}, whose state is {kind}, too; pass "
+            f"float32 parameters, or put {kind} ones into a group with `state_dtype='float32'`"
+        )
+
+
 def refuse_low_bits(hyper: Hyperparameters, letter: str, why: str, kept: Sequence[str]) -> None:
     """Refuse a state array in fewer bytes than in one of the dtypes `kept`."""
     asked = dtype_of_state(letter, hyper)

@@ -24,7 +24,7 @@ from fusedstep._backends.plan import Row, Storages
 from fusedstep._core.arena_memory import ArenaMemory, Slot
 from fusedstep._core.container import Container, warn_of_replaced
 from fusedstep._core.groups import Group
-from fusedstep._core.kept import WITHOUT_CHOICE
+from fusedstep._core.kept import refuse_idle_master, refuse_wide_state
 from fusedstep._core.parameters import Cohort, Parameter, by_shelf, shelve
 from fusedstep._numerics.coefficients import Rule
 
@@ -277,7 +277,7 @@ def parameters_of(
                 zip(paths[here], arrays, views, copied, strict=True)
             )
         ]
-        refuse_idle_master(group, own)
+        refuse_unfit_choices(group, own)
         if arena is None:
             shelve(own)
         else:
@@ -300,22 +300,14 @@ def _seen_copy(copy: Any, p: Array, name: str, place: Place) -> Array:
     return seen
 
 
-def refuse_idle_master(group: Group, own: Sequence[Parameter]) -> None:
-    """Refuse a choice of master, or a low-bit state, that none of a group's parameters can have."""
-    master = group.hyperparameters.get("master")
-    if master not in WITHOUT_CHOICE and not any(each.p.dtype in HALVES for each in own):
-        raise ValueError(
-            f"{group.where}master={master!r} says how 16-bit parameters keep their bits, and "
-            "there are none; leave it out, or pass parameters of bfloat16"
-        )
-    asked = group.hyperparameters.get("state_dtype", "float32")
-    doubles = [each.path for each in own if each.dtype == FLOAT64]
-    if asked != "float32" and doubles:
-        raise ValueError(
-            f"{group.where}state_dtype={asked!r}, and params{doubles[0]} is float64, whose state "
-            "is float64, too; pass float32 parameters, or put float64 ones into a group with "
-            "`state_dtype='float32'`"
-        )
+def refuse_unfit_choices(group: Group, own: Sequence[Parameter]) -> None:
+    """Refuse a choice of master, or of fewer bytes for state, that a group cannot have."""
+    halves = any(each.p.dtype in HALVES for each in own)
+    refuse_idle_master(group.hyperparameters.get("master"), halves, group.where)
+    for each in own:
+        if each.dtype == FLOAT64:
+            asked = group.hyperparameters.get("state_dtype", "float32")
+            refuse_wide_state(asked, f"params{each.path}", "float64", group.where)
 
 
 def lay_in_segments(

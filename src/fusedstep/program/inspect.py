@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +21,7 @@ from fusedstep._numerics import scalar
 from fusedstep._numerics.coefficients import Rule
 from fusedstep.program.arguments import add_dtype
 from fusedstep.program.errors import CommandError
+from fusedstep.program.imported import imported
 
 RULES = [
     name
@@ -148,14 +146,13 @@ def built_in(name: str, options: Sequence[str]) -> Rule:
 
 def custom(name: str) -> Rule:
     module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # modules of the current folder are found, as by `python -m`
+    found = None
     try:
-        module = importlib.import_module(module_name)
+        found = imported(name)
     except ImportError as error:
         raise ValueError(f"RULE {name!r}: {error}; name a module that can be imported") from None
-    finally:
-        sys.path.remove(os.getcwd())
-    found = getattr(module, attribute, None)
+    except AttributeError:
+        pass  # there is no such rule
     if not isinstance(found, type) or not issubclass(found, CustomRule):
         raise ValueError(
             f"RULE {name!r}: {module_name} has no rule {attribute!r}; make one with "

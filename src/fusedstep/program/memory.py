@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import json
-import os
 import re
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
@@ -24,6 +21,7 @@ from fusedstep._core.footprint import WAYS, Footprint, Way, footprint
 from fusedstep.program import output
 from fusedstep.program.arguments import add_picture
 from fusedstep.program.errors import DRAWING, CommandError, UsageError, require, unwritten
+from fusedstep.program.imported import imported
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -153,18 +151,12 @@ def read(text: str) -> list[Shape]:
 
 def made(text: str) -> Any:
     """The model that `module:Name` stands for."""
-    module_name, _, attribute = text.partition(":")
-    sys.path.insert(0, os.getcwd())  # modules of the current folder are found, as by `python -m`
     try:
-        found: Any = importlib.import_module(module_name)
-        for name in attribute.split("."):
-            found = getattr(found, name)
+        found = imported(text)
     except (AttributeError, ImportError, ValueError) as error:
         raise UsageError(
             f"SHAPE {text!r}: {error}; name a model in a module that can be imported"
         ) from None
-    finally:
-        sys.path.remove(os.getcwd())
     needs_a_call = isinstance(found, type) or not (
         hasattr(found, "parameters") or hasattr(found, "shape") or not callable(found)
     )

@@ -25,7 +25,13 @@ from fusedstep._arrays.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, HALVES
 from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Walk
 from fusedstep._checks.wording import describe
-from fusedstep._core.kept import FIXED, WITHOUT_CHOICE, format_of_parameter, format_of_state
+from fusedstep._core.kept import (
+    FIXED,
+    format_of_parameter,
+    format_of_state,
+    refuse_idle_master,
+    refuse_wide_state,
+)
 from fusedstep._core.packed import order_of
 from fusedstep._core.parameters import rule_of
 from fusedstep._numerics.coefficients import Rule
@@ -106,7 +112,10 @@ def formats_of(
         letter: format_of_state(letter, values, nonnegative, compute, size)
         for letter in rule.states
     }
-    refuse_low_bits(parameter, values, name)
+    if parameter.is_complex():
+        refuse_wide_state(values["state_dtype"], name, "complex")
+    elif parameter.dtype is torch.float64:
+        refuse_wide_state(values["state_dtype"], name, "float64")
     found = Formats(of_p, of_states)
     sharded = is_distributed(parameter) and not all(
         each.is_replicate() for each in parameter.placements
@@ -122,38 +131,18 @@ def formats_of(
     return found
 
 
-def refuse_low_bits(parameter: Any, values: Mapping[str, Any], name: str) -> None:
-    """Refuse state in fewer bytes for parameters that cannot have it."""
-    asked = values["state_dtype"]
-    if asked == "float32":
-        return
-    if parameter.is_complex():
-        raise ValueError(
-            f"state_dtype={asked!r} and {name} is complex, whose state is complex, too; put it "
-            "into a group with state_dtype='float32'"
-        )
-    if parameter.dtype is torch.float64:
-        raise ValueError(
-            f"state_dtype={asked!r} and {name} is float64, whose state is float64, too; put it "
-            "into a group with state_dtype='float32'"
-        )
-
-
 def check_choices(kind: Kind, group: Group) -> None:
     """Refuse choices of a group that its parameters cannot have."""
     if not any(name in group for name in FIXED):
         return
     values = kind.hyperparameters({**group})
-    master, rule = values["master"], rule_of(kind.declaration, values)
+    rule = rule_of(kind.declaration, values)
     found = [
         formats_of(kind, parameter, rule, values, f"params[{at}]").p
         for at, parameter in enumerate(group["params"])
     ]
-    if found and not any(found) and master not in WITHOUT_CHOICE:
-        raise ValueError(
-            f"master={master!r} says how 16-bit parameters keep their bits, and there are none; "
-            "leave it out, or pass parameters of bfloat16"
-        )
+    if found:
+        refuse_idle_master(values["master"], any(found))
 
 
 def bits_beside(state: Any) -> bool:

@@ -423,14 +423,16 @@ def _largest(coded: Sequence[Array]) -> Iterator[str]:
         yield f"    {x}_most = max({x}_most, max(size_if_finite({x}_u2), size_if_finite({x}_u3)))"
         yield f"    all_of_them[{k}, cuda.threadIdx.x] = {x}_most"
     yield "    cuda.syncthreads()"
-    yield "    for k in range(8):"
-    for k, array in enumerate(coded):
-        x = array.name
-        yield f"        {x}_most = max({x}_most, int(all_of_them[{k}, first + (word & 7) + 8 * k]))"
+    yield from _most_of(coded, "all_of_them", "first + (word & 7) + 8 * k")
     for k, array in enumerate(coded):
         yield f"    eighths[{k}, (first >> 3) + (word & 7)] = {array.name}_most"
     yield "    cuda.syncthreads()"
+    yield from _most_of(coded, "eighths", "(first >> 3) + k")
+
+
+def _most_of(coded: Sequence[Array], shared: str, place: str) -> Iterator[str]:
+    """The lines by which a thread takes the largest of eight that others left, array by array."""
     yield "    for k in range(8):"
-    for k, array in enumerate(coded):
+    for row, array in enumerate(coded):
         x = array.name
-        yield f"        {x}_most = max({x}_most, int(eighths[{k}, (first >> 3) + k]))"
+        yield f"        {x}_most = max({x}_most, int({shared}[{row}, {place}]))"
