@@ -37,7 +37,8 @@ def caption(name: str) -> str:
     """The machine on which a file was made."""
     here = read(name)["machine"]
     versions = ", ".join(f"{package} {version}" for package, version in here["versions"].items())
-    return f"{here['cpu']}, {here['cpus']} CPUs, {here['date']}: {versions}."
+    threads = "1 thread" if here["threads"] == 1 else f"{here['threads']} threads"
+    return f"{here['cpu']}, {threads}, {here['date']}: {versions}."
 
 
 def speed(topic: str) -> Callable[[], str]:
@@ -60,7 +61,8 @@ def speed(topic: str) -> Callable[[], str]:
 
 
 def _with_ratio(base: float, each: float) -> str:
-    return f"{each:.3f} ({base / each:.3g}×)"
+    ratio = base / each
+    return f"{each:.3f} ({ratio:.2f}×)" if ratio > 0.1 else f"{each:.1f} (1/{1 / ratio:.0f})"
 
 
 def quality(topic: str, digits: dict[str, str]) -> Callable[[], str]:
