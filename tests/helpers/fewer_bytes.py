@@ -147,7 +147,7 @@ AT_ONCE = [
     Case(RULES[8], "bfloat16", "split8", "bfloat16", "8bit", "auto"),
     Case(RULES[8], "bfloat16", False, "bfloat16", "8bit", "auto"),
 ]
-"""What C steps at once, the first two in instruction sets with long vectors alone."""
+"""The ways that C steps at once, the first two in instruction sets with long vectors alone."""
 
 
 def on(backend: str, cases: list[Case]) -> list[Case]:

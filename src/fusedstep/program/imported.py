@@ -1,4 +1,4 @@
-"""What `module:Name` stands for on a command line."""
+"""Objects that a command line names as `module:Name`."""
 
 from __future__ import annotations
 
