@@ -58,7 +58,7 @@ def zeros(
     """
     nbytes = size * dtype.itemsize
     alignment = PAGE if nbytes >= SMALL else LINE
-    spread = STRIDE * STRIDES if nbytes >= LARGE and isinstance(place, Host) else 0
+    spread = STRIDE * STRIDES if apart and nbytes >= LARGE and isinstance(place, Host) else 0
     flat = place.zeros((size + (alignment + spread) // dtype.itemsize,), dtype)
     start = address(flat)
     skip = (like - start) % alignment

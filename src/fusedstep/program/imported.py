@@ -1,24 +1,17 @@
-"""Objects that a command line names as `module:Name`."""
+"""Modules that a command line names."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from typing import Any
+from types import ModuleType
 
 
-def imported(text: str) -> Any:
-    """The object of that name in that module; ImportError, AttributeError or ValueError if none.
-
-    Modules of the current folder are found, as by `python -m`.
-    """
-    module_name, _, attribute = text.partition(":")
+def imported(name: str) -> ModuleType:
+    """The module of that name; those of the current folder are found, as by `python -m`."""
     sys.path.insert(0, os.getcwd())
     try:
-        found: Any = importlib.import_module(module_name)
-        for name in attribute.split("."):
-            found = getattr(found, name)
+        return importlib.import_module(name)
     finally:
         sys.path.remove(os.getcwd())
-    return found

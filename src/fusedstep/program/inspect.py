@@ -146,13 +146,11 @@ def built_in(name: str, options: Sequence[str]) -> Rule:
 
 def custom(name: str) -> Rule:
     module_name, _, attribute = name.partition(":")
-    found = None
     try:
-        found = imported(name)
+        module = imported(module_name)
     except ImportError as error:
         raise ValueError(f"RULE {name!r}: {error}; name a module that can be imported") from None
-    except AttributeError:
-        pass  # there is no such rule
+    found = getattr(module, attribute, None)
     if not isinstance(found, type) or not issubclass(found, CustomRule):
         raise ValueError(
             f"RULE {name!r}: {module_name} has no rule {attribute!r}; make one with "

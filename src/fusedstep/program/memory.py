@@ -151,8 +151,11 @@ def read(text: str) -> list[Shape]:
 
 def made(text: str) -> Any:
     """The model that `module:Name` stands for."""
+    module_name, _, attribute = text.partition(":")
     try:
-        found = imported(text)
+        found: Any = imported(module_name)
+        for name in attribute.split("."):
+            found = getattr(found, name)
     except (AttributeError, ImportError, ValueError) as error:
         raise UsageError(
             f"SHAPE {text!r}: {error}; name a model in a module that can be imported"
