@@ -544,3 +544,22 @@ def test_rounding_and_seed_may_be_assigned() -> None:
     one.step(np.zeros(SMALL, np.float32))
     assert (p != 1).any()
     assert (q != 1).any()
+
+
+@on_each_backend
+@pytest.mark.parametrize("state", ["bfloat16", "8bit"])
+def test_a_run_is_resumed_where_no_state_is_float32(state: str, backend: str) -> None:
+    """There is no array of floats then whose memory could be kept or freed."""
+    rng = np.random.default_rng(6)
+    p = array(rng, SMALL, np.float32)
+    q, grads = p.copy(), [array(rng, SMALL, np.float32) for _ in range(4)]
+    opt = fs.AdamW(p, state_dtype=state, backend=backend)
+    other = fs.AdamW(q, state_dtype=state, backend=backend)
+    for g in grads[:2]:
+        opt.step(g)
+    other.load_state_dict(opt.state_dict())
+    q[...] = p
+    for g in grads[2:]:
+        opt.step(g)
+        other.step(g)
+    assert equal(told(opt, [p]), told(other, [q]))

@@ -131,7 +131,9 @@ class Tensors:
     def tidy(self) -> None:
         """Free the memory of state that no parameter has any more."""
         for shelf, own in self._shelves.items():
-            shelf.keep({letter for parameter in own for letter in parameter.letters})
+            shelf.keep(
+                {letter for each in own for letter in each.letters if letter not in each.packed}
+            )
 
     def refuse_overlaps(self) -> None:
         """Refuse parameters that share memory."""
