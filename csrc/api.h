@@ -34,7 +34,37 @@ typedef struct {
     uint64_t ordinal;
 } fs_rest;
 
-/* One tensor. All arrays hold `n` elements, contiguous and in the same order. */
+/* What the scalars of past steps have in common, from one step on: all are finite where they have to
+ * be, nothing but g itself enters the gradient, and they differ in the rate and in what t decides. */
+typedef struct {
+    int64_t from;       /* t of the first of these steps; past the last one: there is none */
+    double most_lr;     /* the largest rate */
+    double least_r;     /* the least factor r, or root of r2 */
+    double least_decay; /* the least factor by which p decays */
+    double least_eps;
+} fs_calm;
+
+/* The slices p[i] of a tensor that a step touches: see slices.c. */
+typedef struct {
+    int64_t n;             /* how many */
+    int64_t width;         /* elements of each */
+    const int64_t *ids;    /* which ones, ascending; NULL: all */
+    const int64_t *starts; /* n + 1: where in `order` the gradients of each begin; NULL: one each */
+    const int64_t *order;  /* which slices of g they are; NULL: those of the same numbers */
+    int64_t *counts;       /* the steps that each slice has taken; NULL: as many as its tensor */
+    const void *table;     /* rounded scalars of several steps; NULL: those of the job alone */
+    const int32_t *entries; /* of each t of a slice the entry in the table that steps it, of 0 if
+                               none has a t of its own; NULL: slices have missed steps, and the
+                               table has those */
+    int64_t first;          /* t of the first entry */
+    int64_t t;              /* the last step that is over */
+    fs_calm calm;
+    int64_t cost;     /* units of work that each is counted as */
+    int64_t measured; /* 1: the sums of squares are there already */
+} fs_slices;
+
+/* One tensor. All arrays hold `n` elements, contiguous and in the same order; g only as many as
+ * its slices say, if there are some. */
 typedef struct {
     void *p;
     void *g;            /* read; written only by a step that leaves something else there */
@@ -44,11 +74,17 @@ typedef struct {
     int64_t n;          /* elements */
     int64_t job;        /* index of the table's job with its kernels and scalars */
     const fs_rest *rest; /* NULL: all operands are as the kernel reads them */
+    fs_slices *slices;   /* NULL: all of the tensor is stepped by all of g */
 } fs_row;
 
 /* A kernel steps elements [begin, end) of one row. `scalars` points to an fs_scalars in the
  * compute dtype for kernels of this library; a callback compiled elsewhere reads its own. */
 typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const void *scalars);
+
+/* Steps elements [begin, end) of a row n times with gradients of 0, by scalars of the kernel that are
+ * calm and follow one another in `table`: see replay.inc. */
+typedef void (*fs_replay)(const fs_row *row, int64_t begin, int64_t end, const void *table,
+                          int64_t n, const fs_calm *calm);
 
 /* Decodes n elements of an operand from element `at` on, into `tile` unless they lie in memory as
  * they are, and returns where the values are. */
@@ -94,10 +130,11 @@ typedef struct {
 typedef struct {
     fs_kernel kernel;
     fs_kernel squares;     /* writes the sums of squares of g; `begin` is where a block begins */
+    fs_replay replay;      /* NULL: the kernel steps as often as it has to */
     const double *float64; /* the scalars as Python computes them */
     void *scalars;         /* room for the same, rounded to the kernels' dtype, for them to read */
     int64_t nscalars;      /* how many there are */
-    int64_t clip;          /* index among them of the factor that clips the gradients */
+    int64_t unscale, clip, most; /* indices among them of what a single step is asked for */
     int64_t itemsize;      /* bytes of what the kernels compute in */
     const fs_operands *operands; /* NULL: all are as the kernels read them */
 } fs_job;
@@ -183,6 +220,7 @@ typedef struct {
     int64_t *elements;     /* nrows + 1 counts: elements before each row, and in all */
     const int64_t *large;    /* the same of large rows alone, of which each thread has a piece */
     const int64_t *blocks;   /* the same in blocks of FS_BLOCK elements, each row's last partial */
+    int64_t *units;          /* NULL, or room for the units of work before each row: it has slices */
     double *folded;          /* room for the sums of half of the blocks */
     double *clips;           /* the factor that clips each row's gradient, as fs_clip_each left it */
     int leaves;              /* what this step leaves in place of the gradients: see fs_step */
@@ -249,6 +287,15 @@ enum { FS_GRADIENTS = 0, FS_ZEROS = 1, FS_UPDATES = 2 };
  * gradients are clipped by the factors that fs_clip_each found, and not by that of their job. */
 int fs_step(fs_table *table, int threads, int leaves, int each);
 
+/* Order the k numbers in `index`, each at least 0 and below `limit`: `order` gets their places,
+ * `ids` the different ones, ascending, and `starts` where in `order` each begins. All have room for
+ * k + 1. Returns how many are different; or -1 - j if the number at j is out of range. */
+int64_t fs_order(const int64_t *index, int64_t k, int64_t limit, int64_t *order, int64_t *ids,
+                 int64_t *starts);
+
+/* Take the steps that the slices of all rows have missed. Returns 0, or FS_REFUSED. */
+int fs_catch_up(fs_table *table, int threads);
+
 /* Put the gradients in `list`, the address of a Python list, into the rows, from index `start`
  * on. Returns the index of the first that does not match its header, or whose parameter is not
  * as it was found, for Python to check, or nheaders. */
@@ -299,6 +346,9 @@ fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int insid
 /* A storage format in the instruction set in force, or NULL; and the random bits of all formats. */
 const fs_storage *fs_find_storage(const char *name);
 fs_randomize fs_find_randomize(void);
+
+/* What steps many times at once by a kernel; NULL if there is nothing. */
+fs_replay fs_find_replay(fs_kernel kernel);
 
 /* What steps a whole tile at once by a kernel, with operands in such formats, in the instruction set
  * in force; NULL if there is nothing. */

@@ -10,6 +10,7 @@
 enum {
     MOST_WRITTEN = FS_STATES + 2, /* arrays of a row that a step writes: p, the states, ema */
     LANES = 32,                   /* partial sums of a block, folded into one at its end */
+    LINE_OF_CACHE = 64,           /* bytes, and those of the longest vector */
 };
 
 /* The part of `gradient` in rules.h that a loop has: nothing, all but L1, all. */
@@ -58,6 +59,17 @@ typedef struct {
     int inside;        /* 1: eps stands under the root */
     fs_kernel kernel;
 } fs_entry;
+
+/* What steps many times at once, and the kernel for which it stands. */
+typedef struct {
+    fs_kernel kernel;
+    fs_replay run;
+} fs_replay_entry;
+
+/* What a rule has to it that its proofs in replay.inc depend on. */
+typedef struct {
+    int eps, m, v, decays;
+} traits;
 
 /* The storage formats of an instruction set: their random bits, and each by its name. */
 typedef struct {

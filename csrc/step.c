@@ -13,6 +13,7 @@
  */
 #include "norm.h"
 #include "rounding.h"
+#include "slices.h"
 #include "team.h"
 #include "tiles.h"
 
@@ -145,8 +146,8 @@ static void share(work *w, int64_t least, int64_t most, int threads, fs_paces *p
 }
 
 /* The number of `threads` that are worth their waking: all from so many `elements` on, else one. */
-static int worth(const fs_table *table, int64_t elements, int threads) {
-    return table->elements[table->nrows] < elements ? 1 : threads;
+static int worth(const fs_table *table, const int64_t *starts, int64_t elements, int threads) {
+    return starts[table->nrows] < elements ? 1 : threads;
 }
 
 /* ---- a step ---- */
@@ -223,6 +224,10 @@ static void step_job(const fs_table *table, const fs_row *row, const fs_job *job
         [FS_UPDATES] = run_kernel_for_updates,
     };
     void (*run)(const fs_job *, const fs_row *, int64_t, int64_t) = runs[table->leaves];
+    if (row->slices) {
+        run_slices(row, job, begin, end);
+        return;
+    }
     begin = cut(row, begin, job);
     end = cut(row, end, job);
     if (job->operands) {
@@ -284,7 +289,11 @@ int fs_step(fs_table *table, int threads, int leaves, int each) {
     round_scalars(table);
     work w = {.table = table, .starts = table->elements, .large = table->large};
     w.run = each ? step_clipped_row : step_row;
-    share(&w, LEAST, MOST, worth(table, FS_SHARED, threads), &table->paces, 0);
+    if (table->units) {
+        count_units(table);
+        w.starts = table->units, w.large = NULL;
+    }
+    share(&w, LEAST, MOST, worth(table, w.starts, FS_SHARED, threads), &table->paces, 0);
     write_cells(table);
     ++*table->steps;
     return 0;
@@ -297,10 +306,25 @@ int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
     return taken;
 }
 
+static void replay_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {
+    replay_slices(row, table->jobs + row->job, begin, end);
+}
+
+int fs_catch_up(fs_table *table, int threads) {
+    if (!rounding_is_to_nearest())
+        return FS_REFUSED;
+    count_units(table);
+    work w = {.table = table, .starts = table->units, .run = replay_row};
+    share(&w, LEAST, MOST, worth(table, w.starts, FS_SHARED, threads), &table->paces, 0);
+    return 0;
+}
+
 /* ---- sums of squares ---- */
 
 static void sum_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {
     const fs_job *job = table->jobs + row->job;
+    if (row->slices) /* whose sums are there by now */
+        return;
     end = end * FS_BLOCK < row->n ? end * FS_BLOCK : row->n;
     if (job->operands && job->operands->g.format)
         sum_tiles(job, row, begin * FS_BLOCK, end);
@@ -310,6 +334,12 @@ static void sum_row(const fs_table *table, const fs_row *row, int64_t begin, int
 
 void fs_measure(fs_table *table, int threads, double scale, double max_norm, fs_measured *to) {
     work w = {.table = table, .starts = table->blocks, .run = sum_row};
-    share(&w, 1, MOST_BLOCKS, worth(table, WORTH_SUMMING, threads), &table->squares_paces, 1);
+    rounding callers = rounding_begin();
+    for (const fs_row *row = table->rows; row < table->rows + table->nrows; row++)
+        if (row->slices)
+            sum_slices(row, table->jobs + row->job);
+    rounding_end(callers);
+    const int enough = worth(table, table->elements, WORTH_SUMMING, threads);
+    share(&w, 1, MOST_BLOCKS, enough, &table->squares_paces, 1);
     measure(table, scale, max_norm, to);
 }

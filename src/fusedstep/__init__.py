@@ -12,6 +12,7 @@ from fusedstep._core.arena import Arena
 from fusedstep._core.custom import rule
 from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.request import Report
+from fusedstep._core.rows import Rows
 from fusedstep._names import Finder, missing
 from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
@@ -27,6 +28,7 @@ __all__ = [
     "Arena",
     "Optimizer",
     "Report",
+    "Rows",
     "functional",
     "get_isa",
     "get_num_threads",

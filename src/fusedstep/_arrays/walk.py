@@ -8,6 +8,7 @@ through scratch.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +38,14 @@ class Walk:
         )
         self.axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
         self.back = sorted(range(p.ndim), key=self.axes.__getitem__)
+
+    @classmethod
+    def in_order(cls, shape: tuple[int, ...], place: Place) -> Walk:
+        """A walk in C order, whatever the order in which the elements lie."""
+        made = object.__new__(cls)
+        made.place, made.shape, made.plain = place, shape, True
+        made.size = prod(shape)
+        return made
 
     def lay(self, array: Array) -> Array:
         """A view of `array`, which has the parameter's shape, that has the walk as its C order."""

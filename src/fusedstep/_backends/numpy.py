@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import setitem
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,9 +15,10 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import HOST
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.plan import CheckedTable, Held, Job, Row, Storages
+from fusedstep._backends.slices import Touched, steps_of
 from fusedstep._compiler.evaluate import evaluate
 from fusedstep._numerics import norm, reference
-from fusedstep._numerics.coefficients import JobScalars
+from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
 from fusedstep._numerics.storage import STORAGES, Bits, random_bits
 
@@ -36,12 +39,33 @@ class Table(CheckedTable):
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
         with np.errstate(all="ignore"):
             sums = [
-                norm.squares(decoded(self.jobs[row.job].storages, row, operand.flat))
-                for row, operand in zip(self.rows, self.operands, strict=True)
+                self._squares(row, operand, touched)
+                for row, operand, touched in zip(
+                    self.rows, self.operands, self.touched, strict=True
+                )
                 if row is not None
             ]
             self.sums = np.concatenate([np.zeros((0, norm.SUMS)), *sums])
             return norm.measure(norm.total(self.sums), scale, max_norm)
+
+    def _squares(self, row: Row, operand: Any, touched: Touched | None) -> Array:
+        if touched is None:
+            return norm.squares(decoded(self.jobs[row.job].storages, row, operand.flat))
+        if touched.sums is not None:
+            return touched.sums
+        return norm.squares(touched.dense(row.walk.shape[0]))
+
+    def catching_up(self) -> Sequence[Call]:
+        check_rounding()
+        calls: list[Call] = []
+        with np.errstate(all="ignore"):
+            for row, touched in zip(self.rows, self.touched, strict=True):
+                assert row is not None and touched is not None
+                assert touched.counts is not None and touched.scalars is not None
+                at = touched.index()
+                calls += written(row, touched, self.replayed(row, touched))
+                calls.append(partial(setitem, touched.counts, at, touched.scalars.last))
+        return calls
 
     def calls(
         self, scalars: Sequence[JobScalars], zero: bool, each: bool = False
@@ -60,11 +84,16 @@ class Table(CheckedTable):
                 for job, given in zip(self.jobs, scalars, strict=True)
             ]
             clips = iter(self.clips if each else ())
-            for row, operand in zip(self.rows, self.operands, strict=True):
+            for row, operand, touched in zip(
+                self.rows, self.operands, self.touched, strict=True
+            ):
                 if row is not None:
                     h = rounded[row.job]
                     if each:
                         h = SimpleNamespace(**{**vars(h), "clip": h.clip.dtype.type(next(clips))})
+                    if touched is not None:
+                        calls += self.step_slices(row, touched, h)
+                        continue
                     calls += self.step(row, operand.flat, h)
                     if zero:
                         calls += HOST.clearing(operand.flat)
@@ -79,12 +108,7 @@ class Table(CheckedTable):
         assert parameter is not None
         p = parameter.values()
         states = [None if each is None else each.values() for each in of_states]
-        g = reference.gradient(p, g, h)
-        if rule.formula is None:
-            results: Sequence[Array] = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
-        else:
-            # Copies, because a new state may be the old p itself.
-            results = [*map(np.array, evaluate(rule.formula, (p, g, *states), h, dtype))]
+        results = stepped(rule, dtype, p, g, states, h)
         if row.ema is not None:
             average = reference.average(results[0], row.ema.flat, h)
             yield from HOST.copying(row.ema.flat, average)
@@ -94,6 +118,99 @@ class Table(CheckedTable):
                 key = int(self.keys[row.job])
                 r = None if draw is None else random_bits(key, row.ordinal, draw, each.size)
                 yield from each.storing(np.asarray(result, dtype), r)
+
+
+    # ---- slices ----
+
+    def step_slices(self, row: Row, touched: Touched, h: Any) -> Iterator[Call]:
+        """The calls that write the step of a tensor's slices; `h` has its job's scalars."""
+        values = self.replayed(row, touched) if touched.catches_up else slices_of(row, touched)
+        g = touched.gradients()
+        counts, scalars, at = touched.counts, touched.scalars, touched.index()
+        if scalars is None or scalars.entries is None:
+            values = self.advance(row, values, g, h)
+        else:
+            lines = scalars.entries[0 if counts is None else counts[at] + 1]
+            names = self.scalars_of(self.jobs[row.job])
+            for line, some in steps_of(np.broadcast_to(lines, len(g)).tolist()).items():
+                own = SimpleNamespace(**dict(zip(names, scalars.table[line], strict=True)))
+                own.unscale, own.clip, own.most = h.unscale, h.clip, h.most
+                put_in(values, some, self.advance(row, taken(values, some), g[some], own))
+        yield from written(row, touched, values)
+        if counts is not None:
+            new = counts[at] + 1
+            if scalars is not None and touched.catches_up:
+                new[...] = scalars.last + 1
+            yield partial(setitem, counts, at, new)
+
+    def advance(self, row: Row, values: Values, g: Array, h: Any) -> Values:
+        """The values of slices after a step by g."""
+        rule, dtype, _ = self.jobs[row.job]
+        p, *states, ema = values
+        results: list[Any] = [*stepped(rule, dtype, p, g, states, h)]
+        results = [None if x is None else np.asarray(x, dtype) for x in results]
+        return [*results, None if ema is None else reference.average(results[0], ema, h)]
+
+    def replayed(self, row: Row, touched: Touched) -> Values:
+        """The values of slices after the steps that they have missed."""
+        assert touched.counts is not None and touched.scalars is not None
+        table, _, first, last, _ = touched.scalars
+        names = self.scalars_of(self.jobs[row.job])
+        values, counts = slices_of(row, touched), touched.counts[touched.index()]
+        for t in range(int(counts.min(initial=last)) + 1, last + 1):
+            behind = np.flatnonzero(counts < t)
+            h = SimpleNamespace(**dict(zip(names, table[t - first], strict=True)))
+            some = taken(values, behind)
+            nothing = np.zeros_like(some[0])
+            put_in(values, behind, self.advance(row, some, nothing, h))
+        return values
+
+
+Values: TypeAlias = list[Any]
+"""Slices of p, of each state array and of the average, each a matrix; None where there is none."""
+
+
+def stepped(
+    rule: Rule, dtype: np.dtype[Any], p: Array, g: Array, states: Sequence[Any], h: Any
+) -> Sequence[Any]:
+    """The new p and the new state after a step by a rule, with its prologue."""
+    g = reference.gradient(p, g, h)
+    if rule.formula is None:
+        results: Sequence[Array] = getattr(reference, rule.name)(p, g, *states, h, rule.inside)
+        return results
+    # Copies, because a new state may be the old p itself.
+    return [*map(np.array, evaluate(rule.formula, (p, g, *states), h, dtype))]
+
+
+def matrices(row: Row, touched: Touched) -> Values:
+    """The tensor's arrays, of which each line is a slice."""
+    operands = row.p, *row.states, row.ema
+    shape = row.walk.shape[0], touched.width
+    return [None if each is None else each.flat.reshape(shape) for each in operands]
+
+
+def slices_of(row: Row, touched: Touched) -> Values:
+    """Copies of the slices that are touched."""
+    return taken(matrices(row, touched), touched.index())
+
+
+def taken(values: Values, at: Any) -> Values:
+    """Copies of some slices."""
+    return [None if each is None else each[at].copy() for each in values]
+
+
+def put_in(values: Values, at: Any, some: Values) -> None:
+    """Put slices in their places among the others."""
+    for each, part in zip(values, some, strict=True):
+        if each is not None:
+            each[at] = part
+
+
+def written(row: Row, touched: Touched, values: Values) -> Iterator[Call]:
+    """The calls that put the values of the slices that are touched into their tensor."""
+    for each, part in zip(matrices(row, touched), values, strict=True):
+        if each is not None:
+            yield partial(setitem, each, touched.index(), part)
 
 
 class Stored(NamedTuple):

@@ -16,7 +16,8 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
-from fusedstep._numerics import norm
+from fusedstep._backends.slices import Touched
+from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
 from fusedstep._numerics.storage import Draw
@@ -107,7 +108,7 @@ class Row:
     """
 
     __slots__ = (
-        *("array", "cells", "ema", "exposed", "gradients", "job", "ordinal"),
+        *("array", "by_slices", "cells", "ema", "exposed", "gradients", "job", "ordinal"),
         *("p", "rest", "rule", "sheltered", "states", "walk"),
     )
 
@@ -125,8 +126,11 @@ class Row:
         cells: Sequence[tuple[Array, int]] = (),
         rest: Rest | None = None,
         ordinal: int = 0,
+        by_slices: bool = False,
     ) -> None:
         self.job = job
+        self.by_slices = by_slices
+        """Whether each of its gradients has to be looked at: it is stepped by slices."""
         self.array = array
         self.gradients = gradients
         """The type of arrays that its gradients are expected to be."""
@@ -177,6 +181,10 @@ class Table(Protocol):
         """One count, of the steps that the table has run: it rises with what they write."""
 
     @property
+    def clips(self) -> Sequence[float]:
+        """The factors that `clip_each` found, row by row."""
+
+    @property
     def numbers(self) -> Array:
         """The numbers of the next step for the rows' cells, job by job, to be written before it."""
 
@@ -193,6 +201,16 @@ class Table(Protocol):
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         """Use `g`, the checked view of the user's `given`, as the gradient of that parameter."""
+
+    @staticmethod
+    def scalars_of(job: Job) -> tuple[str, ...]:
+        """The names of a job's scalars, in the order of the lines in `slices.Scalars`."""
+
+    def touch(self, index: int, touched: Touched) -> None:
+        """Step these slices of that parameter, once, in the place of the whole of it."""
+
+    def catching_up(self) -> Sequence[Call]:
+        """The calls that take the steps which the slices touched have missed."""
 
     def stands(self, everything: bool) -> bool:
         """Whether exposed arrays are as they were found, and cells hold what was left there.
@@ -321,8 +339,22 @@ class CheckedTable:
         self.known: list[Any] = [None] * len(rows)
         self.kept: list[Array | None] = [None] * len(rows)
         """Gradients that may be copies, whose memory nobody else holds: these are read-only."""
+        self.touched: list[Touched | None] = [None] * len(rows)
+        """What the next step does to the slices of those parameters that it takes by slices."""
+
+    @staticmethod
+    def scalars_of(job: Job) -> tuple[str, ...]:
+        return variants.step(job.rule).scalars
+
+    def touch(self, index: int, touched: Touched) -> None:
+        self.touched[index] = touched
+        self.moves += 1
+
+    def catching_up(self) -> Sequence[Call]:
+        raise NotImplementedError
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
+        self.touched[index] = None
         self.kept[index] = None if g.flags.writeable else g
         where = address(g), g.strides
         if self.known[index] != where:
@@ -393,6 +425,8 @@ class Plan:
         self.scratch = self._scratch()
         """The operands with gaps that a step writes."""
         self.gradient_scratch: dict[int, Operand] = {}
+        self.touched: dict[int, Touched] = {}
+        """The parameters that the next step takes by slices."""
         self.holding = False
         """Whether gradients are held: those with gaps, and copies."""
         self.at_once = next((row.walk.place.at_once for row in rows if row), at_once)
@@ -400,6 +434,7 @@ class Plan:
     def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         """Step by these jobs those rows that are given; see `Table.select`."""
         self.let_go()
+        self.touched.clear()
         self.table.select(jobs, rows)
         self.rows = rows
         self._count()
@@ -425,11 +460,28 @@ class Plan:
         """
         row = self.rows[index]
         assert row is not None
+        self.touched.pop(index, None)
         operand = Operand(g, row.walk, self.gradient_scratch.pop(index, None))
         if operand.scratch:
             self.gradient_scratch[index] = operand
         self.holding |= operand.scratch or not g.flags.writeable
         self.table.set_gradient(index, g, operand, g if given is None else given)
+
+    def touch(self, index: int, touched: Touched) -> None:
+        """Step these slices of that parameter, once; see `Table.touch`."""
+        self.gradient_scratch.pop(index, None)
+        self.touched[index] = touched
+        self.table.touch(index, touched)
+
+    def catch_up(self) -> None:
+        """Take the steps that the slices touched have missed, wholly or not at all."""
+        for operand in self.scratch:
+            operand.fetch()
+        calls = [*self.table.catching_up()]
+        for operand in self.scratch:
+            calls += operand.put_back()
+        if self.at_once(calls):
+            check_rounding()
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         """See `Table.take_and_run`."""
@@ -464,6 +516,10 @@ class Plan:
         measured = self.measure(scale, inf)
         return measured._replace(clip=self.table.clip_each(scale, max_norm))
 
+    def clip_of(self, index: int) -> float:
+        """The factor that `clip_each` found for the gradient of that parameter."""
+        return float(self.table.clips[self.at.index(index)])
+
     def count_with(self, other: Plan) -> None:
         """Count the steps of this plan as the other's."""
         self.table.count_with(other.table)
@@ -486,6 +542,8 @@ class Plan:
         if zero:
             for operand in self.gradient_scratch.values():
                 calls += operand.put_back()
+            for index, touched in self.touched.items():
+                calls += self.rows[index].walk.place.clearing(touched.given)  # type: ignore[union-attr]
         return calls
 
     def unfit(self, unscale: float) -> Iterator[int]:

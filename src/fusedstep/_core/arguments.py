@@ -75,6 +75,24 @@ Rounding = Annotated[
     OF_A_RUN,
 ]
 Seed = Annotated[int, seed, "Of stochastic rounding, from 0 below 2⁶⁴.", OF_A_RUN]
+Untouched = Annotated[
+    Literal["frozen", "exact"],
+    partial(one_of, choices=("frozen", "exact")),
+    """
+    What becomes of rows that a gradient of `fusedstep.Rows` leaves out: `"frozen"` for
+    nothing, `"exact"` for what a gradient of zeros would do, to the bit, see `Rows`.
+    """,
+    OF_A_RUN,
+]
+RowSteps = Annotated[
+    Literal["own", "shared"],
+    partial(one_of, choices=("own", "shared")),
+    """
+    Where rows are frozen: `"own"` for a t of each row, `"shared"` for the parameter's, as
+    in `torch.optim.SparseAdam`, see `Rows`.
+    """,
+    OF_A_RUN,
+]
 Out = Annotated[
     Any,
     """

@@ -36,8 +36,10 @@ from fusedstep._core.arguments import (
     Out,
     Params,
     Rounding,
+    RowSteps,
     Seed,
     StateDtype,
+    Untouched,
 )
 from fusedstep._core.declaration import (
     Argument,
@@ -80,6 +82,8 @@ COMMON = [
         ("state_dtype", StateDtype, "float32"),
         ("rounding", Rounding, "auto"),
         ("seed", Seed, 0),
+        ("untouched", Untouched, "frozen"),
+        ("row_steps", RowSteps, "own"),
         ("out", Out, None),
         ("nonfinite", Nonfinite, "propagate"),
         ("backend", Backend, "auto"),

@@ -17,10 +17,10 @@ from fusedstep._numerics.storage import STORAGES, Draw
 SMALL = 4096
 """Elements below which state is float32 whatever is asked for: it would save next to nothing."""
 
-STORAGE = ("master", "state_dtype", "rounding", "seed")
+STORAGE = ("master", "state_dtype", "rounding", "seed", "untouched", "row_steps")
 """The hyperparameters that say how things are kept."""
 
-FIXED = ("master", "state_dtype")
+FIXED = ("master", "state_dtype", "untouched", "row_steps")
 """The ones that are decided when the optimizer is made: memory is laid out by them."""
 
 MASTERS = {

@@ -12,7 +12,8 @@ from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
 from fusedstep._core.parameters import Cohort, rule_of
-from fusedstep._core.tensors import Steppable
+from fusedstep._core.rows import has_rows
+from fusedstep._core.tensors import Steppable, Tensor
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
@@ -190,6 +191,7 @@ class Layout:
             if not self._look(grads, taken, False):
                 return False
             self.plan.fetch_gradients()
+            self._record(scalars)
             self.plan.run(scalars)
         return True
 
@@ -236,7 +238,27 @@ class Layout:
         `each` clips the gradient of each parameter as `clip_each` found it must be.
         """
         plan = self._by_parameter() if each else self.plan
+        self._record(scalars, plan if each else None)
         plan.run(scalars, zero, each)
+
+    def _record(self, scalars: Sequence[JobScalars], clipping: Plan | None = None) -> None:
+        """Let tensors whose slices may miss this step note its scalars.
+
+        `clipping` is the plan that clips each gradient by itself.
+        """
+        for index in self.plan.touched:
+            tensor, row = self.tensors.each[index], self.rows[index]
+            if tensor is None or row is None or tensor.slices is None:
+                continue
+            clip = None if clipping is None else clipping.clip_of(self._place_in(clipping, index))
+            tensor.slices.record(tensor.cohort.t + 1, scalars[row.job], clip)
+
+    def _place_in(self, plan: Plan, index: int) -> int:
+        """The index of a tensor in a plan, which may have a row for each parameter."""
+        if plan is self.plan:
+            return index
+        tensor = self.tensors.each[index]
+        return next(at for at, each in enumerate(self.tensors.parameters) if each is tensor)
 
     def clear(self, grads: list[Any]) -> None:
         """Leave zeros in the gradients, without a step."""
@@ -259,6 +281,13 @@ class Layout:
             if (grads[at] is None) != (self.rows[at] is None):
                 return False
             tensor = self.tensors.each[at]
+            if grads[at] is not None and tensor is not None and self._has_rows_in(tensor, grads[at]):
+                if tensor.slices is None:
+                    return False
+                arguments = zero, self.declaration, self.plan.kind
+                self.plan.touch(at, self.tensors.touched(at, grads[at], *arguments))
+                at = self.plan.take(grads, at + 1, zero)
+                continue
             if (
                 grads[at] is not None
                 and tensor is not None
@@ -270,6 +299,11 @@ class Layout:
             at = self.plan.take(grads, at + 1, zero)
         return True
 
+    @staticmethod
+    def _has_rows_in(tensor: Tensor, g: Any) -> bool:
+        """Whether a tensor takes a gradient by slices."""
+        return tensor.slices is not None or has_rows(g)
+
     def _by_parameter(self) -> Plan:
         """The plan with one row per parameter, whose steps are counted with the others."""
         if self.tensors.by_parameter is None:
@@ -278,6 +312,8 @@ class Layout:
             closely = self._look_closely(self.tensors.by_parameter)
             closely.count_with(self.plan)
             self.closely = closely
+        for index, touched in self.plan.touched.items():
+            self.closely.touch(self._place_in(self.closely, index), touched)
         return self.closely
 
     def _look_closely(self, gradients: Sequence[Any]) -> Plan:

@@ -35,9 +35,10 @@ from fusedstep._core.hints import (
     without_others,
 )
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
-from fusedstep._core.parameters import State, rule_of, with_hints
+from fusedstep._core.parameters import Parameter, State, rule_of, with_hints
 from fusedstep._core.repr import show
 from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request, report_of
+from fusedstep._core.rows import has_rows, ids_of
 from fusedstep._core.state_dict import read_group, read_state, read_top, save, saved
 from fusedstep._core.tensors import Tensors, parameters_of
 from fusedstep._core.turn import Turn
@@ -227,7 +228,8 @@ class Optimizer:
             Gradients in the parameters' own structure: an array for an array, a sequence for
             a sequence, a mapping with the same keys for a mapping; for groups a sequence
             with one such structure a group. Each has its parameter's shape and dtype, in any
-            layout, and is only read, but for `zero_grads`. None in a gradient's place skips
+            layout, and is only read, but for `zero_grads`; or it is of some rows, as
+            `fusedstep.Rows` or a sparse matrix of SciPy, and so may be one beside `arena.grads`. None in a gradient's place skips
             that parameter: its state and its t stay as they are. An optimizer over an arena
             steps all of `arena.grads`, which need not be passed, see `fusedstep.Arena`.
         scale
@@ -358,7 +360,10 @@ class Optimizer:
         before, self._layout = self._layout, None
         rules = self._rules()
         standing = NO_ROWS
+        if self._begin_slices(grads):
+            before = None
         if before is None or before.rules != rules:
+            self._catch_up_all()  # by the rule that steps were missed by
             self._allocate(rules)
         elif before.select(grads):
             self._layout = before
@@ -367,6 +372,15 @@ class Optimizer:
             standing = before.rows_without(grads)
         self._layout = Layout(self._declaration, self._table, self._tensors, rules, grads, standing)
         return self._layout
+
+    def _begin_slices(self, grads: list[Any]) -> bool:
+        """Let parameters take gradients of rows that are given the first; whether one is."""
+        found = False
+        for tensor, g in zip(self._tensors.each, grads, strict=True):
+            if has_rows(g) and isinstance(tensor, Parameter) and tensor.slices is None:
+                tensor.begin_slices()
+                found = True
+        return found
 
     def _rules(self) -> Rules:
         return rules_of(self._declaration, self._groups)
@@ -382,6 +396,65 @@ class Optimizer:
         if self._layout is None:
             raise RuntimeError("steps are laid out by the first of them, or after a load; step")
         return self._layout
+
+    # ---- rows that have missed steps ----
+
+    def catch_up(self, rows: Any = None) -> None:
+        """Take the steps that rows have missed, where `untouched="exact"` lets them miss some.
+
+        Call it before anything reads rows that the step before did not touch: with the rows of the
+        batch before its forward pass, without arguments before all parameters are read or saved.
+
+        Parameters
+        ----------
+        rows
+            The numbers of rows, as in `Rows.index`, or booleans, one for each row: in the
+            parameters' own structure, with None for parameters of which none is read. None for
+            all rows of all parameters.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If they do not fit the parameters. No step has been taken.
+
+        Examples
+        --------
+        >>> import numpy as np, fusedstep as fs
+        >>> p = np.ones((1000, 2))
+        >>> opt = fs.SGD(p, lr=0.5, momentum=0.5, untouched="exact")
+        >>> _ = opt.step(fs.Rows([7, 8], np.ones((2, 2))))
+        >>> _ = opt.step(fs.Rows([8], np.ones((1, 2))))
+        >>> opt.catch_up([7])
+        >>> p[7:9]
+        array([[ 0.25,  0.25],
+               [-0.25, -0.25]])
+        """
+        turn, me = self._turn, get_ident()
+        while True:
+            if not turn.holder:
+                turn.holder = me
+                break
+            turn.wait(me, "catch_up")
+        try:
+            if self._ahead:
+                self._refuse_ahead("catch_up")
+            if rows is None:
+                self._catch_up_all()
+                return
+            flat = self._structure.flatten(rows, "rows")
+            wanted = [
+                (parameter, ids_of(given, parameter.p, self._place, f"rows{parameter.path}"))
+                for parameter, given in zip(self._parameters, flat, strict=True)
+                if given is not None
+            ]
+            for parameter, ids in wanted:
+                parameter.catch_up(self._table, ids)
+        finally:
+            turn.holder = turn.next
+
+    def _catch_up_all(self) -> None:
+        for parameter in self._parameters:
+            parameter.catch_up(self._table)
 
     # ---- copies ----
 
@@ -399,6 +472,7 @@ class Optimizer:
         if self._arena is None:
             for parameter in self._parameters:
                 parameter.check_as_found()
+        self._catch_up_all()
         kept = ("_backend", "_nonfinite", "_structure", "_arena", "_groups", "_out")
         state = {name: getattr(self, name) for name in kept}
         if self._container is not None and self._container.is_plain(self._parameters):
@@ -486,9 +560,13 @@ class Optimizer:
     def state(self) -> Any:
         """Each parameter's arrays by letter, and its t, in the structure of the parameters.
 
-        A mapping for a mapping, a list for any sequence.
+        A mapping for a mapping, a list for any sequence. Rows that have missed steps take them
+        first, here and when an array is looked up; what was looked up before lags behind again
+        after the next step.
         """
-        return with_hints(self._structure.rebuild(map(State, self._parameters)))
+        self._whole(self._catch_up_all)
+        states = (State(parameter, self._table) for parameter in self._parameters)
+        return with_hints(self._structure.rebuild(states))
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that the next steps depend on, but for the parameters themselves.
@@ -502,11 +580,12 @@ class Optimizer:
     def _save(self) -> dict[str, Any]:
         if self._ahead:
             self._refuse_ahead("state_dict")
+        self._catch_up_all()
         # Hyperparameters that were assigned since the last step may call for more.
         self._allocate(self._rules())
         return save(type(self).__name__, self._groups, self._structure, self._parameters)
 
-    def _whole(self, copy: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _whole(self, copy: Callable[[], Any]) -> Any:
         """The result of `copy`, which is called while nothing is half stepped; see turn.py."""
         turn, me = self._turn, get_ident()
         within = turn.holder == me
@@ -534,6 +613,7 @@ class Optimizer:
         try:
             if self._ahead:
                 self._refuse_ahead("load_state_dict")
+            self._catch_up_all()
             self._place.at_once(self._loading(state_dict))
             self._gather()
         finally:
@@ -578,6 +658,7 @@ class Optimizer:
     def _float32_params(self) -> Any:
         if self._ahead:
             self._refuse_ahead("float32_params")
+        self._catch_up_all()
         return self._structure.rebuild(parameter.values() for parameter in self._parameters)
 
     def load_float32_params(self, params: Any) -> None:
@@ -594,6 +675,7 @@ class Optimizer:
         try:
             if self._ahead:
                 self._refuse_ahead("load_float32_params")
+            self._catch_up_all()
             calls = []
             for parameter, given in zip(
                 self._parameters, self._structure.flatten(params, "params"), strict=True

@@ -17,13 +17,16 @@ from fusedstep._arrays.overlap import extent, lies_as
 from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand, Walk
-from fusedstep._backends.plan import Rest, Row, Storages
+from fusedstep._backends.plan import Rest, Row, Storages, Table
+from fusedstep._backends.slices import Integers
 from fusedstep._checks.elsewhere import STATE
 from fusedstep._checks.hints import did_you_mean
 from fusedstep._checks.names import as_identifier
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import letter_hint
 from fusedstep._core.kept import SMALL, format_of_parameter, format_of_state, storages
+from fusedstep._core.rows import has_rows
+from fusedstep._core.slices import ROW_T, Slices
 from fusedstep._numerics.coefficients import (
     Hyperparameters,
     JobScalars,
@@ -234,6 +237,8 @@ class Parameter:
         self.packed: dict[str, Packed] = {}
         """State arrays in fewer bytes, and where p has a second array, that as "p"."""
         self.row: Row | None = None
+        self.slices: Slices | None = None
+        """How it is stepped by rows; None until a gradient has had some."""
         if self.format is not None:
             self._begin_second(self.format)
 
@@ -290,11 +295,12 @@ class Parameter:
         hyper = self.cohort.group.hyperparameters
         asked = hyper.get("state_dtype", "float32")
         small = self.dtype != FLOAT32 or self.p.size < SMALL
-        return self.format is not None or (asked != "float32" and not small)
+        packed = asked != "float32" and not small
+        return packed or self.format is not None or self.slices is not None
 
     def gradient_format(self, g: Any) -> str | None:
         """The format of a gradient; None: it is of the dtype of steps, or is refused."""
-        return format_of(g)
+        return None if self.slices is not None or has_rows(g) else format_of(g)
 
     def storages(self, rule: Rule, g: str | None) -> Storages | None:
         """How steps by a rule hold their operands, with gradients in the format g."""
@@ -302,6 +308,38 @@ class Parameter:
         formats = [None if each is None else self.format_of(each) for each in rule.letters]
         rounding = hyper.get("rounding", "auto")
         return storages(self.format, g, rule.letters, (*formats,), (*self.nonnegative,), rounding)
+
+    # ---- rows ----
+
+    def begin_slices(self) -> None:
+        """Take gradients of rows from now on."""
+        name = f"params{self.path}"
+        if self.p.ndim == 0:
+            raise ValueError(f"grads{self.path} is of rows, and {name} a single number; pass an array")
+        if self.format is not None or self.packed:
+            raise TypeError(
+                f"grads{self.path} is of rows, and {name} or its state is kept in 16 or 8 bits; "
+                "rows are for float32 and float64 in full: put it into a group with "
+                "`state_dtype='float32'`, or pass the whole gradient"
+            )
+        hyper = self.cohort.group.hyperparameters
+        self.slices = Slices(self.p.shape, hyper["untouched"], hyper["row_steps"], self.cohort.t)
+        self.row = None
+
+    def _restored_slices(self, t: int, row_t: Any) -> Slices | None:
+        """The slices after t steps, or by themselves as many as `row_t` says."""
+        if self.slices is None and row_t is None:
+            return None
+        hyper = self.cohort.group.hyperparameters
+        made = Slices(self.p.shape, hyper["untouched"], hyper["row_steps"], t)
+        if row_t is not None and made.counts is not None:
+            made.counts[...] = row_t
+        return made
+
+    def catch_up(self, kind: type[Table], ids: Integers | None = None) -> None:
+        """Take the steps that these rows have missed, or for None all rows."""
+        if self.slices is not None and self.slices.rule is not None:
+            self.slices.catch_up(ids, self.row_of(self.slices.rule), self.cohort, kind)
 
     def values(self) -> Array:
         """The exact values in the parameter's shape, in the dtype of its steps: a copy."""
@@ -390,7 +428,7 @@ class Parameter:
     def restoring(self, state: Mapping[str, Any]) -> list[Call]:
         """The calls that take over t and exactly the arrays of `state`, in memory that is there."""
         kept = [letter for letter in self.letters if letter in state]
-        letters = (*kept, *(letter for letter in state if letter not in {"t", "p", *kept}))
+        letters = (*kept, *(letter for letter in state if letter not in {"t", "p", ROW_T, *kept}))
         calls: list[Call] = []
         gone = set(self.letters) - state.keys()
         for letter in gone - self.packed.keys():
@@ -402,6 +440,7 @@ class Parameter:
         packed = {letter: each for letter, each in self.packed.items() if letter not in gone}
         cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
         changed = {"letters": letters, "views": views, "cohort": cohort, "row": None}
+        changed["slices"] = self._restored_slices(state["t"], state.get(ROW_T))
         return [*calls, partial(vars(self).update, {**changed, "packed": packed})]
 
     def _restoring_second(self, rest: Array | None) -> list[Call]:
@@ -473,19 +512,25 @@ class Parameter:
             kind = type(self.array)
             on_host = isinstance(self.place, Host)  # where C reads gradients
             gradients = library(self.array).gradients(kind) if on_host else kind
+            walk = self.walk
+            if self.slices is not None and not walk.plain:
+                walk = Walk.in_order(self.p.shape, self.place)
             self.row = Row(
-                self.p_operand(),
-                self.walk,
+                Operand(self.p, walk),
+                walk,
                 rule,
                 self._operand,
                 array=self.array,
                 gradients=gradients,
                 rest=self._rest(rule),
                 ordinal=self.ordinal,
+                by_slices=self.slices is not None,
             )
         return self.row
 
     def _operand(self, letter: str) -> Operand:
+        if self.slices is not None and not self.walk.plain:
+            return Operand(self.state(letter), Walk.in_order(self.p.shape, self.place))
         packed = self.packed.get(letter)
         flat = self.flat(letter) if packed is None else packed.arrays[0]
         return Operand.of_flat(flat, self.place)
@@ -549,17 +594,23 @@ def _divided(
 class State(Mapping[str, Any]):
     """One parameter's state: its arrays by letter, live, and `t`, the steps it has taken.
 
+    Where its rows count their own steps, `row_t` has the t of each.
+
     Arrays may be written to in place. What is read-only here changes by `load_state_dict`.
     Each look-up gives a new array over the same memory, whose shape or dtype may be set.
     """
 
-    def __init__(self, parameter: Parameter) -> None:
+    def __init__(self, parameter: Parameter, kind: type[Table]) -> None:
         self._parameter = parameter
+        self._kind = kind
 
     def __getitem__(self, key: str) -> Any:
         key = as_identifier(key)
         if key == "t":
             return self._parameter.cohort.t
+        if key == ROW_T and self._row_t is not None:
+            return self._row_t.copy()
+        self._parameter.catch_up(self._kind)
         if key not in self._parameter.letters:
             raise KeyError(f"state has no {key!r}; {letter_hint(key, [*self])}")
         return self._parameter.shown(key)
@@ -567,9 +618,16 @@ class State(Mapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         yield from self._parameter.letters
         yield "t"
+        if self._row_t is not None:
+            yield ROW_T
 
     def __len__(self) -> int:
-        return len(self._parameter.letters) + 1
+        return len(self._parameter.letters) + 1 + (self._row_t is not None)
+
+    @property
+    def _row_t(self) -> Any:
+        slices = self._parameter.slices
+        return None if slices is None else slices.row_t
 
     def __repr__(self) -> str:
         return repr(dict(self))

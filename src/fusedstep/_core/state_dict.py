@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from fusedstep._arrays.plain import plain
 from fusedstep._arrays.structure import Structure
 from fusedstep._checks.names import by_identifier
 from fusedstep._checks.values import count_of_steps
@@ -21,6 +24,7 @@ from fusedstep._core.packed import (
 )
 from fusedstep._core.parameters import Parameter
 from fusedstep._core.schedule import Schedule
+from fusedstep._core.slices import ROW_T
 
 FORMAT = 1
 """Version of the format, which rises when state dicts of older releases cannot be read."""
@@ -74,7 +78,9 @@ def saved(parameter: Parameter) -> dict[str, Any]:
             copies |= packed_state(parameter, letter)
         else:
             copies[letter] = parameter.place.read(parameter.state(letter))
-    return {**copies, **packed_rest(parameter), "t": parameter.cohort.t}
+    slices = parameter.slices
+    own = {} if slices is None or slices.row_t is None else {ROW_T: slices.row_t.copy()}
+    return {**copies, **packed_rest(parameter), "t": parameter.cohort.t, **own}
 
 
 def class_hint(name: Any) -> str:
@@ -140,7 +146,7 @@ def read_state(
     for letter in ("t", *filter(None, needed)):
         if letter not in state:
             raise KeyError(f"{name} lacks {letter!r}; {REMEDY}")
-    entries = packed_entries(known)
+    entries = {*packed_entries(known), ROW_T}
     surplus = [letter for letter in state if letter not in {"t", *known, *entries}]
     if surplus:
         raise KeyError(f"{name} has the surplus {quoted(surplus)}; {REMEDY}")
@@ -148,4 +154,28 @@ def read_state(
     for letter in (each for each in state if each not in {"t", *entries}):
         copies[letter] = read_values(state, letter, parameter, name)
     rest = read_rest(state, parameter, name)
-    return copies if rest is None else {**copies, "p": rest}
+    copies |= {} if rest is None else {"p": rest}
+    if ROW_T in state:
+        copies |= read_row_t(state[ROW_T], parameter, copies["t"], f"{name}[{ROW_T!r}]")
+    return copies
+
+
+def read_row_t(given: Any, parameter: Parameter, t: int, name: str) -> dict[str, Any]:
+    """The t of each row, if this optimizer counts them; refused if it does not and they differ."""
+    counts = plain(given, name)
+    if counts.dtype.kind not in "iu" or counts.shape != parameter.p.shape[:1]:
+        raise ValueError(
+            f"{name} is {counts.dtype.name} of shape {counts.shape}; the parameter has shape "
+            f"{parameter.p.shape}: {REMEDY}"
+        )
+    if counts.size and (counts.min() < 0 or counts.max() > t):
+        raise ValueError(f"{name} has counts of steps that are below 0, or above t={t}; {REMEDY}")
+    hyper = parameter.cohort.group.hyperparameters
+    if hyper["untouched"] == "frozen" and hyper["row_steps"] == "own":
+        return {ROW_T: counts.astype(np.int64)}
+    if (counts != t).any():
+        raise ValueError(
+            f"{name} has rows of other t than the parameter's; make the optimizer with "
+            "`untouched='frozen', row_steps='own'`"
+        )
+    return {}

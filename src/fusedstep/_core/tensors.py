@@ -20,12 +20,16 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
-from fusedstep._backends.plan import Row, Storages
+from fusedstep._backends.plan import Row, Storages, Table
+from fusedstep._backends.slices import Touched
 from fusedstep._core.arena_memory import ArenaMemory, Slot
 from fusedstep._core.container import Container, warn_of_replaced
+from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
 from fusedstep._core.kept import refuse_idle_master, refuse_wide_state
 from fusedstep._core.parameters import Cohort, Parameter, by_shelf, shelve
+from fusedstep._core.rows import seen_rows, values_of
+from fusedstep._core.slices import Slices, sums_along
 from fusedstep._numerics.coefficients import Rule
 
 
@@ -57,6 +61,10 @@ class Tensor(Protocol):
     def row_of(self, rule: Rule) -> Row:
         """The tensor's row in a plan of steps by `rule`."""
 
+    @property
+    def slices(self) -> Slices | None:
+        """How it is stepped by rows; None where no gradient has had some."""
+
 
 class Steppable(Protocol):
     """The tensors that a layout is made of."""
@@ -83,6 +91,11 @@ class Steppable(Protocol):
 
         `zero` says that the step writes zeros to it.
         """
+
+    def touched(
+        self, index: int, g: Any, zero: bool, declaration: Declaration, kind: type[Table]
+    ) -> Touched:
+        """What the next step does to the slices of a tensor; the gradient is checked as above."""
 
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
         """The gradients that are not None, each with its name, as arrays here are described."""
@@ -165,11 +178,27 @@ class Tensors:
         self.written().refuse(seen, name)
         return seen
 
+    def touched(
+        self, index: int, g: Any, zero: bool, declaration: Declaration, kind: type[Table]
+    ) -> Touched:
+        """What the next step does to the slices of a tensor; the gradient is checked as above."""
+        tensor = self.each[index]
+        assert isinstance(tensor, Parameter) and tensor.slices is not None
+        tensor.check_memory()
+        name = f"grads{tensor.path}"
+        seen = seen_rows(g, tensor.p, self.place, name, self.written(), zero)
+        if tensor.slices.is_full:
+            tensor.catch_up(kind)
+        touched = tensor.slices.touched(seen, tensor.cohort, declaration, kind)
+        if tensor.walk.plain:
+            return touched
+        return touched._replace(sums=sums_along(tensor.walk, touched, tensor.p.shape))
+
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
         """The gradients that are not None, each with its name, as arrays here are described."""
         named = [
             (f"grads{tensor.path}", g)
-            for tensor, g in zip(self.each, grads, strict=True)
+            for tensor, g in zip(self.each, map(values_of, grads), strict=True)
             if g is not None
         ]
         return [(name, self.place.see(g, name)) for name, g in named]
@@ -195,6 +224,8 @@ class Segment(Shelf):
 
 class Stretch:
     """Parameters of one segment, one after the other, of the same t: one tensor to a step."""
+
+    slices = None
 
     def __init__(self, segment: Segment, members: Sequence[Parameter]) -> None:
         first, last = members[0], members[-1]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from fusedstep._arrays.at_once import Call
 from fusedstep._backends.c.runner import Runner, find_kernel
 from fusedstep._backends.plan import Job
 from fusedstep._checks.wording import quoted
@@ -32,7 +33,17 @@ class Table(Runner):
         self.selections = _selections
         for job, c_job in zip(self.jobs, self.c_jobs, strict=True):
             c_job.kernel, c_job.squares = find_kernels(job.kernel, _selections)
+            c_job.replay = lib.fs_find_replay(c_job.kernel)
         self.of_jobs.find_formats(self.jobs)
+
+    @staticmethod
+    def scalars_of(job: Job) -> tuple[str, ...]:
+        return Scalars._fields
+
+    def catching_up(self) -> Sequence[Call]:
+        if self.selections != _selections:
+            self.find_kernels()
+        return super().catching_up()
 
     def prepare(self, scalars: Sequence[JobScalars]) -> None:
         if self.selections != _selections:

@@ -27,11 +27,15 @@ from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
 from fusedstep._backends.plan import Cells, Held, Job, Rest, Row, Watched, new_keys
+from fusedstep._backends.slices import Touched
 from fusedstep._engine import ffi, lib
-from fusedstep._numerics import norm
+from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
 
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+ASKED = ("unscale", "clip", "most")
+"""Scalars of what a single step is asked to do to the gradient."""
 
 LARGE: int = lib.FS_LARGE
 """Elements from which each thread has a piece of a tensor."""
@@ -95,7 +99,9 @@ class Jobs:
         in_c = self.in_c[index]
         in_c.kernel = ffi.cast("fs_kernel", kernel)
         in_c.float64, in_c.scalars = self.float64[index], self.rounded[index]
-        in_c.nscalars, in_c.clip = count, scalars.index("clip")
+        in_c.nscalars = count
+        in_c.unscale, in_c.clip, in_c.most = map(scalars.index, ASKED)
+        in_c.replay = lib.fs_find_replay(in_c.kernel)
 
 
 def fill_operand(in_c: Any, held: Held | None) -> None:
@@ -147,6 +153,23 @@ class Rows:
         rows[:, word("fs_row", "sums")] = address(self.sums) + 8 * norm.SUMS * blocks[:-1, 0]
         rows[:, word("fs_row", "n")] = np.where(steps, self.sizes, 0)
         rows[:, word("fs_row", "job")] = np.where(steps, jobs, 0)
+        rows[:, word("fs_row", "slices")] = 0  # whose gradients are looked at anew each time
+
+
+def fill_slices(in_c: Any, touched: Touched, slices: int) -> None:
+    """Describe what a step does to the slices of a tensor; all memory is the caller's to keep."""
+    in_c.n, in_c.width = touched.n(slices), touched.width
+    for name in ("ids", "starts", "order", "counts"):
+        array = getattr(touched, "places" if name == "order" else name)
+        setattr(in_c, name, ffi.NULL if array is None else ffi.cast("int64_t *", address(array)))
+    in_c.measured = touched.sums is not None
+    in_c.table = in_c.entries = ffi.NULL
+    if touched.scalars is not None:
+        table, entries, in_c.first, in_c.t, calm = touched.scalars
+        in_c.table = ffi.cast("void *", address(table))
+        in_c.calm = calm
+        if entries is not None:
+            in_c.entries = ffi.cast("int32_t *", address(entries))
 
 
 def fill_rest(in_c: Any, row: Row, rest: Rest) -> None:
@@ -218,7 +241,7 @@ class Headers:
             header.ndim = len(shape)
             header.layout = layout
             header.library = -1
-            if row.walk.plain and row.p.flat.size and dtype not in HALVES:
+            if row.walk.plain and row.p.flat.size and dtype not in HALVES and not row.by_slices:
                 found = exchange(row.gradients) or NUMPYS
                 layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize // found.unit(dtype))
                 header.bytes = row.p.flat.nbytes
@@ -422,6 +445,9 @@ class Runner:
         self.clips = ffi.new("double[]", len(present))
         self.measured = ffi.new("fs_measured *")
         self.c_rows = self.of_rows.in_c
+        self.touched: dict[int, tuple[Touched, Any]] = {}
+        """What the next step does to slices, and the same in C, by the parameter."""
+        self.units = ffi.new("int64_t[]", len(present) + 1)
         self.table = ffi.new(
             "fs_table *",
             {
@@ -500,7 +526,34 @@ class Runner:
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
         self.headers.fill(index, g, operand, given)
+        self.headers.in_c[index].row.slices = ffi.NULL
+        self.touched.pop(index, None)
         self.table.moves += 1
+
+    @staticmethod
+    def scalars_of(job: Job) -> tuple[str, ...]:
+        return variants.step(job.rule).scalars
+
+    def touch(self, index: int, touched: Touched) -> None:
+        header = self.headers.in_c[index]
+        header.library = -1
+        if index not in self.touched:
+            self.touched[index] = touched, ffi.new("fs_slices *")
+        in_c = self.touched[index][1]
+        self.touched[index] = touched, in_c
+        row = self.rows[index]
+        assert row is not None
+        fill_slices(in_c, touched, row.walk.shape[0])
+        header.row.g = ffi.cast("void *", address(touched.values))
+        header.row.slices = in_c
+        if touched.sums is not None:
+            at = header.row.sums - ffi.cast("double *", address(self.sums))
+            self.sums.reshape(-1)[at : at + touched.sums.size] = touched.sums.reshape(-1)
+        self.table.units = self.units
+        self.table.moves += 1
+
+    def catching_up(self) -> Sequence[Call]:
+        return [partial(lib.fs_catch_up, self.table, threads.get_num_threads())]
 
     @property
     def moves(self) -> int:

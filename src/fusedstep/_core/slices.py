@@ -1,0 +1,260 @@
+"""A parameter that is stepped by rows: how many steps each has taken, and what it has missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+
+from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.walk import Array
+from fusedstep._backends.plan import Job, Plan, Row, Table
+from fusedstep._backends.slices import Calm, Integers, Scalars, Touched
+from fusedstep._core.declaration import Declaration
+from fusedstep._core.rows import Seen
+from fusedstep._numerics import norm
+from fusedstep._numerics.coefficients import JobScalars, Rule, Values
+from fusedstep._numerics.coefficients import Scalars as Neutral
+
+ROW_T = "row_t"
+"""The entry of states and state dicts that has the t of each row."""
+
+LONGEST = 4096
+"""Steps that slices may miss: then all are caught up. A line of scalars takes 84 bytes for
+float32, so that those of this many fit into the second cache."""
+
+MOST_LINES = 65536
+"""Lines of scalars for slices with a t of their own; then those in use are computed anew."""
+
+NEUTRAL = Neutral()._asdict()
+
+VARYING = ("lr", "r", "r2", "eps", "decay", "unscale", "clip", "most", "gain")
+"""Scalars that may differ from step to step where these are calm."""
+
+
+class Slices:
+    """The slices of one parameter, in the way in which its group has them stepped."""
+
+    def __init__(self, shape: Sequence[int], untouched: str, row_steps: str, t: int) -> None:
+        self.n = shape[0]
+        self.width = int(np.prod(shape[1:], dtype=np.int64))
+        self.exact = untouched == "exact"
+        self.own = not self.exact and row_steps == "own"
+        self.counts: Integers | None = None
+        """The steps that each has taken; None where they share the parameter's."""
+        if self.exact or self.own:
+            self.counts = np.full(self.n, t, np.int64)
+        self.past: Past | None = None
+        """The scalars of steps that may have been missed."""
+        self.lines: Lines | None = None
+        """The scalars of single slices' steps."""
+        self.rule: Rule | None = None
+        """The rule of its last step."""
+        self.plan: Plan | None = None
+        """What catches up; None until it is asked for, and after the row has changed."""
+        self.row: Row | None = None
+        """The row that it has."""
+
+    @property
+    def row_t(self) -> Integers | None:
+        """The t of each row, if they have their own."""
+        return self.counts if self.own else None
+
+    def touched(
+        self, seen: Seen, cohort: Any, declaration: Declaration, kind: type[Table]
+    ) -> Touched:
+        """What the next step of a cohort does to the slices that have a gradient."""
+        self.rule = cohort.rule
+        return Touched(
+            self.width,
+            seen.ids,
+            seen.values,
+            seen.starts,
+            seen.places,
+            self.counts,
+            self._scalars(seen, cohort, declaration, kind),
+            given=seen.given,
+        )
+
+    def _scalars(
+        self, seen: Seen, cohort: Any, declaration: Declaration, kind: type[Table]
+    ) -> Scalars | None:
+        names = kind.scalars_of(Job(cohort.rule, cohort.dtype))
+        if self.exact:
+            if self.past is None or self.past.names != names:
+                self.past = Past(names, cohort.dtype, cohort.t + 1)
+            return self.past.scalars(cohort.t)
+        if self.lines is None or self.lines.names != names:
+            self.lines = Lines(names, cohort.dtype)
+        if self.counts is not None:
+            coming = self.counts[slice(None) if seen.ids is None else seen.ids] + 1
+            return self.lines.of(coming, cohort, declaration)
+        values = cohort.group.hyperparameters
+        if seen.ids is None or "eps_uncorrected" not in values:
+            return None
+        return self.lines.of_all(cohort, declaration, {"eps_uncorrected": True})
+
+    def record(self, t: int, given: JobScalars, clip: float | None) -> None:
+        """Note the scalars of step t, which is about to be taken; `clip` is the row's own."""
+        if self.past is not None:
+            values = {**given[0], **given[1]}
+            if clip is not None:
+                values["clip"] = clip
+            self.past.record(t, values)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all slices have to be caught up before another step."""
+        return self.past is not None and self.past.is_full
+
+    def catch_up(self, ids: Integers | None, row: Row, cohort: Any, kind: type[Table]) -> None:
+        """Take the steps that these slices have missed, or for None all of them."""
+        if not self.exact or self.past is None or self.counts is None:
+            return
+        if self.plan is None or self.row is not row:
+            self.row = row
+            written = WrittenMemory(())
+            self.plan = Plan(kind, [Job(row.rule, cohort.dtype)], [catching(row)], written)
+        scalars = self.past.scalars(cohort.t)
+        nothing = np.empty(0, cohort.dtype)
+        touched = Touched(self.width, ids, nothing, counts=self.counts, scalars=scalars)
+        self.plan.touch(0, touched)
+        self.plan.catch_up()
+        if ids is None:
+            self.past.begin(cohort.t + 1)
+
+
+def catching(row: Row) -> Row:
+    """The same row for a plan of its own."""
+    made = object.__new__(Row)
+    for name in Row.__slots__:
+        setattr(made, name, getattr(row, name))
+    made.job = 0
+    made.array = None
+    made.exposed = made.sheltered = made.cells = ()
+    return made
+
+
+class Past:
+    """The scalars of past steps, a line for each, and what they have in common."""
+
+    def __init__(self, names: Sequence[str], dtype: np.dtype[Any], first: int) -> None:
+        self.names = names
+        self.table: Array = np.zeros((64, len(names)), dtype)
+        self.begin(first)
+
+    def begin(self, first: int) -> None:
+        """Begin anew, with the line of step `first`."""
+        self.first = self.coming = first
+        self.calm = Calm(first)
+        self.alike: Values | None = None
+        """The scalars that the calm steps have the same; None: there are none yet."""
+
+    @property
+    def is_full(self) -> bool:
+        return self.coming - self.first >= LONGEST
+
+    def scalars(self, t: int) -> Scalars:
+        """The lines of the steps up to t."""
+        return Scalars(self.table, None, self.first, t, self.calm)
+
+    def record(self, t: int, values: Mapping[str, float]) -> None:
+        """Put down the scalars of step t: once more, if it was not taken before."""
+        line = t - self.first
+        if line == len(self.table):
+            self.table = np.concatenate([self.table, np.zeros_like(self.table)])
+        rounded = self.table[line]
+        with np.errstate(all="ignore"):
+            rounded[:] = [values.get(name, NEUTRAL.get(name, 0.0)) for name in self.names]
+        self.coming = t + 1
+        self._compare(t, {**NEUTRAL, **dict(zip(self.names, rounded.tolist(), strict=True))})
+
+    def _compare(self, t: int, now: Values) -> None:
+        """Let the calm go on with these scalars, or begin with them, or after them."""
+        if not is_regular(now):
+            self.calm, self.alike = Calm(t + 1), None
+            return
+        alike = {name: value for name, value in now.items() if name not in VARYING}
+        if self.alike != alike:
+            self.calm, self.alike = Calm(t, 0.0, inf, inf, inf), alike
+        calm = self.calm
+        self.calm = Calm(
+            calm.start,
+            max(calm.most_lr, now["lr"]),
+            min(calm.least_r, now["r"], now["r2"] ** 0.5),
+            min(calm.least_decay, now["decay"]),
+            min(calm.least_eps, now["eps"]),
+        )
+
+
+def is_regular(now: Values) -> bool:
+    """Whether a gradient of 0 stays 0 under these scalars, and no rate is in the way."""
+    finite = (now[name] for name in ("lr", "unscale", "clip", "gain", "r", "r2", "decay"))
+    none_negative = all(isfinite(value) and value >= 0 for value in finite)
+    return bool(none_negative and now["most"] >= 0 and now["l2"] == 0 and now["l1"] == 0)
+
+
+class Lines:
+    """The scalars of steps of single slices: a line for each t that one of them has."""
+
+    def __init__(self, names: Sequence[str], dtype: np.dtype[Any]) -> None:
+        self.names = names
+        self.dtype = dtype
+        self.known: tuple[Any, Any] = (None, None)
+        """The hyperparameters, and the rate among them, that the lines were computed by."""
+        self._clear(64)
+
+    def _clear(self, size: int) -> None:
+        self.entries = np.full(size, -1, np.int32)
+        self.table: Array = np.zeros((64, len(self.names)), self.dtype)
+        self.n = 0
+
+    def of(self, ts: Integers, cohort: Any, declaration: Declaration) -> Scalars:
+        """The scalars of steps that are these ones of their slices."""
+        values = cohort.group.hyperparameters
+        if self.known[0] is not values or self.known[1] != values["lr"]:
+            self.known = values, values["lr"]
+            self.entries[:] = -1
+            self.n = 0
+        most = int(ts.max(initial=0))
+        if most >= len(self.entries):
+            more = np.full(max(most + 1, 2 * len(self.entries)) - len(self.entries), -1, np.int32)
+            self.entries = np.concatenate([self.entries, more])
+        missing = np.unique(ts[self.entries[ts] < 0])
+        if self.n + len(missing) > MOST_LINES:
+            self._clear(len(self.entries))
+            missing = np.unique(ts)
+        while self.n + len(missing) > len(self.table):
+            self.table = np.concatenate([self.table, np.zeros_like(self.table)])
+        for t in missing.tolist():
+            self._compute(self.n, cohort, declaration, values, t)
+            self.entries[t] = self.n
+            self.n += 1
+        return Scalars(self.table, self.entries)
+
+    def of_all(self, cohort: Any, declaration: Declaration, others: Mapping[str, Any]) -> Scalars:
+        """The scalars of the next step of all slices, with other hyperparameters."""
+        values = {**cohort.group.hyperparameters, **others}
+        self._compute(0, cohort, declaration, values, cohort.t + 1)
+        return Scalars(self.table, np.zeros(1, np.int32))
+
+    def _compute(
+        self, line: int, cohort: Any, declaration: Declaration, values: dict[str, Any], t: int
+    ) -> None:
+        if cohort.scheduled:
+            values = cohort.group.at(values, t)
+        given = cohort.given(declaration, values, t)
+        if cohort.watched:
+            cohort.refuse_unfit(declaration, values, given, t)
+        scalars = {**given[0], **given[1]}
+        with np.errstate(all="ignore"):
+            self.table[line] = [scalars.get(name, NEUTRAL.get(name, 0.0)) for name in self.names]
+
+
+def sums_along(walk: Any, touched: Touched, shape: Sequence[int]) -> Array:
+    """The sums of squares of a gradient's blocks, in the order of a walk that is not C order."""
+    dense = touched.dense(shape[0]).reshape(shape)
+    with np.errstate(all="ignore"):
+        return norm.squares(np.ascontiguousarray(walk.lay(dense)).reshape(-1))
