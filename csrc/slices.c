@@ -21,12 +21,13 @@
 
 enum {
     LINE = 64,      /* bytes of a cache line */
-    AHEAD = 8192,   /* bytes of operands that are fetched ahead */
+    AHEAD = 4096,   /* bytes of operands that are fetched ahead, at most */
     MOST_AHEAD = 8, /* slices, at most */
     PIECE = 1024,   /* elements that are stepped together where gradients are added up */
     RANDOM = 4,     /* times as long as one that is read in a row takes an element anywhere */
     CAPPED = 128,   /* missed steps that take time; most are over once p stands still */
-    RADIX = 11,     /* bits by which numbers are ordered at a time */
+    MANY = 2048,    /* numbers from which they are ordered by more bits at a time */
+    RADIX = 11,     /* that many, and for fewer numbers 8 */
 };
 
 static int64_t id_of(const fs_slices *slices, int64_t j) { return slices->ids ? slices->ids[j] : j; }
@@ -44,20 +45,22 @@ int64_t fs_order(const int64_t *index, int64_t k, int64_t limit, int64_t *order,
         ascending &= index[j] >= before;
         before = index[j];
     }
+    const int bits = k < MANY ? 8 : RADIX, digits = 1 << bits;
     int64_t *from = order, *to = ids;
     for (int64_t j = 0; j < k; j++)
         from[j] = j;
-    for (int shift = 0; !ascending && shift < 63 && (limit - 1) >> shift; shift += RADIX) {
-        int64_t counts[1 << RADIX] = {0}, sum = 0;
+    for (int shift = 0; !ascending && shift < 63 && (limit - 1) >> shift; shift += bits) {
+        int64_t counts[1 << RADIX], sum = 0;
+        memset(counts, 0, (size_t)digits * sizeof *counts);
         for (int64_t j = 0; j < k; j++)
-            counts[index[j] >> shift & ((1 << RADIX) - 1)]++;
-        for (int digit = 0; digit < 1 << RADIX; digit++) {
+            counts[index[j] >> shift & (digits - 1)]++;
+        for (int digit = 0; digit < digits; digit++) {
             const int64_t count = counts[digit];
             counts[digit] = sum;
             sum += count;
         }
         for (int64_t j = 0; j < k; j++)
-            to[counts[index[from[j]] >> shift & ((1 << RADIX) - 1)]++] = from[j];
+            to[counts[index[from[j]] >> shift & (digits - 1)]++] = from[j];
         int64_t *other = from;
         from = to;
         to = other;
@@ -113,7 +116,8 @@ static int64_t slice_at(const fs_slices *slices, int64_t unit) {
 
 /* ---- a step ---- */
 
-static void fetch_part(const void *array, int64_t begin, int64_t bytes) {
+/* Inline, or GCC takes a call for one without effect. */
+static ALWAYS_INLINE void fetch_part(const void *array, int64_t begin, int64_t bytes) {
     if (!array)
         return;
     const char *at = (const char *)array + begin * bytes;
@@ -123,7 +127,7 @@ static void fetch_part(const void *array, int64_t begin, int64_t bytes) {
 }
 
 /* Fetches what a slice is stepped with, but for its gradient, which has just been written. */
-static void fetch_slice(const fs_row *row, int64_t id, int64_t bytes) {
+static ALWAYS_INLINE void fetch_slice(const fs_row *row, int64_t id, int64_t bytes) {
     fetch_part(row->p, id, bytes);
     for (int k = 0; k < FS_STATES; k++)
         fetch_part(row->s[k], id, bytes);
@@ -187,14 +191,21 @@ static void replay(const fs_row *row, const fs_job *job, int64_t taken, int64_t 
         job->replay(row, begin, end, entry + left * size, calm, &slices->calm);
 }
 
-/* The scalars of a slice that has a t of its own, in `own`. */
+/* The scalars of a slice's own step t, in `own`. What the step is asked for is the same for all. */
 static const void *own_scalars(const fs_slices *slices, const fs_job *job, int64_t t, void *own) {
-    const int64_t itemsize = job->itemsize, asked[] = {job->unscale, job->clip, job->most};
-    const char *entry = (const char *)slices->table + slices->entries[t] * job->nscalars * itemsize;
-    memcpy(own, entry, (size_t)(job->nscalars * itemsize));
-    for (int k = 0; k < 3; k++)
-        memcpy((char *)own + asked[k] * itemsize, (char *)job->scalars + asked[k] * itemsize,
-               (size_t)itemsize);
+    const int64_t n = job->nscalars, asked[] = {job->unscale, job->clip, job->most};
+    const int64_t at = slices->entries[t] * n;
+    if (job->itemsize == sizeof(float)) {
+        for (int64_t k = 0; k < n; k++)
+            ((float *)own)[k] = ((const float *)slices->table)[at + k];
+        for (int k = 0; k < 3; k++)
+            ((float *)own)[asked[k]] = ((const float *)job->scalars)[asked[k]];
+    } else {
+        for (int64_t k = 0; k < n; k++)
+            ((double *)own)[k] = ((const double *)slices->table)[at + k];
+        for (int k = 0; k < 3; k++)
+            ((double *)own)[asked[k]] = ((const double *)job->scalars)[asked[k]];
+    }
     return own;
 }
 
@@ -224,6 +235,9 @@ void run_slices(const fs_row *row, const fs_job *job, int64_t begin, int64_t end
     const int64_t ahead = slices_ahead(bytes);
     const int missing = counts && !slices->entries;
     double own[slices->entries ? job->nscalars : 1];
+    const void *scalars = job->scalars;
+    if (slices->entries && !counts)
+        scalars = own_scalars(slices, job, 0, own);
     for (int64_t j = first; j < first + ahead && j < last; j++)
         fetch_slice(row, id_of(slices, j), bytes);
     for (int64_t j = first, n; j < last; j += n) {
@@ -236,9 +250,8 @@ void run_slices(const fs_row *row, const fs_job *job, int64_t begin, int64_t end
         const int64_t to = from + n * width;
         if (missing && counts[id] < slices->t)
             replay(row, job, counts[id], from, to);
-        const void *scalars = job->scalars;
-        if (slices->entries)
-            scalars = own_scalars(slices, job, counts ? counts[id] + 1 : 0, own);
+        if (slices->entries && counts)
+            scalars = own_scalars(slices, job, counts[id] + 1, own);
         if (next - place == 1) {
             const fs_row beside = with_gradient(row, gradient_at(row, bytes, place), from, itemsize);
             job->kernel(&beside, from, to, scalars);

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array
 
 try:
     from fusedstep._engine import ffi, lib
 except ImportError:  # fusedstep.info() says why
     ffi = lib = None
+
+INTEGERS = "int64_t[]"
+from_buffer: Any = None if ffi is None else ffi.from_buffer
 
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -41,11 +43,16 @@ def ordered(index: Integers, limit: int) -> Order | int:
     if lib is None:
         return _ordered(index, limit)
     k = index.size
-    memory = np.empty(3 * (k + 1), np.int64)
-    places, ids, starts = memory[:k], memory[k + 1 : 2 * k + 1], memory[2 * k + 2 :]
-    at = [ffi.cast("int64_t *", address(each)) for each in (index, places, ids, starts)]
-    n = lib.fs_order(at[0], k, limit, *at[1:])
-    return -1 - n if n < 0 else Order(ids[:n], starts[: n + 1], places)
+    places, ids, starts = np.empty(k, np.int64), np.empty(k, np.int64), np.empty(k + 1, np.int64)
+    found: int = lib.fs_order(
+        from_buffer(INTEGERS, index),
+        k,
+        limit,
+        from_buffer(INTEGERS, places),
+        from_buffer(INTEGERS, ids),
+        from_buffer(INTEGERS, starts),
+    )
+    return -1 - found if found < 0 else Order(ids[:found], starts[: found + 1], places)
 
 
 def _ordered(index: Integers, limit: int) -> Order | int:

@@ -165,14 +165,15 @@ def seen_rows(
         ids = _ids_of_mask(g.mask, len(p), place, f"{name}.mask")
         return Seen(_flat(given, p, place), given, ids, None, ids)
     index = check_index(g.index, place, f"{name}.index", written)
-    wanted = np.broadcast_to(np.zeros((), p.dtype), (len(index), *p.shape[1:]))
-    given = place.see_gradient(g.values, wanted, f"{name}.values")
-    if len(given.shape) == 0 or given.shape[0] != len(index):
-        raise ValueError(
-            f"{name}.values has shape {given.shape}, and {name}.index {len(index)} rows; pass one "
-            f"gradient for each, of shape {wanted.shape}"
-        )
-    check_gradient(given, wanted, f"{name}.values")
+    given = place.see_gradient(g.values, p, f"{name}.values")
+    shape = len(index), *p.shape[1:]
+    if given.shape != shape or given.dtype != p.dtype:
+        if given.shape[:1] != shape[:1]:
+            raise ValueError(
+                f"{name}.values has shape {given.shape}, and {name}.index {len(index)} rows; pass "
+                f"one gradient for each, of shape {shape}"
+            )
+        check_gradient(given, np.broadcast_to(np.zeros((), p.dtype), shape), f"{name}.values")
     _check_memory(given, f"{name}.values", written, zero)
     order = in_range(index, len(p), f"{name}.index")
     return Seen(_flat(given, p, place), given, *order)

@@ -89,8 +89,8 @@ class Slices:
         if self.lines is None or self.lines.names != names:
             self.lines = Lines(names, cohort.dtype)
         if self.counts is not None:
-            coming = self.counts[slice(None) if seen.ids is None else seen.ids] + 1
-            return self.lines.of(coming, cohort, declaration)
+            taken = self.counts if seen.ids is None else self.counts.take(seen.ids)
+            return self.lines.of(taken + 1, cohort, declaration)
         values = cohort.group.hyperparameters
         if seen.ids is None or "eps_uncorrected" not in values:
             return None
@@ -165,9 +165,8 @@ class Past:
         line = t - self.first
         if line == len(self.table):
             self.table = np.concatenate([self.table, np.zeros_like(self.table)])
-        rounded = self.table[line]
-        with np.errstate(all="ignore"):
-            rounded[:] = [values.get(name, NEUTRAL.get(name, 0.0)) for name in self.names]
+        rounded = line_of(self.names, values, self.table.dtype)
+        self.table[line] = rounded
         self.coming = t + 1
         self._compare(t, {**NEUTRAL, **dict(zip(self.names, rounded.tolist(), strict=True))})
 
@@ -187,6 +186,16 @@ class Past:
             min(calm.least_decay, now["decay"]),
             min(calm.least_eps, now["eps"]),
         )
+
+
+def line_of(names: Sequence[str], values: Mapping[str, float], dtype: np.dtype[Any]) -> Array:
+    """The scalars of these names, rounded once to the dtype."""
+    known = {**NEUTRAL, **values}
+    exact = np.array([known[name] for name in names], np.float64)
+    if dtype == np.float64:
+        return exact
+    with np.errstate(all="ignore"):
+        return exact.astype(dtype)
 
 
 def is_regular(now: Values) -> bool:
@@ -218,11 +227,14 @@ class Lines:
             self.known = values, values["lr"]
             self.entries[:] = -1
             self.n = 0
-        most = int(ts.max(initial=0))
+        most = cohort.t + 1
         if most >= len(self.entries):
             more = np.full(max(most + 1, 2 * len(self.entries)) - len(self.entries), -1, np.int32)
             self.entries = np.concatenate([self.entries, more])
-        missing = np.unique(ts[self.entries[ts] < 0])
+        lines = self.entries.take(ts)
+        if not lines.size or lines.min() >= 0:
+            return Scalars(self.table, self.entries)
+        missing = np.unique(ts[lines < 0])
         if self.n + len(missing) > MOST_LINES:
             self._clear(len(self.entries))
             missing = np.unique(ts)
@@ -248,9 +260,7 @@ class Lines:
         given = cohort.given(declaration, values, t)
         if cohort.watched:
             cohort.refuse_unfit(declaration, values, given, t)
-        scalars = {**given[0], **given[1]}
-        with np.errstate(all="ignore"):
-            self.table[line] = [scalars.get(name, NEUTRAL.get(name, 0.0)) for name in self.names]
+        self.table[line] = line_of(self.names, {**given[0], **given[1]}, self.dtype)
 
 
 def sums_along(walk: Any, touched: Touched, shape: Sequence[int]) -> Array:

@@ -159,17 +159,22 @@ class Rows:
 def fill_slices(in_c: Any, touched: Touched, slices: int) -> None:
     """Describe what a step does to the slices of a tensor; all memory is the caller's to keep."""
     in_c.n, in_c.width = touched.n(slices), touched.width
-    for name in ("ids", "starts", "order", "counts"):
-        array = getattr(touched, "places" if name == "order" else name)
-        setattr(in_c, name, ffi.NULL if array is None else ffi.cast("int64_t *", address(array)))
+    in_c.ids, in_c.starts = integers(touched.ids), integers(touched.starts)
+    in_c.order, in_c.counts = integers(touched.places), integers(touched.counts)
     in_c.measured = touched.sums is not None
     in_c.table = in_c.entries = ffi.NULL
     if touched.scalars is not None:
         table, entries, in_c.first, in_c.t, calm = touched.scalars
-        in_c.table = ffi.cast("void *", address(table))
-        in_c.calm = calm
-        if entries is not None:
-            in_c.entries = ffi.cast("int32_t *", address(entries))
+        in_c.table = ffi.from_buffer(table)
+        if entries is None:
+            in_c.calm = calm
+        else:
+            in_c.entries = ffi.from_buffer("int32_t[]", entries)
+
+
+def integers(array: Integers | None) -> Any:
+    """The address of an array of integers."""
+    return ffi.NULL if array is None else ffi.from_buffer("int64_t[]", array)
 
 
 def fill_rest(in_c: Any, row: Row, rest: Rest) -> None:
@@ -544,7 +549,7 @@ class Runner:
         row = self.rows[index]
         assert row is not None
         fill_slices(in_c, touched, row.walk.shape[0])
-        header.row.g = ffi.cast("void *", address(touched.values))
+        header.row.g = ffi.from_buffer(touched.values)
         header.row.slices = in_c
         if touched.sums is not None:
             at = header.row.sums - ffi.cast("double *", address(self.sums))
