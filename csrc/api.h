@@ -14,16 +14,16 @@ typedef struct {
 #define IN_PYTHON extern
 
 enum {
-    FS_STATES = 8,   /* the most state arrays of a rule, and the bound of loops over them */
-    FS_BLOCK = 4096, /* elements of a gradient whose squares are summed together */
-    FS_SUMS = 3,     /* sums of a block: of small, middle and large elements, see squares.h */
-    FS_SHARED = 30000, /* elements from which a step is shared between threads: a smaller one is done
-                          before a helper is awake */
-    FS_LARGE = 32768, /* elements from which each thread has a piece of a tensor, as torch's do */
-    FS_TILE = 256,    /* elements that are decoded, stepped and encoded together: a block of codes */
-    FS_WORDS = 64,          /* words of a tile's 8-bit codes */
-    FS_FORMATS = 10,        /* storage formats, see storage.inc */
-    FS_STREAMS = 9,         /* the most streams of random bits of a job: p's, and each state's */
+    FS_STATES = 8,     /* the most state arrays of a rule, and the bound of loops over them */
+    FS_BLOCK = 4096,   /* elements of a gradient whose squares are summed together */
+    FS_SUMS = 3,       /* sums of a block: of small, middle and large elements, see squares.h */
+    FS_SHARED = 30000, /* elements from which a step is shared between threads: a smaller one is
+                          done before a helper is awake */
+    FS_LARGE = 32768,  /* elements from which each thread has a piece of a tensor, as torch's do */
+    FS_TILE = 256,   /* elements that are decoded, stepped and encoded together: a block of codes */
+    FS_WORDS = 64,   /* words of a tile's 8-bit codes */
+    FS_FORMATS = 10, /* storage formats, see storage.inc */
+    FS_STREAMS = 9,  /* the most streams of random bits of a job: p's, and each state's */
 };
 
 /* What a row has besides, if its job has operands in fewer bytes than float32: the second array of
@@ -34,8 +34,9 @@ typedef struct {
     uint64_t ordinal;
 } fs_rest;
 
-/* What the scalars of past steps have in common, from one step on: all are finite where they have to
- * be, nothing but g itself enters the gradient, and they differ in the rate and in what t decides. */
+/* What the scalars of past steps have in common, from one step on: all are finite where they have
+ * to be, nothing but g itself enters the gradient, and they differ in the rate and in what t
+ * decides. */
 typedef struct {
     int64_t from;       /* t of the first of these steps; past the last one: there is none */
     double most_lr;     /* the largest rate */
@@ -67,12 +68,12 @@ typedef struct {
  * its slices say, if there are some. */
 typedef struct {
     void *p;
-    void *g;            /* read; written only by a step that leaves something else there */
-    void *s[FS_STATES]; /* state arrays in the order of the rule's letters; NULL where absent */
-    void *ema;          /* the moving average of p, or NULL */
-    double *sums;       /* FS_SUMS sums of squares for each block of g */
-    int64_t n;          /* elements */
-    int64_t job;        /* index of the table's job with its kernels and scalars */
+    void *g;             /* read; written only by a step that leaves something else there */
+    void *s[FS_STATES];  /* state arrays in the order of the rule's letters; NULL where absent */
+    void *ema;           /* the moving average of p, or NULL */
+    double *sums;        /* FS_SUMS sums of squares for each block of g */
+    int64_t n;           /* elements */
+    int64_t job;         /* index of the table's job with its kernels and scalars */
     const fs_rest *rest; /* NULL: all operands are as the kernel reads them */
     fs_slices *slices;   /* NULL: all of the tensor is stepped by all of g */
 } fs_row;
@@ -81,8 +82,8 @@ typedef struct {
  * compute dtype for kernels of this library; a callback compiled elsewhere reads its own. */
 typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const void *scalars);
 
-/* Steps elements [begin, end) of a row n times with gradients of 0, by scalars of the kernel that are
- * calm and follow one another in `table`: see replay.inc. */
+/* Steps elements [begin, end) of a row n times with gradients of 0, by scalars of the kernel that
+ * are calm and follow one another in `table`: see replay.inc. */
 typedef void (*fs_replay)(const fs_row *row, int64_t begin, int64_t end, const void *table,
                           int64_t n, const fs_calm *calm);
 
@@ -113,8 +114,9 @@ typedef struct {
                        -1: to the nearest */
 } fs_operand;
 
-/* Steps the whole tile at `at` at once: see pairs.inc and codes.inc. `keys` are those of the streams
- * of random bits. Returns 0, and has done nothing, if the scalars ask for more than it does. */
+/* Steps the whole tile at `at` at once: see pairs.inc and codes.inc. `keys` are those of the
+ * streams of random bits. Returns 0, and has done nothing, if the scalars ask for more than it
+ * does. */
 typedef int (*fs_whole)(const fs_row *row, int64_t at, const uint64_t *keys, const void *scalars);
 
 /* How they hold all of them. */
@@ -135,7 +137,7 @@ typedef struct {
     void *scalars;         /* room for the same, rounded to the kernels' dtype, for them to read */
     int64_t nscalars;      /* how many there are */
     int64_t unscale, clip, most; /* indices among them of what a single step is asked for */
-    int64_t itemsize;      /* bytes of what the kernels compute in */
+    int64_t itemsize;            /* bytes of what the kernels compute in */
     const fs_operands *operands; /* NULL: all are as the kernels read them */
 } fs_job;
 
@@ -180,10 +182,10 @@ typedef struct {
 
 /* An array of the user's as it was found. C holds its address alone; its table holds it. */
 typedef struct {
-    uintptr_t array;  /* address of the array object; 0: it is not looked at */
-    intptr_t data;    /* address of its first element */
-    int64_t elements; /* how many it has */
-    int64_t library;  /* index of its library in the table; -1: Python looks at it every time */
+    uintptr_t array;    /* address of the array object; 0: it is not looked at */
+    intptr_t data;      /* address of its first element */
+    int64_t elements;   /* how many it has */
+    int64_t library;    /* index of its library in the table; -1: Python looks at it every time */
     uintptr_t parts[2]; /* addresses of what the object consists of, to be fetched ahead; or 0 */
     intptr_t *layout;   /* its shape, then its strides; NULL: these are not looked at */
     uintptr_t dtype;    /* its dtype, see describe() in gradients.c */
@@ -218,18 +220,18 @@ typedef struct {
     fs_row *rows;
     int64_t nrows;
     int64_t *elements;     /* nrows + 1 counts: elements before each row, and in all */
-    const int64_t *large;    /* the same of large rows alone, of which each thread has a piece */
-    const int64_t *blocks;   /* the same in blocks of FS_BLOCK elements, each row's last partial */
-    int64_t *units;          /* NULL, or room for the units of work before each row: it has slices */
-    double *folded;          /* room for the sums of half of the blocks */
-    double *clips;           /* the factor that clips each row's gradient, as fs_clip_each left it */
-    int leaves;              /* what this step leaves in place of the gradients: see fs_step */
-    int64_t moves;           /* how often a gradient came at another address than before */
-    fs_header *headers;      /* one for each parameter */
-    fs_array *parameters; /* the same: gradients pass only while these are as they were found */
+    const int64_t *large;  /* the same of large rows alone, of which each thread has a piece */
+    const int64_t *blocks; /* the same in blocks of FS_BLOCK elements, each row's last partial */
+    int64_t *units;        /* NULL, or room for the units of work before each row: it has slices */
+    double *folded;        /* room for the sums of half of the blocks */
+    double *clips;         /* the factor that clips each row's gradient, as fs_clip_each left it */
+    int leaves;            /* what this step leaves in place of the gradients: see fs_step */
+    int64_t moves;         /* how often a gradient came at another address than before */
+    fs_header *headers;    /* one for each parameter */
+    fs_array *parameters;  /* the same: gradients pass only while these are as they were found */
     int64_t nheaders;
     fs_array *watched; /* further arrays that fs_stands looks at: the exposed ones first */
-    int64_t nexposed;        /* how many of them anybody may change at any time */
+    int64_t nexposed;  /* how many of them anybody may change at any time */
     int64_t nwatched;
     fs_cell *cells;
     int64_t ncells;
@@ -240,7 +242,8 @@ typedef struct {
     int64_t nranges;
     fs_target *aims; /* the arrays that fs_aim looks for: as many as there are ranges, or none */
     int64_t naims;
-    int any_shape; /* 1: these are C-contiguous, of any one shape with fewer than FS_SHARED elements */
+    int any_shape; /* 1: these are C-contiguous, of any one shape with fewer than FS_SHARED elements
+                    */
     int64_t *steps;         /* how many steps were run: it rises with what they write */
     fs_paces paces;         /* of steps */
     fs_paces squares_paces; /* of sums of squares */
@@ -350,8 +353,8 @@ fs_randomize fs_find_randomize(void);
 /* What steps many times at once by a kernel; NULL if there is nothing. */
 fs_replay fs_find_replay(fs_kernel kernel);
 
-/* What steps a whole tile at once by a kernel, with operands in such formats, in the instruction set
- * in force; NULL if there is nothing. */
+/* What steps a whole tile at once by a kernel, with operands in such formats, in the instruction
+ * set in force; NULL if there is nothing. */
 fs_whole fs_find_whole(fs_kernel kernel, const fs_operands *operands);
 
 /* Instruction sets: the names compiled in (NULL past the last), whether this CPU runs one, the
@@ -377,9 +380,9 @@ enum {
 /* What a call steps its tensors by, in a buffer of bytes between two calls. */
 typedef struct {
     int64_t mark;
-    fs_kernel kernels[2]; /* for float32 and for float64; NULL: no tensor is of that dtype */
-    int64_t threads;      /* the most that may be used */
-    int64_t nstates;      /* state arrays of a tensor */
+    fs_kernel kernels[2];     /* for float32 and for float64; NULL: no tensor is of that dtype */
+    int64_t threads;          /* the most that may be used */
+    int64_t nstates;          /* state arrays of a tensor */
     int64_t slots[FS_STATES]; /* and the place of each in a row */
     int64_t averaged;         /* 1: the moving average of p follows them */
     int64_t nscalars;
@@ -392,7 +395,7 @@ void *fs_xla_step_handler(void *call);
 void *fs_xla_update_handler(void *call);
 
 /* Write the job of the step after `count` others by the optimizer of that name, whose traced
- * hyperparameters have those values. Returns 0; or FS_FAILED, and puts what is wrong into `message`,
- * which is all zeros; or FS_INTERRUPTED. */
+ * hyperparameters have those values. Returns 0; or FS_FAILED, and puts what is wrong into
+ * `message`, which is all zeros; or FS_INTERRUPTED. */
 IN_PYTHON int fs_write_job(const char *name, int64_t length, int64_t count, const double *values,
                            int64_t nvalues, void *job, int64_t bytes, char *message, int64_t room);

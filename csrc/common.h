@@ -4,6 +4,7 @@
  */
 #pragma once
 #include <stddef.h>
+#include <string.h>
 
 #include "api.h"
 

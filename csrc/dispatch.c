@@ -48,17 +48,13 @@ static const struct {
     const fs_whole_entry *wholes;
     const fs_replay_entry *replays;
 } sets[] = {
-    {"baseline", always, kernels_baseline, &storages_baseline, wholes_baseline,
-     replays_baseline},
+    {"baseline", always, kernels_baseline, &storages_baseline, wholes_baseline, replays_baseline},
 #ifdef __x86_64__
-    {"avx2", has_avx2, kernels_avx2, &storages_avx2, wholes_avx2,
-     replays_avx2},
-    {"avx512", has_avx512, kernels_avx512, &storages_avx512, wholes_avx512,
-     replays_avx512},
+    {"avx2", has_avx2, kernels_avx2, &storages_avx2, wholes_avx2, replays_avx2},
+    {"avx512", has_avx512, kernels_avx512, &storages_avx512, wholes_avx512, replays_avx512},
 #endif
 #ifdef __aarch64__
-    {"neon", always, kernels_baseline, &storages_baseline, wholes_baseline,
-     replays_baseline},
+    {"neon", always, kernels_baseline, &storages_baseline, wholes_baseline, replays_baseline},
 #endif
 };
 

@@ -27,6 +27,7 @@ static inline void narrow_to_halves(const float *from, void *to) {
 
 #define WIDE
 #define ISA avx512
+#define VECTOR_BYTES 64
 #include "instantiate.inc"
 
 #ifdef __clang__

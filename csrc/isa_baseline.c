@@ -2,4 +2,5 @@
 #include "squares.h"
 
 #define ISA baseline
+#define VECTOR_BYTES 16
 #include "instantiate.inc"

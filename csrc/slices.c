@@ -30,12 +30,14 @@ enum {
     RADIX = 11,     /* that many, and for fewer numbers 8 */
 };
 
-static int64_t id_of(const fs_slices *slices, int64_t j) { return slices->ids ? slices->ids[j] : j; }
+static int64_t id_of(const fs_slices *slices, int64_t j) {
+    return slices->ids ? slices->ids[j] : j;
+}
 
 /* ---- the order of slices ---- */
 
-/* Numbers are ordered bit group by bit group, the lowest first, each time keeping the order of equal
- * ones. So places of equal numbers end in the order in which they stood. */
+/* Numbers are ordered bit group by bit group, the lowest first, each time keeping the order of
+ * equal ones. So places of equal numbers end in the order in which they stood. */
 int64_t fs_order(const int64_t *index, int64_t k, int64_t limit, int64_t *order, int64_t *ids,
                  int64_t *starts) {
     int64_t ascending = 1, before = -1;
@@ -170,7 +172,8 @@ static fs_row with_gradient(const fs_row *row, const void *g, int64_t begin, int
 }
 
 /* Takes the missed steps of elements [begin, end), which have taken `taken`. */
-static void replay(const fs_row *row, const fs_job *job, int64_t taken, int64_t begin, int64_t end) {
+static void replay(const fs_row *row, const fs_job *job, int64_t taken, int64_t begin,
+                   int64_t end) {
     static const _Alignas(LINE) double zeros[PIECE];
     const fs_slices *slices = row->slices;
     const int64_t size = job->nscalars * job->itemsize;
@@ -209,8 +212,8 @@ static const void *own_scalars(const fs_slices *slices, const fs_job *job, int64
     return own;
 }
 
-/* The slices from j on that can be stepped in one go: they, and their gradients, follow one another,
- * and they are stepped by the same scalars. */
+/* The slices from j on that can be stepped in one go: they, and their gradients, follow one
+ * another, and they are stepped by the same scalars. */
 static int64_t run_from(const fs_slices *slices, int64_t j, int64_t last) {
     const int64_t *starts = slices->starts, *order = slices->order, *counts = slices->counts;
     const int64_t id = id_of(slices, j), place = starts ? starts[j] : j;
@@ -253,7 +256,8 @@ void run_slices(const fs_row *row, const fs_job *job, int64_t begin, int64_t end
         if (slices->entries && counts)
             scalars = own_scalars(slices, job, counts[id] + 1, own);
         if (next - place == 1) {
-            const fs_row beside = with_gradient(row, gradient_at(row, bytes, place), from, itemsize);
+            const fs_row beside =
+                with_gradient(row, gradient_at(row, bytes, place), from, itemsize);
             job->kernel(&beside, from, to, scalars);
         } else
             for (int64_t at = 0; at < width; at += PIECE) {

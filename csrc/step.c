@@ -270,7 +270,8 @@ static void round_scalars(const fs_table *table) {
 static void write_cells(const fs_table *table) {
     rounding callers = rounding_begin();
     for (fs_cell *cell = table->cells; cell < table->cells + table->ncells; cell++) {
-        __builtin_prefetch((cell + (cell + AHEAD < table->cells + table->ncells ? AHEAD : 0))->at, 1);
+        __builtin_prefetch((cell + (cell + AHEAD < table->cells + table->ncells ? AHEAD : 0))->at,
+                           1);
         if (cell->number < 0)
             continue;
         cell->known = table->numbers[cell->number];

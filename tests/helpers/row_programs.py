@@ -67,7 +67,7 @@ class Falling:
         self.lr = lr
 
     def __call__(self, t: int) -> float:
-        return self.lr * min(t / 20, (20 / t) ** 0.5)
+        return float(self.lr * min(t / 20, (20 / t) ** 0.5))
 
 
 def random_values(random: Random, rng: np.random.Generator, shape: Any, dtype: Any) -> Array:
@@ -75,7 +75,8 @@ def random_values(random: Random, rng: np.random.Generator, shape: Any, dtype: A
     values = rng.normal(0, random.choice([1.0, 0.02]), shape)
     odd = rng.random(shape) < random.choice([0.0, 0.0, 0.2])
     values[odd] = rng.choice([0.0, -0.0, 1e-30, -1e-41, 1e20, 3e-308], int(odd.sum()))
-    return values.astype(dtype)
+    made: Array = values.astype(dtype)
+    return made
 
 
 @dataclass
@@ -125,7 +126,10 @@ class Program:
         if self.backend == "numpy":
             length = min(length, 150)
         often = 10.0 ** -rng.uniform(0, np.log10(min(length * 2, 5000)), n)
-        p, w = random_values(random, rng, (n, width), dtype), random_values(random, rng, (7,), dtype)
+        p, w = (
+            random_values(random, rng, (n, width), dtype),
+            random_values(random, rng, (7,), dtype),
+        )
         in_order = random.random() < 0.85
         sides = [{"p": self.laid(p, in_order), "w": w.copy()} for _ in range(2)]
         rows, whole = self.optimizers(optimizer, changes, sides)
@@ -224,7 +228,9 @@ class Program:
         own = rows.param_groups[0]
         name, values = self.random.choice(
             [
-                ("betas", [(0.9, 0.999), (0.8, 0.99)]) if len(own.get("betas", ())) == 2 else ("eps", [1e-8]),
+                ("betas", [(0.9, 0.999), (0.8, 0.99)])
+                if len(own.get("betas", ())) == 2
+                else ("eps", [1e-8]),
                 ("eps", [1e-8, 1e-3]),
                 ("weight_decay", [0.0, 0.01]),
                 ("amsgrad", [False, True]),
@@ -245,7 +251,8 @@ class Program:
         for name in ("p", "w"):
             self.count(sides[0][name], sides[1][name])
             one, other = rows.state[name], whole.state[name]
-            assert [*one] == [*other] and one["t"] == other["t"], (dict(one), dict(other))
+            assert [*one] == [*other]
+            assert one["t"] == other["t"]
             for letter in one:
                 if letter != "t":
                     self.count(one[letter], other[letter])

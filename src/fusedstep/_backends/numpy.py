@@ -60,9 +60,11 @@ class Table(CheckedTable):
         calls: list[Call] = []
         with np.errstate(all="ignore"):
             for row, touched in zip(self.rows, self.touched, strict=True):
-                assert row is not None and touched is not None
-                assert touched.counts is not None and touched.scalars is not None
-                at = touched.index()
+                assert row is not None
+                assert touched is not None
+                assert touched.counts is not None
+                assert touched.scalars is not None
+                at = touched.at()
                 calls += written(row, touched, self.replayed(row, touched))
                 calls.append(partial(setitem, touched.counts, at, touched.scalars.last))
         return calls
@@ -84,9 +86,7 @@ class Table(CheckedTable):
                 for job, given in zip(self.jobs, scalars, strict=True)
             ]
             clips = iter(self.clips if each else ())
-            for row, operand, touched in zip(
-                self.rows, self.operands, self.touched, strict=True
-            ):
+            for row, operand, touched in zip(self.rows, self.operands, self.touched, strict=True):
                 if row is not None:
                     h = rounded[row.job]
                     if each:
@@ -119,14 +119,13 @@ class Table(CheckedTable):
                 r = None if draw is None else random_bits(key, row.ordinal, draw, each.size)
                 yield from each.storing(np.asarray(result, dtype), r)
 
-
     # ---- slices ----
 
     def step_slices(self, row: Row, touched: Touched, h: Any) -> Iterator[Call]:
         """The calls that write the step of a tensor's slices; `h` has its job's scalars."""
         values = self.replayed(row, touched) if touched.catches_up else slices_of(row, touched)
         g = touched.gradients()
-        counts, scalars, at = touched.counts, touched.scalars, touched.index()
+        counts, scalars, at = touched.counts, touched.scalars, touched.at()
         if scalars is None or scalars.entries is None:
             values = self.advance(row, values, g, h)
         else:
@@ -153,10 +152,11 @@ class Table(CheckedTable):
 
     def replayed(self, row: Row, touched: Touched) -> Values:
         """The values of slices after the steps that they have missed."""
-        assert touched.counts is not None and touched.scalars is not None
+        assert touched.counts is not None
+        assert touched.scalars is not None
         table, _, first, last, _ = touched.scalars
         names = self.scalars_of(self.jobs[row.job])
-        values, counts = slices_of(row, touched), touched.counts[touched.index()]
+        values, counts = slices_of(row, touched), touched.counts[touched.at()]
         for t in range(int(counts.min(initial=last)) + 1, last + 1):
             behind = np.flatnonzero(counts < t)
             h = SimpleNamespace(**dict(zip(names, table[t - first], strict=True)))
@@ -191,7 +191,7 @@ def matrices(row: Row, touched: Touched) -> Values:
 
 def slices_of(row: Row, touched: Touched) -> Values:
     """Copies of the slices that are touched."""
-    return taken(matrices(row, touched), touched.index())
+    return taken(matrices(row, touched), touched.at())
 
 
 def taken(values: Values, at: Any) -> Values:
@@ -210,7 +210,7 @@ def written(row: Row, touched: Touched, values: Values) -> Iterator[Call]:
     """The calls that put the values of the slices that are touched into their tensor."""
     for each, part in zip(matrices(row, touched), values, strict=True):
         if each is not None:
-            yield partial(setitem, each, touched.index(), part)
+            yield partial(setitem, each, touched.at(), part)
 
 
 class Stored(NamedTuple):

@@ -7,19 +7,12 @@ gradients of one that is there several times are added up in the order in which 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fusedstep._arrays.walk import Array
-
-try:
-    from fusedstep._engine import ffi, lib
-except ImportError:  # fusedstep.info() says why
-    ffi = lib = None
-
-INTEGERS = "int64_t[]"
-from_buffer: Any = None if ffi is None else ffi.from_buffer
 
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -40,19 +33,24 @@ def ordered(index: Integers, limit: int) -> Order | int:
 
     The place of the first number that is out of range, if one is.
     """
-    if lib is None:
+    c = in_c()
+    if c is None:
         return _ordered(index, limit)
     k = index.size
     places, ids, starts = np.empty(k, np.int64), np.empty(k, np.int64), np.empty(k + 1, np.int64)
-    found: int = lib.fs_order(
-        from_buffer(INTEGERS, index),
-        k,
-        limit,
-        from_buffer(INTEGERS, places),
-        from_buffer(INTEGERS, ids),
-        from_buffer(INTEGERS, starts),
-    )
+    at = (c.ffi.from_buffer("int64_t[]", each) for each in (index, places, ids, starts))
+    found: int = c.lib.fs_order(next(at), k, limit, *at)
     return -1 - found if found < 0 else Order(ids[:found], starts[: found + 1], places)
+
+
+@cache
+def in_c() -> Any:
+    """The library in C, which is loaded when it is first needed; None if it was not built."""
+    try:
+        from fusedstep import _engine
+    except ImportError:  # fusedstep.info() says why
+        return None
+    return _engine
 
 
 def _ordered(index: Integers, limit: int) -> Order | int:
@@ -123,7 +121,7 @@ class Touched(NamedTuple):
         """How many slices are touched, of a tensor that has so many."""
         return slices if self.ids is None else len(self.ids)
 
-    def index(self) -> Any:
+    def at(self) -> Any:
         """The slices as an index of NumPy."""
         return slice(None) if self.ids is None else self.ids
 
@@ -145,7 +143,7 @@ class Touched(NamedTuple):
     def dense(self, slices: int) -> Array:
         """The gradient of the whole tensor, flat, with zeros elsewhere."""
         whole = np.zeros((slices, self.width), self.values.dtype)
-        whole[self.index()] = self.gradients()
+        whole[self.at()] = self.gradients()
         return whole.reshape(-1)
 
 

@@ -281,7 +281,11 @@ class Layout:
             if (grads[at] is None) != (self.rows[at] is None):
                 return False
             tensor = self.tensors.each[at]
-            if grads[at] is not None and tensor is not None and self._has_rows_in(tensor, grads[at]):
+            if (
+                grads[at] is not None
+                and tensor is not None
+                and self._has_rows_in(tensor, grads[at])
+            ):
                 if tensor.slices is None:
                     return False
                 arguments = zero, self.declaration, self.plan.kind

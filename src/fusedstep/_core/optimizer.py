@@ -228,8 +228,8 @@ class Optimizer:
             Gradients in the parameters' own structure: an array for an array, a sequence for
             a sequence, a mapping with the same keys for a mapping; for groups a sequence
             with one such structure a group. Each has its parameter's shape and dtype, in any
-            layout, and is only read, but for `zero_grads`; or it is of some rows, as
-            `fusedstep.Rows` or a sparse matrix of SciPy, and so may be one beside `arena.grads`. None in a gradient's place skips
+            layout, and is only read, but for `zero_grads`; or it is of some rows alone, as
+            `fusedstep.Rows` or a sparse matrix of SciPy. None in a gradient's place skips
             that parameter: its state and its t stay as they are. An optimizer over an arena
             steps all of `arena.grads`, which need not be passed, see `fusedstep.Arena`.
         scale
@@ -459,7 +459,8 @@ class Optimizer:
     # ---- copies ----
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._whole(self._copied)
+        copied: dict[str, Any] = self._whole(self._copied)
+        return copied
 
     def _copied(self) -> dict[str, Any]:
         if self._ahead:
@@ -575,7 +576,8 @@ class Optimizer:
         over parameters of the same structure goes on from it with the same bits as this one.
         A schedule is there as its dict; in place of a function of your own as `lr` stands None.
         """
-        return self._whole(self._save)
+        saved: dict[str, Any] = self._whole(self._save)
+        return saved
 
     def _save(self) -> dict[str, Any]:
         if self._ahead:

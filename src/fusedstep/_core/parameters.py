@@ -315,7 +315,9 @@ class Parameter:
         """Take gradients of rows from now on."""
         name = f"params{self.path}"
         if self.p.ndim == 0:
-            raise ValueError(f"grads{self.path} is of rows, and {name} a single number; pass an array")
+            raise ValueError(
+                f"grads{self.path} is of rows, and {name} a single number; pass an array"
+            )
         if self.format is not None or self.packed:
             raise TypeError(
                 f"grads{self.path} is of rows, and {name} or its state is kept in 16 or 8 bits; "

@@ -268,7 +268,9 @@ def _of_matrix(
 ) -> Seen:
     """The rows of a sparse matrix that have entries, with zeros between these."""
     if matrix.shape != p.shape:
-        raise ValueError(f"{name} has shape {matrix.shape}, its parameter {p.shape}; they must be equal")
+        raise ValueError(
+            f"{name} has shape {matrix.shape}, its parameter {p.shape}; they must be equal"
+        )
     if zero and matrix.format not in ("csr", "csc", "coo", "bsr", "dia"):
         raise ValueError(
             f"{name} is {describe(matrix)}, which zero_grads=True cannot clear; pass "
@@ -280,4 +282,8 @@ def _of_matrix(
     written.refuse(given, name)
     ids = np.flatnonzero(np.diff(rows.indptr)).astype(np.int64, copy=False)
     values = np.asarray(rows[ids].toarray(), compute_dtype(p.dtype))
-    return Seen(np.ascontiguousarray(values).reshape(-1), Host().see(matrix.data, name) if zero else given, ids)
+    return Seen(
+        np.ascontiguousarray(values).reshape(-1),
+        Host().see(matrix.data, name) if zero else given,
+        ids,
+    )

@@ -183,7 +183,8 @@ class Tensors:
     ) -> Touched:
         """What the next step does to the slices of a tensor; the gradient is checked as above."""
         tensor = self.each[index]
-        assert isinstance(tensor, Parameter) and tensor.slices is not None
+        assert isinstance(tensor, Parameter)
+        assert tensor.slices is not None
         tensor.check_memory()
         name = f"grads{tensor.path}"
         seen = seen_rows(g, tensor.p, self.place, name, self.written(), zero)
