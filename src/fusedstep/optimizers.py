@@ -232,6 +232,8 @@ class SGD(Optimizer):
                 break
             turn.wait(me, "lookahead")
         try:
+            if not self._ahead:
+                self._catch_up_all()
             way = self._look_ahead()
             scalars = way.scalars()
             pins = way.keep()

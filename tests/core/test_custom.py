@@ -157,13 +157,13 @@ def test_a_class_is_described_by_its_function() -> None:
     assert str(inspect.signature(Own)) == (
         "(params, lr=1.0, beta=0.75, pair=(1.0, 2.0), nesterov=False, *, "
         "weight_decay=0.0, maximize=False, l1=0.0, "
-        "ema=None, master=None, state_dtype='float32', rounding='auto', seed=0, out=None, "
-        "nonfinite='propagate', backend='auto')"
+        "ema=None, master=None, state_dtype='float32', rounding='auto', seed=0, "
+        "untouched='frozen', row_steps='own', out=None, nonfinite='propagate', backend='auto')"
     )
     assert str(inspect.signature(Decaying)) == (
         "(params, lr=0.5, weight_decay=0.0, *, maximize=False, l1=0.0, "
-        "ema=None, master=None, state_dtype='float32', rounding='auto', seed=0, out=None, "
-        "nonfinite='propagate', backend='auto')"
+        "ema=None, master=None, state_dtype='float32', rounding='auto', seed=0, "
+        "untouched='frozen', row_steps='own', out=None, nonfinite='propagate', backend='auto')"
     )
     assert "Average, and count." in pydoc.render_doc(Own)
     assert repr(Plain(np.zeros(2))) == "Plain(<float64 (2,)>)"

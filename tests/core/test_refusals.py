@@ -302,6 +302,8 @@ def test_bad_assignments_change_nothing() -> None:
         "state_dtype": "float32",
         "rounding": "auto",
         "seed": 0,
+        "untouched": "frozen",
+        "row_steps": "own",
     }
 
 

@@ -66,6 +66,8 @@ HYPERPARAMETERS: dict[str, list[Any]] = {
     "state_dtype": ["float32", "bfloat16", {"m": "8bit"}, "half"],
     "rounding": ["auto", "stochastic", "up"],
     "seed": [0, 1, -1],
+    "untouched": ["frozen", "exact", "lazy"],
+    "row_steps": ["own", "shared", None],
     "no_such": [1.0],
 }
 """Values of hyperparameters, some of which are refused."""

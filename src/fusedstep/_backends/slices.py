@@ -127,7 +127,9 @@ class Touched(NamedTuple):
 
     def gradients(self) -> Array:
         """One gradient for each slice that is touched, as a matrix: NumPy's way to add them up."""
-        values = self.values.reshape(-1, self.width) if self.width else self.values.reshape(0, 0)
+        if self.width == 0:
+            return self.values.reshape(0 if self.ids is None else len(self.ids), 0)
+        values = self.values.reshape(-1, self.width)
         if self.places is None:
             return values
         if self.starts is None:

@@ -20,6 +20,7 @@ from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.structure import Structure
 from fusedstep._arrays.walk import Array, Walk
 from fusedstep._checks.wording import describe
+from fusedstep._core.rows import has_rows
 
 
 class Flat(NamedTuple):
@@ -110,10 +111,15 @@ class ArenaMemory:
             for start, (name, count, own) in zip(starts, self.groups, strict=False)
         ]
 
-    def refuse_others(self, grads: Any) -> None:
-        """Refuse gradients other than the arena's own, in whatever containers they come."""
+    def rows_among(self, grads: Any) -> list[Any]:
+        """The gradients of rows among `grads`, whatever containers they come in; None elsewhere.
+
+        All others have to be the arena's own.
+        """
         flat = self.structure.flatten(grads, "grads")
         for path, g, given, own in zip(self.structure.paths, flat, self.grads, self.g, strict=True):
+            if has_rows(g):
+                continue
             name = f"grads{path}"
             known = on_device(g) or issubclass(type(g), np.ndarray)
             if g is not given and not (known and lies_as(self.place.see(g, name), own)):
@@ -121,6 +127,7 @@ class ArenaMemory:
                     f"{name} is {describe(g)} and not the arena's view; its optimizer steps all of "
                     f"`arena.grads`, so write into that: `arena.{name}[...] = value`"
                 )
+        return [g if has_rows(g) else None for g in flat]
 
     @cached_property
     def gradients(self) -> WrittenMemory:

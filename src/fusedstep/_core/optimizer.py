@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from inspect import getattr_static
 from threading import get_ident
@@ -35,7 +35,7 @@ from fusedstep._core.hints import (
     without_others,
 )
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
-from fusedstep._core.parameters import Parameter, State, rule_of, with_hints
+from fusedstep._core.parameters import State, rule_of, with_hints
 from fusedstep._core.repr import show
 from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request, report_of
 from fusedstep._core.rows import has_rows, ids_of
@@ -348,9 +348,14 @@ class Optimizer:
                 "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
                 "gradients, in the structure of the parameters, as `opt.step(grads)`"
             )
-        if grads is not ARENA_GRADIENTS and grads is not self._arena.grads:
-            memory_of(self._arena).refuse_others(grads)
-        return gathered.gradients
+        if grads is ARENA_GRADIENTS or grads is self._arena.grads:
+            return gathered.gradients
+        rows = memory_of(self._arena).rows_among(grads)
+        if self._begin_slices(zip(self._parameters, rows, strict=True)):
+            gathered, self._layout = self._gather(), None  # each of them is a tensor by itself
+        assert gathered.gradients is not None
+        at = {id(each): g for each, g in zip(self._parameters, rows, strict=True) if g is not None}
+        return [at.get(id(x), g) for x, g in zip(gathered.each, gathered.gradients, strict=True)]
 
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""
@@ -360,7 +365,7 @@ class Optimizer:
         before, self._layout = self._layout, None
         rules = self._rules()
         standing = NO_ROWS
-        if self._begin_slices(grads):
+        if self._begin_slices(zip(self._tensors.each, grads, strict=True)):
             before = None
         if before is None or before.rules != rules:
             self._catch_up_all()  # by the rule that steps were missed by
@@ -373,14 +378,12 @@ class Optimizer:
         self._layout = Layout(self._declaration, self._table, self._tensors, rules, grads, standing)
         return self._layout
 
-    def _begin_slices(self, grads: list[Any]) -> bool:
-        """Let parameters take gradients of rows that are given the first; whether one is."""
-        found = False
-        for tensor, g in zip(self._tensors.each, grads, strict=True):
-            if has_rows(g) and isinstance(tensor, Parameter) and tensor.slices is None:
-                tensor.begin_slices()
-                found = True
-        return found
+    def _begin_slices(self, pairs: Iterable[tuple[Any, Any]]) -> bool:
+        """Let parameters take gradients of rows that are given their first; whether one is."""
+        first = [each for each, g in pairs if has_rows(g) and each.slices is None]
+        for parameter in first:
+            parameter.begin_slices()
+        return bool(first)
 
     def _rules(self) -> Rules:
         return rules_of(self._declaration, self._groups)
