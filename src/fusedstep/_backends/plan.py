@@ -340,7 +340,7 @@ class CheckedTable:
         self.kept: list[Array | None] = [None] * len(rows)
         """Gradients that may be copies, whose memory nobody else holds: these are read-only."""
         self.touched: list[Touched | None] = [None] * len(rows)
-        """What the next step does to the slices of those parameters that it takes by slices."""
+        """The slices that the next step touches, of the parameters that it takes by slices."""
 
     @staticmethod
     def scalars_of(job: Job) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def _ordered(index: Integers, limit: int) -> Order | int:
 
 
 class Calm(NamedTuple):
-    """What the scalars of past steps have in common from one on: see fs_calm in csrc/api.h."""
+    """The scalars that past steps have in common from one on: see fs_calm in csrc/api.h."""
 
     start: int
     """The t of the first of these steps; past the last one: there is none."""
@@ -91,7 +91,7 @@ class Scalars(NamedTuple):
 
 
 class Touched(NamedTuple):
-    """What a step does to the slices of one tensor."""
+    """The slices of one tensor that a step touches, their gradients, and their scalars."""
 
     width: int
     """The elements of a slice."""

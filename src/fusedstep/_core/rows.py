@@ -50,7 +50,7 @@ class Rows:
         The numbers of the rows, shape (k,), of any dtype of integers, each from 0 to the
         number of rows less 1; in any order, and several times if need be.
     values
-        Their gradients, shape (k, *p.shape[1:]), of the parameter's dtype or 16 bits. Those of
+        Their gradients, shape (k,) + p.shape[1:], of the parameter's dtype or 16 bits. Those of
         one row are added up in the order in which they stand, in the dtype of the step.
 
     Notes

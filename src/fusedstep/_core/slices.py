@@ -42,6 +42,8 @@ class Slices:
         self.width = int(np.prod(shape[1:], dtype=np.int64))
         self.exact = untouched == "exact"
         self.own = not self.exact and row_steps == "own"
+        self.begun = t
+        """The t of the parameter before its first step by rows; -1 if that was in another run."""
         self.counts: Integers | None = None
         """The steps that each has taken; None where they share the parameter's."""
         if self.exact or self.own:
@@ -53,19 +55,18 @@ class Slices:
         self.rule: Rule | None = None
         """The rule of its last step."""
         self.plan: Plan | None = None
-        """What catches up; None until it is asked for, and after the row has changed."""
+        """A plan of this parameter alone, which catches up; None until it is asked for."""
         self.row: Row | None = None
         """The row that it has."""
 
-    @property
-    def row_t(self) -> Integers | None:
-        """The t of each row, if they have their own."""
-        return self.counts if self.own else None
+    def row_t(self, t: int) -> Integers | None:
+        """The t of each row, if they have their own, and a step after t of them has been by rows."""
+        return self.counts if self.own and t > self.begun else None
 
     def touched(
         self, seen: Seen, cohort: Any, declaration: Declaration, kind: type[Table]
     ) -> Touched:
-        """What the next step of a cohort does to the slices that have a gradient."""
+        """The slices that have a gradient, as the next step of a cohort takes them."""
         self.rule = cohort.rule
         return Touched(
             self.width,

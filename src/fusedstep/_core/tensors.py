@@ -95,7 +95,7 @@ class Steppable(Protocol):
     def touched(
         self, index: int, g: Any, zero: bool, declaration: Declaration, kind: type[Table]
     ) -> Touched:
-        """What the next step does to the slices of a tensor; the gradient is checked as above."""
+        """The slices of a tensor that the next step touches; the gradient is checked as above."""
 
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
         """The gradients that are not None, each with its name, as arrays here are described."""
@@ -181,7 +181,7 @@ class Tensors:
     def touched(
         self, index: int, g: Any, zero: bool, declaration: Declaration, kind: type[Table]
     ) -> Touched:
-        """What the next step does to the slices of a tensor; the gradient is checked as above."""
+        """The slices of a tensor that the next step touches; the gradient is checked as above."""
         tensor = self.each[index]
         assert isinstance(tensor, Parameter)
         assert tensor.slices is not None

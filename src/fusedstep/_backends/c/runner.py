@@ -451,7 +451,7 @@ class Runner:
         self.measured = ffi.new("fs_measured *")
         self.c_rows = self.of_rows.in_c
         self.touched: dict[int, tuple[Touched, Any]] = {}
-        """What the next step does to slices, and the same in C, by the parameter."""
+        """The slices that the next step touches, and the same in C, by the parameter."""
         self.units = ffi.new("int64_t[]", len(present) + 1)
         self.table = ffi.new(
             "fs_table *",
