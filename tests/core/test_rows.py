@@ -1,4 +1,4 @@
-"""Gradients of some rows: frozen as if each row were a parameter, shared as torch, exact as dense."""
+"""Gradients of some rows: frozen as parameters of their own or as torch has it, exact as dense."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
+import scipy.sparse as sp  # type: ignore[import-untyped]
 from cases import differing_bits
 from random_arrays import Array
 
@@ -480,7 +480,7 @@ def test_gradients_are_only_read_unless_they_are_zeroed(backend: str) -> None:
     mask, g = np.arange(9) < 2, np.ones((9, 3), np.float32)
     matrix = sp.csr_array(g)
     for given in (fs.Rows(index, values), fs.Rows.where(mask, g), matrix):
-        opt.step(given, zero_grads=True)  # type: ignore[arg-type]
+        opt.step(given, zero_grads=True)
     assert not values.any()
     assert not g.any()
     assert not matrix.data.any()
