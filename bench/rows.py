@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeAlias
@@ -118,7 +119,7 @@ def sparse_adam(p: Array, batches: Batches) -> Step:
     def ready(index: Array) -> Callable[[], object]:
         at, values = torch.from_numpy(index)[None], torch.from_numpy(batches.values)
         parameter.grad = torch.sparse_coo_tensor(at, values, p.shape, check_invariants=False)
-        return opt.step
+        return partial(opt.step)
 
     return ready
 

@@ -623,6 +623,15 @@ def test_rows_to_catch_up_are_checked(rows: Any, error: type[Exception], message
         fs.SGD(P.copy(), untouched="exact").catch_up(rows)
 
 
+def test_a_gradient_of_rows_stays_as_it_is() -> None:
+    for rows in (fs.Rows([0], G[:1]), fs.Rows.where([True, False], G)):
+        with pytest.raises(AttributeError, match="make another, `fs.Rows"):
+            rows.values = G
+        again = pickle.loads(pickle.dumps(rows))
+        assert repr(again) == repr(rows)
+        assert (again.values == rows.values).all()
+
+
 def test_a_gradient_of_rows_tells_what_it_is() -> None:
     assert repr(fs.Rows([0], G)).startswith("Rows([0] (list), ")
     assert repr(fs.Rows.where([True], G)).startswith("Rows.where([True] (list), ")

@@ -111,6 +111,8 @@ class Touched(NamedTuple):
     """The sums of squares of the gradient's blocks; None: they are yet to be summed."""
     given: Any = None
     """The user's array of the values, as arrays here are described."""
+    kind: type | None = None
+    """The type of gradients of rows, where a table may take the next ones by itself."""
 
     @property
     def catches_up(self) -> bool:
