@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite
@@ -56,7 +57,7 @@ class Kept(NullCache):
         return f"{self.name}.{sys.implementation.cache_tag}.numba-{numba.__version__}.{short}"
 
 
-def kept(function, name, signature):
+def kept(function: Callable[..., Any], name: str, signature: Any) -> Any:
     """A function compiled for one signature, which runs without the GIL, kept by that name."""
     compiled = njit(nogil=True)(function)
     compiled._cache = Kept(name)  # type: ignore[attr-defined]

@@ -230,9 +230,7 @@ class Runner(CheckedTable):
         scalars = jobs.memory[row.job] if own is None else own
         names = self.scalars_of(self.jobs[row.job])
         described, kernel = self.of_rows.table[place], jobs.kernels[row.job]
-        return slices.stepping(
-            described, kernel, scalars, names, touched, row.walk.shape[0], takes
-        )
+        return slices.stepping(described, kernel, scalars, names, touched, row.walk.shape[0], takes)
 
     def _whole(self, starts: Integers) -> Integers:
         """Where rows begin, in whatever units, if those that are stepped by slices have none."""
