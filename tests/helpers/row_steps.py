@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from cases import differing_bits, ordinary
+from cases import Case, differing_bits, ordinary
 
 import fusedstep as fs
 
@@ -26,13 +26,6 @@ NARROW = {**SHAPES, "narrow": (3, 0)}
 """The same, with rows that have no element."""
 
 
-class Case(NamedTuple):
-    name: str
-    optimizer: Any
-    options: dict[str, Any]
-    request: dict[str, Any]
-
-
 @fs.rule(state=("m", "n"), lr=0.5, beta1=0.9)
 def custom(p, g, m, n, h):  # type: ignore[no-untyped-def]
     m = h.beta1 * m + (1 - h.beta1) * g
@@ -50,11 +43,11 @@ CASES = [
     Case(f"{name}-{way}", optimizer, {**options, **of_way}, request)
     for way, of_way in WAYS
     for name, optimizer, options, request in [
-        Case("adam", fs.Adam, {"amsgrad": True, "ema": 0.9}, {}),
+        Case("adam", fs.Adam, {"amsgrad": True, "ema": 0.9}),
         Case("adamw-global", fs.AdamW, {"nonfinite": "skip"}, {"max_norm": 0.5}),
         Case("sgd-tensor", fs.SGD, {"momentum": 0.9}, {"max_norm": 0.5, "clip": "tensor"}),
         Case("scheduled", fs.RMSprop, {"lr": lambda t: 0.1 / t}, {"scale": 4.0, "max_value": 0.5}),
-        Case("custom", custom, {}, {}),
+        Case("custom", custom, {}),
     ]
 ]
 

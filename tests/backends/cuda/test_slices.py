@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import row_steps
-from cases import DTYPES, differing_bits, ordinary
+from cases import DTYPES, Case, differing_bits, ordinary
 from device import LIBRARIES, Placed, cuda
 
 import fusedstep as fs
@@ -35,7 +35,7 @@ class Held:
 @cuda
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("case", row_steps.CASES, ids=lambda case: case.name)
-def test_bits(case: row_steps.Case, dtype: Any) -> None:
+def test_bits(case: Case, dtype: Any) -> None:
     held = Held()
     row_steps.take_steps(case, dtype, held.place, held.back, row_steps.NARROW)
 

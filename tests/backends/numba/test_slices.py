@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import row_steps
+from cases import Case
 from marks import BACKENDS, for_each, for_each_dtype
 from row_programs import Program
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 @for_each_dtype
 @for_each(row_steps.CASES)
-def test_bits(case: row_steps.Case, dtype: Any) -> None:
+def test_bits(case: Case, dtype: Any) -> None:
     row_steps.take_steps(case, dtype, lambda p: p, lambda p: p, backend="numba")
 
 
