@@ -26,7 +26,7 @@ from fusedstep._backends.cuda import device, formats, kernels, squares
 from fusedstep._backends.cuda.device import Device
 from fusedstep._backends.cuda.touched import Sliced
 from fusedstep._backends.plan import Cells, Job, Row, clips_of, new_keys, unfit_rows
-from fusedstep._backends.slices import Touched
+from fusedstep._backends.slices import Scalars, Touched
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep._numerics.rounding import check_rounding
@@ -239,6 +239,9 @@ class Table:
     def touch(self, index: int, touched: Touched) -> None:
         self.sliced[index][1].touch(touched)
         self.moves += 1
+
+    def refresh(self, index: int, scalars: Scalars) -> None:
+        """Nothing: each gradient of rows is looked at."""
 
     def catching_up(self) -> Sequence[Call]:
         check_rounding()
