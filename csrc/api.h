@@ -39,8 +39,7 @@ typedef struct {
  * decides. */
 typedef struct {
     int64_t from;       /* t of the first of these steps; past the last one: there is none */
-    double most_lr;     /* the largest rate */
-    double least_r;     /* the least factor r, or root of r2 */
+    double growth;      /* the most by which lr / r grew from one of them to the next */
     double least_decay; /* the least factor by which p decays */
     double least_eps;
 } fs_calm;

@@ -69,8 +69,7 @@ class Calm(NamedTuple):
 
     start: int
     """The t of the first of these steps; past the last one: there is none."""
-    most_lr: float = 0.0
-    least_r: float = 1.0
+    growth: float = 1.0
     least_decay: float = 1.0
     least_eps: float = 1.0
 

@@ -34,6 +34,9 @@ MOST_LINES = 65536
 AHEAD = 32
 """Lines for slices with a t of their own that are computed ahead."""
 
+FAST = 1.05
+"""A growth of the rate in one step after which what is calm begins anew."""
+
 NEUTRAL = Neutral()._asdict()
 
 VARYING = ("lr", "r", "r2", "eps", "decay", "unscale", "clip", "most", "gain")
@@ -171,6 +174,8 @@ class Past:
         self.calm = Calm(first)
         self.alike: Values | None = None
         """The scalars that the calm steps have the same; None: there are none yet."""
+        self.sizes = 0.0, 1.0, 0.0
+        """The rate of the last of them, its r and its eps: what an update goes by."""
 
     @property
     def is_full(self) -> bool:
@@ -196,16 +201,23 @@ class Past:
             self.calm, self.alike = Calm(t + 1), None
             return
         alike = {name: value for name, value in now.items() if name not in VARYING}
-        if self.alike != alike:
-            self.calm, self.alike = Calm(t, 0.0, inf, inf, inf), alike
+        sizes = now["lr"], min(now["r"], now["r2"] ** 0.5), now["eps"]
+        (lr, r, eps), self.sizes = self.sizes, sizes
+        growth = grown(lr, sizes[0]) * max(grown(sizes[1], r), grown(sizes[2], eps))
+        if self.alike != alike or not growth <= FAST:
+            self.calm, self.alike, growth = Calm(t, 1.0, inf, inf), alike, 1.0
         calm = self.calm
         self.calm = Calm(
             calm.start,
-            max(calm.most_lr, now["lr"]),
-            min(calm.least_r, now["r"], now["r2"] ** 0.5),
+            max(calm.growth, growth),
             min(calm.least_decay, now["decay"]),
             min(calm.least_eps, now["eps"]),
         )
+
+
+def grown(before: float, now: float) -> float:
+    """The factor by which a number has grown that is not negative."""
+    return now / before if before else inf if now else 1.0
 
 
 def line_of(names: Sequence[str], values: Mapping[str, float], dtype: np.dtype[Any]) -> Array:
