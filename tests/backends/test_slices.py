@@ -1,0 +1,113 @@
+"""Slices in order, and gradients of rows that C takes by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import differing_bits
+from marks import needs_c
+
+import fusedstep as fs
+from fusedstep._backends.slices import Order, _ordered, ordered
+from fusedstep._core import tensors
+
+
+@pytest.mark.parametrize("limit", [1, 2, 255, 256, 257, 100_000, 2**31 + 5, 2**62])
+@pytest.mark.parametrize("k", [0, 1, 2, 100, 2047, 2048, 5000])
+def test_order(limit: int, k: int) -> None:
+    rng = np.random.default_rng(k)
+    for span in (limit, min(limit, 50)):
+        index = rng.integers(0, span, k)
+        for given in (index, np.sort(index)):
+            found, known = ordered(given, limit), _ordered(given, limit)
+            assert isinstance(found, Order)
+            assert isinstance(known, Order)
+            for one, other in zip(found, known, strict=True):
+                assert one.dtype == np.int64
+                assert (one == other).all()
+            pairs = zip(found.ids, found.starts[:-1], found.starts[1:], strict=True)
+            for number, first, last in pairs:
+                places = found.places[first:last]
+                assert (given[places] == number).all()
+                assert (np.diff(places) > 0).all()
+
+
+@pytest.mark.parametrize("number", [-1, 7, -(2**63), 2**63 - 1])
+def test_what_is_out_of_range(number: int) -> None:
+    index = np.array([3, 6, number, -5], np.int64)
+    assert ordered(index, 7) == _ordered(index, 7) == 2
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The gradients that Python has looked at."""
+    found: list[Any] = []
+    look = tensors.seen_rows
+
+    def counted(g: Any, *rest: Any) -> Any:
+        found.append(g)
+        return look(g, *rest)
+
+    monkeypatch.setattr(tensors, "seen_rows", counted)
+    return found
+
+
+@needs_c
+@pytest.mark.parametrize(
+    "kept", [{}, {"row_steps": "shared"}, {"untouched": "exact"}], ids=["own", "shared", "exact"]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_c_takes_gradients_of_rows(kept: Any, dtype: Any, looks: list[Any]) -> None:
+    start = np.random.default_rng(0).normal(size=(50, 6)).astype(dtype)
+    p, q = start.copy(), start.copy()
+    w, x = np.zeros(3, dtype), np.zeros(3, dtype)
+    opt, slow = fs.AdamW([p, w], **kept), fs.AdamW([q, x], backend="numpy", **kept)
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        index = rng.integers(0, 50, 9)
+        g = rng.normal(size=(9, 6)).astype(dtype), rng.normal(size=3).astype(dtype)
+        opt.step([fs.Rows(index, g[0]), g[1]])
+        seen = len(looks)
+        slow.step([fs.Rows(index, g[0]), g[1]])
+        del looks[seen:]  # those of the NumPy backend
+    opt.catch_up()
+    slow.catch_up()
+    assert differing_bits(p, q) == 0
+    assert differing_bits(w, x) == 0
+    assert 0 < len(looks) < 8  # the first, and those whose rows have a new t
+
+
+@needs_c
+def test_what_c_does_not_take_is_looked_at(looks: list[Any]) -> None:
+    p, values = np.zeros((50, 6)), np.ones((4, 6))
+    opt = fs.SGD(p, row_steps="shared", lr=1.0)
+    index = np.array([5, 7, 5, 9])
+    opt.step(fs.Rows(index, values))
+    opt.step(fs.Rows(index, values))
+    assert len(looks) == 1
+    others = [
+        fs.Rows(index.astype(np.int32), values),
+        fs.Rows(np.repeat(index, 2)[::2], values),
+        fs.Rows(index, np.asfortranarray(values)),
+        fs.Rows(np.tile(index, 3), np.tile(values, (3, 1))),  # more than there was room for
+        fs.Rows.where(np.arange(50) < 4, np.ones((50, 6))),
+        np.ones((50, 6)),
+    ]
+    for at, g in enumerate(others, start=2):
+        opt.step(g)
+        assert len(looks) == at
+    opt.step(fs.Rows(index, values), zero_grads=True)
+    assert not values.any()
+    assert p[[5, 7, 9, 1, 20], 0].tolist() == [-19, -10, -10, -2, -1]
+    for wrong, error in ((np.array([5, 50]), IndexError), (np.array([-1, 2]), IndexError)):
+        before = p.copy()
+        with pytest.raises(error):
+            opt.step(fs.Rows(wrong, np.ones((2, 6))))
+        assert (p == before).all()
+    with pytest.raises(ValueError, match="shares memory"):
+        opt.step(fs.Rows(index, p[:4]))
+    p.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        opt.step(fs.Rows(index, np.ones((4, 6))))
