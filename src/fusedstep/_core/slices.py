@@ -53,9 +53,9 @@ class Slices:
         self.rule: Rule | None = None
         """The rule of its last step."""
         self.plan: Plan | None = None
-        """What catches up; None until it is asked for, and after the row has changed."""
-        self.row: Row | None = None
-        """The row that it has."""
+        """What catches up; None until it is asked for."""
+        self.planned: tuple[Row, Rule] | None = None
+        """The row that it has, and the rule that it goes by."""
 
     @property
     def row_t(self) -> Integers | None:
@@ -109,14 +109,20 @@ class Slices:
         """Whether all slices have to be caught up before another step."""
         return self.past is not None and self.past.is_full
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether slices may have missed steps."""
+        return self.past is not None and self.past.coming > self.past.first
+
     def catch_up(self, ids: Integers | None, row: Row, cohort: Any, kind: type[Table]) -> None:
         """Take the steps that these slices have missed, or for None all of them."""
-        if not self.exact or self.past is None or self.counts is None:
+        if not self.exact or self.past is None or self.counts is None or self.rule is None:
             return
-        if self.plan is None or self.row is not row:
-            self.row = row
-            written = WrittenMemory(())
-            self.plan = Plan(kind, [Job(row.rule, cohort.dtype)], [catching(row)], written)
+        planned = row, self.rule
+        if self.plan is None or self.planned != planned:
+            # A row serves all rules of the same state, and may have been made for another one.
+            job, written = Job(self.rule, cohort.dtype), WrittenMemory(())
+            self.plan, self.planned = Plan(kind, [job], [catching(row)], written), planned
         scalars = self.past.scalars(cohort.t)
         nothing = np.empty(0, cohort.dtype)
         touched = Touched(self.width, ids, nothing, counts=self.counts, scalars=scalars)
@@ -257,7 +263,7 @@ class Lines:
     ) -> None:
         if cohort.scheduled:
             values = cohort.group.at(values, t)
-        given = cohort.given(declaration, values, t)
+        given = cohort.given_alone(declaration, values, t)
         if cohort.watched:
             cohort.refuse_unfit(declaration, values, given, t)
         self.table[line] = line_of(self.names, {**given[0], **given[1]}, self.dtype)
