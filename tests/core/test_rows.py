@@ -221,9 +221,7 @@ def test_exact_rows_of_the_user_s_own_rules(optimizer: Any, backend: str) -> Non
 
 
 @engines
-def test_the_table_of_missed_steps_is_folded(
-    backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_of_missed_steps_is_folded(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slices, "LONGEST", 5)
     p = start(9, 5, np.float32)
     q = p.copy()
@@ -411,7 +409,10 @@ def test_groups_and_arenas(untouched: Any, backend: str) -> None:
         views[0]["w"][...], views[1]["b"][...] = w, b
         if t <= 5:
             views[1]["f"][...] = f
-        own = [{"w": views[0]["w"], "e": e}, {"f": f if t > 5 else views[1]["f"], "b": views[1]["b"]}]
+        own = [
+            {"w": views[0]["w"], "e": e},
+            {"f": f if t > 5 else views[1]["f"], "b": views[1]["b"]},
+        ]
         zero = t == 9
         first = opt.step([{"w": w, "e": e}, {"f": f, "b": b}], max_value=2.0)
         assert packed.step(own, max_value=2.0, zero_grads=zero).t == first.t
@@ -436,7 +437,9 @@ def test_the_norm_is_that_of_the_whole_gradient(clip: Any, backend: str) -> None
         p = np.zeros(shape, dtype)
         q, w, x = p.copy(), np.zeros(5, dtype), np.zeros(5, dtype)
         index = rng.integers(0, shape[0], 50)
-        values = (rng.normal(size=(50, *shape[1:])) * 10.0 ** rng.uniform(-9, 2, (50, 1))).astype(dtype)
+        values = (rng.normal(size=(50, *shape[1:])) * 10.0 ** rng.uniform(-9, 2, (50, 1))).astype(
+            dtype
+        )
         if dtype == np.float64:
             values[3], values[4] = 1e-200, 1e200
         other = rng.normal(size=5).astype(dtype)

@@ -248,6 +248,8 @@ class Steps:
     def take(self, grads: list[Any]) -> list[Ready]:
         """The layouts, which have taken these gradients."""
         ready = self._taken(grads) if self.layouts else None
+        if ready is None and self.by_rows:
+            self._catch_up_by_old_rules()
         if ready is None and self._select(grads):
             ready = self._taken(grads)
         if ready is None:
@@ -321,7 +323,7 @@ class Steps:
         for at, (g, tensor) in enumerate(zip(grads, self.tensors, strict=True)):
             rule = rules[self.group_of[at]]
             stands = known and tensor is not None and tensor.stands(rule)
-            if tensor is not None and tensor.is_behind and not (stands and tensor.goes_by(rule)):
+            if tensor is not None and tensor.is_behind and not stands:
                 self._catch_up(at, None, known)
             if g is None:
                 if stands and tensor is not None and tensor.row is not None:
@@ -389,6 +391,13 @@ class Steps:
         for at, tensor in [*self.by_rows.items()]:
             if tensor.is_behind and (wanted is None or at in wanted):
                 self._catch_up(at, None if wanted is None else wanted[at], known)
+
+    def _catch_up_by_old_rules(self) -> None:
+        """Take the steps that rows have missed by other rules than the next one."""
+        for at, tensor in [*self.by_rows.items()]:
+            values = self.settings[self.group_of[at]].hyperparameters
+            if tensor.is_behind and not tensor.goes_by(rule_of(self.kind.declaration, values)):
+                self._catch_up(at, None, self.content is not None)
 
     def _catch_up(self, at: int, ids: Integers | None, known: bool) -> None:
         tensor, p = self.by_rows[at], self.parameters[at]
