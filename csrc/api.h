@@ -62,6 +62,10 @@ typedef struct {
     fs_calm calm;
     int64_t cost;     /* units of work that each is counted as */
     int64_t measured; /* 1: the sums of squares are there already */
+    int64_t nentries; /* how many t have an entry, or -1 in its place */
+    int64_t *room; /* for 3 (capacity + 1) numbers, of gradients that are taken here; NULL: Python
+                      looks at each */
+    int64_t capacity;
 } fs_slices;
 
 /* One tensor. All arrays hold `n` elements, contiguous and in the same order; g only as many as
@@ -244,6 +248,11 @@ typedef struct {
     int64_t naims;
     int any_shape; /* 1: these are C-contiguous, of any one shape with fewer than FS_SHARED elements
                     */
+    uintptr_t of_rows;      /* type of gradients of rows; 0: none has come yet */
+    uintptr_t index;        /* and the names of their attributes: the numbers of rows, */
+    uintptr_t values;       /* their gradients, */
+    uintptr_t mask;         /* and None */
+    uintptr_t integers;     /* the dtype of numbers that are taken here, int64 */
     int64_t *steps;         /* how many steps were run: it rises with what they write */
     fs_paces paces;         /* of steps */
     fs_paces squares_paces; /* of sums of squares */

@@ -102,10 +102,79 @@ int fs_stands(const fs_table *table, int all) {
     return 1;
 }
 
+/* Returns 1 if an array of NumPy's can be read as contiguous numbers of that dtype, and overlaps
+ * nothing that the step writes. */
+static int lies_well(const fs_table *table, PyObject *item, uintptr_t dtype, int ndim,
+                     int64_t itemsize, description *found) {
+    if ((uintptr_t)Py_TYPE(item) != table->libraries[0].type ||
+        !describe(table->libraries, item, found))
+        return 0;
+    if (found->dtype != dtype || found->ndim != ndim || found->data % itemsize != 0)
+        return 0;
+    int64_t stride = itemsize;
+    for (int axis = ndim - 1; axis >= 0; stride *= found->shape[axis--])
+        if (found->strides[axis] != stride)
+            return 0;
+    return lies_clear(table, found->data, found->data + stride);
+}
+
+/* Returns 1 if each of the slices touched has its next step's scalars in the table. */
+static int have_entries(const fs_slices *slices) {
+    for (int64_t j = 0; slices->entries && slices->counts && j < slices->n; j++) {
+        const int64_t t = slices->counts[slices->ids[j]] + 1;
+        if (t >= slices->nentries || slices->entries[t] < 0)
+            return 0;
+    }
+    return 1;
+}
+
+/* Takes numbers of rows and their gradients into the slices of a row. */
+static int take_arrays(fs_table *table, PyObject *index, PyObject *values, fs_header *known) {
+    fs_slices *slices = known->row->slices;
+    description numbers, found;
+    if (!lies_well(table, index, table->integers, 1, sizeof(int64_t), &numbers) ||
+        !lies_well(table, values, known->dtype, known->ndim, known->itemsize, &found))
+        return 0;
+    const int64_t k = numbers.shape[0], room = slices->capacity + 1;
+    if (k > slices->capacity || found.shape[0] != k ||
+        !equal(known->layout + 1, found.shape + 1, known->ndim - 1))
+        return 0;
+    int64_t *order = slices->room, *ids = order + room, *starts = ids + room;
+    slices->n = fs_order((const int64_t *)numbers.data, k, known->layout[0], order, ids, starts);
+    if (slices->n < 0) {
+        slices->n = 0;
+        return 0;
+    }
+    slices->ids = ids, slices->starts = starts, slices->order = order;
+    known->row->g = (void *)found.data;
+    table->moves++;
+    return have_entries(slices);
+}
+
+/* Returns 1 if a gradient of rows can be taken here, and takes it: NumPy's arrays, as most are. */
+static int take_rows(fs_table *table, PyObject *item, fs_header *known) {
+    const fs_slices *slices = known->row->slices;
+    if ((uintptr_t)Py_TYPE(item) != table->of_rows || !slices->room || table->leaves == FS_ZEROS ||
+        !stands(table, table->parameters + (known - table->headers)))
+        return 0;
+    PyObject *mask = PyObject_GetAttr(item, (PyObject *)table->mask);
+    PyObject *index = PyObject_GetAttr(item, (PyObject *)table->index);
+    PyObject *values = PyObject_GetAttr(item, (PyObject *)table->values);
+    if (!mask || !index || !values)
+        pass_over();
+    int taken = mask == Py_None && index && values && take_arrays(table, index, values, known);
+    Py_XDECREF(mask);
+    Py_XDECREF(index);
+    Py_XDECREF(values);
+    return taken;
+}
+
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
 static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (!known->row)
         return item == Py_None;
+    if (known->row->slices)
+        return take_rows(table, item, known);
     if (known->library < 0 || !stands(table, table->parameters + (known - table->headers)))
         return 0;
     const fs_library *library = table->libraries + known->library;

@@ -69,7 +69,7 @@ OTHERS = {
         ("ReduceLROnPlateau", "plateau", "reduce_on_plateau"),
         "set the rate where the loss stands still: `opt.lr = 0.1 * opt.lr`",
     ),
-    "SparseAdam": "`fs.Adam(params)` takes dense gradients, as `grads.toarray()`",
+    "SparseAdam": "`fs.Adam(params, row_steps='shared')` is it, and takes `fs.Rows(index, values)`",
     "version": "`fs.__version__` has it",
     **dict.fromkeys(("backends", "available_backends", "cuda", "device"), "`fs.info()` lists them"),
     **dict.fromkeys(("custom_rule", "Rule", "custom"), "`fs.rule` makes optimizers of functions"),

@@ -1,4 +1,4 @@
-"""Gradients of some rows: frozen as if each row were a parameter, shared as torch, exact as dense."""
+"""Gradients of some rows: frozen as parameters of their own or as torch has it, exact as dense."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
+import scipy.sparse as sp  # type: ignore[import-untyped]
 from cases import differing_bits
 from random_arrays import Array
 
@@ -134,7 +134,7 @@ def test_shared_steps_are_those_of_torchs_sparse_adam(backend: str) -> None:
 @engines
 @pytest.mark.parametrize("optimizer", [fs.Adam, fs.AdamW])
 def test_shared_steps_are_the_lazy_adam_of_tensorflow(optimizer: Any, backend: str) -> None:
-    """Its formula, on the rows of each batch alone: lr √(1-β₂ᵗ)/(1-β₁ᵗ) m/(√v + ε)."""
+    """The formula on the rows of each batch alone: lr √(1-β₂ᵗ)/(1-β₁ᵗ) m/(√v + ε)."""
     p = start(8, 3, np.float64)
     q, m, v = p.copy(), np.zeros_like(p), np.zeros_like(p)
     decay = {"weight_decay": 0.0}
@@ -480,7 +480,7 @@ def test_gradients_are_only_read_unless_they_are_zeroed(backend: str) -> None:
     mask, g = np.arange(9) < 2, np.ones((9, 3), np.float32)
     matrix = sp.csr_array(g)
     for given in (fs.Rows(index, values), fs.Rows.where(mask, g), matrix):
-        opt.step(given, zero_grads=True)  # type: ignore[arg-type]
+        opt.step(given, zero_grads=True)
     assert not values.any()
     assert not g.any()
     assert not matrix.data.any()
@@ -621,6 +621,15 @@ def test_what_has_no_rows_is_refused() -> None:
 def test_rows_to_catch_up_are_checked(rows: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fs.SGD(P.copy(), untouched="exact").catch_up(rows)
+
+
+def test_a_gradient_of_rows_stays_as_it_is() -> None:
+    for rows in (fs.Rows([0], G[:1]), fs.Rows.where([True, False], G)):
+        with pytest.raises(AttributeError, match="make another, `fs.Rows"):
+            rows.values = G
+        again = pickle.loads(pickle.dumps(rows))
+        assert repr(again) == repr(rows)
+        assert (again.values == rows.values).all()
 
 
 def test_a_gradient_of_rows_tells_what_it_is() -> None:

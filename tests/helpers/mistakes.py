@@ -1516,7 +1516,7 @@ GROUPS = [
         (
             "params[0]: the unknown hyperparameter 'learning_rate'; AdamW has 'lr', "
             "'betas', 'eps', 'weight_decay', 'amsgrad', 'eps_inside_sqrt', "
-            "'eps_uncorrected', 'bias_correction' and 9 more; did you mean 'lr'?"
+            "'eps_uncorrected', 'bias_correction' and 11 more; did you mean 'lr'?"
         ),
         "opt = fs.AdamW([{'params': params, 'lr': 0.1}])",
         "opt.lr == 0.1",
@@ -1544,7 +1544,7 @@ GROUPS = [
         "KeyError",
         (
             "a group has no 'learning_rate'; it has 'params', 'lr', 'betas', 'eps', "
-            "'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected' and 10 more; "
+            "'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected' and 12 more; "
             "did you mean 'lr'?"
         ),
         "lr = opt.param_groups[0]['lr']",
@@ -1556,7 +1556,7 @@ GROUPS = [
         (
             "a group has no hyperparameter 'learning_rate' to set; it has 'lr', 'betas', "
             "'eps', 'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected', "
-            "'bias_correction' and 9 more; did you mean 'lr'?"
+            "'bias_correction' and 11 more; did you mean 'lr'?"
         ),
         "opt.param_groups[0]['lr'] = 0.1",
         "opt.lr == 0.1",
@@ -1567,7 +1567,7 @@ GROUPS = [
         (
             "a group has no hyperparameter 'weight_dacay' to set; it has 'lr', 'betas', "
             "'eps', 'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected', "
-            "'bias_correction' and 9 more; did you mean 'weight_decay'?"
+            "'bias_correction' and 11 more; did you mean 'weight_decay'?"
         ),
         "opt.param_groups[0]['weight_decay'] = 0.1",
         "opt.param_groups[0]['weight_decay'] == 0.1",
@@ -1578,7 +1578,7 @@ GROUPS = [
         (
             "a group has no hyperparameter 'beta1' to set; it has 'lr', 'betas', 'eps', "
             "'weight_decay', 'amsgrad', 'eps_inside_sqrt', 'eps_uncorrected', "
-            "'bias_correction' and 9 more; did you mean 'betas', at index 0?"
+            "'bias_correction' and 11 more; did you mean 'betas', at index 0?"
         ),
         "opt.param_groups[0]['betas'] = (0.8, 0.999)",
         "opt.param_groups[0]['betas'][0] == 0.8",
@@ -2295,16 +2295,56 @@ GRADIENTS = [
         "opt.step(grads)",
         "TypeError",
         (
-            "grads is <Compressed Sparse Row sparse matrix of dtype 'float64' \t... "
-            "(csr_matrix); pass a dense NumPy array, `grads.toarray()`"
+            "grads has dtype '<f4' (float32), its parameter float64; convert it: "
+            "`grads.astype(np.float64)`"
         ),
         "opt.step({0})",
         "opt.state['t'] == 1",
         setup=(
             "import scipy.sparse; opt = fs.SGD(np.eye(3)); grads = scipy.sparse.eye(3, "
-            "format='csr')"
+            "format='csr', dtype=np.float32)"
         ),
         needs="scipy",
+    ),
+    Mistake(
+        "opt.step(fs.Rows([0, -1], np.ones((2, 3))))",
+        "IndexError",
+        (
+            "grads.index[1] is -1, and the parameter has 3 rows; numbers do not count from the "
+            "end here: pass `grads.index % 3`"
+        ),
+        "opt.step(fs.Rows(np.array([0, -1]) % 3, np.ones((2, 3))))",
+        "opt.state['row_t'].tolist() == [1, 0, 1]",
+        setup="opt = fs.SGD(np.eye(3))",
+    ),
+    Mistake(
+        "opt.step(fs.Rows([True, False, True], np.ones((3, 3))))",
+        "TypeError",
+        "grads.index has dtype bool; `fs.Rows.where(mask, g)` takes a mask and a whole gradient",
+        "opt.step(fs.Rows.where([True, False, True], np.ones((3, 3))))",
+        "opt.state['row_t'].tolist() == [1, 0, 1]",
+        setup="opt = fs.SGD(np.eye(3))",
+    ),
+    Mistake(
+        "opt.step(fs.Rows([0, 1], np.ones(3)))",
+        "ValueError",
+        (
+            "grads.values has shape (3,), and grads.index 2 rows; pass one gradient for each, of "
+            "shape (2, 3)"
+        ),
+        "opt.step(fs.Rows([0, 1], np.ones((2, 3))))",
+        "opt.state['row_t'].tolist() == [1, 1, 0]",
+        setup="opt = fs.SGD(np.eye(3))",
+    ),
+    Mistake(
+        "fs.SparseAdam(params)",
+        "AttributeError",
+        (
+            "module 'fusedstep' has no attribute 'SparseAdam'; `fs.Adam(params, "
+            "row_steps='shared')` is it, and takes `fs.Rows(index, values)`"
+        ),
+        "opt = {0}",
+        "opt.param_groups[0]['row_steps'] == 'shared'",
     ),
     Mistake(
         "opt.step(grads)",

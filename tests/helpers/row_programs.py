@@ -196,7 +196,7 @@ class Program:
     def between(
         self, rows: Any, whole: Any, optimizer: Any, changes: Changes, sides: Any, n: int
     ) -> tuple[Any, Any]:
-        """What a user does between two steps; the optimizers from then on."""
+        """Do what users do between two steps; the optimizers from then on."""
         random = self.random
         what = random.choices(
             ["nothing", "some", "all", "state", "rate", "option", "resume"],

@@ -16,7 +16,7 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
-from fusedstep._backends.slices import Touched
+from fusedstep._backends.slices import Scalars, Touched
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
@@ -172,6 +172,9 @@ class Table(Protocol):
     aims: bool
     """Whether it is `Aimable`."""
 
+    reads_rows: bool
+    """Whether it takes gradients of rows by itself, by the scalars that it was given last."""
+
     @property
     def moves(self) -> int:
         """A count that rises whenever a gradient is in other memory than the one before."""
@@ -208,6 +211,9 @@ class Table(Protocol):
 
     def touch(self, index: int, touched: Touched) -> None:
         """Step these slices of that parameter, once, in the place of the whole of it."""
+
+    def refresh(self, index: int, scalars: Scalars) -> None:
+        """Step slices of that parameter by these scalars, if it takes their gradients by itself."""
 
     def catching_up(self) -> Sequence[Call]:
         """The calls that take the steps which the slices touched have missed."""
@@ -321,7 +327,7 @@ class Cells:
 class CheckedTable:
     """Base of tables that check every gradient at every step."""
 
-    selects = aims = False
+    selects = aims = reads_rows = False
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         self.jobs = jobs
@@ -340,7 +346,7 @@ class CheckedTable:
         self.kept: list[Array | None] = [None] * len(rows)
         """Gradients that may be copies, whose memory nobody else holds: these are read-only."""
         self.touched: list[Touched | None] = [None] * len(rows)
-        """What the next step does to the slices of those parameters that it takes by slices."""
+        """The slices that the next step touches, of the parameters that it takes by slices."""
 
     @staticmethod
     def scalars_of(job: Job) -> tuple[str, ...]:
@@ -349,6 +355,9 @@ class CheckedTable:
     def touch(self, index: int, touched: Touched) -> None:
         self.touched[index] = touched
         self.moves += 1
+
+    def refresh(self, index: int, scalars: Scalars) -> None:
+        """Nothing: each gradient of rows is looked at."""
 
     def catching_up(self) -> Sequence[Call]:
         raise NotImplementedError

@@ -65,7 +65,7 @@ def _ordered(index: Integers, limit: int) -> Order | int:
 
 
 class Calm(NamedTuple):
-    """What the scalars of past steps have in common from one on: see fs_calm in csrc/api.h."""
+    """The scalars that past steps have in common from one on: see fs_calm in csrc/api.h."""
 
     start: int
     """The t of the first of these steps; past the last one: there is none."""
@@ -91,7 +91,7 @@ class Scalars(NamedTuple):
 
 
 class Touched(NamedTuple):
-    """What a step does to the slices of one tensor."""
+    """The slices of one tensor that a step touches, their gradients, and their scalars."""
 
     width: int
     """The elements of a slice."""
@@ -111,6 +111,8 @@ class Touched(NamedTuple):
     """The sums of squares of the gradient's blocks; None: they are yet to be summed."""
     given: Any = None
     """The user's array of the values, as arrays here are described."""
+    kind: type | None = None
+    """The type of gradients of rows, where a table may take the next ones by itself."""
 
     @property
     def catches_up(self) -> bool:

@@ -184,6 +184,9 @@ class Layout:
         scalars = self.scalars()
         if scalars is None:
             return False
+        if self.plan.touched:
+            self._ready_slices()
+            self._record(scalars)
         taken = self.plan.take_and_run(grads, scalars)
         if taken < len(grads):
             if taken < 0:
@@ -200,6 +203,8 @@ class Layout:
 
         `zero` says that they are to be written; they must share no memory then.
         """
+        if self.plan.touched:
+            self._ready_slices()
         taken = self.plan.take(grads, 0, zero)
         if taken < len(grads) and not self._look(grads, taken, zero):
             return False
@@ -240,6 +245,20 @@ class Layout:
         plan = self._by_parameter() if each else self.plan
         self._record(scalars, plan if each else None)
         plan.run(scalars, zero, each)
+
+    def _ready_slices(self) -> None:
+        """Give the plan what is known of the next step by slices, if it takes their gradients."""
+        if not self.plan.kind.reads_rows:
+            return
+        for index in self.plan.touched:
+            tensor = self.tensors.each[index]
+            if tensor is None or tensor.slices is None:
+                continue
+            if tensor.slices.is_full:
+                tensor.catch_up(self.plan.kind)
+            scalars = tensor.slices.ready(tensor.cohort, self.declaration)
+            if scalars is not None:
+                self.plan.table.refresh(index, scalars)
 
     def _record(self, scalars: Sequence[JobScalars], clipping: Plan | None = None) -> None:
         """Let tensors whose slices may miss this step note its scalars.

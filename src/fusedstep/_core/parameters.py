@@ -340,6 +340,7 @@ class Parameter:
         made = Slices(self.p.shape, hyper["untouched"], hyper["row_steps"], t)
         if row_t is not None and made.counts is not None:
             made.counts[...] = row_t
+            made.begun = -1
         return made
 
     def catch_up(self, kind: type[Table], ids: Integers | None = None) -> None:
@@ -633,7 +634,7 @@ class State(Mapping[str, Any]):
     @property
     def _row_t(self) -> Any:
         slices = self._parameter.slices
-        return None if slices is None else slices.row_t
+        return None if slices is None else slices.row_t(self._parameter.cohort.t)
 
     def __repr__(self) -> str:
         return repr(dict(self))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from fusedstep._arrays.walk import Array
 from fusedstep._backends.slices import Integers, Order, ordered
 from fusedstep._checks.wording import describe
 from fusedstep._numerics.storage import STORAGES
+
+put = object.__setattr__
+"""Sets an attribute of a gradient of rows, which nobody else may."""
 
 
 class Rows:
@@ -50,7 +53,7 @@ class Rows:
         The numbers of the rows, shape (k,), of any dtype of integers, each from 0 to the
         number of rows less 1; in any order, and several times if need be.
     values
-        Their gradients, shape (k, *p.shape[1:]), of the parameter's dtype or 16 bits. Those of
+        Their gradients, shape (k,) + p.shape[1:], of the parameter's dtype or 16 bits. Those of
         one row are added up in the order in which they stand, in the dtype of the step.
 
     Notes
@@ -80,11 +83,21 @@ class Rows:
 
     __slots__ = ("index", "mask", "values")
 
+    index: Any
+    values: Any
+    mask: Any
+    """Instead of an index, which rows of a whole gradient there are."""
+
     def __init__(self, index: Any, values: Any) -> None:
-        self.index = index
-        self.values = values
-        self.mask: Any = None
-        """Instead of an index, which rows of a whole gradient there are."""
+        put(self, "index", index)
+        put(self, "values", values)
+        put(self, "mask", None)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        # A step reads its arrays without the interpreter's lock: they have to stay.
+        raise AttributeError(
+            f"a gradient of rows stays as it is; make another, `fs.Rows({name}=...)`"
+        )
 
     @classmethod
     def where(cls, mask: Any, g: Any) -> Rows:
@@ -106,8 +119,18 @@ class Rows:
         array([-1.,  0., -1.])
         """
         made = cls(None, g)
-        made.mask = mask
+        put(made, "mask", mask)
         return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (
+            (type(self), (self.index, self.values))
+            if self.mask is None
+            else (
+                type(self).where,
+                (self.mask, self.values),
+            )
+        )
 
     def __repr__(self) -> str:
         if self.mask is not None:

@@ -28,6 +28,9 @@ float32, so that those of this many fit into the second cache."""
 MOST_LINES = 65536
 """Lines of scalars for slices with a t of their own; then those in use are computed anew."""
 
+AHEAD = 32
+"""Lines for slices with a t of their own that are computed ahead."""
+
 NEUTRAL = Neutral()._asdict()
 
 VARYING = ("lr", "r", "r2", "eps", "decay", "unscale", "clip", "most", "gain")
@@ -42,6 +45,8 @@ class Slices:
         self.width = int(np.prod(shape[1:], dtype=np.int64))
         self.exact = untouched == "exact"
         self.own = not self.exact and row_steps == "own"
+        self.begun = t
+        """The t of the parameter before its first step by rows; -1 if that was in another run."""
         self.counts: Integers | None = None
         """The steps that each has taken; None where they share the parameter's."""
         if self.exact or self.own:
@@ -53,19 +58,18 @@ class Slices:
         self.rule: Rule | None = None
         """The rule of its last step."""
         self.plan: Plan | None = None
-        """What catches up; None until it is asked for."""
+        """A plan of this parameter alone, which catches up; None until it is asked for."""
         self.planned: tuple[Row, Rule] | None = None
         """The row that it has, and the rule that it goes by."""
 
-    @property
-    def row_t(self) -> Integers | None:
-        """The t of each row, if they have their own."""
-        return self.counts if self.own else None
+    def row_t(self, t: int) -> Integers | None:
+        """The t of each row, if they have their own and have begun to count; t is the parameter's."""
+        return self.counts if self.own and t > self.begun else None
 
     def touched(
         self, seen: Seen, cohort: Any, declaration: Declaration, kind: type[Table]
     ) -> Touched:
-        """What the next step of a cohort does to the slices that have a gradient."""
+        """The slices that have a gradient, as the next step of a cohort takes them."""
         self.rule = cohort.rule
         return Touched(
             self.width,
@@ -91,8 +95,21 @@ class Slices:
         if self.counts is not None:
             taken = self.counts if seen.ids is None else self.counts.take(seen.ids)
             return self.lines.of(taken + 1, cohort, declaration)
-        values = cohort.group.hyperparameters
-        if seen.ids is None or "eps_uncorrected" not in values:
+        return None if seen.ids is None else self._shared(cohort, declaration)
+
+    def ready(self, cohort: Any, declaration: Declaration) -> Scalars | None:
+        """The scalars of the next step, as far as they are known without its gradient."""
+        if self.past is not None:
+            return self.past.scalars(cohort.t)
+        if self.lines is None:
+            return None
+        if self.counts is not None:
+            return self.lines.known_now(cohort)
+        return self._shared(cohort, declaration)
+
+    def _shared(self, cohort: Any, declaration: Declaration) -> Scalars | None:
+        """The scalars of slices that share the parameter's t, where they are not the job's."""
+        if self.lines is None or "eps_uncorrected" not in cohort.group.hyperparameters:
             return None
         return self.lines.of_all(cohort, declaration, {"eps_uncorrected": True})
 
@@ -217,6 +234,8 @@ class Lines:
     def __init__(self, names: Sequence[str], dtype: np.dtype[Any]) -> None:
         self.names = names
         self.dtype = dtype
+        self.unchanged = False
+        """Whether the hyperparameters are those of the step before."""
         self.known: tuple[Any, Any] = (None, None)
         """The hyperparameters, and the rate among them, that the lines were computed by."""
         self._clear(64)
@@ -228,19 +247,15 @@ class Lines:
 
     def of(self, ts: Integers, cohort: Any, declaration: Declaration) -> Scalars:
         """The scalars of steps that are these ones of their slices."""
+        self.known_now(cohort)
         values = cohort.group.hyperparameters
-        if self.known[0] is not values or self.known[1] != values["lr"]:
-            self.known = values, values["lr"]
-            self.entries[:] = -1
-            self.n = 0
-        most = cohort.t + 1
-        if most >= len(self.entries):
-            more = np.full(max(most + 1, 2 * len(self.entries)) - len(self.entries), -1, np.int32)
-            self.entries = np.concatenate([self.entries, more])
         lines = self.entries.take(ts)
         if not lines.size or lines.min() >= 0:
             return Scalars(self.table, self.entries)
         missing = np.unique(ts[lines < 0])
+        if self.unchanged:  # then the next steps of the row that has taken most are likely to come
+            missing = np.concatenate([missing, missing[-1] + np.arange(1, AHEAD)])
+            missing = missing[self.entries[missing] < 0]
         if self.n + len(missing) > MOST_LINES:
             self._clear(len(self.entries))
             missing = np.unique(ts)
@@ -250,6 +265,20 @@ class Lines:
             self._compute(self.n, cohort, declaration, values, t)
             self.entries[t] = self.n
             self.n += 1
+        return Scalars(self.table, self.entries)
+
+    def known_now(self, cohort: Any) -> Scalars:
+        """The lines that there are, by the hyperparameters of now."""
+        values = cohort.group.hyperparameters
+        self.unchanged = self.known[0] is values and self.known[1] == values["lr"]
+        if not self.unchanged:
+            self.known = values, values["lr"]
+            self.entries[:] = -1
+            self.n = 0
+        least = cohort.t + AHEAD + 1
+        if least >= len(self.entries):
+            more = np.full(2 * least - len(self.entries), -1, np.int32)
+            self.entries = np.concatenate([self.entries, more])
         return Scalars(self.table, self.entries)
 
     def of_all(self, cohort: Any, declaration: Declaration, others: Mapping[str, Any]) -> Scalars:

@@ -78,9 +78,10 @@ def saved(parameter: Parameter) -> dict[str, Any]:
             copies |= packed_state(parameter, letter)
         else:
             copies[letter] = parameter.place.read(parameter.state(letter))
-    slices = parameter.slices
-    own = {} if slices is None or slices.row_t is None else {ROW_T: slices.row_t.copy()}
-    return {**copies, **packed_rest(parameter), "t": parameter.cohort.t, **own}
+    slices, t = parameter.slices, parameter.cohort.t
+    row_t = None if slices is None else slices.row_t(t)
+    own = {} if row_t is None else {ROW_T: row_t.copy()}
+    return {**copies, **packed_rest(parameter), "t": t, **own}
 
 
 def class_hint(name: Any) -> str:

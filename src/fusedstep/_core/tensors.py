@@ -28,7 +28,7 @@ from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
 from fusedstep._core.kept import refuse_idle_master, refuse_wide_state
 from fusedstep._core.parameters import Cohort, Parameter, by_shelf, shelve
-from fusedstep._core.rows import seen_rows, values_of
+from fusedstep._core.rows import Rows, seen_rows, values_of
 from fusedstep._core.slices import Slices, sums_along
 from fusedstep._numerics.coefficients import Rule
 
@@ -65,6 +65,9 @@ class Tensor(Protocol):
     def slices(self) -> Slices | None:
         """How it is stepped by rows; None where no gradient has had some."""
 
+    def catch_up(self, kind: type[Table]) -> None:
+        """Take the steps that its rows have missed."""
+
 
 class Steppable(Protocol):
     """The tensors that a layout is made of."""
@@ -95,7 +98,7 @@ class Steppable(Protocol):
     def touched(
         self, index: int, g: Any, zero: bool, declaration: Declaration, kind: type[Table]
     ) -> Touched:
-        """What the next step does to the slices of a tensor; the gradient is checked as above."""
+        """The slices of a tensor that the next step touches; the gradient is checked as above."""
 
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
         """The gradients that are not None, each with its name, as arrays here are described."""
@@ -181,7 +184,7 @@ class Tensors:
     def touched(
         self, index: int, g: Any, zero: bool, declaration: Declaration, kind: type[Table]
     ) -> Touched:
-        """What the next step does to the slices of a tensor; the gradient is checked as above."""
+        """The slices of a tensor that the next step touches; the gradient is checked as above."""
         tensor = self.each[index]
         assert isinstance(tensor, Parameter)
         assert tensor.slices is not None
@@ -192,7 +195,8 @@ class Tensors:
             tensor.catch_up(kind)
         touched = tensor.slices.touched(seen, tensor.cohort, declaration, kind)
         if tensor.walk.plain:
-            return touched
+            # Over an arena each gradient is looked at: another plan may need to know it, too.
+            return touched if self.by_parameter is not None else touched._replace(kind=Rows)
         return touched._replace(sums=sums_along(tensor.walk, touched, tensor.p.shape))
 
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
@@ -227,6 +231,9 @@ class Stretch:
     """Parameters of one segment, one after the other, of the same t: one tensor to a step."""
 
     slices = None
+
+    def catch_up(self, kind: type[Table]) -> None:
+        """Nothing: it is never stepped by rows."""
 
     def __init__(self, segment: Segment, members: Sequence[Parameter]) -> None:
         first, last = members[0], members[-1]

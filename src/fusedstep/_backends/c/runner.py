@@ -14,7 +14,7 @@ from functools import cache, lru_cache, partial
 from itertools import accumulate
 from math import prod
 from operator import mul
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -27,15 +27,18 @@ from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
 from fusedstep._backends.plan import Cells, Held, Job, Rest, Row, Watched, new_keys
-from fusedstep._backends.slices import Touched
+from fusedstep._backends.slices import Integers, Scalars, Touched
 from fusedstep._engine import ffi, lib
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
 
-Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-
 ASKED = ("unscale", "clip", "most")
 """Scalars of what a single step is asked to do to the gradient."""
+
+ATTRIBUTES = ("index", "values", "mask")
+"""The attributes of gradients of rows, which C reads."""
+
+INT64 = np.dtype(np.int64)
 
 LARGE: int = lib.FS_LARGE
 """Elements from which each thread has a piece of a tensor."""
@@ -164,12 +167,18 @@ def fill_slices(in_c: Any, touched: Touched, slices: int) -> None:
     in_c.measured = touched.sums is not None
     in_c.table = in_c.entries = ffi.NULL
     if touched.scalars is not None:
-        table, entries, in_c.first, in_c.t, calm = touched.scalars
-        in_c.table = ffi.from_buffer(table)
-        if entries is None:
-            in_c.calm = calm
-        else:
-            in_c.entries = ffi.from_buffer("int32_t[]", entries)
+        fill_scalars(in_c, touched.scalars)
+
+
+def fill_scalars(in_c: Any, scalars: Scalars) -> None:
+    """Describe the scalars by which slices are stepped."""
+    table, entries, in_c.first, in_c.t, calm = scalars
+    in_c.table = ffi.from_buffer(table)
+    if entries is None:
+        in_c.calm = calm
+    else:
+        in_c.entries = ffi.from_buffer("int32_t[]", entries)
+        in_c.nentries = len(entries)
 
 
 def integers(array: Integers | None) -> Any:
@@ -420,7 +429,7 @@ def _cells(cells: Cells) -> Iterator[tuple[Any, float, int, int]]:
 class Runner:
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
 
-    selects = aims = True
+    selects = aims = reads_rows = True
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
@@ -451,7 +460,9 @@ class Runner:
         self.measured = ffi.new("fs_measured *")
         self.c_rows = self.of_rows.in_c
         self.touched: dict[int, tuple[Touched, Any]] = {}
-        """What the next step does to slices, and the same in C, by the parameter."""
+        """The slices that the next step touches, and the same in C, by the parameter."""
+        self.room: dict[int, Any] = {}
+        """Memory for the numbers of rows that C takes, by the parameter."""
         self.units = ffi.new("int64_t[]", len(present) + 1)
         self.table = ffi.new(
             "fs_table *",
@@ -549,6 +560,8 @@ class Runner:
         row = self.rows[index]
         assert row is not None
         fill_slices(in_c, touched, row.walk.shape[0])
+        if touched.kind is not None and touched.places is not None:
+            self._let_c_take(index, touched.kind, touched.places.size)
         header.row.g = ffi.from_buffer(touched.values)
         header.row.slices = in_c
         if touched.sums is not None:
@@ -556,6 +569,26 @@ class Runner:
             self.sums.reshape(-1)[at : at + touched.sums.size] = touched.sums.reshape(-1)
         self.table.units = self.units
         self.table.moves += 1
+
+    def _let_c_take(self, index: int, kind: type, k: int) -> None:
+        """Have C take the next gradients of rows of that parameter, of up to twice as many."""
+        in_c, row, header = self.touched[index][1], self.rows[index], self.headers.in_c[index]
+        assert row is not None
+        dtype, shape = row.p.flat.dtype, row.walk.shape
+        header.itemsize, header.ndim = dtype.itemsize, len(shape)
+        header.layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize)
+        header.dtype = id(np.dtype(dtype.type))
+        if k > in_c.capacity:
+            self.room[index] = ffi.new("int64_t[]", 3 * (2 * k + 1))
+            in_c.room, in_c.capacity = self.room[index], 2 * k
+        table = self.table
+        table.of_rows, table.integers = id(kind), id(INT64)
+        table.index, table.values, table.mask = map(id, ATTRIBUTES)
+
+    def refresh(self, index: int, scalars: Scalars) -> None:
+        touched, in_c = self.touched[index]
+        self.touched[index] = touched._replace(scalars=scalars), in_c
+        fill_scalars(in_c, scalars)
 
     def catching_up(self) -> Sequence[Call]:
         return [partial(lib.fs_catch_up, self.table, threads.get_num_threads())]

@@ -126,7 +126,7 @@ class Pieces:
 class Table:
     """A `plan.Table` in the memory of a device."""
 
-    selects = aims = False
+    selects = aims = reads_rows = False
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
