@@ -625,7 +625,7 @@ def test_rows_to_catch_up_are_checked(rows: Any, error: type[Exception], message
 
 def test_a_gradient_of_rows_stays_as_it_is() -> None:
     for rows in (fs.Rows([0], G[:1]), fs.Rows.where([True, False], G)):
-        with pytest.raises(AttributeError, match="make another, `fs.Rows"):
+        with pytest.raises(AttributeError, match=r"make another, `fs\.Rows"):
             rows.values = G
         again = pickle.loads(pickle.dumps(rows))
         assert repr(again) == repr(rows)

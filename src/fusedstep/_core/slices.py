@@ -63,7 +63,7 @@ class Slices:
         """The row that it has, and the rule that it goes by."""
 
     def row_t(self, t: int) -> Integers | None:
-        """The t of each row, if they have their own and have begun to count; t is the parameter's."""
+        """The t of each row, if they have their own and have begun to count; t: the parameter's."""
         return self.counts if self.own and t > self.begun else None
 
     def touched(
