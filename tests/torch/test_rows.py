@@ -22,6 +22,7 @@ torch = needs("torch", "torch")
 from torch_cases import ALL, copies, farthest, ours, same_bits  # noqa: E402
 
 import fusedstep.torch as fst  # noqa: E402
+from fusedstep._arrays import exchange  # noqa: E402
 from fusedstep.torch._rows import rows_of  # noqa: E402
 
 Options: TypeAlias = dict[str, Any]
@@ -276,7 +277,7 @@ def test_whoever_reads_state_finds_it_caught_up() -> None:
     ["memory", "state", "rule", "same state", "number", "kept", "frozen", "whole", "moved"],
 )
 def test_rows_that_are_behind_survive_changes(change: str) -> None:
-    """What is changed while rows are behind is changed as if they were not."""
+    """A change while rows are behind is one as if they were not."""
     options: Options = {"momentum": 0.9} if change == "same state" else {}
     one, opt, other, dense = pair("SGD" if options else "Adam", **options)
     step_both(one, opt, other, dense, range(3))
@@ -350,6 +351,21 @@ def test_many_missed_steps_are_caught_up_in_between() -> None:
     for step in range(5000):
         one.grad = sparse(0) if step < 2 else sparse(1, k=1)
         other.grad = in_order(one.grad)
+        opt.step()
+        dense.step()
+    opt.catch_up()
+    assert same_bits([one], [other])
+
+
+@pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 2, 3), (ROWS, 0)])
+def test_rows_of_any_shape(shape: tuple[int, ...]) -> None:
+    one, other = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    opt, dense = fst.Adam([one], untouched="exact"), fst.Adam([other])
+    for step in range(5):
+        index = torch.tensor([[step, 11, step]])
+        values = torch.ones(3, *shape[1:])
+        one.grad = torch.sparse_coo_tensor(index, values, shape, check_invariants=False)
+        other.grad = one.grad.to_dense()
         opt.step()
         dense.step()
     opt.catch_up()
@@ -596,6 +612,46 @@ def test_a_closure_and_groups_that_differ() -> None:
     tables[2].grad = sparse(0)
     with pytest.raises(RuntimeError, match="SparseAdam"):
         opt.step()
+
+
+def test_a_rate_that_a_scheduler_sets() -> None:
+    one, other = table(), table()
+    opt, dense = fst.AdamW([one], untouched="exact"), fst.AdamW([other])
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(each, 30) for each in (opt, dense)]
+    for step in range(30):
+        one.grad = sparse(step)
+        other.grad = in_order(one.grad)
+        for optimizer, schedule in zip((opt, dense), schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+    opt.catch_up()
+    assert same_bits([one], [other])
+
+
+@needs_c
+def test_dense_parameters_of_the_group_are_still_taken_in_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fusedstep.torch import _tensors
+
+    if exchange.exchange(torch.Tensor) is None:
+        pytest.skip("this torch has no exchange interface")
+    looked = []
+    check = _tensors.Tensor.check_gradient
+
+    def counting(self: Any, g: Any, place: Any) -> Any:
+        looked.append(self.path)
+        return check(self, g, place)
+
+    model = model_of()
+    opt = fst.Adam(model.parameters(), untouched="frozen")
+    for step in range(5):
+        opt.zero_grad()
+        loss_of(model, step).backward()
+        opt.step()
+        if step == 0:
+            monkeypatch.setattr(_tensors.Tensor, "check_gradient", counting)
+    assert looked == []
 
 
 def test_steps_in_the_backward_pass_are_by_rows() -> None:

@@ -31,7 +31,7 @@ def is_sparse(g: Any) -> bool:
 
 def counts_rows(values: Hyperparameters) -> bool:
     """Whether hyperparameters let each row count its own steps."""
-    return values["untouched"] == "frozen" and values["row_steps"] == "own"
+    return bool(values["untouched"] == "frozen" and values["row_steps"] == "own")
 
 
 def needs_counts(counted: bool, rule: Rule) -> bool:

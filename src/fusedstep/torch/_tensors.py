@@ -300,7 +300,7 @@ class Tensor:
         declaration: Declaration,
         kind: type[Table],
     ) -> Touched:
-        """What the next step does to the rows; the gradient is checked."""
+        """The rows that have a gradient, as the next step takes them; the gradient is checked."""
         assert self.slices is not None
         self.settings.refuse_layout(g)
         name, place = f"grads{self.path}", self.seen.place
@@ -377,7 +377,7 @@ class Tensors:
     def touched(
         self, index: int, g: Any, zero: bool, declaration: Declaration, kind: type[Table]
     ) -> Touched:
-        """What the next step does to the rows of a tensor; the gradient is checked as above."""
+        """The rows of a tensor as the next step takes them; the gradient is checked as above."""
         tensor = self.each[index]
         assert tensor is not None
         return tensor.touched(g, self.written(), zero, declaration, kind)
