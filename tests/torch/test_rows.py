@@ -274,17 +274,24 @@ def test_whoever_reads_state_finds_it_caught_up() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["memory", "state", "rule", "same state", "number", "kept", "frozen", "whole", "moved"],
+    [
+        *("memory", "memory without state", "state", "rule", "same state", "number", "kept"),
+        *("frozen", "whole", "moved"),
+    ],
 )
 def test_rows_that_are_behind_survive_changes(change: str) -> None:
     """A change while rows are behind is one as if they were not."""
-    options: Options = {"momentum": 0.9} if change == "same state" else {}
-    one, opt, other, dense = pair("SGD" if options else "Adam", **options)
+    of_sgd: dict[str, Options] = {
+        "same state": {"momentum": 0.9},
+        "memory without state": {"weight_decay": 0.1},
+    }
+    name = "SGD" if change in of_sgd else "Adam"
+    one, opt, other, dense = pair(name, **of_sgd.get(change, {}))
     step_both(one, opt, other, dense, range(3))
     held = [optimizer.state[p] for optimizer, p in ((opt, one), (dense, other))]
     step_both(one, opt, other, dense, range(3, 20))
     (own, _), groups = held, [opt.param_groups[0], dense.param_groups[0]]
-    if change == "memory":
+    if change in ("memory", "memory without state"):
         one.data = one.data.clone()
     elif change == "state":
         own["exp_avg"] = own["exp_avg"].clone()

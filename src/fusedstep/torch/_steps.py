@@ -412,10 +412,10 @@ class Steps:
         assert tensor.slices is not None
         seen, kept = self._look_up(at, tensor.seen.place)
         as_before = seen.array.shape == tensor.p.shape and seen.array.dtype == tensor.p.dtype
-        if not (as_before and self.state.get(p)):
-            return tensor
         rule, values = tensor.slices.rule, tensor.settings.hyperparameters
         assert rule is not None
+        if not as_before or (rule.states and not self.state.get(p)):
+            return tensor
         found = find_state(self.kind, kept, rule, values, self.averages.get(p), True)
         at_once(found.changes.calls(self.state, p))
         return tensor.moved_to(seen, found)
