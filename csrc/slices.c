@@ -92,7 +92,7 @@ static int64_t cost_of(const fs_slices *slices) {
         }
         steps /= slices->n;
     }
-    return slices->width * (RANDOM + steps);
+    return slices->width * (RANDOM + steps) + 1; /* one without elements is counted, too */
 }
 
 void count_units(const fs_table *table) {
@@ -103,7 +103,7 @@ void count_units(const fs_table *table) {
         table->units[k] = sum;
         if (!slices)
             sum += row->n;
-        else if (slices->n > 0 && slices->width > 0) {
+        else if (slices->n > 0) {
             slices->cost = cost_of(slices);
             sum += slices->n * slices->cost;
         }

@@ -124,7 +124,7 @@ class Table(CheckedTable):
     def step_slices(self, row: Row, touched: Touched, h: Any) -> Iterator[Call]:
         """The calls that write the step of a tensor's slices; `h` has its job's scalars."""
         values = self.replayed(row, touched) if touched.catches_up else slices_of(row, touched)
-        g = touched.gradients()
+        g = touched.gradients(row.walk.shape[0])
         counts, scalars, at = touched.counts, touched.scalars, touched.at()
         if scalars is None or scalars.entries is None:
             values = self.advance(row, values, g, h)

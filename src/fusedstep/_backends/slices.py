@@ -98,7 +98,7 @@ class Touched(NamedTuple):
     ids: Integers | None
     """The slices, ascending; None: all of them."""
     values: Array
-    """The gradients, flat and contiguous, in the dtype of the step."""
+    """The gradients, flat and contiguous, in the dtype of the step; on a device also 16 bits."""
     starts: Integers | None = None
     """Where in `places` the gradients of each slice begin, and the end; None: each has one."""
     places: Integers | None = None
@@ -127,10 +127,10 @@ class Touched(NamedTuple):
         """The slices as an index of NumPy."""
         return slice(None) if self.ids is None else self.ids
 
-    def gradients(self) -> Array:
+    def gradients(self, slices: int) -> Array:
         """One gradient for each slice that is touched, as a matrix: NumPy's way to add them up."""
-        if self.width == 0:
-            return self.values.reshape(0 if self.ids is None else len(self.ids), 0)
+        if not self.width:
+            return np.empty((self.n(slices), 0), self.values.dtype)
         values = self.values.reshape(-1, self.width)
         if self.places is None:
             return values
@@ -147,7 +147,7 @@ class Touched(NamedTuple):
     def dense(self, slices: int) -> Array:
         """The gradient of the whole tensor, flat, with zeros elsewhere."""
         whole = np.zeros((slices, self.width), self.values.dtype)
-        whole[self.at()] = self.gradients()
+        whole[self.at()] = self.gradients(slices)
         return whole.reshape(-1)
 
 

@@ -142,7 +142,7 @@ class Seen(NamedTuple):
     """Rows as they were checked; a whole gradient has all rows in their order."""
 
     values: Array
-    """Flat and contiguous, in the dtype of the step."""
+    """Flat and contiguous, in the dtype of the step; on a device they may have 16 bits."""
     given: Any
     """The user's array of the values, as arrays here are described."""
     ids: Integers | None = None
@@ -172,7 +172,7 @@ def seen_rows(
     g: Any, p: Array, place: Place, name: str, written: WrittenMemory, zero: bool
 ) -> Seen:
     """A gradient of a parameter that is stepped by rows, checked; `zero` that it is written."""
-    if is_sparse(g):
+    if is_sparse(g) and isinstance(place, Host):
         return _of_matrix(g, p, place, name, written, zero)
     if type(g) is not Rows:
         given = place.see_gradient(g, p, name)
@@ -274,14 +274,17 @@ def _check_memory(given: Array, name: str, written: WrittenMemory, zero: bool) -
 
 
 def _flat(given: Array, p: Array, place: Place) -> Array:
-    """Values flat and contiguous, in the dtype of the parameter's steps: copied if need be."""
+    """Values flat and contiguous: copied if need be.
+
+    On the CPU they are in the dtype of the parameter's steps. A device decodes 16 bits by itself.
+    """
     if given.dtype in HALVES and isinstance(place, Host):
         flat = np.ascontiguousarray(given).reshape(-1)
         decoded: Array = STORAGES[HALVES[given.dtype]].decode(flat.size, (flat,))
         return decoded
     if given.flags.c_contiguous and given.flags.aligned:
         return given.reshape(-1)
-    made = place.empty(given.shape, compute_dtype(p.dtype))
+    made = place.empty(given.shape, given.dtype)
     place.copy(made, given)
     return made.reshape(-1)
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fusedstep._arrays.dtypes import HALVES
 from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.walk import Array
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._backends.slices import Calm, Integers, Scalars, Touched
@@ -17,6 +19,7 @@ from fusedstep._core.rows import Seen
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars, Rule, Values
 from fusedstep._numerics.coefficients import Scalars as Neutral
+from fusedstep._numerics.storage import STORAGES
 
 ROW_T = "row_t"
 """The entry of states and state dicts that has the t of each row."""
@@ -300,6 +303,17 @@ class Lines:
 
 def sums_along(walk: Any, touched: Touched, shape: Sequence[int]) -> Array:
     """The sums of squares of a gradient's blocks, in the order of a walk that is not C order."""
+    if not isinstance(walk.place, Host):
+        touched = touched._replace(values=_read(walk.place, touched.values))
     dense = touched.dense(shape[0]).reshape(shape)
     with np.errstate(all="ignore"):
         return norm.squares(np.ascontiguousarray(walk.lay(dense)).reshape(-1))
+
+
+def _read(place: Place, values: Array) -> Array:
+    """A device's gradients on the host, in the dtype of the step."""
+    read = place.read(values)
+    if read.dtype not in HALVES:
+        return read
+    decoded: Array = STORAGES[HALVES[read.dtype]].decode(read.size, (read,))
+    return decoded

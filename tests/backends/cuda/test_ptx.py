@@ -14,7 +14,7 @@ import pytest
 import fusedstep as fs
 from fusedstep import rules
 from fusedstep._arrays.dtypes import BFLOAT16
-from fusedstep._backends.cuda import available, copies, formats, kernels, squares
+from fusedstep._backends.cuda import available, copies, formats, kernels, slices, squares
 from fusedstep._backends.cuda.ptx import compile_ptx
 from fusedstep._backends.plan import Held, Job
 from fusedstep._core.declaration import declaration_of
@@ -136,6 +136,37 @@ def test_squares_are_summed_in_float64(dtype: str) -> None:
     for unwanted in ("fma", r"\.approx", r"\.ftz", r"\.local", r"\bcall\b", r"\.func"):
         assert not re.search(unwanted, ptx), unwanted
     assert {*re.findall(r"\b(?:add|sub|mul|div|sqrt)(\S*\.f\d\d)", ptx)} == {".rn.f64"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rule", REPRESENTATIVE, ids=lambda rule: rule.name)
+def test_slices(rule: Rule, dtype: str) -> None:
+    """An element is read and written once, whatever steps its slice has missed."""
+    job = Job(rule, np.dtype(dtype))
+    ptx = compile_ptx(slices.stepping(job, None), (9, 0))
+    check_arithmetic(ptx, f"f{8 * job.dtype.itemsize}")
+    written = 1 + sum(letter is not None for letter in rule.letters) + rule.averaged
+    assert len(re.findall(r"\bst\.global", ptx)) == written
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_slices_of_16_bits(half: str) -> None:
+    check_arithmetic(
+        compile_ptx(slices.stepping(Job(Rule("sgd"), np.dtype("f4")), half), (9, 0)), "f32"
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", BFLOAT16])
+def test_gradients_of_slices_are_added_up(dtype: Any) -> None:
+    ptx = compile_ptx(slices.gathering(np.dtype(dtype)), (9, 0))
+    check_arithmetic(ptx, "f64" if dtype == "float64" else "f32")
+
+
+def check_arithmetic(ptx: str, kind: str) -> None:
+    """Check that each operation is rounded by itself, as it is written."""
+    for unwanted in ("fma", r"\.approx", r"\.ftz", r"\.local", r"\bcall\b", r"\.func"):
+        assert not re.search(unwanted, ptx), unwanted
+    assert {*re.findall(r"\b(?:add|sub|mul|div|sqrt)(\S*\.f\d\d)", ptx)} == {f".rn.{kind}"}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "int32", BFLOAT16])

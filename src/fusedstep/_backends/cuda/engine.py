@@ -24,7 +24,9 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, formats, kernels, squares
 from fusedstep._backends.cuda.device import Device
+from fusedstep._backends.cuda.touched import Sliced
 from fusedstep._backends.plan import Cells, Job, Row, clips_of, new_keys, unfit_rows
+from fusedstep._backends.slices import Touched
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep._numerics.rounding import check_rounding
@@ -149,6 +151,9 @@ class Table:
         self.stale = False
         """Whether the device has other addresses of gradients than `addresses`."""
         self.at_once: Callable[[Sequence[Call]], Any] = at_once
+        self.sliced: dict[int, tuple[int, Sliced]] = {}
+        """The tensors that are stepped by slices, by the parameter, each with its number among
+        those that step."""
         self.present = [row for row in rows if row is not None]
         active = [(index, row) for index, row in enumerate(rows) if row is not None]
         if active:
@@ -163,7 +168,9 @@ class Table:
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
         blocks = np.array([norm.blocks(row.p.flat.size) for _, row in rows])
         self.sums_on_device = self.device.empty((int(blocks.sum()), norm.SUMS), np.dtype("f8"))
-        sums = address(self.sums_on_device) + 8 * norm.SUMS * (np.cumsum(blocks) - blocks)
+        self.first_sums = np.cumsum(blocks) - blocks
+        """Where the sums of each tensor begin."""
+        sums = address(self.sums_on_device) + 8 * norm.SUMS * self.first_sums
         # Sums stay in the order of the parameters; the table is in the order of the jobs.
         order = sorted(range(len(rows)), key=lambda k: rows[k][1].job)
         for place, k in enumerate(order):
@@ -173,7 +180,8 @@ class Table:
         table = _columns(sorted_rows)
         table[:, kernels.SUMS] = sums[order]
         elements = np.array([tile_of(jobs[job]) for job in of_job])
-        tiles = Pieces(-(-table[:, kernels.N] // elements), of_job)
+        whole = np.array([not row.by_slices for row in sorted_rows])
+        tiles = Pieces(-(-table[:, kernels.N] // elements) * whole, of_job)
         summed = Pieces(blocks[order], of_job)
         table[:, kernels.FIRST] = tiles.first
         table[:, kernels.FIRST_BLOCK] = summed.first
@@ -204,9 +212,14 @@ class Table:
                 seconds = () if job.storages is None else (address(self.on_device[-1]),)
                 addresses = (at, *seconds, gradients, at_tiles + 4 * start)
                 self.launches.append((index, Launch(job, ordinal, count, addresses)))
-                start, count = summed.of_job(index)
+            start, count = summed.of_job(index)
+            if count:
                 addresses = (at, gradients, at_blocks + 4 * start)
                 self.measures.append(Squares(job, ordinal, count, addresses))
+        with self.device.current():
+            for k, (index, row) in enumerate(rows):
+                if row.by_slices:
+                    self.sliced[index] = k, Sliced(jobs[row.job], row, self.device)
 
     def stands(self, everything: bool) -> bool:
         return all(row.stands(everything) for row in self.present) and self.cells.stand()
@@ -219,6 +232,23 @@ class Table:
         self.moves += 1
         self._point(index, address(operand.flat))
 
+    @staticmethod
+    def scalars_of(job: Job) -> tuple[str, ...]:
+        return variants.step(job.rule).scalars
+
+    def touch(self, index: int, touched: Touched) -> None:
+        self.sliced[index][1].touch(touched)
+        self.moves += 1
+
+    def catching_up(self) -> Sequence[Call]:
+        check_rounding()
+        calls: list[Call] = []
+        with self.device.current():
+            stream = self._stream()
+            for _, sliced in self.sliced.values():
+                calls += sliced.stepping(stream, None, None)
+        return calls
+
     def _point(self, index: int, to: int) -> None:
         place = self.places[index]
         assert place is not None
@@ -229,6 +259,8 @@ class Table:
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         for index in range(start, len(grads)):
             known, g = self.known[index], grads[index]
+            if index in self.sliced:
+                return index
             if known is None and g is None:
                 continue
             if known is None or g is None or (zero and not known.writeable):
@@ -261,11 +293,18 @@ class Table:
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
         """Measure the gradients, the only part of a step that waits for the device."""
-        if self.launches:
+        if self.present:
+            for index, (_, sliced) in self.sliced.items():
+                self._point(index, sliced.gradient())
             with self.device.current():
                 stream = self._stream()
-                self.device.at_once([each.call(stream) for each in self.measures])
+                calls = [
+                    call for _, each in self.sliced.values() for call in each.gathering(stream)
+                ]
+                self.device.at_once([*calls, *(each.call(stream) for each in self.measures)])
             self.sums = self.device.read(self.sums_on_device)
+            for k, sliced in self.sliced.values():
+                sliced.put_sums(self.sums[self.first_sums[k] :])
         return norm.measure(norm.total(self.sums), scale, max_norm)
 
     def clip_each(self, scale: float, max_norm: float) -> float:
@@ -280,11 +319,14 @@ class Table:
     ) -> Sequence[Call]:
         check_rounding()
         calls: list[Call] = []
-        if self.launches:
+        if self.present:
+            keys = self.keys.view(np.int64).tolist()
             with self.device.current():
                 stream = self._stream()
                 clips = self._send_clips(stream) if each else 0
-            keys = self.keys.view(np.int64).tolist()
+                for k, sliced in self.sliced.values():
+                    given = scalars[self.present[k].job]
+                    calls += sliced.stepping(stream, given, self.clips[k] if each else None)
             calls += [
                 launch.call(stream, scalars[job], zero, clips, keys[job])
                 for job, launch in self.launches

@@ -14,15 +14,18 @@ from __future__ import annotations
 import hashlib
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite
 import numba
+from numba import njit
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from fusedstep._compiler import files
+from fusedstep._compiler.interrupts import delayed
 
 
 class Kept(NullCache):
@@ -52,3 +55,13 @@ class Kept(NullCache):
         machine = repr((*codegen.magic_tuple(), llvmlite.__version__))
         short = hashlib.sha256(machine.encode()).hexdigest()[:16]
         return f"{self.name}.{sys.implementation.cache_tag}.numba-{numba.__version__}.{short}"
+
+
+def kept(function: Callable[..., Any], name: str, signature: Any) -> Any:
+    """A function compiled for one signature, which runs without the GIL, kept by that name."""
+    compiled = njit(nogil=True)(function)
+    compiled._cache = Kept(name)  # type: ignore[attr-defined]
+    with delayed():
+        compiled.compile(signature)
+    compiled.disable_compile()
+    return compiled

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import add_symbol
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -32,13 +32,13 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
-from fusedstep._backends.numba import squares, tiles
+from fusedstep._backends.numba import slices, squares, tiles
 from fusedstep._backends.numba.crew import crew
-from fusedstep._backends.numba.kept import Kept
+from fusedstep._backends.numba.kept import kept
 from fusedstep._backends.numba.primitives import EMA, STATES, SUMS, G, P, call_kernel
 from fusedstep._backends.numba.tiles import COLUMNS, DESCRIBED, JOB, ORDINAL, SECONDS, N
 from fusedstep._backends.plan import CheckedTable, Job, Keys, Row
-from fusedstep._compiler.interrupts import delayed
+from fusedstep._backends.slices import Integers, Touched
 from fusedstep._compiler.modules import unique
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import JobScalars
@@ -62,8 +62,6 @@ MOST_HELPERS = INVITED - 1
 
 PATIENCE = 20_000
 """How often a helper that woke early looks whether the task was opened: some 100 us."""
-
-Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Jobs:
@@ -185,7 +183,15 @@ class Runner(CheckedTable):
         kernels = self.of_jobs.squares()
         nothing = np.zeros_like(kernels)
         scalars = self._scalars()
-        self._shared(self.of_rows.blocks, norm.BLOCK, kernels, scalars, nothing)()
+        blocks = self.of_rows.blocks
+        self._shared(self._whole(blocks), norm.BLOCK, kernels, scalars, nothing)()
+        for place, row, touched in self._by_slices():
+            sums = self.sums[blocks[place] : blocks[place + 1]]
+            sums[...] = 0 if touched.sums is None else touched.sums
+            if touched.sums is None:
+                described = self.of_rows.table[place]
+                kernel = kernels[row.job]
+                slices.summing(described, kernel, touched, row.walk.shape[0])()
         return norm.measure(norm.total(self.sums), scale, max_norm)
 
     def calls(
@@ -196,7 +202,43 @@ class Runner(CheckedTable):
         kernels, zeroed = self.of_jobs.kernels, self.of_jobs.widths * zero
         at = self._clipped() if each else self._scalars()
         rows = self.of_rows
-        return [self._shared(rows.units, rows.unit, kernels, at, zeroed), *self.counted()]
+        whole = self._shared(self._whole(rows.units), rows.unit, kernels, at, zeroed)
+        stepping = [
+            self._stepping(place, row, touched, self.clipped[place] if each else None)
+            for place, row, touched in self._by_slices()
+        ]
+        return [whole, *stepping, *self.counted()]
+
+    def catching_up(self) -> Sequence[Call]:
+        check_rounding()
+        return [
+            self._stepping(place, row, touched, takes=False)
+            for place, row, touched in self._by_slices()
+        ]
+
+    def _by_slices(self) -> Iterator[tuple[int, Row, Touched]]:
+        """The rows of which single slices are stepped, with their places."""
+        for place, row, touched in zip(self.places, self.rows, self.touched, strict=False):
+            if row is not None and touched is not None:
+                yield place, row, touched
+
+    def _stepping(
+        self, place: int, row: Row, touched: Touched, own: Array | None = None, takes: bool = True
+    ) -> Call:
+        """The call that steps the slices of a row, by its own scalars or those of its job."""
+        jobs = self.of_jobs
+        scalars = jobs.memory[row.job] if own is None else own
+        names = self.scalars_of(self.jobs[row.job])
+        described, kernel = self.of_rows.table[place], jobs.kernels[row.job]
+        return slices.stepping(described, kernel, scalars, names, touched, row.walk.shape[0], takes)
+
+    def _whole(self, starts: Integers) -> Integers:
+        """Where rows begin, in whatever units, if those that are stepped by slices have none."""
+        if not any(self.touched):
+            return starts
+        sizes = np.diff(starts)
+        sizes[[place for place, *_ in self._by_slices()]] = 0
+        return _starts(sizes)
 
     def _scalars(self) -> Integers:
         """The address of each row's scalars: those of its job."""
@@ -222,7 +264,7 @@ class Runner(CheckedTable):
         row's scalars.
         """
         table = self.of_rows.table
-        few = self.of_rows.elements[-1] < WORTH_SHARING
+        few = min(self.of_rows.elements[-1], unit * starts[-1]) < WORTH_SHARING
         helpers = 0 if few else min(threads.get_num_threads() - 1, MOST_HELPERS)
         shared = np.array([0, UNOPENED], np.int64)
         work = table, starts, unit, kernels, scalars, zeroed, shared
@@ -299,13 +341,8 @@ WORK = TABLE, COLUMN, types.int64, COLUMN, COLUMN, COLUMN, COLUMN
 def _compiled(function, more=()):
     text = Path(__file__).read_bytes()
     numbers = [each for each in globals().items() if isinstance(each[1], int)]  # imported, too
-    compiled = njit(nogil=True)(function)
     name = unique(f"runner{function.__name__}", text, repr(numbers).encode())
-    compiled._cache = Kept(name)  # type: ignore[attr-defined]  # noqa: SLF001
-    with delayed():
-        compiled.compile(types.void(*WORK, *more))
-    compiled.disable_compile()
-    return compiled
+    return kept(function, name, types.void(*WORK, *more))
 
 
 @_compiled

@@ -1,0 +1,136 @@
+"""Steps by rows on a device: the same bits as the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import row_steps
+from cases import DTYPES, Case, differing_bits, ordinary
+from device import LIBRARIES, Placed, cuda
+
+import fusedstep as fs
+from fusedstep._arrays.dtypes import BFLOAT16, FLOAT16
+from fusedstep._numerics.storage import STORAGES
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+class Held:
+    """Arrays on the device, and how to find what each is a copy of."""
+
+    def __init__(self, library: str = "plain") -> None:
+        self.library = library
+        self.made: list[Placed] = []
+
+    def place(self, view: Any) -> Any:
+        self.made.append(Placed(view, library=self.library))
+        return self.made[-1].array
+
+    def back(self, array: Any) -> Any:
+        return next(each.host for each in self.made if each.array is array)
+
+
+@cuda
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("case", row_steps.CASES, ids=lambda case: case.name)
+def test_bits(case: Case, dtype: Any) -> None:
+    held = Held()
+    row_steps.take_steps(case, dtype, held.place, held.back, row_steps.NARROW)
+
+
+@cuda
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_an_index_and_a_mask_on_the_device(library: str) -> None:
+    held = Held(library)
+    expected = np.zeros((4, 2))
+    p = held.place(expected.copy())
+    optimizer, reference = fs.Adagrad(p), fs.Adagrad(expected, backend="numpy")
+    values = ordinary(np.random.default_rng(0), 8, np.float64).reshape(4, 2)
+    index, mask = np.array([3, 0, 3, 1]), np.array([True, False, False, True])
+    optimizer.step(fs.Rows(held.place(index), held.place(values)))
+    reference.step(fs.Rows(index, values))
+    optimizer.step(fs.Rows.where(held.place(mask), held.place(values)))
+    reference.step(fs.Rows.where(mask, values))
+    assert differing_bits(held.back(p), expected) == 0
+
+
+@cuda
+@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_gradients_of_16_bits_are_added_up_in_32(dtype: Any, gaps: bool) -> None:
+    exact = ordinary(np.random.default_rng(1), 12, np.float32)
+    format_ = STORAGES["float16" if dtype == FLOAT16 else "bfloat16"]
+    (values,) = format_.encode(exact, None)
+    decoded = format_.decode(12, (values,)).reshape(4, 3)
+    memory = np.zeros((4, 6), values.dtype)
+    view = memory[:, ::2] if gaps else np.zeros((4, 3), values.dtype)
+    view[...] = values.reshape(4, 3)
+    expected = np.zeros((5, 3), np.float32)
+    p = Placed(expected.copy())
+    placed = Placed(view, memory) if gaps else Placed(view)
+    optimizer, reference = fs.Adam(p.array), fs.Adam(expected, backend="numpy")
+    index = [4, 2, 4, 4]
+    found = optimizer.step(fs.Rows(index, placed.array), max_norm=0.1)
+    assert found == reference.step(fs.Rows(index, decoded), max_norm=0.1)
+    assert differing_bits(p.host, expected) == 0
+
+
+@cuda
+@pytest.mark.parametrize("untouched", ["frozen", "exact"])
+def test_parameters_that_are_not_in_c_order(untouched: Any) -> None:
+    """Norms are of the elements in the order in which those of the parameter lie."""
+    rng = np.random.default_rng(2)
+    expected = np.asfortranarray(ordinary(rng, 15, np.float32).reshape(3, 5))
+    p = Placed(expected.copy(order="F"))
+    optimizer = fs.Adam(p.array, untouched=untouched)
+    reference = fs.Adam(expected, untouched=untouched, backend="numpy")
+    for index in ([2, 0, 2], [1], [0]):
+        values = ordinary(rng, 5 * len(index), np.float32).reshape(-1, 5)
+        report = optimizer.step(fs.Rows(index, Placed(values).array), max_norm=0.5)
+        assert report == reference.step(fs.Rows(index, values), max_norm=0.5)
+    optimizer.catch_up()
+    reference.catch_up()
+    assert differing_bits(p.host, expected) == 0
+
+
+@cuda
+def test_gradients_that_are_zeroed() -> None:
+    p, values = Placed(np.zeros((3, 2))), Placed(np.ones((2, 2)))
+    fs.SGD(p.array, lr=1.0).step(fs.Rows([1, 1], values.array), zero_grads=True)
+    assert p.host.tolist() == [[0, 0], [-2, -2], [0, 0]]
+    assert not values.host.any()
+
+
+@cuda
+def test_more_rows_than_there_was_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fusedstep._backends.cuda import touched
+
+    monkeypatch.setattr(touched, "LEAST", 2)
+    p = Placed(np.zeros(6))
+    optimizer = fs.SGD(p.array, lr=1.0, untouched="exact", momentum=0.5)
+    expected = np.zeros(6)
+    reference = fs.SGD(expected, lr=1.0, untouched="exact", momentum=0.5, backend="numpy")
+    for k in (1, 3, 1, 6, 2):
+        values = np.arange(1.0, k + 1)
+        optimizer.step(fs.Rows(range(k), Placed(values).array))
+        reference.step(fs.Rows(range(k), values))
+    optimizer.catch_up()
+    reference.catch_up()
+    assert differing_bits(p.host, expected) == 0
+
+
+@cuda
+def test_values_on_the_cpu_are_refused() -> None:
+    optimizer = fs.SGD(Placed(np.zeros((3, 2))).array)
+    with pytest.raises(ValueError, match=r"grads\.values is on the CPU"):
+        optimizer.step(fs.Rows([1], np.ones((1, 2))))
+
+
+@cuda
+def test_sparse_matrices_are_refused() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    optimizer = fs.SGD(Placed(np.zeros((3, 2))).array)
+    with pytest.raises(ValueError, match="the parameters are on CUDA device 0"):
+        optimizer.step(sparse.csr_matrix(np.eye(3, 2)))
