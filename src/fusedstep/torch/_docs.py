@@ -49,9 +49,9 @@ TEXTS = {
     ),
     "seed": "Of stochastic rounding, from 0 below 2⁶⁴.",
     "untouched": (
-        'What becomes of rows that a sparse gradient leaves out, on the CPU: `"frozen"` for\n'
-        'nothing, `"exact"` for what zeros there would do, to the bit, see `catch_up`; None for\n'
-        "torch's own way: SGD and Adagrad make the gradient dense, the others refuse it."
+        'What becomes of rows that a sparse gradient leaves out: `"frozen"` for nothing,\n'
+        '`"exact"` for what zeros there would do, to the bit, see `catch_up`; None for torch\'s\n'
+        "own way: SGD and Adagrad make the gradient dense, the others refuse it."
     ),
     "row_steps": (
         'Where rows are frozen: `"own"` for a t of each row, state `"row_step"`; `"shared"` for\n'

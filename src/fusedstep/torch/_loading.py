@@ -73,4 +73,5 @@ def open_seals(state: Mapping[Any, Any]) -> None:
         if isinstance(own, dict):
             for name, value in own.items():
                 if isinstance(value, Sealed):
-                    own[name] = value.opened(parameter)
+                    # Rows are counted on the CPU, wherever they are.
+                    own[name] = value.tensor if name == ROW_STEP else value.opened(parameter)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fusedstep._arrays.place import Host, Place
+from fusedstep._arrays.place import HOST
 from fusedstep._checks.wording import describe
 from fusedstep._core.rows import Rows, ids_of
 from fusedstep._numerics.coefficients import Hyperparameters, Rule
@@ -60,7 +60,7 @@ def rows_of(g: Any, p: Any, name: str) -> Rows:
     return Rows(g._indices()[0], g._values())  # noqa: SLF001  the public ones want it coalesced
 
 
-def refuse_rows(parameter: Any, place: Place, narrow: bool, name: str, path: str) -> None:
+def refuse_rows(parameter: Any, narrow: bool, name: str, path: str) -> None:
     """Refuse rows of a parameter that is stepped whole; `narrow` that its state has fewer bytes."""
     what = f"{name}{path} is sparse, and params{path} is"
     if is_distributed(parameter):
@@ -75,10 +75,6 @@ def refuse_rows(parameter: Any, place: Place, narrow: bool, name: str, path: str
         raise TypeError(
             f"{what} in a group whose `state_dtype` is of fewer bytes; put it into one with "
             f"`state_dtype='float32'`, {WHOLE}"
-        )
-    if not isinstance(place, Host):
-        raise TypeError(
-            f"{what} on a CUDA device, where steps are whole; keep it on the CPU, {WHOLE}"
         )
 
 
@@ -101,9 +97,11 @@ def wanted_rows(rows: Any, parameters: list[Any], paths: Iterable[str]) -> dict[
                 f"rows has {describe(p)}, which is no parameter of the optimizer; pass a mapping "
                 "from its parameters, as `{embedding.weight: index}`"
             )
-        if isinstance(given, torch.Tensor) and given.dtype is not torch.bool:
-            given = given.detach().reshape(-1)  # a batch of tokens may have any shape
-        found[at] = ids_of(given, local(p).detach(), Host(), f"rows{names[at]}")
+        if isinstance(given, torch.Tensor):
+            given = given.detach().cpu()
+            if given.dtype is not torch.bool:
+                given = given.reshape(-1)  # a batch of tokens may have any shape
+        found[at] = ids_of(given, local(p).detach(), HOST, f"rows{names[at]}")
     return found
 
 

@@ -202,7 +202,7 @@ class Tensor:
     def _begin_slices(self, state: Found) -> None:
         """Take gradients of rows."""
         narrow = any(each is not None for each in self.formats.states.values())
-        refuse_rows(self.seen.tensor, self.seen.place, narrow, "grads", self.path)
+        refuse_rows(self.seen.tensor, narrow, "grads", self.path)
         own, untouched = state.row_step, self.settings.hyperparameters["untouched"]
         steps = "shared" if own is None else "own"
         self.slices = Slices(self.p.shape, untouched, steps, state.t)
