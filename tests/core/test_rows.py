@@ -288,6 +288,23 @@ def test_look_ahead_catches_up() -> None:
     assert same(p, q)
 
 
+@engines
+def test_another_rule_of_the_same_state_is_caught_up_by(backend: str) -> None:
+    p, q = np.ones((6, 3)), np.ones((6, 3))
+    rows = fs.SGD(p, lr=0.1, momentum=0.5, untouched="exact", backend=backend)
+    whole = fs.SGD(q, lr=0.1, momentum=0.5, backend=backend)
+    for t in range(12):
+        rows.param_groups[0]["nesterov"] = whole.param_groups[0]["nesterov"] = t >= 5
+        index, values = np.array([t % 6]), np.full((1, 3), 1.0 + t)
+        rows.step(fs.Rows(index, values))
+        whole.step(dense(index, values, q.shape))
+        if t in (3, 8):
+            rows.catch_up([2])
+            assert differing_bits(p[2], q[2]) == 0
+    rows.catch_up()
+    assert differing_bits(p, q) == 0
+
+
 def test_another_rule_begins_where_rows_are() -> None:
     p = start(9, 5, np.float64)
     q = p.copy()

@@ -526,3 +526,58 @@ def test_torchao_offloads_to_steps_on_the_cpu() -> None:
         return [*model.parameters()]
 
     assert_same(run(True), run(False))
+
+
+def rows_of(p: Any, step: int) -> Any:
+    """A sparse gradient, in which rows stand several times."""
+    generator = torch.Generator().manual_seed(step)
+    index = torch.randint(0, len(p), (1, 5), generator=generator)
+    values = torch.randn(5, p.shape[1], dtype=p.dtype, generator=generator)
+    return torch.sparse_coo_tensor(index, values, p.shape, check_invariants=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"untouched": "exact", "max_norm": 0.5},
+        {"untouched": "frozen"},
+        {"untouched": "frozen", "row_steps": "shared"},
+    ],
+    ids=["exact", "own", "shared"],
+)
+def test_rows_have_the_bits_of_the_cpu(options: dict[str, Any], dtype: Any) -> None:
+    there = parameters(dtype, [(40, 17), (5,)])
+    here = moved(there)
+    expected, found = fst.Adam(there, **options), fst.Adam(here, **options)
+    for step in range(12):
+        grads = [rows_of(there[0], step), torch.ones_like(there[1])]
+        give(there, grads)
+        give(here, grads)
+        expected.step()
+        found.step()
+        some = torch.tensor([[3, 7], [7, 39]])
+        expected.catch_up({there[0]: some})
+        found.catch_up({here[0]: some.cuda() if step % 2 else some})
+        assert_same([here[0][some]], [there[0][some]])
+        if step == 6:
+            saved = copy.deepcopy(found.state_dict())
+            found = fst.Adam(here, **options)
+            found.load_state_dict(saved)
+    for optimizer in (expected, found):
+        optimizer.catch_up()
+    assert_same(here, there)
+    assert_same_states(found, expected)
+
+
+def test_sparse_adam_on_a_device_is_torchs() -> None:
+    one, other = (
+        moved(parameters(torch.float64, [(40, 17)])),
+        moved(parameters(torch.float64, [(40, 17)])),
+    )
+    optimizer, reference = fst.SparseAdam(one, lr=0.01), torch.optim.SparseAdam(other, lr=0.01)
+    for step in range(30):
+        for own, each in ((one, optimizer), (other, reference)):
+            give(own, [rows_of(own[0].cpu(), step)])
+            each.step()
+    assert farthest(one, other) <= 1e-12

@@ -124,7 +124,7 @@ VIEWED = {
         f"torch.{name}": np.dtype(name)
         for name in (
             *("float16", "float32", "float64", "complex64", "complex128"),
-            *("int8", "int16", "int32", "uint8"),
+            *("int8", "int16", "int32", "int64", "uint8"),
         )
     },
     "torch.bfloat16": BFLOAT16,

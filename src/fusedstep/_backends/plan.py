@@ -387,6 +387,7 @@ class CheckedTable:
 
     def let_go(self, indices: Iterable[int]) -> None:
         self.kept = [None] * len(self.rows)
+        self.touched = [None] * len(self.rows)
 
     def clip_each(self, scale: float, max_norm: float) -> float:
         self.clips = clips_of(self.present, self.sums, scale, max_norm)
@@ -443,7 +444,6 @@ class Plan:
     def select(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         """Step by these jobs those rows that are given; see `Table.select`."""
         self.let_go()
-        self.touched.clear()
         self.table.select(jobs, rows)
         self.rows = rows
         self._count()
@@ -480,6 +480,7 @@ class Plan:
         """Step these slices of that parameter, once; see `Table.touch`."""
         self.gradient_scratch.pop(index, None)
         self.touched[index] = touched
+        self.holding = True
         self.table.touch(index, touched)
 
     def catch_up(self) -> None:
@@ -513,6 +514,7 @@ class Plan:
         self.table.let_go(self.gradient_scratch)
         for operand in self.gradient_scratch.values():
             operand.let_go()
+        self.touched.clear()
         self.holding = False
 
     def forget_gradients(self) -> None:

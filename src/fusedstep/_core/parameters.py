@@ -112,6 +112,10 @@ class Cohort:
         """The scalars of its step t, of which the constants are settled."""
         return self.constants, declaration.scalars(values, t)
 
+    def given_alone(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
+        """The same of a step t of rows that count their own."""
+        return self.given(declaration, values, t)
+
     def check_range(
         self, declaration: Declaration, values: Hyperparameters, given: JobScalars, t: int
     ) -> None:

@@ -65,8 +65,8 @@ class Slices:
         """The rule of its last step."""
         self.plan: Plan | None = None
         """A plan of this parameter alone, which catches up; None until it is asked for."""
-        self.row: Row | None = None
-        """The row that it has."""
+        self.planned: tuple[Row, Rule] | None = None
+        """The row that it has, and the rule that it goes by."""
 
     def row_t(self, t: int) -> Integers | None:
         """The t of each row, if they have their own and have begun to count; t: the parameter's."""
@@ -132,14 +132,20 @@ class Slices:
         """Whether all slices have to be caught up before another step."""
         return self.past is not None and self.past.is_full
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether slices may have missed steps."""
+        return self.past is not None and self.past.coming > self.past.first
+
     def catch_up(self, ids: Integers | None, row: Row, cohort: Any, kind: type[Table]) -> None:
         """Take the steps that these slices have missed, or for None all of them."""
-        if not self.exact or self.past is None or self.counts is None:
+        if not self.exact or self.past is None or self.counts is None or self.rule is None:
             return
-        if self.plan is None or self.row is not row:
-            self.row = row
-            written = WrittenMemory(())
-            self.plan = Plan(kind, [Job(row.rule, cohort.dtype)], [catching(row)], written)
+        planned = row, self.rule
+        if self.plan is None or self.planned != planned:
+            # A row serves all rules of the same state, and may have been made for another one.
+            job, written = Job(self.rule, cohort.dtype), WrittenMemory(())
+            self.plan, self.planned = Plan(kind, [job], [catching(row)], written), planned
         scalars = self.past.scalars(cohort.t)
         nothing = np.empty(0, cohort.dtype)
         touched = Touched(self.width, ids, nothing, counts=self.counts, scalars=scalars)
@@ -301,7 +307,7 @@ class Lines:
     ) -> None:
         if cohort.scheduled:
             values = cohort.group.at(values, t)
-        given = cohort.given(declaration, values, t)
+        given = cohort.given_alone(declaration, values, t)
         if cohort.watched:
             cohort.refuse_unfit(declaration, values, given, t)
         self.table[line] = line_of(self.names, {**given[0], **given[1]}, self.dtype)

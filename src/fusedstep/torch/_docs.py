@@ -48,6 +48,15 @@ TEXTS = {
         "nearest would stop what is kept in fewer bytes."
     ),
     "seed": "Of stochastic rounding, from 0 below 2⁶⁴.",
+    "untouched": (
+        'What becomes of rows that a sparse gradient leaves out: `"frozen"` for nothing,\n'
+        '`"exact"` for what zeros there would do, to the bit, see `catch_up`; None for torch\'s\n'
+        "own way: SGD and Adagrad make the gradient dense, the others refuse it."
+    ),
+    "row_steps": (
+        'Where rows are frozen: `"own"` for a t of each row, state `"row_step"`; `"shared"` for\n'
+        "the parameter's, as in `SparseAdam`."
+    ),
     "max_norm": (
         "The largest norm that all gradients have together, those of all ranks of a sharded model\n"
         "included, at least 0; None: any. Attribute `max_norm`, `report.grad_norm` tells it."

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fusedstep import optimizers, rules
+from fusedstep._checks.values import Check
 from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Declaration, declaration_of, fixed_rule
 from fusedstep._core.kept import STORAGE, refuse_unknown_letters
@@ -35,11 +36,20 @@ class Kind:
     """torch's words for a sparse gradient; None: it is taken."""
     sparse_and_decay: str | None = None
     """torch's words for one with weight decay."""
+    dense: str | None = None
+    """torch's words for a dense gradient; None: it is taken."""
+    steps_in: torch.dtype | None = None
+    """The dtype of a new `"step"`; None: torch's."""
     of_torch: Callable[[Group], str | None] = lambda group: None
     """Options of a group that torch alone has a step for, in words; None: there are none."""
 
     def refusal(self, hyper: Hyperparameters) -> str | None:
-        """Torch's words for a sparse gradient with these hyperparameters, or None."""
+        """Torch's words for a sparse gradient with these hyperparameters, or None.
+
+        None of torch's steps is by rows, but for SparseAdam's: it has no words for others.
+        """
+        if hyper["untouched"] is not None:
+            return None
         decays = hyper["weight_decay"] != 0
         return self.sparse or (self.sparse_and_decay if decays else None)
 
@@ -101,6 +111,36 @@ FIXED = (float, int, str, type(None))
 """Types of values that stay what they are."""
 
 
+# ---- rows ----
+
+
+def with_whole_steps(declaration: Declaration) -> Declaration:
+    """A declaration whose sparse gradients are torch's affair, unless `untouched` is given."""
+    arguments = [
+        each._replace(default=None, check=_optional(each.check))
+        if each.name == "untouched" and each.check is not None
+        else each
+        for each in declaration.arguments
+    ]
+    return replace(declaration, arguments=(*arguments,))
+
+
+def _optional(check: Check) -> Check:
+    def checked(name: str, value: Any) -> Any:
+        return None if value is None else check(name, value)
+
+    return checked
+
+
+def _with_shared_steps(declaration: Declaration) -> Declaration:
+    """A declaration whose rows have the parameter's t."""
+    arguments = [
+        each._replace(default="shared") if each.name == "row_steps" else each
+        for each in declaration.arguments
+    ]
+    return replace(declaration, arguments=(*arguments,))
+
+
 # ---- SGD ----
 
 
@@ -113,7 +153,7 @@ def _dampened_nesterov(group: Group) -> str | None:
 
 # ---- Adam and AdamW: one rule, as `decoupled_weight_decay` says ----
 
-ADAM = declaration_of(optimizers.AdamW)
+ADAM = with_whole_steps(declaration_of(optimizers.AdamW))
 
 
 def _adam_rule(hyper: Hyperparameters) -> Rule:
@@ -146,6 +186,8 @@ def _mu(hyper: Hyperparameters, t: int) -> float:
 
 def _nadam_scalars(hyper: Hyperparameters, t: int) -> Values:
     values: Values = declaration_of(rules.NAdam).scalars(hyper, t)
+    if "product" not in hyper:  # of rows, which have no product of their own
+        return values
     product, ahead = float(hyper["product"]), _mu(hyper, t + 1)
     values["now"] = (1 - _mu(hyper, t)) / (1 - product)
     values["ahead"] = ahead / (1 - product * ahead)
@@ -160,18 +202,18 @@ MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 
 KINDS = {
     "SGD": Kind(
-        declaration_of(optimizers.SGD),
+        with_whole_steps(declaration_of(optimizers.SGD)),
         {"b": "momentum_buffer"},
         counted=False,
         of_torch=_dampened_nesterov,
     ),
     "Adagrad": Kind(
-        declaration_of(optimizers.Adagrad),
+        with_whole_steps(declaration_of(optimizers.Adagrad)),
         {"s": "sum"},
         sparse_and_decay="weight_decay option is not compatible with sparse gradients",
     ),
     "RMSprop": Kind(
-        declaration_of(optimizers.RMSprop),
+        with_whole_steps(declaration_of(optimizers.RMSprop)),
         {"v": "square_avg", "b": "momentum_buffer", "a": "grad_avg"},
         sparse=_refusal("RMSprop"),
     ),
@@ -181,20 +223,28 @@ KINDS = {
         sparse=_refusal("Adam", ", please consider SparseAdam instead"),
     ),
     "NAdam": Kind(
-        replace(declaration_of(rules.NAdam), scalars=_nadam_scalars),
+        replace(with_whole_steps(declaration_of(rules.NAdam)), scalars=_nadam_scalars),
         MOMENTS,
         product=True,
         sparse=_refusal("NAdam"),
     ),
-    "RAdam": Kind(declaration_of(rules.RAdam), MOMENTS, sparse=_refusal("RAdam")),
+    "SparseAdam": Kind(
+        _with_shared_steps(declaration_of(optimizers.Adam)),
+        MOMENTS,
+        dense="SparseAdam does not support dense gradients, please consider Adam instead",
+        steps_in=torch.float64,  # torch's step has the precision of its step
+    ),
+    "RAdam": Kind(with_whole_steps(declaration_of(rules.RAdam)), MOMENTS, sparse=_refusal("RAdam")),
     "Adamax": Kind(
-        declaration_of(rules.Adamax),
+        with_whole_steps(declaration_of(rules.Adamax)),
         {"m": "exp_avg", "x": "exp_inf"},
         sparse=_refusal("Adamax"),
     ),
-    "Lion": Kind(declaration_of(rules.Lion), {"m": "exp_avg"}, sparse=_refusal("Lion")),
+    "Lion": Kind(
+        with_whole_steps(declaration_of(rules.Lion)), {"m": "exp_avg"}, sparse=_refusal("Lion")
+    ),
     "Adan": Kind(
-        declaration_of(rules.Adan),
+        with_whole_steps(declaration_of(rules.Adan)),
         {"m": "exp_avg", "a": "exp_avg_diff", "v": "exp_avg_sq", "o": "previous_grad"},
         sparse=_refusal("Adan"),
     ),

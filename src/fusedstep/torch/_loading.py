@@ -15,6 +15,7 @@ from fusedstep._core.kept import FIXED
 from fusedstep.torch._arrays import HALVES
 from fusedstep.torch._kept import base_name
 from fusedstep.torch._kinds import Group
+from fusedstep.torch._rows import ROW_STEP
 from fusedstep.torch._state import STEP
 
 
@@ -55,7 +56,7 @@ def _sealed_state(state: Mapping[Any, Any], parameter: Any, low: bool) -> dict[A
     def seals(name: Any, value: Any) -> bool:
         if name == STEP or not isinstance(value, torch.Tensor):
             return False
-        if parameter.dtype in HALVES:
+        if parameter.dtype in HALVES or name == ROW_STEP:
             return True
         if value.dtype is torch.uint8:
             return base_name(name) in state
@@ -72,4 +73,5 @@ def open_seals(state: Mapping[Any, Any]) -> None:
         if isinstance(own, dict):
             for name, value in own.items():
                 if isinstance(value, Sealed):
-                    own[name] = value.opened(parameter)
+                    # Rows are counted on the CPU, wherever they are.
+                    own[name] = value.tensor if name == ROW_STEP else value.opened(parameter)

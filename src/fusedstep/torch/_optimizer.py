@@ -21,6 +21,7 @@ from fusedstep.torch._handed_on import reasons_of_group, reasons_of_parameters
 from fusedstep.torch._kept import bits_beside, check_choices
 from fusedstep.torch._kinds import Group, Kind
 from fusedstep.torch._loading import open_seals, sealed
+from fusedstep.torch._rows import wanted_rows
 from fusedstep.torch._steps import Steps
 
 OF_ALL = {
@@ -168,7 +169,8 @@ class FusedOptimizer(Optimizer):
     @classmethod
     def options(cls) -> set[str]:
         """The names of arguments beyond torch's."""
-        return {*OF_ALL, *cls.beyond, "ema_into"}
+        into = {"ema_into"} if "ema" in cls.beyond else set()
+        return {*OF_ALL, *cls.beyond, *into}
 
     def adopt(self, options: Mapping[str, Any]) -> None:
         """Become what a live optimizer of torch's is, with arguments beyond torch's."""
@@ -202,11 +204,13 @@ class FusedOptimizer(Optimizer):
             state = vars(self)["state"]
         except KeyError:
             raise AttributeError("state") from None
+        self._catch_up_all()
         self._touched = True
         return state
 
     @state.setter
     def state(self, state: Any) -> None:
+        self._catch_up_all()
         self.__dict__["state"] = state
         self._touched, self._steps = True, None
 
@@ -245,6 +249,7 @@ class FusedOptimizer(Optimizer):
         self._averages.update(targets)
 
     def __getstate__(self) -> dict[str, Any]:
+        self._catch_up_all()
         own = {name: getattr(self, name) for name in (*OF_ALL, "_extras", "_averages", "report")}
         return {**super().__getstate__(), **own}
 
@@ -271,6 +276,7 @@ class FusedOptimizer(Optimizer):
         in fewer bytes than float32. `master` and `state_dtype` stay what they are here; state that
         was kept otherwise is converted by the next step.
         """
+        self._catch_up_all()
         handle = self.register_load_state_dict_pre_hook(
             lambda own, given: sealed(given, own.param_groups)
         )
@@ -296,6 +302,7 @@ class FusedOptimizer(Optimizer):
         (tensor([1., 1.], dtype=torch.bfloat16), [tensor([0.9990, 0.9990])])
         """
         params: list[torch.Tensor] = []
+        self._catch_up_all()
         self._take_turn(lambda _: params.extend(self._laid_out_anew().exact()), PLAIN, "a copy")
         return params
 
@@ -305,6 +312,7 @@ class FusedOptimizer(Optimizer):
         16-bit parameters become the rounded ones. Nothing is written unless all of them fit.
         """
         values = [*params]
+        self._catch_up_all()
 
         def load(_: Request) -> None:
             at_once(self._laid_out_anew().assigning(values))
@@ -325,6 +333,70 @@ class FusedOptimizer(Optimizer):
         """All parameters with their state, as they are found now."""
         own = vars(self)
         return Steps(self.kind, self.param_groups, own["state"], self._averages, self.backend)
+
+    # ---- rows that have missed steps ----
+
+    def catch_up(self, rows: Any = None) -> None:
+        """Take the steps that rows have missed, where `untouched="exact"` lets them miss some.
+
+        Call it before anything reads rows that the step before did not touch: with the rows of the
+        batch before its forward pass, without arguments before all parameters are read or saved.
+        Whatever reads `state` has its rows caught up, as `state_dict` and copies do.
+
+        Parameters
+        ----------
+        rows
+            A mapping from parameters to the numbers of their rows, a tensor of integers of any
+            shape, or booleans, one for each row. The tensor alone, if there is one parameter.
+            None for all rows of all parameters.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If they do not fit the parameters. No step has been taken.
+
+        Examples
+        --------
+        >>> import torch, fusedstep.torch
+        >>> words = torch.nn.Embedding(1000, 2, sparse=True)
+        >>> _ = torch.nn.init.ones_(words.weight)
+        >>> opt = fusedstep.torch.SGD(
+        ...     words.parameters(), lr=0.5, momentum=0.5, untouched="exact"
+        ... )
+        >>> for batch in (torch.tensor([[7, 8]]), torch.tensor([[8, 9]])):
+        ...     opt.catch_up(batch)
+        ...     opt.zero_grad()
+        ...     words(batch).sum().backward()
+        ...     opt.step()
+        >>> opt.catch_up(torch.tensor([7]))
+        >>> words.weight.data[7:10]
+        tensor([[ 0.2500,  0.2500],
+                [-0.2500, -0.2500],
+                [ 0.5000,  0.5000]])
+        """
+
+        def catch_up(_: Request) -> None:
+            if rows is None:
+                if self._steps is not None:
+                    self._steps.catch_up()
+                return
+            steps = self._steps or self._laid_out_anew()
+            paths = map(steps.path, range(len(steps.parameters)))
+            steps.catch_up(wanted_rows(rows, steps.parameters, paths))
+
+        self._take_turn(catch_up, PLAIN, "catch_up")
+
+    def _catch_up_all(self) -> None:
+        """Take the steps that rows have missed, unless this is called by what a step calls."""
+        steps, turn, me = self._steps, self._turn, get_ident()
+        if steps is None or not steps.is_behind or turn.holder == me:
+            return
+        try:
+            turn.wait_to_copy(me)
+            steps.catch_up()
+        finally:
+            turn.next = 0 if turn.next == me else turn.next
+            turn.holder = 0 if turn.holder == me else turn.holder
 
     # ---- the step ----
 
@@ -419,6 +491,8 @@ class FusedOptimizer(Optimizer):
     def _step(self, request: Request) -> None:
         steps, own, touched = self._steps, vars(self), self._touched
         if steps is None or not steps.stand(self.param_groups, own["state"], touched):
+            if steps is not None and steps.is_behind:
+                steps.catch_up()
             self._steps, touched = None, True
             steps = Steps(self.kind, self.param_groups, own["state"], self._averages, self.backend)
             self._steps = steps
@@ -499,7 +573,14 @@ class FusedOptimizer(Optimizer):
                 f"{what}: {type(self).__name__} has no such steps; pass parameters on the CPU or "
                 "on a CUDA device"
             )
-        own = [*self._extras, *(name for name in OF_ALL if getattr(self, name) != OF_ALL[name])]
+        of_groups = {
+            name: None
+            for group in self.param_groups
+            for name in (each for each in group if each in self.beyond)
+            if group[name] != self.kind.options[name]
+        }
+        of_all = (name for name in OF_ALL if getattr(self, name) != OF_ALL[name])
+        own = [*{**dict.fromkeys(self._extras), **of_groups}, *of_all]
         if own:
             raise ValueError(
                 f"{what}: these steps are torch's own, which has no {quoted(own)}; leave out one "

@@ -24,6 +24,7 @@ from fusedstep.torch._kept import (
     given_formats,
 )
 from fusedstep.torch._kinds import Kind
+from fusedstep.torch._rows import ROW_STEP, counts_rows, needs_counts, row_steps
 
 COUNT, PRODUCT = 0, 1
 """A job's numbers: the steps of its parameters, and NAdam's product of all μ so far."""
@@ -72,6 +73,8 @@ class Found(NamedTuple):
     changes: Changes
     average_is_callers: bool
     """Whether the moving average is not in the state, but a tensor of the caller's."""
+    row_step: Any = None
+    """The tensor of the steps that each row has taken; None: rows do not count their own."""
 
 
 def find_state(
@@ -81,18 +84,20 @@ def find_state(
     values: Mapping[str, Any],
     average: Any,
     as_given: bool = False,
+    by_rows: bool = False,
 ) -> Found:
     """The state of a parameter, for steps by `rule`.
 
     `values` are its hyperparameters, `average` the tensor of the user's that its moving average
-    goes to, or None. `as_given` says that all is held in the dtype that it has.
+    goes to, or None. `as_given` says that all is held in the dtype that it has, `by_rows` that
+    the step is by rows of a gradient.
     """
     made: dict[str, Any] = {**site.densified}
     cells: list[tuple[Any, int]] = []
     t, product = 0, None
     existing = site.existing
     if kind.counted:
-        step = _number(STEP, existing.get(STEP), 0.0, made)
+        step = _number(STEP, existing.get(STEP), 0.0, made, kind.steps_in)
         cells.append((step, COUNT))
         t = int(step)
     if kind.product:
@@ -119,12 +124,18 @@ def find_state(
             codes = CODES[letter in kind.declaration.nonnegative]
             initial = partial(_initial, letter, site.parameter, values)
             kepts[letter] = site.state_array(name, formats.states[letter], codes, initial, as_given)
-    if not kind.counted and not as_given and formats.draws(values["rounding"]):
-        # Random bits depend on t, and so it is counted all the same.
-        begun = t or not any(rule.letters)
-        step = _number(STEP, existing.get(STEP) if begun else None, float(t), made)
+    begun = kind.counted or t or not any(rule.letters)
+    row_step = _row_steps(kind, site, rule, values, t, by_rows, bool(begun), made)
+    if (
+        not kind.counted
+        and not as_given
+        and (row_step is not None or formats.draws(values["rounding"]))
+    ):
+        # Random bits depend on t, and so do rows: it is counted all the same.
+        most = 0 if row_step is None else int(row_step.max())
+        step = _number(STEP, existing.get(STEP) if begun else None, float(max(t, most)), made)
         cells.append((step, COUNT))
-        t = int(step)
+        t = max(int(step), most)
     if rule.averaged and average is None:
         kepts[EMA] = site.state_array(EMA, None, CODES[0], lambda dtype: site.exact(), as_given)
     kepts[P] = Kept((), {}) if as_given else site.parameter_in(formats.p)
@@ -136,10 +147,35 @@ def find_state(
     for kept in kepts.values():
         made.update(kept.made)
     gone = [name for kept in kepts.values() for name in kept.gone]
+    if row_step is None and ROW_STEP in existing:
+        gone.append(ROW_STEP)
     _note_order(site, formats, made, gone)
     changes = Changes(made, gone, [*kepts[P].writes])
     is_callers = rule.averaged and average is not None
-    return Found(formats, arrays, seconds, cells, t, product, changes, is_callers)
+    return Found(formats, arrays, seconds, cells, t, product, changes, is_callers, row_step)
+
+
+def _row_steps(
+    kind: Kind,
+    site: Site,
+    rule: Rule,
+    values: Mapping[str, Any],
+    t: int,
+    by_rows: bool,
+    begun: bool,
+    made: dict[str, Any],
+) -> Any:
+    """The tensor of the steps that each row has taken; None: rows do not count their own."""
+    existing, shape = site.existing, site.parameter.shape
+    if not (ROW_STEP in existing or by_rows):
+        return None
+    most = t if kind.counted else None
+    found = row_steps(existing, shape[0], values, most, site.path) if begun and shape else None
+    if found is None and by_rows and counts_rows(values) and needs_counts(kind.counted, rule):
+        found = torch.full(shape[:1], t, dtype=torch.int64, device="cpu")
+    if found is not None and found is not existing.get(ROW_STEP):
+        made[ROW_STEP] = found
+    return found
 
 
 def _note_order(site: Site, formats: Formats, made: dict[str, Any], gone: list[str]) -> None:
@@ -152,8 +188,11 @@ def _note_order(site: Site, formats: Formats, made: dict[str, Any], gone: list[s
         gone.append(ORDER)
 
 
-def _number(name: str, value: Any, default: float, made: dict[str, Any]) -> Any:
-    """A tensor of one float on the CPU: the one that is there, or one of the same value."""
+def _number(name: str, value: Any, default: float, made: dict[str, Any], asked: Any = None) -> Any:
+    """A tensor of one float on the CPU: the one that is there, or one of the same value.
+
+    A new one has the dtype `asked`, or for None the one that torch gives it.
+    """
     value = local(value)
     kept = (
         isinstance(value, torch.Tensor)
@@ -163,7 +202,8 @@ def _number(name: str, value: Any, default: float, made: dict[str, Any]) -> Any:
     )
     if kept:
         return value
-    dtype = torch.float64 if torch.get_default_dtype() is torch.float64 else torch.float32
+    wide = torch.get_default_dtype() is torch.float64
+    dtype = asked or (torch.float64 if wide else torch.float32)
     number = default if value is None else float(value)
     made[name] = torch.tensor(number, dtype=dtype, device="cpu")
     return made[name]

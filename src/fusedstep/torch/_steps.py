@@ -16,9 +16,11 @@ from fusedstep._arrays.place import Place
 from fusedstep._backends.choose import choose
 from fusedstep._backends.objects import Content, empty, gather, same
 from fusedstep._backends.plan import Table
+from fusedstep._backends.slices import Integers
 from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import rule_of
 from fusedstep._core.request import PLAIN, Report, Request, report_of
+from fusedstep._core.tensors import Tensor as OfCore
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep.torch._arrays import HALVES, Seen, is_distributed, is_plain, local
 from fusedstep.torch._handed_on import reasons_of_parameters
@@ -58,6 +60,11 @@ class Numbered(Layout):
                     assert isinstance(cohort, Counted)
                     numbers[at, PRODUCT] = cohort.after
         return given
+
+    @staticmethod
+    def _has_rows_in(tensor: OfCore, g: Any) -> bool:
+        assert isinstance(tensor, Tensor)
+        return tensor.slices is not None or tensor.settings.takes_rows(g)
 
 
 class Site:
@@ -128,6 +135,8 @@ class Steps:
         """The objects in the state; None while some are being added."""
         self.grads: list[Any] = [None] * len(self.parameters)
         """The gradients of the step that is under way."""
+        self.by_rows: dict[int, Tensor] = {}
+        """The tensors whose steps are by rows."""
 
     def path(self, at: int) -> str:
         """A parameter as errors call it: by its name, if it has one, or its place."""
@@ -205,8 +214,9 @@ class Steps:
         for at in self.odd:
             tensor, g = self.tensors[at], grads[at]
             if g is not None and tensor is not None:
-                tensor.settings.refuse_sparse(g)
-                grads[at] = tensor.seen.gradient(g)
+                tensor.settings.refuse_layout(g)
+                if not tensor.settings.takes_rows(g):
+                    grads[at] = tensor.seen.gradient(g)
         return grads
 
     # ---- a step ----
@@ -238,6 +248,8 @@ class Steps:
     def take(self, grads: list[Any]) -> list[Ready]:
         """The layouts, which have taken these gradients."""
         ready = self._taken(grads) if self.layouts else None
+        if ready is None and self.by_rows:
+            self._catch_up_by_old_rules()
         if ready is None and self._select(grads):
             ready = self._taken(grads)
         if ready is None:
@@ -311,13 +323,19 @@ class Steps:
         for at, (g, tensor) in enumerate(zip(grads, self.tensors, strict=True)):
             rule = rules[self.group_of[at]]
             stands = known and tensor is not None and tensor.stands(rule)
+            if tensor is not None and tensor.is_behind and not stands:
+                self._catch_up(at, None, known)
             if g is None:
                 if stands and tensor is not None and tensor.row is not None:
                     standing[at] = tensor.row
                 continue
-            self.settings[self.group_of[at]].refuse_sparse(g)
+            settings = self.settings[self.group_of[at]]
+            settings.refuse_layout(g)
+            by_rows = settings.takes_rows(g)
+            if by_rows and tensor is not None and tensor.slices is None:
+                stands = False
             if not stands:
-                made.append((self.parameters[at], self._find(at, rule)))
+                made.append((self.parameters[at], self._find(at, rule, by_rows)))
         self._note(grads)
         self.layouts = {}
         for site, table in self.tables.items():
@@ -333,14 +351,19 @@ class Steps:
             )
         return made
 
-    def _find(self, at: int, rule: Any) -> Changes:
+    def _find(self, at: int, rule: Any, by_rows: bool) -> Changes:
         """Look up a parameter and its state; the result is what is to be done to that."""
         p, settings = self.parameters[at], self.settings[self.group_of[at]]
         table, site = self._choose(at)
         seen, kept = self._look_up(at, site.place)
         values, average = settings.hyperparameters, self.averages.get(p)
-        found = find_state(self.kind, kept, rule, values, average, self.as_given)
-        self.tensors[at] = Tensor(seen, self.path(at), settings, found, self.first + at)
+        found = find_state(self.kind, kept, rule, values, average, self.as_given, by_rows)
+        ordinal = self.first + at
+        tensor = Tensor(seen, self.path(at), settings, found, ordinal, by_rows)
+        self.tensors[at] = tensor
+        self.by_rows.pop(at, None)
+        if tensor.slices is not None:
+            self.by_rows[at] = tensor
         self.site_of[at] = site
         self.tables[site] = table
         return found.changes
@@ -351,6 +374,51 @@ class Steps:
         seen = Seen(p, place, f"params{path}")
         check_values(seen.array, f"params{path}")
         return seen, KeptSite(p, seen.walk(), self.state.get(p, {}), path)
+
+    # ---- rows that have missed steps ----
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether rows may have missed steps."""
+        return any(tensor.is_behind for tensor in self.by_rows.values())
+
+    def catch_up(self, wanted: Mapping[int, Integers] | None = None) -> None:
+        """Take the steps that rows have missed: those wanted, by their parameter, or for None all.
+
+        Whatever has changed meanwhile, parameter and state are taken as they are found.
+        """
+        known = self.content is not None and self.content.is_of(self.state)
+        for at, tensor in [*self.by_rows.items()]:
+            if tensor.is_behind and (wanted is None or at in wanted):
+                self._catch_up(at, None if wanted is None else wanted[at], known)
+
+    def _catch_up_by_old_rules(self) -> None:
+        """Take the steps that rows have missed by other rules than the next one."""
+        for at, tensor in [*self.by_rows.items()]:
+            values = self.settings[self.group_of[at]].hyperparameters
+            if tensor.is_behind and not tensor.goes_by(rule_of(self.kind.declaration, values)):
+                self._catch_up(at, None, self.content is not None)
+
+    def _catch_up(self, at: int, ids: Integers | None, known: bool) -> None:
+        tensor, p = self.by_rows[at], self.parameters[at]
+        if not (known and tensor.row is not None and tensor.row.stands(True)):
+            tensor, ids = self._found_elsewhere(at, tensor), None
+        tensor.catch_up(self.tables[self.site_of[at]], ids)
+        increment_version([p, *(self.averages[each] for each in [p] if each in self.averages)])
+
+    def _found_elsewhere(self, at: int, tensor: Tensor) -> Tensor:
+        """A tensor whose rows are behind, where it is now; as it was, if nothing is left of it."""
+        p = self.parameters[at]
+        assert tensor.slices is not None
+        seen, kept = self._look_up(at, tensor.seen.place)
+        as_before = seen.array.shape == tensor.p.shape and seen.array.dtype == tensor.p.dtype
+        rule, values = tensor.slices.rule, tensor.settings.hyperparameters
+        assert rule is not None
+        if not as_before or (rule.states and not self.state.get(p)):
+            return tensor
+        found = find_state(self.kind, kept, rule, values, self.averages.get(p), True)
+        at_once(found.changes.calls(self.state, p))
+        return tensor.moved_to(seen, found)
 
     # ---- parameters in full ----
 

@@ -18,16 +18,20 @@ from fusedstep._arrays.dtypes import BFLOAT16, compute_dtype
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import HOST, Place
 from fusedstep._arrays.plain import plain
-from fusedstep._arrays.walk import Array, Operand
-from fusedstep._backends.plan import Rest, Row, Storages, Watched
+from fusedstep._arrays.walk import Array, Operand, Walk
+from fusedstep._backends.plan import Rest, Row, Storages, Table, Watched
+from fusedstep._backends.slices import Integers, Touched
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.kept import FIXED, storages
 from fusedstep._core.parameters import Cohort
+from fusedstep._core.rows import seen_rows
+from fusedstep._core.slices import Slices, sums_along
 from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
 from fusedstep.torch._arrays import Seen, is_copy, local
 from fusedstep.torch._handed_on import HANDED_ON, reasons_of_group
 from fusedstep.torch._kept import FLAT, P
 from fusedstep.torch._kinds import Group, Kind, is_fickle, next_product
+from fusedstep.torch._rows import ROW_STEP, is_sparse, refuse_rows, rows_of
 from fusedstep.torch._state import COUNT, PRODUCT, Found
 
 
@@ -75,11 +79,16 @@ class Settings:
         except (KeyError, RuntimeError, ValueError):
             return True
 
-    def refuse_sparse(self, g: Any) -> None:
-        """Refuse a sparse gradient, in torch's words, where torch does."""
-        words = self.kind.refusal(self.hyperparameters)
-        if words is not None and local(g).layout is not torch.strided:
+    def refuse_layout(self, g: Any) -> None:
+        """Refuse a sparse gradient, or a dense one, in torch's words, where torch does."""
+        kind = self.kind
+        words = kind.refusal(self.hyperparameters) if is_sparse(g) else kind.dense
+        if words is not None:
             raise RuntimeError(words)
+
+    def takes_rows(self, g: Any) -> bool:
+        """Whether a gradient is one of rows: it is sparse, and the group says what that means."""
+        return self.hyperparameters["untouched"] is not None and is_sparse(g)
 
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
         """The same at every step: a torch optimizer's rate is a number, which schedulers assign."""
@@ -127,6 +136,9 @@ class Counted(Cohort):
         self.after = next_product(values, self.before, t)
         return super().given(declaration, {**values, "product": self.after}, t)
 
+    def given_alone(self, declaration: Declaration, values: Hyperparameters, t: int) -> JobScalars:
+        return super().given(declaration, values, t)
+
 
 class Tensor:
     """One parameter: what it is stepped as, and its state."""
@@ -138,8 +150,12 @@ class Tensor:
         settings: Settings,
         state: Found,
         ordinal: int = 0,
+        by_rows: bool = False,
     ) -> None:
-        """`ordinal` is its number among all parameters, which random bits depend on."""
+        """`ordinal` is its number among all parameters, which random bits depend on.
+
+        `by_rows` says that it has a gradient of rows.
+        """
         self.path = path
         self.seen = seen
         self.p = seen.array
@@ -170,13 +186,29 @@ class Tensor:
         """Tensors that are in the state alone."""
         self.cells = [(as_array(each), which) for each, which in state.cells]
         self.counts = [Watched.at(HOST, each) for each, _ in state.cells]
+        """The counts of its steps in the state: of its own, and of each row's."""
         self.row: Row | None = None
+        self.slices: Slices | None = None
+        """How it is stepped by rows; None where no gradient has had some."""
+        if by_rows or state.row_step is not None:
+            self._begin_slices(state)
         for name, memory in self.written():
             check_written(memory, name)
         as_stepped = np.broadcast_to(np.zeros((), dtype), self.p.shape)
         for letter, each in self.states.items():
             if self.formats.states[letter] is None:
                 check_like(each.array, as_stepped, f"{letter}{path}")
+
+    def _begin_slices(self, state: Found) -> None:
+        """Take gradients of rows."""
+        narrow = any(each is not None for each in self.formats.states.values())
+        refuse_rows(self.seen.tensor, narrow, "grads", self.path)
+        own, untouched = state.row_step, self.settings.hyperparameters["untouched"]
+        steps = "shared" if own is None else "own"
+        self.slices = Slices(self.p.shape, untouched, steps, state.t)
+        if own is not None:
+            self.slices.counts = plain(own, f"{ROW_STEP}{self.path}")
+            self.counts.append(Watched.at(HOST, own))
 
     def written(self) -> list[tuple[str, Array]]:
         """The memory of all that a step writes, with its names."""
@@ -193,7 +225,7 @@ class Tensor:
 
     def gradient_format(self, g: Any) -> str | None:
         """The format of a gradient; None: it is of the dtype of steps, or is brought to it."""
-        return self.seen.gradient_format(g)
+        return None if self.slices is not None else self.seen.gradient_format(g)
 
     def storages(self, rule: Rule, g: str | None) -> Storages | None:
         """How steps by a rule hold their operands, with gradients in the format g."""
@@ -206,8 +238,8 @@ class Tensor:
         """The parameter's row in a plan."""
         if self.row is None or self.row.rule.states != rule.states:
             self.row = Row(
-                self.seen.operand(self.walk),
-                self.walk,
+                self.seen.operand(self._walk_of_steps),
+                self._walk_of_steps,
                 rule,
                 self._operand,
                 gradients=torch.Tensor,
@@ -216,13 +248,21 @@ class Tensor:
                 cells=self.cells,
                 rest=self._rest(rule),
                 ordinal=self.ordinal,
+                by_slices=self.slices is not None,
             )
         return self.row
+
+    @property
+    def _walk_of_steps(self) -> Walk:
+        """The order in which steps go over it: rows are one after the other in C order alone."""
+        if self.slices is None or self.walk.plain:
+            return self.walk
+        return Walk.in_order(self.p.shape, self.seen.place)
 
     def _operand(self, letter: str) -> Operand:
         each = self.states[letter]
         flat = self.formats.states[letter] in FLAT
-        return each.flat_operand() if flat else each.operand(self.walk)
+        return each.flat_operand() if flat else each.operand(self._walk_of_steps)
 
     def _rest(self, rule: Rule) -> Rest | None:
         """The second arrays of the operands; None if no operand has a format."""
@@ -250,9 +290,54 @@ class Tensor:
         left = {COUNT: self.cohort.t, PRODUCT: self.cohort.product()}
         return all(cell[()] == cell.dtype.type(left[which]) for cell, which in self.cells)
 
+    # ---- rows ----
+
+    def touched(
+        self,
+        g: Any,
+        written: WrittenMemory,
+        zero: bool,
+        declaration: Declaration,
+        kind: type[Table],
+    ) -> Touched:
+        """The rows that have a gradient, as the next step takes them; the gradient is checked."""
+        assert self.slices is not None
+        self.settings.refuse_layout(g)
+        name, place = f"grads{self.path}", self.seen.place
+        read = rows_of(g, self.p, name) if self.settings.takes_rows(g) else self.seen.gradient(g)
+        seen = seen_rows(read, self.p, place, name, written, zero)
+        if self.slices.is_full:
+            self.catch_up(kind)
+        touched = self.slices.touched(seen, self.cohort, declaration, kind)
+        if self.walk.plain:
+            return touched
+        return touched._replace(sums=sums_along(self.walk, touched, self.p.shape))
+
+    def catch_up(self, kind: type[Table], ids: Integers | None = None) -> None:
+        """Take the steps that these rows have missed, or for None all rows."""
+        if self.slices is not None and self.slices.rule is not None:
+            self.slices.catch_up(ids, self.row_of(self.slices.rule), self.cohort, kind)
+
+    def moved_to(self, seen: Seen, state: Found) -> Tensor:
+        """The same tensor, and its rows, where parameter and state are found now."""
+        made = Tensor(seen, self.path, self.settings, state, self.ordinal)
+        made.slices, made.cohort = self.slices, self.cohort
+        return made
+
+    def goes_by(self, rule: Rule) -> bool:
+        """Whether the steps that rows have missed were by this rule."""
+        return self.slices is not None and self.slices.rule == rule
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether rows may have missed steps."""
+        return self.slices is not None and self.slices.is_behind
+
+    # ---- gradients ----
+
     def check_gradient(self, g: torch.Tensor, place: Place) -> Array:
         """The gradient as an array, which is read-only where it is a copy."""
-        self.settings.refuse_sparse(g)
+        self.settings.refuse_layout(g)
         name = f"grads{self.path}"
         read = self.seen.gradient(g)
         seen: Array = place.see(read, name)
@@ -288,6 +373,14 @@ class Tensors:
         seen = tensor.check_gradient(g, self.place)
         self.written().refuse(seen, f"grads{tensor.path}")
         return seen
+
+    def touched(
+        self, index: int, g: Any, zero: bool, declaration: Declaration, kind: type[Table]
+    ) -> Touched:
+        """The rows of a tensor as the next step takes them; the gradient is checked as above."""
+        tensor = self.each[index]
+        assert tensor is not None
+        return tensor.touched(g, self.written(), zero, declaration, kind)
 
     def look_around(self) -> None:
         """Nothing: whatever is put into `param_groups` is found by the next step."""

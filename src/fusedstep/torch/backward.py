@@ -55,7 +55,8 @@ def step_in_backward(model: torch.nn.Module, optimizer: FusedOptimizer) -> Steps
     ------
     ValueError
         If what was asked for must see all gradients before the first step: `max_norm`, or
-        `nonfinite` other than `"propagate"`; or if no parameter of the model is the optimizer's.
+        `nonfinite` other than `"propagate"`; if a group has `untouched="exact"`; or if no
+        parameter of the model is the optimizer's.
     TypeError
         If the optimizer is not this package's, or the model is a DistributedDataParallel, which
         averages gradients after these hooks.
@@ -110,6 +111,11 @@ def step_in_backward(model: torch.nn.Module, optimizer: FusedOptimizer) -> Steps
 
 
 def _refuse_what_needs_all(optimizer: FusedOptimizer) -> None:
+    if any(group.get("untouched") == "exact" for group in optimizer.param_groups):
+        raise ValueError(
+            "untouched='exact' lets rows miss steps that an ordinary step makes up for; set "
+            "`untouched='frozen'` in the groups, or step as ever"
+        )
     for name, off in (("max_norm", None), ("nonfinite", "propagate")):
         if name == "max_norm" and optimizer.clip == TENSOR:
             continue  # each by itself

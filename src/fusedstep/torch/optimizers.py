@@ -29,6 +29,7 @@ __all__ = [
     "NAdam",
     "RAdam",
     "RMSprop",
+    "SparseAdam",
 ]
 
 Params: TypeAlias = Any
@@ -76,6 +77,8 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -126,6 +129,8 @@ class Adagrad(FusedOptimizer, torch.optim.Adagrad):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -187,6 +192,8 @@ class RMSprop(FusedOptimizer, torch.optim.RMSprop):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -248,6 +255,8 @@ class Adam(FusedOptimizer, torch.optim.Adam):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -303,6 +312,50 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
+        max_norm: float | None = None,
+        max_value: float | None = None,
+        clip: str = "global",
+        nonfinite: str = "propagate",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(**self._begin(locals()))
+
+
+@described
+class SparseAdam(FusedOptimizer, torch.optim.SparseAdam):
+    """Adam by the rows of sparse gradients, as `torch.optim.SparseAdam`.
+
+    All other rows stay as they are, and t is that of the parameter. The formula is that of
+    `fusedstep.Adam` with `eps_uncorrected`; state `"exp_avg"` is its m, `"exp_avg_sq"` its v, and
+    `"step"` its t. `Adam` with `untouched="exact"` is Adam itself over sparse gradients.
+
+    Examples
+    --------
+    >>> import torch, fusedstep.torch
+    >>> words = torch.nn.Embedding(3, 2, sparse=True)
+    >>> _ = torch.nn.init.ones_(words.weight)
+    >>> opt = fusedstep.torch.SparseAdam(words.parameters(), lr=0.1)
+    >>> words(torch.tensor([2, 0, 2])).sum().backward()
+    >>> opt.step()
+    >>> words.weight.data
+    tensor([[0.9000, 0.9000],
+            [1.0000, 1.0000],
+            [0.9000, 0.9000]])
+    """
+
+    kind = KINDS["SparseAdam"]
+    beyond = frozenset()
+
+    def __init__(
+        self,
+        params: Params,
+        lr: Number = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        maximize: bool = False,
+        *,
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -355,6 +408,8 @@ class NAdam(FusedOptimizer, torch.optim.NAdam):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -405,6 +460,8 @@ class RAdam(FusedOptimizer, torch.optim.RAdam):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -454,6 +511,8 @@ class Adamax(FusedOptimizer, torch.optim.Adamax):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -499,6 +558,8 @@ class Lion(FusedOptimizer):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",
@@ -548,6 +609,8 @@ class Adan(FusedOptimizer):
         state_dtype: Any = "float32",
         rounding: str = "auto",
         seed: int = 0,
+        untouched: str | None = None,
+        row_steps: str = "own",
         max_norm: float | None = None,
         max_value: float | None = None,
         clip: str = "global",

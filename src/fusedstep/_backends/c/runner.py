@@ -602,6 +602,11 @@ class Runner:
 
     def let_go(self, indices: Iterable[int]) -> None:
         self.headers.let_go(indices)
+        for index in self.touched:
+            row = self.headers.in_c[index].row
+            if row:
+                row.slices = ffi.NULL
+        self.touched.clear()
 
     @staticmethod
     def layout_of(arrays: list[Any]) -> bytes | None:
