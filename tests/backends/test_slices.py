@@ -11,7 +11,7 @@ from marks import needs_c
 
 import fusedstep as fs
 from fusedstep._backends.slices import Order, _ordered, ordered
-from fusedstep._core import tensors
+from fusedstep._core import rows, tensors
 
 
 @pytest.mark.parametrize("limit", [1, 2, 255, 256, 257, 100_000, 2**31 + 5, 2**62])
@@ -44,7 +44,7 @@ def test_what_is_out_of_range(number: int) -> None:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The gradients that Python has looked at."""
     found: list[Any] = []
-    look = tensors.seen_rows
+    look = rows.seen_rows
 
     def counted(g: Any, *rest: Any) -> Any:
         found.append(g)
