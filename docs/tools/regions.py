@@ -25,6 +25,7 @@ import marked
 import names
 import options
 import remedies
+import row_steps
 import speed
 
 from fusedstep import functional
@@ -54,6 +55,11 @@ REGIONS: dict[str, Callable[[], str]] = {
     "quality follow": fewer.quality("follow", fewer.FOLLOWED),
     "quality spikes": fewer.quality("spikes", {"largest update / lr": ",.1f"}),
     "quality gpt": fewer.quality("gpt", {"loss": ".4f"}),
+    "rows machine": row_steps.caption,
+    "rows uniform": row_steps.times("uniform"),
+    "rows zipf": row_steps.times("zipf"),
+    "rows large": row_steps.times("large"),
+    "rows line": row_steps.line,
     "audited": audits.versions,
     "options": options.classes,
     "glossary": declarations.glossary,

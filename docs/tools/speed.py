@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import chart
+import row_steps
 from marked import table
 
 from fusedstep.benchmarks.json_file import read
@@ -90,6 +91,7 @@ def speed(results: Results) -> str:
         passes = {name: group[each] for name, each in WHOLE.items() if each in group}
         name = "1 × 1,000,000, [the whole step](docs/guide/step.md)"
         rows.append([name, *ratios(group[OURS], passes, others)])
+    rows.append(row_steps.short(others))
     return table(["tensors × elements", *others, "fusedstep, µs"], rows, numbers=1)
 
 

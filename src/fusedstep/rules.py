@@ -72,7 +72,7 @@ def Lion(p, g, m, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, out
+    master, state_dtype, rounding, seed, untouched, row_steps, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
@@ -177,7 +177,7 @@ def NAdam(p, g, m, v, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, out
+    master, state_dtype, rounding, seed, untouched, row_steps, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
@@ -265,7 +265,7 @@ def RAdam(p, g, m, v, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, out
+    master, state_dtype, rounding, seed, untouched, row_steps, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
@@ -338,7 +338,7 @@ def Adamax(p, g, m, x, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, out
+    master, state_dtype, rounding, seed, untouched, row_steps, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
@@ -431,7 +431,7 @@ def Adan(p, g, m, a, v, o, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, out
+    master, state_dtype, rounding, seed, untouched, row_steps, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
@@ -525,7 +525,7 @@ def Yogi(p, g, m, v, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, out
+    master, state_dtype, rounding, seed, untouched, row_steps, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
