@@ -53,7 +53,8 @@ class Adam:
         self.opt.catch_up(rows)
         self.seconds += perf_counter() - start
         for name, done in self.done.items():
-            ids = slice(None) if rows is None else np.unique(rows[name])
+            index = None if rows is None else rows[name]
+            ids = slice(None) if index is None else np.unique(index)
             self._count(name, 6 * int((done[ids] < self.t).sum()))
             done[ids] = self.t
 
@@ -69,6 +70,7 @@ class Adam:
         for name, g in grads.items():
             if self.way == "dense" or not isinstance(g, fs.Rows):
                 self._count(name, 8 * len(self.params[name]))
+                self.done[name][...] = self.t
             else:
                 ids = np.unique(g.index)
                 self._count(name, 6 * len(ids) + len(g.index))
