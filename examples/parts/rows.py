@@ -33,13 +33,14 @@ WAY_LOOKS = {
 class Adam:
     """Adam by one of the ways, with the seconds that its steps take and the bytes they move.
 
-    Bytes are those of p, m and v, each read and written, and those of gradients. The memory of
-    whole gradients is zeros before each step, which clears it again; only the sums are written.
+    Seconds are those of steps and of catching up, and for "dense" of adding up whole gradients.
+    Bytes are those of p, m and v, each read and written, and of gradients, read; whole ones are
+    cleared by the step, and so written, too.
     """
 
-    def __init__(self, way: str, params: Mapping[str, Array], lr: float) -> None:
+    def __init__(self, way: str, params: Mapping[str, Array], lr: float, **further: Any) -> None:
         self.way, self.params, self.t = way, params, 0
-        self.opt = fs.Adam(params, lr=lr, **WAYS[way])
+        self.opt = fs.Adam(params, lr=lr, **WAYS[way], **further)
         self.memory = {name: np.zeros_like(p) for name, p in params.items()}
         self.done = {name: np.zeros(len(p), np.int64) for name, p in params.items()}
         """The step up to which each row is caught up."""
@@ -89,3 +90,8 @@ class Adam:
     def _count(self, name: str, rows: int) -> None:
         p = self.params[name]
         self.bytes += rows * (p.nbytes // len(p))
+
+
+def same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
+    """Whether all numbers of two sets of parameters are the same, bit for bit."""
+    return all(one[name].tobytes() == other[name].tobytes() for name in one)
