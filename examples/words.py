@@ -38,7 +38,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from parts.methods import Array
 from parts.plotting import label, save, sheet
-from parts.rows import WAY_LOOKS, WAYS, Adam, same
+from parts.rows import AROUND, WAY_LOOKS, WAYS, Adam, same
 from parts.shell import options, table
 
 import fusedstep as fs
@@ -66,9 +66,13 @@ Batch: TypeAlias = tuple[Any, Any]
 @cache
 def texts() -> list[str]:
     """What stands between three quotes in the packages' modules, and their descriptions of data."""
+    try:
+        folders = [Path(str(files(package))) for package in ("numpy", "sklearn")]
+    except ModuleNotFoundError:
+        needed = "words.py needs scikit-learn: `pip install '.[demo]'`"
+        raise ModuleNotFoundError(needed, name="sklearn") from None
     found = []
-    for package in ("numpy", "sklearn"):
-        folder = Path(str(files(package)))
+    for folder in folders:
         for module in sorted(folder.rglob("*.py")):
             if "tests" not in module.parts:
                 found += re.findall(r'"""(.*?)"""', module.read_text("utf-8"), re.DOTALL)
@@ -181,14 +185,11 @@ def draw(found: dict[tuple[str, float], Run], picture: Path) -> None:
     label(over_steps, "the same batches, step by step", "step", "J of pairs held out")
     label(over_seconds, "and over the optimizer's seconds", "second", "")
     for (way, lr), run in found.items():
-        style = {"linestyle": "-" if lr == LR else "--"}
-        if way == "exact":
-            style = {"linestyle": "none", "markerfacecolor": "none", "markersize": 8}
-        line = {**WAY_LOOKS[way].line(), **style}
-        over_steps.plot(run.steps, run.losses, label=f"{way}, α = {lr:g}", **line)
-        if way == "exact":
-            line = WAY_LOOKS[way].line()
+        line = WAY_LOOKS[way].line(linestyle="-" if lr == LR else "--")
         over_seconds.semilogx(run.seconds[1:], run.losses[1:], **line)
+        if way == "exact":
+            line |= AROUND
+        over_steps.plot(run.steps, run.losses, label=f"{way}, α = {lr:g}", **line)
     over_steps.set_ylim(top=4.8)
     over_steps.legend(fontsize=9, ncols=2, loc="upper right")
     save(figure, picture)

@@ -12,7 +12,7 @@ import fusedstep as fs
 from parts.methods import Array
 from parts.plotting import BLACK, BLUE, GREEN, RED, Look
 
-Grads: TypeAlias = Mapping[str, "fs.Rows | Array"]
+Grads: TypeAlias = Mapping[str, fs.Rows | Array]
 
 WAYS: dict[str, dict[str, Any]] = {
     "dense": {},
@@ -28,6 +28,9 @@ WAY_LOOKS = {
     "shared t": Look(RED, "D"),
     "exact": Look(GREEN, "^"),
 }
+
+AROUND = {"linestyle": "none", "markerfacecolor": "none", "markersize": 9}
+"""A look for "exact" where its line is that of "dense": markers around those of the other."""
 
 
 class Adam:
