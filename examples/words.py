@@ -10,12 +10,12 @@ reads some 200 rows of 16,000, several of them more than once; all others have a
 
     dense       a gradient with all these zeros, and a step over all rows
     own t       a step over the rows of the batch, and others frozen; each row has a t of its own
-    shared t    the same with the t of all: m and v of rows that come late start far too small
+    shared t    the same with the t of all, lazy Adam: rows that come late begin with steps too long
     exact       a step over the rows of the batch, which ends where dense ends, to the bit
 
 Adam moves a row on after its gradient, for as long as m takes to decay; a frozen row stands still.
 So at the same α frozen rows learn more slowly, and bear a larger one. With the best α for each they
-still end behind after as many steps; after as many seconds they are ahead.
+still end behind after as many steps; for the seconds that they take they are ahead.
 
 Dense moves more bytes by far; exact moves few, but has the missed steps to compute, so that its
 time falls by less. Seconds and bytes of exact are with all its catching up, looks at J included.
@@ -65,7 +65,7 @@ Batch: TypeAlias = tuple[Any, Any]
 
 @cache
 def texts() -> list[str]:
-    """What stands between three quotes in the packages' modules, and their descriptions of data."""
+    """Text between three quotes in the packages' modules, and the pages that describe data sets."""
     try:
         folders = [Path(str(files(package))) for package in ("numpy", "sklearn")]
     except ModuleNotFoundError:
