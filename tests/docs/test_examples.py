@@ -14,6 +14,7 @@ import batches
 import bowl
 import decay
 import landscapes
+import ncf
 import network
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ import scales
 import sparse
 import stalling
 import svm
+import words
 from marks import needs
 from parts import data, layers
 from parts.methods import METHODS, Array, descend, steps_until
+from parts.rows import WAYS, Adam, same
 
 import fusedstep as fs
 
@@ -409,6 +412,136 @@ class TestNetwork:
         assert losses[True, 0.0] < losses[True, 0.2] < losses[False, 0.2]
 
 
+def added(g: fs.Rows, p: Array) -> Array:
+    """The gradient of all of p, of which rows are given."""
+    made = np.zeros_like(p)
+    np.add.at(made, g.index, g.values)
+    return made
+
+
+class TestRows:
+    @pytest.mark.parametrize("way", WAYS)
+    def test_bytes(self, way: str) -> None:
+        """Rows of 8 bytes: 7 for each step of a row, 8 with a whole gradient that is cleared."""
+        p = np.ones((10, 2), np.float32)
+        opt = Adam(way, {"p": p}, 0.1)
+        opt.step({"p": fs.Rows(np.array([3, 4]), p[:2].copy())})
+        assert opt.bytes == 8 * (8 * 10 if way == "dense" else 7 * 2)
+        before = opt.bytes
+        opt.step({"p": fs.Rows(np.array([4, 4]), p[:2].copy())})
+        assert opt.bytes - before == 8 * (8 * 10 if way == "dense" else 6 + 2)
+        before = opt.bytes
+        opt.catch_up({"p": np.array([3, 4])})
+        opt.catch_up()
+        # Row 3 has missed a step; of the eight that were never touched, each has missed two.
+        assert opt.bytes - before == (8 * 6 * 9 if way == "exact" else 0)
+
+
+@pytest.fixture(scope="module")
+def vectors(sklearn: Any) -> dict[tuple[str, float], words.Run]:
+    return words.runs(600, 0)
+
+
+class TestWords:
+    def test_gradients(self) -> None:
+        rng = np.random.default_rng(0)
+        u, v = rng.standard_normal((5, 3)), rng.standard_normal((5, 3))
+        batch = rng.integers(5, size=4), rng.integers(5, size=(4, 6))
+        grads = words.gradients(u, v, batch)
+        for p, g in [(u, grads["u"]), (v, grads["v"])]:
+            expected = slope(lambda: words.forward(u, v, batch)[0], p)
+            assert added(g, p) == pytest.approx(expected, abs=SLOPE)
+
+    def test_it_says_how_to_install_what_it_needs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "sklearn", None)
+        with pytest.raises(ModuleNotFoundError, match=r"scikit-learn: `pip install '\.\[demo\]'`"):
+            words.texts.__wrapped__()
+
+    @needs_sklearn
+    def test_pairs(self) -> None:
+        given = words.pairs(0)
+        assert len(given.words) > 3000
+        assert len(given.train) > 5 * len(given.held_out) > 100_000
+        batch = next(words.batches(given.train, given.odds, 32, 1, np.random.default_rng(0)))
+        assert len(np.unique(batch[1])) < batch[1].size == 32 * 6
+
+    def test_exact_ends_with_the_bits_of_dense(
+        self, vectors: dict[tuple[str, float], words.Run]
+    ) -> None:
+        dense, exact = vectors["dense", words.LR], vectors["exact", words.LR]
+        assert same(dense.params, exact.params)
+        assert dense.losses == exact.losses
+        assert 20 * exact.bytes < dense.bytes
+
+    def test_frozen_rows_learn_more_slowly(
+        self, vectors: dict[tuple[str, float], words.Run]
+    ) -> None:
+        left = {key: run.losses[-1] for key, run in vectors.items()}
+        same_lr = [left[way, words.LR] for way in ("dense", "shared t", "own t")]
+        assert same_lr == sorted(same_lr)
+        for way, lr in words.FROZEN_LR.items():
+            assert left[way, lr] < left[way, words.LR] - 0.05
+            assert 40 * vectors[way, lr].bytes < vectors["dense", words.LR].bytes
+
+
+class TestNCF:
+    def test_gradients(self) -> None:
+        rng = np.random.default_rng(0)
+        params: dict[str, Array] = {
+            name: rng.standard_normal((5, 3)) for name in ("users", "items")
+        }
+        params["w"] = rng.standard_normal(3)
+        users, items = rng.integers(5, size=(2, 8))
+        clicked = rng.integers(2, size=8).astype(float)
+
+        def loss() -> float:
+            s = ncf.scores(params, users, items)
+            return float((np.logaddexp(0, s) - clicked * s).mean())
+
+        for name, g in ncf.gradients(params, users, items, clicked).items():
+            p = params[name]
+            given = added(g, p) if isinstance(g, fs.Rows) else g
+            assert given == pytest.approx(slope(loss, p), abs=SLOPE), name
+
+    def test_hits(self) -> None:
+        tenth = np.array([[5.0, *range(6, 15), *[0.0] * 90]])
+        assert ncf.hits(tenth) == 1
+        tenth[0, -1] = 5
+        assert ncf.hits(tenth) == 0
+
+    def test_clicks(self) -> None:
+        given = ncf.clicks(0)
+        seen = {(int(user), int(item)) for user, item in given.seen}
+        assert len(seen) == len(given.seen)
+        for user, items in enumerate(given.held_out):
+            assert len({*items}) == 1 + ncf.CANDIDATES
+            assert not any((user, int(item)) in seen for item in items)
+
+    @pytest.mark.parametrize("setting", ncf.SETTINGS, ids=str)
+    def test_exact_ends_with_the_bits_of_dense(self, setting: ncf.Setting) -> None:
+        dense, exact = (ncf.train(way, setting, 1, 0) for way in ("dense", "exact"))
+        assert same(dense.params, exact.params)
+        assert dense.hits == exact.hits
+
+    def test_frozen_rows_are_late_with_a_small_rate(self) -> None:
+        dense, own, shared = self.hits_after(3, ncf.SETTINGS[0])
+        assert dense[2] > shared[2] + 0.03 > own[2] + 0.2
+        assert own[3] > own[0] + 0.03
+
+    def test_with_a_larger_one_they_are_not(self) -> None:
+        dense, own, shared = self.hits_after(4, ncf.SETTINGS[1])
+        best = ncf.popular(ncf.clicks(0))
+        assert min(dense[4], own[4], shared[4]) > best + 0.03
+        assert max(own[4], shared[4]) > dense[4] - 0.03
+
+    def test_where_v_decays_dense_is_ahead(self) -> None:
+        dense, own, shared = self.hits_after(7, ncf.SETTINGS[2])
+        assert max(dense) > max(*own, *shared) + 0.02
+
+    def hits_after(self, epochs: int, setting: ncf.Setting) -> list[list[float]]:
+        return [ncf.train(way, setting, epochs, 0).hits for way in ("dense", "own t", "shared t")]
+
+
 @needs_sklearn
 class TestParts:
     def test_standardised(self) -> None:
@@ -448,6 +581,8 @@ class TestParts:
         ("adamw", ["--steps", "20"]),
         ("svm", ["--epochs", "2"]),
         ("network", ["--epochs", "1"]),
+        ("words", ["--steps", "24"]),
+        ("ncf", ["--epochs", "1"]),
     ],
 )
 def test_it_runs_and_saves_a_picture(
