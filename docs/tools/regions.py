@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import audits
+import by_rows
 import declarations
 import fewer
 import footprints
@@ -25,7 +26,6 @@ import marked
 import names
 import options
 import remedies
-import row_steps
 import speed
 
 from fusedstep import functional
@@ -33,7 +33,7 @@ from fusedstep import functional
 ROOT = Path(__file__).parent.parent.parent
 
 REGIONS: dict[str, Callable[[], str]] = {
-    "speed": lambda: speed.speed(speed.results()),
+    "speed": lambda: speed.short(speed.results()),
     "steps": lambda: speed.steps(speed.results()),
     "rules": lambda: speed.rules(speed.results()),
     "loops": lambda: speed.loops(speed.results()),
@@ -55,11 +55,11 @@ REGIONS: dict[str, Callable[[], str]] = {
     "quality follow": fewer.quality("follow", fewer.FOLLOWED),
     "quality spikes": fewer.quality("spikes", {"largest update / lr": ",.1f"}),
     "quality gpt": fewer.quality("gpt", {"loss": ".4f"}),
-    "rows machine": row_steps.caption,
-    "rows uniform": row_steps.times("uniform"),
-    "rows zipf": row_steps.times("zipf"),
-    "rows large": row_steps.times("large"),
-    "rows line": row_steps.line,
+    "rows machine": by_rows.caption,
+    "rows uniform": by_rows.times("uniform"),
+    "rows zipf": by_rows.times("zipf"),
+    "rows large": by_rows.times("large"),
+    "rows line": by_rows.line,
     "audited": audits.versions,
     "options": options.classes,
     "glossary": declarations.glossary,

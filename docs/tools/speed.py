@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import by_rows
 import chart
-import row_steps
 from marked import table
 
 from fusedstep.benchmarks.json_file import read
@@ -91,8 +91,14 @@ def speed(results: Results) -> str:
         passes = {name: group[each] for name, each in WHOLE.items() if each in group}
         name = "1 × 1,000,000, [the whole step](docs/guide/step.md)"
         rows.append([name, *ratios(group[OURS], passes, others)])
-    rows.append(row_steps.short(others))
     return table(["tensors × elements", *others, "fusedstep, µs"], rows, numbers=1)
+
+
+def short(results: Results) -> str:
+    """The table of the README: the rows of `speed`, and one of steps over rows."""
+    made = speed(results)
+    columns = made.partition("\n")[0].strip("| ").split(" | ")
+    return f"{made}\n| {' | '.join(by_rows.short(columns[1:-1]))} |"
 
 
 def steps(results: Results) -> str:

@@ -72,8 +72,10 @@ def Lion(p, g, m, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, untouched, row_steps, out
+    master, state_dtype, rounding, seed, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
+    untouched, row_steps
+        The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -177,8 +179,10 @@ def NAdam(p, g, m, v, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, untouched, row_steps, out
+    master, state_dtype, rounding, seed, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
+    untouched, row_steps
+        The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -265,8 +269,10 @@ def RAdam(p, g, m, v, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, untouched, row_steps, out
+    master, state_dtype, rounding, seed, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
+    untouched, row_steps
+        The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -338,8 +344,10 @@ def Adamax(p, g, m, x, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, untouched, row_steps, out
+    master, state_dtype, rounding, seed, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
+    untouched, row_steps
+        The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -431,8 +439,10 @@ def Adan(p, g, m, a, v, o, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, untouched, row_steps, out
+    master, state_dtype, rounding, seed, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
+    untouched, row_steps
+        The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
@@ -525,8 +535,10 @@ def Yogi(p, g, m, v, h):
     ema
         What a moving average of the parameters keeps at each step, in [0, 1); None for no
         average. State `"ema"`, see `Optimizer`.
-    master, state_dtype, rounding, seed, untouched, row_steps, out
+    master, state_dtype, rounding, seed, out
         How parameters and state are kept in fewer bytes, see `Optimizer`.
+    untouched, row_steps
+        The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
     backend
