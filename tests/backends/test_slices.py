@@ -80,6 +80,35 @@ def test_c_takes_gradients_of_rows(kept: Any, dtype: Any, looks: list[Any]) -> N
 
 
 @needs_c
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (fs.SGD, {"momentum": 0.9}),
+        (fs.RMSprop, {"momentum": 0.5, "centered": True}),
+        (fs.Adam, {}),
+        (fs.AdamW, {"amsgrad": True}),
+    ],
+)
+def test_long_waits(optimizer: Any, options: Any, dtype: Any) -> None:
+    """Waits in which elements come to rest, and Adam's steps are taken between bounds."""
+    p = np.random.default_rng(0).normal(size=(3, 71)).astype(dtype)
+    q, none = p.copy(), np.zeros((0, 71), dtype)
+    opt, whole = optimizer(p, untouched="exact", **options), optimizer(q, **options)
+    for t in range(500):
+        g = np.zeros_like(q)
+        if t in (0, 400, 440):
+            g[t % 3] = np.random.default_rng(t).normal(size=71)
+        touched = np.flatnonzero(g.any(axis=1))
+        opt.step(fs.Rows(touched, g[touched] if len(touched) else none))
+        whole.step(g)
+    opt.catch_up()
+    assert differing_bits(p, q) == 0
+    for letter in set(opt.state) - {"t"}:
+        assert differing_bits(opt.state[letter], whole.state[letter]) == 0
+
+
+@needs_c
 def test_what_c_does_not_take_is_looked_at(looks: list[Any]) -> None:
     p, values = np.zeros((50, 6)), np.ones((4, 6))
     opt = fs.SGD(p, row_steps="shared", lr=1.0)
