@@ -15,6 +15,7 @@ from random_arrays import Array
 
 import fusedstep as fs
 from fusedstep._core import slices
+from fusedstep._numerics.coefficients import Scalars
 
 ENGINES = [name for name in ("numpy", "c", "numba") if fs.info().backends[name] is None]
 
@@ -652,3 +653,13 @@ def test_a_gradient_of_rows_stays_as_it_is() -> None:
 def test_a_gradient_of_rows_tells_what_it_is() -> None:
     assert repr(fs.Rows([0], G)).startswith("Rows([0] (list), ")
     assert repr(fs.Rows.where([True], G)).startswith("Rows.where([True] (list), ")
+
+
+def test_a_rate_counts_from_the_last_step_that_was_taken() -> None:
+    """Scalars that were put down for a step that was refused say nothing of how the rate grew."""
+    names = Scalars._fields
+    past = slices.Past(names, np.dtype(np.float64), 1)
+    for t, lr in ((1, 1.0), (2, 1.04), (2, 1.08), (3, 1.08)):
+        past.record(t, {"lr": lr, "eps": 1e-8})
+    assert past.calm.start == 2  # 1.08 is more than 1.05 times as much as 1
+    assert past.calm.growth == 1

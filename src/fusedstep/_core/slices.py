@@ -180,8 +180,8 @@ class Past:
         self.calm = Calm(first)
         self.alike: Values | None = None
         """The scalars that the calm steps have the same; None: there are none yet."""
-        self.sizes = 0.0, 1.0, 0.0
-        """The rate of the last of them, its r and its eps: what an update goes by."""
+        self.sizes: dict[int, tuple[float, float, float]] = {}
+        """The rate, r and eps of the last steps, by t: what an update goes by."""
 
     @property
     def is_full(self) -> bool:
@@ -208,7 +208,9 @@ class Past:
             return
         alike = {name: value for name, value in now.items() if name not in VARYING}
         sizes = now["lr"], min(now["r"], now["r2"] ** 0.5), now["eps"]
-        (lr, r, eps), self.sizes = self.sizes, sizes
+        # Not those of a step t that was put down before, and then not taken.
+        lr, r, eps = before = self.sizes.get(t - 1, (0.0, 1.0, 0.0))
+        self.sizes = {t - 1: before, t: sizes}
         growth = grown(lr, sizes[0]) * max(grown(sizes[1], r), grown(sizes[2], eps))
         if self.alike != alike or not growth <= FAST:
             self.calm, self.alike, growth = Calm(t, 1.0, inf, inf), alike, 1.0
