@@ -131,8 +131,8 @@ class World:
 
     def seen(self) -> Any:
         """Everything that a call may change, in bytes and numbers."""
+        state = self.opt.state_dict()  # first: rows that lag behind catch up
         memory = [array.tobytes() for array in (*self.params, *self.grads)]
-        state = self.opt.state_dict()
         arrays = [
             {letter: value if letter == "t" else value.tobytes() for letter, value in each.items()}
             for each in state["state"]
@@ -266,6 +266,34 @@ class GoingAheadInArena(InArena):
             self.params[0].sum()
 
 
+class ByRows(World):
+    """Rows that count their own steps, and have a first step by rows."""
+
+    optimizer = fs.Adam
+    options = {"ema": 0.9}  # noqa: RUF012
+    steps = 0
+
+    def arrays(self) -> list[Any]:
+        return [np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)]
+
+    def fill(self) -> None:
+        self.grads = [np.full((3, 3), 0.5, np.float32)]
+
+    def step(self) -> None:
+        self.opt.step([fs.Rows([3, 1, 3], self.grads[0])])
+
+
+class ByExactRows(ByRows):
+    """Rows that have missed steps, and others that miss this one."""
+
+    options = {"untouched": "exact"}  # noqa: RUF012
+    steps = 1
+
+    def prepare(self) -> None:
+        for row in (0, 3):
+            self.opt.step([fs.Rows([row], self.grads[0][:1])])
+
+
 class Functional(Mixed):
     """A step without an optimizer, of arrays with gaps."""
 
@@ -289,6 +317,7 @@ class Saving(Mixed):
 WORK: list[type[World]] = [
     *(OneTensor, FirstStep, Mixed, Zeroing, Skipping, Scheduled, SomeNone, NewState, CustomRule),
     *(InArena, Loading, SettingRates, GoingAhead, GoingAheadInArena, Functional, Saving),
+    *(ByRows, ByExactRows),
 ]
 
 

@@ -479,9 +479,9 @@ class Plan:
     def touch(self, index: int, touched: Touched) -> None:
         """Step these slices of that parameter, once; see `Table.touch`."""
         self.gradient_scratch.pop(index, None)
-        self.touched[index] = touched
         self.holding = True
         self.table.touch(index, touched)
+        self.touched[index] = touched  # last: what is here the table has, whatever interrupts
 
     def catch_up(self) -> None:
         """Take the steps that the slices touched have missed, wholly or not at all."""
@@ -511,10 +511,10 @@ class Plan:
 
     def let_go(self) -> None:
         """Hold no gradient any more, so that its memory is free as soon as its owner wishes."""
+        self.touched.clear()
         self.table.let_go(self.gradient_scratch)
         for operand in self.gradient_scratch.values():
             operand.let_go()
-        self.touched.clear()
         self.holding = False
 
     def forget_gradients(self) -> None:
