@@ -245,8 +245,7 @@ typedef struct {
     int64_t nranges;
     fs_target *aims; /* the arrays that fs_aim looks for: as many as there are ranges, or none */
     int64_t naims;
-    int any_shape; /* 1: these are C-contiguous, of any one shape with fewer than FS_SHARED elements
-                    */
+    int any_shape; /* 1: these are C-contiguous, of any one shape of fewer than FS_SHARED elements */
     uintptr_t of_rows;      /* type of gradients of rows; 0: none has come yet */
     uintptr_t index;        /* and the names of their attributes: the numbers of rows, */
     uintptr_t values;       /* their gradients, */

@@ -1,5 +1,5 @@
-/* AVX2: vectors of 256 bits, and F16C, which all processors with AVX2 have. FMA is left out:
- * nothing may be contracted. */
+/* AVX2: vectors of 256 bits, and F16C, which all processors with AVX2 have. FMA is left out: nothing
+ * may be contracted. */
 #include "squares.h"
 
 #ifdef __x86_64__

@@ -10,8 +10,8 @@
  * to look at them. */
 PyObject **items_of(PyObject *list);
 
-/* Forgets an exception: Python meets what raised it again, and says what is wrong. Only an
- * interrupt comes but once, so it is raised again as soon as Python runs. */
+/* Forgets an exception: Python meets what raised it again, and says what is wrong. Only an interrupt
+ * comes but once, so it is raised again as soon as Python runs. */
 void pass_over(void);
 
 /* Thousands of objects lie all over the memory, and most of the time goes to waiting for them. So

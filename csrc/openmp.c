@@ -10,9 +10,9 @@
  * GNU's runtime is called through dlsym, so the extension needs no OpenMP to build or to load. A
  * forked child must not call it: the team's threads are gone, and the runtime would wait for
  * them forever. For the same reason no team may stay that was made here, where there was none, or
- * children that use OpenMP would hang. Whether there is one cannot be asked: the CPU that passes
- * for its work may be that of the pool's helpers, or of OpenBLAS. So a team is dismissed at once if
- * the process has more threads after its first call than before.
+ * children that use OpenMP would hang. Whether there is one cannot be asked: the CPU that passes for
+ * its work may be that of the pool's helpers, or of OpenBLAS. So a team is dismissed at once if the
+ * process has more threads after its first call than before.
  */
 #define _GNU_SOURCE
 #include "clock.h"

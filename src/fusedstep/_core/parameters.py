@@ -519,12 +519,9 @@ class Parameter:
             kind = type(self.array)
             on_host = isinstance(self.place, Host)  # where C reads gradients
             gradients = library(self.array).gradients(kind) if on_host else kind
-            walk = self.walk
-            if self.slices is not None and not walk.plain:
-                walk = Walk.in_order(self.p.shape, self.place)
             self.row = Row(
-                Operand(self.p, walk),
-                walk,
+                Operand(self.p, self._walk_of_steps),
+                self._walk_of_steps,
                 rule,
                 self._operand,
                 array=self.array,
@@ -535,9 +532,16 @@ class Parameter:
             )
         return self.row
 
+    @property
+    def _walk_of_steps(self) -> Walk:
+        """The order in which steps go over it: rows are one after the other in C order alone."""
+        if self.slices is None or self.walk.plain:
+            return self.walk
+        return Walk.in_order(self.p.shape, self.place)
+
     def _operand(self, letter: str) -> Operand:
-        if self.slices is not None and not self.walk.plain:
-            return Operand(self.state(letter), Walk.in_order(self.p.shape, self.place))
+        if self._walk_of_steps is not self.walk:
+            return Operand(self.state(letter), self._walk_of_steps)
         packed = self.packed.get(letter)
         flat = self.flat(letter) if packed is None else packed.arrays[0]
         return Operand.of_flat(flat, self.place)

@@ -179,8 +179,6 @@ def seen_rows(
         check_gradient(given, p, name)
         _check_memory(given, name, written, zero)
         return Seen(_flat(given, p, place), given)
-    if p.ndim == 0:
-        raise ValueError(f"{name} is of rows, and its parameter a single number; pass an array")
     if g.mask is not None:
         given = place.see_gradient(g.values, p, name)
         check_gradient(given, p, name)

@@ -315,6 +315,19 @@ class Lines:
         self.table[line] = line_of(self.names, {**given[0], **given[1]}, self.dtype)
 
 
+def touched_by(tensor: Any, seen: Seen, declaration: Declaration, kind: type[Table]) -> Touched:
+    """The slices of a tensor that have a gradient, as its next step takes them.
+
+    The sums of squares are there where the tensor is stepped in another order than it lies in.
+    """
+    if tensor.slices.is_full:
+        tensor.catch_up(kind)
+    touched: Touched = tensor.slices.touched(seen, tensor.cohort, declaration, kind)
+    if tensor.walk.plain:
+        return touched
+    return touched._replace(sums=sums_along(tensor.walk, touched, tensor.p.shape))
+
+
 def sums_along(walk: Any, touched: Touched, shape: Sequence[int]) -> Array:
     """The sums of squares of a gradient's blocks, in the order of a walk that is not C order."""
     if not isinstance(walk.place, Host):

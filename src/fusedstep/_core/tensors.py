@@ -29,7 +29,7 @@ from fusedstep._core.groups import Group
 from fusedstep._core.kept import refuse_idle_master, refuse_wide_state
 from fusedstep._core.parameters import Cohort, Parameter, by_shelf, shelve
 from fusedstep._core.rows import Rows, seen_rows, values_of
-from fusedstep._core.slices import Slices, sums_along
+from fusedstep._core.slices import Slices, touched_by
 from fusedstep._numerics.coefficients import Rule
 
 
@@ -191,13 +191,10 @@ class Tensors:
         tensor.check_memory()
         name = f"grads{tensor.path}"
         seen = seen_rows(g, tensor.p, self.place, name, self.written(), zero)
-        if tensor.slices.is_full:
-            tensor.catch_up(kind)
-        touched = tensor.slices.touched(seen, tensor.cohort, declaration, kind)
-        if tensor.walk.plain:
-            # Over an arena each gradient is looked at: another plan may need to know it, too.
-            return touched if self.by_parameter is not None else touched._replace(kind=Rows)
-        return touched._replace(sums=sums_along(tensor.walk, touched, tensor.p.shape))
+        touched = touched_by(tensor, seen, declaration, kind)
+        # Over an arena each gradient is looked at: another plan may need to know it, too.
+        once = touched.sums is not None or self.by_parameter is not None
+        return touched if once else touched._replace(kind=Rows)
 
     def seen(self, grads: Sequence[Any]) -> list[tuple[str, Array]]:
         """The gradients that are not None, each with its name, as arrays here are described."""

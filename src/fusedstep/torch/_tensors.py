@@ -25,7 +25,7 @@ from fusedstep._core.declaration import Declaration
 from fusedstep._core.kept import FIXED, storages
 from fusedstep._core.parameters import Cohort
 from fusedstep._core.rows import seen_rows
-from fusedstep._core.slices import Slices, sums_along
+from fusedstep._core.slices import Slices, touched_by
 from fusedstep._numerics.coefficients import Hyperparameters, JobScalars, Rule
 from fusedstep.torch._arrays import Seen, is_copy, local
 from fusedstep.torch._handed_on import HANDED_ON, reasons_of_group
@@ -306,12 +306,7 @@ class Tensor:
         name, place = f"grads{self.path}", self.seen.place
         read = rows_of(g, self.p, name) if self.settings.takes_rows(g) else self.seen.gradient(g)
         seen = seen_rows(read, self.p, place, name, written, zero)
-        if self.slices.is_full:
-            self.catch_up(kind)
-        touched = self.slices.touched(seen, self.cohort, declaration, kind)
-        if self.walk.plain:
-            return touched
-        return touched._replace(sums=sums_along(self.walk, touched, self.p.shape))
+        return touched_by(self, seen, declaration, kind)
 
     def catch_up(self, kind: type[Table], ids: Integers | None = None) -> None:
         """Take the steps that these rows have missed, or for None all rows."""

@@ -104,7 +104,6 @@ class Jobs:
         in_c.float64, in_c.scalars = self.float64[index], self.rounded[index]
         in_c.nscalars = count
         in_c.unscale, in_c.clip, in_c.most = map(scalars.index, ASKED)
-        in_c.replay = lib.fs_find_replay(in_c.kernel)
 
 
 def fill_operand(in_c: Any, held: Held | None) -> None:
