@@ -55,13 +55,18 @@ typedef struct {
     const void *table;     /* rounded scalars of several steps; NULL: those of the job alone */
     const int32_t *entries; /* of each t of a slice the entry in the table that steps it, of 0 if
                                none has a t of its own; NULL: slices have missed steps, and the
-                               table has those */
+                               table has those, and where columns differ the next one */
     int64_t first;          /* t of the first entry */
     int64_t t;              /* the last step that is over */
     fs_calm calm;
     int64_t cost;     /* units of work that each is counted as */
     int64_t measured; /* 1: the sums of squares are there already */
     int64_t nentries; /* how many t have an entry, or -1 in its place */
+    const int64_t *ends; /* where each run of columns ends that is stepped by the same scalars; NULL:
+                            all are, and the table has one line for each entry */
+    const int64_t *sets; /* the set of scalars of each run: the table has the lines of one set
+                            after those of the other */
+    int64_t nsets, lines; /* how many, and how many lines each has */
     int64_t *room; /* for 3 (capacity + 1) numbers, of gradients that are taken here; NULL: Python
                       looks at each */
     int64_t capacity;

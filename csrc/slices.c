@@ -30,6 +30,10 @@ enum {
     RADIX = 11,     /* that many, and for fewer numbers 8 */
 };
 
+int is_whole(const fs_slices *slices) {
+    return !slices->ids && !slices->starts && !slices->order && !slices->measured;
+}
+
 static int64_t id_of(const fs_slices *slices, int64_t j) {
     return slices->ids ? slices->ids[j] : j;
 }
@@ -141,6 +145,20 @@ static int64_t slices_ahead(int64_t bytes) {
     return ahead < 1 ? 1 : ahead > MOST_AHEAD ? MOST_AHEAD : ahead;
 }
 
+/* The scalars of a line, in `own`. What a step is asked for is the same for all slices. */
+static const void *with_asked(const fs_job *job, const void *line, void *own) {
+    const int64_t asked[] = {job->unscale, job->clip, job->most};
+    if (own != line)
+        memcpy(own, line, (size_t)(job->nscalars * job->itemsize));
+    if (job->itemsize == sizeof(float))
+        for (int k = 0; k < 3; k++)
+            ((float *)own)[asked[k]] = ((const float *)job->scalars)[asked[k]];
+    else
+        for (int k = 0; k < 3; k++)
+            ((double *)own)[asked[k]] = ((const double *)job->scalars)[asked[k]];
+    return own;
+}
+
 static void add(void *sum, const void *g, int64_t n, int64_t itemsize) {
     if (itemsize == sizeof(float))
         for (int64_t i = 0; i < n; i++)
@@ -171,13 +189,77 @@ static fs_row with_gradient(const fs_row *row, const void *g, int64_t begin, int
     return beside;
 }
 
-/* Takes the missed steps of elements [begin, end), which have taken `taken`. */
-static void replay(const fs_row *row, const fs_job *job, int64_t taken, int64_t begin,
-                   int64_t end) {
+/* ---- columns ----
+ *
+ * Where columns have scalars of their own, a kernel is run on those of a slice that have the same,
+ * and lie side by side, at a time. */
+
+/* The run of columns that an element is in, and the first element of its slice. */
+typedef struct {
+    int64_t run, from;
+} place;
+
+static place place_of(const fs_slices *slices, int64_t element) {
+    place found = {0, element - element % slices->width};
+    while (slices->ends[found.run] <= element - found.from)
+        found.run++;
+    return found;
+}
+
+static int64_t end_of_run(const fs_slices *slices, place at, int64_t end) {
+    const int64_t stop = at.from + slices->ends[at.run];
+    return stop < end ? stop : end;
+}
+
+static place next_run(const fs_slices *slices, place at) {
+    if (slices->ends[at.run] < slices->width)
+        return (place){at.run + 1, at.from};
+    return (place){0, at.from + slices->width};
+}
+
+/* A line of a set in the table. */
+static char *line_of(const fs_slices *slices, const fs_job *job, int64_t set, int64_t line) {
+    return (char *)slices->table + (set * slices->lines + line) * job->nscalars * job->itemsize;
+}
+
+/* Steps elements [begin, end) by scalars that they have in common, or else by those in a line. */
+static void step_elements(const fs_row *row, const fs_job *job, int64_t begin, int64_t end,
+                          const void *scalars, int64_t line) {
+    const fs_slices *slices = row->slices;
+    if (!slices->ends) {
+        job->kernel(row, begin, end, scalars);
+        return;
+    }
+    double own[job->nscalars];
+    place at = place_of(slices, begin);
+    for (int64_t stop; begin < end; begin = stop, at = next_run(slices, at)) {
+        stop = end_of_run(slices, at, end);
+        const void *of_set = line_of(slices, job, slices->sets[at.run], line);
+        if (slices->entries && slices->counts)
+            of_set = with_asked(job, of_set, own);
+        job->kernel(row, begin, stop, of_set);
+    }
+}
+
+void ask_in_lines(const fs_row *row, const fs_job *job) {
+    const fs_slices *slices = row->slices;
+    if (!slices->ends || !slices->entries || slices->counts)
+        return;
+    for (int64_t set = 0; set < slices->nsets; set++) {
+        char *line = line_of(slices, job, set, slices->entries[0]);
+        with_asked(job, line, line);
+    }
+}
+
+/* ---- missed steps ---- */
+
+/* Takes the missed steps of elements [begin, end), which have taken `taken`, by a set. */
+static void replay_set(const fs_row *row, const fs_job *job, int64_t taken, int64_t begin,
+                       int64_t end, int64_t set) {
     static const _Alignas(LINE) double zeros[PIECE];
     const fs_slices *slices = row->slices;
     const int64_t size = job->nscalars * job->itemsize;
-    const char *entry = (const char *)slices->table + (taken + 1 - slices->first) * size;
+    const char *entry = line_of(slices, job, set, taken + 1 - slices->first);
     int64_t left = slices->t - taken, calm = 0;
     if (job->replay && !row->ema) {
         calm = slices->t - slices->calm.from + 1;
@@ -194,23 +276,21 @@ static void replay(const fs_row *row, const fs_job *job, int64_t taken, int64_t 
         job->replay(row, begin, end, entry + left * size, calm, &slices->calm);
 }
 
-/* The scalars of a slice's own step t, in `own`. What the step is asked for is the same for all. */
-static const void *own_scalars(const fs_slices *slices, const fs_job *job, int64_t t, void *own) {
-    const int64_t n = job->nscalars, asked[] = {job->unscale, job->clip, job->most};
-    const int64_t at = slices->entries[t] * n;
-    if (job->itemsize == sizeof(float)) {
-        for (int64_t k = 0; k < n; k++)
-            ((float *)own)[k] = ((const float *)slices->table)[at + k];
-        for (int k = 0; k < 3; k++)
-            ((float *)own)[asked[k]] = ((const float *)job->scalars)[asked[k]];
-    } else {
-        for (int64_t k = 0; k < n; k++)
-            ((double *)own)[k] = ((const double *)slices->table)[at + k];
-        for (int k = 0; k < 3; k++)
-            ((double *)own)[asked[k]] = ((const double *)job->scalars)[asked[k]];
+static void replay(const fs_row *row, const fs_job *job, int64_t taken, int64_t begin,
+                   int64_t end) {
+    const fs_slices *slices = row->slices;
+    if (!slices->ends) {
+        replay_set(row, job, taken, begin, end, 0);
+        return;
     }
-    return own;
+    place at = place_of(slices, begin);
+    for (int64_t stop; begin < end; begin = stop, at = next_run(slices, at)) {
+        stop = end_of_run(slices, at, end);
+        replay_set(row, job, taken, begin, stop, slices->sets[at.run]);
+    }
 }
+
+/* ---- a step of slices ---- */
 
 /* The slices from j on that can be stepped in one go: they, and their gradients, follow one
  * another, and they are stepped by the same scalars. */
@@ -239,8 +319,9 @@ void run_slices(const fs_row *row, const fs_job *job, int64_t begin, int64_t end
     const int missing = counts && !slices->entries;
     double own[slices->entries ? job->nscalars : 1];
     const void *scalars = job->scalars;
+    int64_t line = slices->entries ? slices->entries[0] : slices->t + 1 - slices->first;
     if (slices->entries && !counts)
-        scalars = own_scalars(slices, job, 0, own);
+        scalars = with_asked(job, line_of(slices, job, 0, line), own);
     for (int64_t j = first; j < first + ahead && j < last; j++)
         fetch_slice(row, id_of(slices, j), bytes);
     for (int64_t j = first, n; j < last; j += n) {
@@ -253,19 +334,21 @@ void run_slices(const fs_row *row, const fs_job *job, int64_t begin, int64_t end
         const int64_t to = from + n * width;
         if (missing && counts[id] < slices->t)
             replay(row, job, counts[id], from, to);
-        if (slices->entries && counts)
-            scalars = own_scalars(slices, job, counts[id] + 1, own);
+        if (slices->entries && counts) {
+            line = slices->entries[counts[id] + 1];
+            scalars = with_asked(job, line_of(slices, job, 0, line), own);
+        }
         if (next - place == 1) {
             const fs_row beside =
                 with_gradient(row, gradient_at(row, bytes, place), from, itemsize);
-            job->kernel(&beside, from, to, scalars);
+            step_elements(&beside, job, from, to, scalars, line);
         } else
             for (int64_t at = 0; at < width; at += PIECE) {
                 _Alignas(LINE) double sum[PIECE];
                 const int64_t count = at + PIECE < width ? PIECE : width - at;
                 add_up(row, bytes, itemsize, place, next, at, count, sum);
                 const fs_row beside = with_gradient(row, sum, from + at, itemsize);
-                job->kernel(&beside, from + at, from + at + count, scalars);
+                step_elements(&beside, job, from + at, from + at + count, scalars, line);
             }
         for (int64_t k = 0; counts && k < n; k++)
             counts[id + k] = missing ? slices->t + 1 : counts[id + k] + 1;

@@ -5,6 +5,12 @@
 /* Counts the units of work before each row, in all of a table that has slices. */
 void count_units(const fs_table *table);
 
+/* Puts what the step is asked for into the lines by which all slices of a row are stepped. */
+void ask_in_lines(const fs_row *row, const fs_job *job);
+
+/* Returns 1 if a row's slices are all of its tensor, with one gradient each, in their order. */
+int is_whole(const fs_slices *slices);
+
 /* Steps those slices of a row that units [begin, end) of its work stand for. */
 void run_slices(const fs_row *row, const fs_job *job, int64_t begin, int64_t end);
 

@@ -283,6 +283,20 @@ static void write_cells(const fs_table *table) {
     rounding_end(callers);
 }
 
+/* Puts what the step is asked for into the lines of scalars that all slices of a row share. */
+static void ask(const fs_table *table, int each) {
+    for (const fs_row *row = table->rows; row < table->rows + table->nrows; row++) {
+        const fs_job *job = table->jobs + row->job;
+        if (!row->slices)
+            continue;
+        double scalars[job->nscalars];
+        fs_job own = *job;
+        if (each)
+            own = clipped(job, table->clips[row - table->rows], scalars);
+        ask_in_lines(row, &own);
+    }
+}
+
 int fs_step(fs_table *table, int threads, int leaves, int each) {
     if (!rounding_is_to_nearest())
         return FS_REFUSED;
@@ -292,6 +306,7 @@ int fs_step(fs_table *table, int threads, int leaves, int each) {
     w.run = each ? step_clipped_row : step_row;
     if (table->units) {
         count_units(table);
+        ask(table, each);
         w.starts = table->units, w.large = NULL;
     }
     share(&w, LEAST, MOST, worth(table, w.starts, FS_SHARED, threads), &table->paces, 0);
@@ -324,7 +339,7 @@ int fs_catch_up(fs_table *table, int threads) {
 
 static void sum_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {
     const fs_job *job = table->jobs + row->job;
-    if (row->slices) /* whose sums are there by now */
+    if (row->slices && !is_whole(row->slices)) /* whose sums are there by now */
         return;
     end = end * FS_BLOCK < row->n ? end * FS_BLOCK : row->n;
     if (job->operands && job->operands->g.format)
@@ -337,7 +352,7 @@ void fs_measure(fs_table *table, int threads, double scale, double max_norm, fs_
     work w = {.table = table, .starts = table->blocks, .run = sum_row};
     rounding callers = rounding_begin();
     for (const fs_row *row = table->rows; row < table->rows + table->nrows; row++)
-        if (row->slices)
+        if (row->slices && !is_whole(row->slices))
             sum_slices(row, table->jobs + row->job);
     rounding_end(callers);
     const int enough = worth(table, table->elements, WORTH_SUMMING, threads);

@@ -13,6 +13,7 @@ from threading import get_ident
 from typing import Annotated, Any, Literal, get_args
 
 from fusedstep._arrays.at_once import Call
+from fusedstep._checks.rates import largest
 from fusedstep._checks.values import (
     betas,
     flag,
@@ -608,7 +609,7 @@ def decays_by_schedule(hyper: Hyperparameters) -> bool:
 def check_decay_scale(hyper: Hyperparameters) -> None:
     if not decays_by_schedule(hyper):
         return
-    lr, initial_lr = hyper["lr"], hyper["initial_lr"]
+    lr, initial_lr = largest(hyper["lr"]), hyper["initial_lr"]
     if initial_lr is None:
         raise ValueError(
             f"decay_scale='schedule' with lr={describe(lr)} and initial_lr=None; the schedule's "

@@ -167,6 +167,7 @@ def test_a_crash_ends_one_check_alone() -> None:
     assert report.findings[-1].verdict == "passes"
 
 
+@pytest.mark.slow
 def test_a_hang_ends_one_check_alone() -> None:
     (finding,) = audited("faulty_optimizers.hangs_without_dimensions.SGD()", *SHORT).of(FAILS)
     assert finding.seen == "no end after 30 s"

@@ -5,11 +5,32 @@ from __future__ import annotations
 import sys
 
 import pytest
-from interrupts import Judge, World, interrupted, work
+from interrupts import (
+    CustomRule,
+    GoingAhead,
+    Judge,
+    Loading,
+    Mixed,
+    NewState,
+    World,
+    Zeroing,
+    interrupted,
+    work,
+)
 from marks import ON_CPU
 
+LONG = {
+    *((NewState, "numba"), (NewState, "numpy"), (Loading, "numba"), (Loading, "numpy")),
+    *((Zeroing, "numpy"), (Mixed, "numpy"), (CustomRule, "numpy"), (GoingAhead, "numba")),
+}
+"""What takes a quarter of a minute, and is tried on another backend, too."""
+
 EACH = [
-    pytest.param(make, *each.values, marks=each.marks)
+    pytest.param(
+        make,
+        *each.values,
+        marks=[*each.marks, *([pytest.mark.slow] if (make, each.values[0]) in LONG else [])],
+    )
     for each in ON_CPU
     for make in work(str(each.values[0]))
 ]

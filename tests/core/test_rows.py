@@ -620,7 +620,7 @@ def test_what_has_no_rows_is_refused() -> None:
         fs.SGD(np.zeros(())).step(fs.Rows([0], np.zeros(1)))
     with pytest.raises(ValueError, match="rows is for a parameter of a single number"):
         fs.SGD(np.zeros(())).catch_up([0])
-    with pytest.raises(TypeError, match="kept in 16 or 8 bits; rows are for float32"):
+    with pytest.raises(TypeError, match="kept in 16 or 8 bits; float32 and float64"):
         fs.Adam(np.zeros((4, 3), np.float16)).step(fs.Rows([0], np.zeros((1, 3), np.float32)))
     low = fs.Adam(np.zeros((4000, 3), np.float32), state_dtype="8bit")
     with pytest.raises(TypeError, match="pass the whole gradient"):
@@ -658,7 +658,7 @@ def test_a_gradient_of_rows_tells_what_it_is() -> None:
 def test_a_rate_counts_from_the_last_step_that_was_taken() -> None:
     """Scalars that were put down for a step that was refused say nothing of how the rate grew."""
     names = Scalars._fields
-    past = slices.Past(names, np.dtype(np.float64), 1)
+    past = slices.Past(names, np.dtype(np.float64), 1, 1)
     for t, lr in ((1, 1.0), (2, 1.04), (2, 1.08), (3, 1.08)):
         past.record(t, {"lr": lr, "eps": 1e-8})
     assert past.calm.start == 2  # 1.08 is more than 1.05 times as much as 1

@@ -61,7 +61,11 @@ def client(example: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return example
 
 
-for_each_optimizer = pytest.mark.parametrize("given", GIVEN, ids=lambda given: given.__name__)
+for_each_optimizer = pytest.mark.parametrize(
+    "given",
+    [pytest.param(each, marks=[pytest.mark.slow] * (each is not fst.AdamW)) for each in GIVEN],
+    ids=lambda given: given.__name__,
+)
 
 
 def plain(given: Any) -> Any:

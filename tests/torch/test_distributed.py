@@ -48,16 +48,19 @@ def torchrun(ranks: int, *arguments: object) -> None:
         pytest.fail(f"{ended}:\n{output}")
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_replicas_have_the_bits_of_one_process(ranks: int) -> None:
     torchrun(ranks, "ddp", "zero", "few")
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize(
+    "ranks", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_shards_have_the_bits_of_one_process(ranks: int) -> None:
     torchrun(ranks, "fsdp", "tensor_parallel", "states", "clip", "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [3])
 def test_shards_of_16_bits_have_the_bits_of_one_process(ranks: int) -> None:
     torchrun(ranks, "halves")

@@ -126,15 +126,15 @@ class Table(CheckedTable):
         values = self.replayed(row, touched) if touched.catches_up else slices_of(row, touched)
         g = touched.gradients(row.walk.shape[0])
         counts, scalars, at = touched.counts, touched.scalars, touched.at()
-        if scalars is None or scalars.entries is None:
+        if scalars is None or (scalars.entries is None and touched.columns is None):
             values = self.advance(row, values, g, h)
         else:
-            lines = scalars.entries[0 if counts is None else counts[at] + 1]
-            names = self.scalars_of(self.jobs[row.job])
+            lines: Any = scalars.last + 1 - scalars.first
+            if scalars.entries is not None:
+                lines = scalars.entries[0 if counts is None else counts[at] + 1]
             for line, some in steps_of(np.broadcast_to(lines, len(g)).tolist()).items():
-                own = SimpleNamespace(**dict(zip(names, scalars.table[line], strict=True)))
-                own.unscale, own.clip, own.most = h.unscale, h.clip, h.most
-                put_in(values, some, self.advance(row, taken(values, some), g[some], own))
+                stepped = self.advance_by(row, touched, line, taken(values, some), g[some], h)
+                put_in(values, some, stepped)
         yield from written(row, touched, values)
         if counts is not None:
             new = counts[at] + 1
@@ -150,19 +150,39 @@ class Table(CheckedTable):
         results = [None if x is None else np.asarray(x, dtype) for x in results]
         return [*results, None if ema is None else reference.average(results[0], ema, h)]
 
+    def advance_by(
+        self, row: Row, touched: Touched, line: int, values: Values, g: Array, asked: Any = None
+    ) -> Values:
+        """The values of slices after a step by g, by a line of scalars of each set of columns.
+
+        What the step is asked for is that of `asked`; None: it is in the line.
+        """
+        assert touched.scalars is not None
+        names = self.scalars_of(self.jobs[row.job])
+        sets = np.zeros(touched.width, int) if touched.columns is None else touched.columns.sets
+        result: Values = [None if each is None else each.copy() for each in values]
+        for number, each in enumerate(touched.scalars.table):
+            h = SimpleNamespace(**dict(zip(names, each[line], strict=True)))
+            if asked is not None:
+                h.unscale, h.clip, h.most = asked.unscale, asked.clip, asked.most
+            columns = np.flatnonzero(sets == number)
+            some = [None if x is None else x[:, columns] for x in values]
+            for to, x in zip(result, self.advance(row, some, g[:, columns], h), strict=True):
+                if to is not None:
+                    to[:, columns] = x
+        return result
+
     def replayed(self, row: Row, touched: Touched) -> Values:
         """The values of slices after the steps that they have missed."""
         assert touched.counts is not None
         assert touched.scalars is not None
-        table, _, first, last, _ = touched.scalars
-        names = self.scalars_of(self.jobs[row.job])
+        _, _, first, last, _ = touched.scalars
         values, counts = slices_of(row, touched), touched.counts[touched.at()]
         for t in range(int(counts.min(initial=last)) + 1, last + 1):
             behind = np.flatnonzero(counts < t)
-            h = SimpleNamespace(**dict(zip(names, table[t - first], strict=True)))
             some = taken(values, behind)
             nothing = np.zeros_like(some[0])
-            put_in(values, behind, self.advance(row, some, nothing, h))
+            put_in(values, behind, self.advance_by(row, touched, t - first, some, nothing))
         return values
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fusedstep._arrays.walk import Array
+from fusedstep._backends.columns import Pattern
 
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -78,10 +79,12 @@ class Scalars(NamedTuple):
     """The scalars of several steps, rounded, by which slices are stepped."""
 
     table: Array
-    """A line of scalars for each step, in the order of `Table.scalars_of`."""
+    """For each set of columns a line of scalars for each step, in the order of
+    `Table.scalars_of`. All columns are one set, unless slices are `Touched.columns`."""
     entries: np.ndarray[Any, np.dtype[np.int32]] | None = None
     """For slices with a t of their own the line of each t; for those of one t a single line, 0.
-    None: slices may have missed steps, and the table has these."""
+    None: slices may have missed steps, and the table has these, and where there are `columns` the
+    step that comes."""
     first: int = 0
     """The t of the first line of past steps."""
     last: int = 0
@@ -106,6 +109,9 @@ class Touched(NamedTuple):
     """The steps that each slice of the tensor has taken; None: as many as the tensor."""
     scalars: Scalars | None = None
     """None: those of the tensor's job."""
+    columns: Pattern | None = None
+    """The columns of slices that have scalars of their own, which there are then; None: all have
+    the same."""
     sums: Array | None = None
     """The sums of squares of the gradient's blocks; None: they are yet to be summed."""
     given: Any = None

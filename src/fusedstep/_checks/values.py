@@ -13,13 +13,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fusedstep._checks.hints import nearest
+from fusedstep._checks.rates import Rates
 from fusedstep._checks.wording import describe, quoted, shown
 
 Check: TypeAlias = Callable[[str, Any], Any]
 """A function of a hyperparameter's name and value, which returns the Python value, or raises."""
 
-Rate: TypeAlias = float | Callable[[int], float]
-"""A learning rate: a number, or a function of t that gives one at each step."""
+Rate: TypeAlias = float | np.ndarray[Any, Any] | Callable[[int], Any]
+"""A learning rate: a number, an array that broadcasts over a parameter's rows, or a function of t
+that gives one of these at each step."""
 
 
 MOST_BITS = 1023
@@ -70,8 +72,9 @@ def non_negative(name: str, value: Any) -> float:
 
 
 def rate(name: str, value: Any) -> Any:
+    """A learning rate, or a function of t that gives one."""
     if not callable(value):
-        return non_negative(name, value)
+        return rate_of_step(name, value)
     try:
         signature(value).bind(1)
     except ValueError:  # it does not say what it takes
@@ -87,6 +90,33 @@ def rate(name: str, value: Any) -> Any:
             f"{name}={describe(value)} cannot be called with t: {error}; {remedy}"
         ) from None
     return value
+
+
+def rate_of_step(name: str, value: Any) -> Any:
+    """A learning rate of one step, in which `Rates` stand for an array."""
+    if isinstance(value, Rates):
+        return value
+    if isinstance(value, np.ndarray) and value.ndim:
+        return rates(name, value)
+    return non_negative(name, value)
+
+
+def rates(name: str, value: np.ndarray[Any, Any]) -> Rates:
+    """An array of learning rates, each at least 0."""
+    if value.dtype.kind not in "iuf":
+        raise TypeError(f"{name}={describe(value)}; pass an array of float64")
+    if not value.size:
+        raise ValueError(f"{name}={describe(value)} has no element; pass a number")
+    made = Rates(value)
+    for wrong, what, remedy in (
+        (~np.isfinite(made.values), "is", "pass finite numbers"),
+        (made.values < 0, "is", "pass 0 or more; gradients are passed to each step"),
+    ):
+        if wrong.any():
+            at = np.unravel_index(int(wrong.argmax()), value.shape)
+            where = ", ".join(map(str, at))
+            raise ValueError(f"{name}[{where}] {what} {float(made.values[at])!r}; {remedy}")
+    return made
 
 
 def non_negative_or_none(name: str, value: Any) -> float | None:

@@ -31,8 +31,9 @@ Lr = Annotated[
     Rate,
     rate,
     """
-    α, the learning rate, at least 0: a number, or a function of t such as a schedule of
-    `fusedstep.schedules`.
+    α, the learning rate, at least 0: a number, an array that broadcasts over the rows p[i]
+    of each parameter and has a rate for each column, or a function of t such as a schedule
+    of `fusedstep.schedules`.
     """,
 ]
 CoupledDecay = Annotated[float, non_negative, "λ of coupled L2, at least 0."]

@@ -269,10 +269,10 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> dict[str, Argumen
             raise ValueError(f"{name!r} means something else already; name it otherwise")
         if not _is_member(name):
             raise ValueError(f"{name!r} cannot be read as a member of h; name it otherwise")
-    if callable(hyperparameters["lr"]):
+    if callable(hyperparameters["lr"]) or isinstance(hyperparameters["lr"], np.ndarray):
         raise TypeError(
             f"lr={describe(hyperparameters['lr'])}; give the rule a number, and its optimizers "
-            "what it is a function of"
+            "functions and arrays"
         )
     own = {}
     for name, value in hyperparameters.items():

@@ -10,6 +10,8 @@ from math import inf
 from operator import setitem
 from typing import Any
 
+import numpy as np
+
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.structure import (
     Branch,
@@ -21,7 +23,8 @@ from fusedstep._arrays.structure import (
 )
 from fusedstep._checks.hints import nearest
 from fusedstep._checks.names import as_identifier, by_identifier
-from fusedstep._checks.values import non_negative
+from fusedstep._checks.rates import Rates, shown
+from fusedstep._checks.values import rate_of_step
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import key_hint, refuse_group_attribute
@@ -34,9 +37,9 @@ DECIDING = {"lr", "decay_scale", "initial_lr"}
 
 
 def base_rate(lr: Any) -> Any:
-    """The rate that AdamW's ηₜ is measured by; None where a function does not tell."""
+    """The rate that AdamW's ηₜ is measured by; None where that is not told."""
     if not callable(lr):
-        return lr
+        return None if isinstance(lr, (Rates, np.ndarray)) else lr
     return lr.lr if isinstance(lr, Schedule) else None
 
 
@@ -87,6 +90,7 @@ class Group(MutableMapping[str, Any]):
 
     def _take(self, checked: dict[str, Any]) -> None:
         """Take over hyperparameters that have been checked."""
+        self._refuse_misfit(checked["lr"])
         put(self, "free_rate", False)  # until they fit: a signal may come in between
         put(self, "usual", False)
         put(self, "hyperparameters", checked)
@@ -98,36 +102,62 @@ class Group(MutableMapping[str, Any]):
         return simple and all(map(is_usual, checked.values()))
 
     def _frees_rate(self, checked: dict[str, Any]) -> bool:
-        return not (callable(checked["lr"]) or self.declaration.rate_bound(checked))
+        is_number = isinstance(checked["lr"], float)
+        return is_number and not self.declaration.rate_bound(checked)
+
+    def _refuse_misfit(self, lr: Any) -> None:
+        """Refuse learning rates that do not broadcast over the rows of all parameters."""
+        if not isinstance(lr, Rates):
+            return
+        for p in self._params:
+            shape, own = (*p.shape,), lr.values.shape
+            if not shape or not lr.fits(shape[1:]):
+                row = shape[1:] or "of a single number"
+                remedy = "pass a number"
+                if own == shape:
+                    remedy += "; gradients are passed to each step, `opt.step(grads)`"
+                elif shape[1:]:
+                    remedy = f"pass one of shape {shape[1:]}, or a number"
+                raise ValueError(
+                    f"{self.where}lr is an array of shape {own}, which does not broadcast over the "
+                    f"rows of a parameter of shape {shape}, {row}; {remedy}, or put the parameter "
+                    "into a group of its own"
+                )
 
     def taking(self, checked: dict[str, Any]) -> Call:
         """The call that takes over hyperparameters that have been checked."""
+        self._refuse_misfit(checked["lr"])
         free, usual = self._frees_rate(checked), self._is_usual(checked)
         changed = {"hyperparameters": checked, "free_rate": free, "usual": usual}
         return partial(vars(self).update, changed)
 
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
-        """The given hyperparameters at step t, in which the learning rate is a number."""
+        """The given hyperparameters at step t, in which the learning rate is no function."""
         schedule = hyperparameters["lr"]
         lr = schedule(t)
-        if type(lr) is not float or not 0 <= lr < inf:  # it is, as a rule, and that at every step
+        if type(lr) is float and 0 <= lr < inf:  # it is, as a rule, and that at every step
+            lr += 0.0
+        else:
             lr = self._converted(schedule, lr, t)
-        values = {**hyperparameters, "lr": lr + 0.0}
+        values = {**hyperparameters, "lr": lr}
         try:
             self.declaration.together(values)
         except ValueError as error:
             raise ValueError(f"{self.where}at t={t}: {error}") from None
         return values
 
-    def _converted(self, schedule: Any, lr: Any, t: int) -> float:
+    def _converted(self, schedule: Any, lr: Any, t: int) -> Any:
         """The learning rate of step t, checked, as a function returned it."""
         try:
-            return non_negative("lr", lr)
+            checked = rate_of_step("lr", lr)
+            self._refuse_misfit(checked)
         except (TypeError, ValueError) as error:
+            found = f": {error}" if isinstance(lr, np.ndarray) and lr.ndim else ""
             raise type(error)(
-                f"{self.where}lr={describe(schedule)} returned {describe(lr)} at t={t}; return a "
-                "finite number, 0 or more"
+                f"{self.where}lr={describe(schedule)} returned {describe(lr)} at t={t}{found}; "
+                "return a finite number, 0 or more"
             ) from None
+        return checked
 
     def replace_params(self, params: Sequence[Any]) -> None:
         """Hold other arrays in place of its own, before an optimizer has taken them up."""
@@ -137,7 +167,7 @@ class Group(MutableMapping[str, Any]):
         if name == "params":
             return tuple(self._params)
         try:
-            return self.hyperparameters[as_identifier(name)]
+            return shown(self.hyperparameters[as_identifier(name)])
         except KeyError:
             raise KeyError(
                 f"a group has no {name!r}; it has {quoted([*self])}"

@@ -9,6 +9,7 @@ from typing import Any
 from fusedstep._arrays.libraries import by_numpy, numpy_reads
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._backends.plan import Job, Plan, Row, Table
+from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
 from fusedstep._core.parameters import Cohort, rule_of
@@ -124,8 +125,10 @@ class Layout:
                 if cohort is None:
                     cohort = fresh[key] = old.again()
                     cohort.settle(self.declaration, group.hyperparameters)
+                    cohort.by_slices = True
                     cohort.storages = storages
                     jobs[cohort] = len(jobs)
+                cohort.by_slices &= tensor.slices is not None
                 tensor.cohort = cohort
                 self.rows[index] = row = rows[index] or tensor.row_of(cohort.rule)
                 row.job = jobs[cohort]
@@ -166,6 +169,11 @@ class Layout:
             if cohort.watched:
                 if cohort.scheduled:
                     values = group.at(values, t)
+                cohort.rate = values["lr"]
+                if isinstance(cohort.rate, Rates):
+                    if not cohort.by_slices:
+                        return None
+                    values = {**values, "lr": cohort.rate.most}
                 scalars = cohort.given(declaration, values, t)
                 if values["lr"] > cohort.largest:
                     cohort.check_range(declaration, values, scalars, t)
@@ -254,8 +262,11 @@ class Layout:
             tensor = self.tensors.each[index]
             if tensor is None or tensor.slices is None:
                 continue
-            if tensor.slices.is_full:
+            if tensor.slices.must_catch_up(tensor.cohort):
                 tensor.catch_up(self.plan.kind)
+            if tensor.slices.lacks(tensor.cohort.rate):
+                self.plan.let_go()  # so that the gradient is looked at, and the rates with it
+                return
             scalars = tensor.slices.ready(tensor.cohort, self.declaration)
             if scalars is not None:
                 self.plan.table.refresh(index, scalars)
@@ -270,7 +281,7 @@ class Layout:
             if tensor is None or row is None or tensor.slices is None:
                 continue
             clip = None if clipping is None else clipping.clip_of(self._place_in(clipping, index))
-            tensor.slices.record(tensor.cohort.t + 1, scalars[row.job], clip)
+            tensor.slices.record(tensor.cohort, self.declaration, scalars[row.job], clip)
 
     def _place_in(self, plan: Plan, index: int) -> int:
         """The index of a tensor in a plan, which may have a row for each parameter."""

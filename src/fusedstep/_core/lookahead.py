@@ -13,6 +13,7 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Job, Plan, Row, Table
+from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import Cohort
@@ -82,6 +83,11 @@ class Lookahead:
             values = group.hyperparameters
             if callable(values["lr"]):
                 values = group.at(values, t)
+            if isinstance(values["lr"], Rates):
+                raise ValueError(
+                    "lookahead() moves parameters by one learning rate, and lr is an array; pass "
+                    "a number as `lr`, or `nesterov=True`"
+                )
             rate = self.declaration.scalars(values, t)["lr"] * values["momentum"]
             scalars = PLAIN, {"lr": rate}
             if not is_usual(rate):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusedstep._arrays.remedies import refuse_number
+from fusedstep._checks.rates import Rates
 from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe
 from fusedstep._core.aimed import step_aimed
@@ -128,7 +129,12 @@ def _checked_rate(declaration: Declaration, lr: Any) -> float:
         raise TypeError(
             f"lr={describe(lr)}; pass a number, what it gives for this t, as `schedule(t)`"
         )
-    checked: float = declaration.checks["lr"]("lr", lr)
+    checked: float | Rates = declaration.checks["lr"]("lr", lr)
+    if isinstance(checked, Rates):
+        raise TypeError(
+            f"lr={describe(lr)}; pass a number: rates by column are an optimizer's, as "
+            f"`fs.{declaration.optimizer.__name__}(p, lr=lr)`"
+        )
     return checked
 
 

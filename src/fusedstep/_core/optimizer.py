@@ -16,6 +16,7 @@ from fusedstep._arrays.place import Host
 from fusedstep._arrays.plain import plain
 from fusedstep._arrays.structure import named, refuse_fleeting
 from fusedstep._backends.choose import choose
+from fusedstep._checks.rates import shown
 from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
 from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
@@ -357,6 +358,15 @@ class Optimizer:
         at = {id(each): g for each, g in zip(self._parameters, rows, strict=True) if g is not None}
         return [at.get(id(x), g) for x, g in zip(gathered.each, gathered.gradients, strict=True)]
 
+    def _gather_anew(self, grads: list[Any]) -> None:
+        """Gather the tensors of an arena anew, and bring these gradients of them up to date."""
+        before = self._tensors.each
+        at = {id(each): g for each, g in zip(before, grads, strict=True)}
+        gathered = self._gather()
+        assert gathered.gradients is not None
+        pairs = zip(gathered.each, gathered.gradients, strict=True)
+        grads[:] = [at.get(id(each), g) for each, g in pairs]
+
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""
         if self._originals is not None:
@@ -367,6 +377,8 @@ class Optimizer:
         standing = NO_ROWS
         if self._begin_slices(zip(self._tensors.each, grads, strict=True)):
             before = None
+            if self._arena is not None:
+                self._gather_anew(grads)
         if before is None or before.rules != rules:
             self._catch_up_all()  # by the rule that steps were missed by
             self._allocate(rules)
@@ -379,11 +391,23 @@ class Optimizer:
         return self._layout
 
     def _begin_slices(self, pairs: Iterable[tuple[Any, Any]]) -> bool:
-        """Let parameters take gradients of rows that are given their first; whether one is."""
-        first = [each for each, g in pairs if has_rows(g) and each.slices is None]
-        for parameter in first:
-            parameter.begin_slices()
-        return bool(first)
+        """Step parameters by rows that are given a gradient of some, or rates by column, for the
+        first time; whether one is.
+        """
+        wholly = [(each, g) for each, g in pairs if each is not None and each.slices is None]
+        by_rows = [each for each, g in wholly if has_rows(g)]
+        for parameter in by_rows:
+            why = f"grads{parameter.path} is of rows"
+            parameter.begin_slices(why, "pass the whole gradient")
+        by_column = [
+            parameter
+            for each, g in wholly
+            if g is not None and each.cohort.has_rates
+            for parameter in each.members
+        ]
+        for parameter in by_column:
+            parameter.begin_columns()
+        return bool(by_rows or by_column)
 
     def _rules(self) -> Rules:
         return rules_of(self._declaration, self._groups)
@@ -529,16 +553,16 @@ class Optimizer:
     def lr(self) -> Any:
         """The learning rate α of all groups; set it to change the next step's.
 
-        A number, or a function of t, from 1 at a parameter's first step: a schedule of
-        `fusedstep.schedules` or one of your own. It is called at each step, and should give
-        the same for the same t.
+        A number, an array with a rate for each column, or a function of t that gives one of
+        these, from 1 at a parameter's first step: a schedule of `fusedstep.schedules` or one of
+        your own. It is called at each step, and should give the same for the same t.
         """
-        rates = [group["lr"] for group in self._groups]
+        rates = [group.hyperparameters["lr"] for group in self._groups]
         if any(rate != rates[0] for rate in rates):
             raise ValueError(
                 f"lr differs between the groups: [{quoted(rates)}]; read param_groups[i]['lr']"
             )
-        return rates[0]
+        return shown(rates[0])
 
     @lr.setter
     def lr(self, value: Rate) -> None:

@@ -22,6 +22,7 @@ from fusedstep._backends.slices import Integers
 from fusedstep._checks.elsewhere import STATE
 from fusedstep._checks.hints import did_you_mean
 from fusedstep._checks.names import as_identifier
+from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import letter_hint
 from fusedstep._core.kept import SMALL, format_of_parameter, format_of_state, storages
@@ -65,7 +66,7 @@ class Cohort:
     """
 
     __slots__ = (
-        *("constants", "dtype", "group", "largest", "rounding", "rule"),
+        *("by_slices", "constants", "dtype", "group", "largest", "rate", "rounding", "rule"),
         *("scheduled", "settled", "start", "steps", "storages", "watched"),
     )
 
@@ -93,11 +94,20 @@ class Cohort:
         """The hyperparameters that rule and constants were made from; None before `settle`."""
         self.largest = -1.0
         """A learning rate up to which the dtype is known to hold all scalars; -1: of none."""
+        self.rate: Any = None
+        """The learning rate, or rates, of the step that comes; None while they are not watched."""
+        self.by_slices = False
+        """Whether all parameters are stepped by slices, as rates by column ask for."""
 
     @property
     def t(self) -> int:
         """The number of steps that its parameters have taken."""
         return self.start + int(self.steps[0])
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether its learning rate is an array, as far as that is known."""
+        return isinstance(self.group.hyperparameters["lr"], Rates) or isinstance(self.rate, Rates)
 
     @property
     def key(self) -> Hashable:
@@ -130,6 +140,20 @@ class Cohort:
         where = getattr(self.group, "where", "")
         refuse_unfit(declaration, values, given, self.dtype, where, t, self.fades())
 
+    def refuse_unfit_rates(
+        self,
+        declaration: Declaration,
+        values: Hyperparameters,
+        rates: Sequence[float],
+        t: int,
+    ) -> None:
+        """Refuse rates of step t by which the dtype does not hold the scalars."""
+        if self.group.usual and all(map(is_usual, rates)):
+            return
+        for lr in rates:
+            alone = {**values, "lr": lr}
+            self.refuse_unfit(declaration, alone, self.given_alone(declaration, alone, t), t)
+
     def fades(self) -> bool:
         """Whether the learning rate may come to nothing, as that of a schedule."""
         return callable(self.group.hyperparameters["lr"])
@@ -150,8 +174,10 @@ class Cohort:
             self.constants |= average_constants(values["ema"])
         self.scheduled = callable(values["lr"])
         self.settled = values
-        usual = self.group.usual
-        self.largest, self.watched = LARGE if usual else -1.0, self.scheduled or not usual
+        usual, by_column = self.group.usual, isinstance(values["lr"], Rates)
+        self.largest = LARGE if usual else -1.0
+        self.watched = self.scheduled or by_column or not usual
+        self.rate = None
         return True
 
 
@@ -296,11 +322,14 @@ class Parameter:
     @property
     def is_apart(self) -> bool:
         """Whether it has formats of its own, and cannot be one tensor with its neighbours."""
-        hyper = self.cohort.group.hyperparameters
-        asked = hyper.get("state_dtype", "float32")
+        return self._packs_state or self.format is not None or self.slices is not None
+
+    @property
+    def _packs_state(self) -> bool:
+        """Whether state may be kept in fewer bytes."""
+        asked = self.cohort.group.hyperparameters.get("state_dtype", "float32")
         small = self.dtype != FLOAT32 or self.p.size < SMALL
-        packed = asked != "float32" and not small
-        return packed or self.format is not None or self.slices is not None
+        return bool(self.packed.keys() - {"p"}) or (asked != "float32" and not small)
 
     def gradient_format(self, g: Any) -> str | None:
         """The format of a gradient; None: it is of the dtype of steps, or is refused."""
@@ -315,22 +344,30 @@ class Parameter:
 
     # ---- rows ----
 
-    def begin_slices(self) -> None:
-        """Take gradients of rows from now on."""
+    @property
+    def members(self) -> list[Parameter]:
+        """The parameters that it stands for: itself."""
+        return [self]
+
+    def begin_slices(self, why: str, remedy: str) -> None:
+        """Step by rows from now on; `why` begins the error if that cannot be, `remedy` ends it."""
         name = f"params{self.path}"
         if self.p.ndim == 0:
-            raise ValueError(
-                f"grads{self.path} is of rows, and {name} a single number; pass an array"
-            )
-        if self.format is not None or self.packed:
+            raise ValueError(f"{why}, and {name} a single number; {remedy}")
+        if self.format is not None or self._packs_state:
             raise TypeError(
-                f"grads{self.path} is of rows, and {name} or its state is kept in 16 or 8 bits; "
-                "rows are for float32 and float64 in full: put it into a group with "
-                "`state_dtype='float32'`, or pass the whole gradient"
+                f"{why}, and {name} or its state is kept in 16 or 8 bits; float32 and float64 in "
+                "full are stepped by rows: put it into a group with `state_dtype='float32'`, or "
+                f"{remedy}"
             )
         hyper = self.cohort.group.hyperparameters
         self.slices = Slices(self.p.shape, hyper["untouched"], hyper["row_steps"], self.cohort.t)
         self.row = None
+
+    def begin_columns(self) -> None:
+        """Step by rows from now on, because their columns have different rates."""
+        if self.slices is None:
+            self.begin_slices("lr is an array", "pass a number as `lr`")
 
     def _restored_slices(self, t: int, row_t: Any) -> Slices | None:
         """The slices after t steps, or by themselves as many as `row_t` says."""
@@ -338,8 +375,8 @@ class Parameter:
             return None
         hyper = self.cohort.group.hyperparameters
         made = Slices(self.p.shape, hyper["untouched"], hyper["row_steps"], t)
-        if row_t is not None and made.counts is not None:
-            made.counts[...] = row_t
+        if row_t is not None and made.own:
+            made.counts = row_t.copy()
             made.begun = -1
         return made
 

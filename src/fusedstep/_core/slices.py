@@ -12,12 +12,14 @@ from fusedstep._arrays.dtypes import HALVES
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.walk import Array
+from fusedstep._backends.columns import Pattern
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._backends.slices import Calm, Integers, Scalars, Touched
+from fusedstep._checks.rates import Floats, Rates
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.rows import Seen
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import JobScalars, Rule, Values
+from fusedstep._numerics.coefficients import NOTHING_ASKED, JobScalars, Rule, Values
 from fusedstep._numerics.coefficients import Scalars as Neutral
 from fusedstep._numerics.storage import STORAGES
 
@@ -48,15 +50,18 @@ class Slices:
 
     def __init__(self, shape: Sequence[int], untouched: str, row_steps: str, t: int) -> None:
         self.n = shape[0]
-        self.width = int(np.prod(shape[1:], dtype=np.int64))
+        self.row = (*shape[1:],)
+        """The shape of a slice."""
+        self.width = int(np.prod(self.row, dtype=np.int64))
         self.exact = untouched == "exact"
         self.own = not self.exact and row_steps == "own"
         self.begun = t
         """The t of the parameter before its first step by rows; -1 if that was in another run."""
         self.counts: Integers | None = None
-        """The steps that each has taken; None where they share the parameter's."""
-        if self.exact or self.own:
-            self.counts = np.full(self.n, t, np.int64)
+        """The steps that each has taken; None where they share the parameter's, as all do before
+        the first step by rows."""
+        self.pattern: Pattern | None = None
+        """The columns of which some have had other rates than others; None: all had the same."""
         self.past: Past | None = None
         """The scalars of steps that may have been missed."""
         self.lines: Lines | None = None
@@ -77,6 +82,8 @@ class Slices:
     ) -> Touched:
         """The slices that have a gradient, as the next step of a cohort takes them."""
         self.rule = cohort.rule
+        if seen.ids is not None:
+            self.begin_counts(cohort.t)
         return Touched(
             self.width,
             seen.ids,
@@ -85,23 +92,52 @@ class Slices:
             seen.places,
             self.counts,
             self._scalars(seen, cohort, declaration, kind),
+            self.pattern,
             given=seen.given,
         )
+
+    def begin_counts(self, t: int) -> None:
+        """Let slices count their steps, if they do, after so many of the parameter's."""
+        if self.counts is None and (self.exact or self.own):
+            self.counts = np.full(self.n, t, np.int64)
+            self.begun = t
 
     def _scalars(
         self, seen: Seen, cohort: Any, declaration: Declaration, kind: type[Table]
     ) -> Scalars | None:
         names = kind.scalars_of(Job(cohort.rule, cohort.dtype))
-        if self.exact:
+        self._look_at(cohort.rate)
+        if self.exact and self.counts is not None:
             if self.past is None or self.past.names != names:
-                self.past = Past(names, cohort.dtype, cohort.t + 1)
+                self.past = Past(names, cohort.dtype, cohort.t + 1, self.sets)
             return self.past.scalars(cohort.t)
         if self.lines is None or self.lines.names != names:
-            self.lines = Lines(names, cohort.dtype)
-        if self.counts is not None:
-            taken = self.counts if seen.ids is None else self.counts.take(seen.ids)
-            return self.lines.of(taken + 1, cohort, declaration)
-        return None if seen.ids is None else self._shared(cohort, declaration)
+            self.lines = Lines(names, cohort.dtype, self.pattern, self.row)
+        if self.counts is None:
+            return self._shared(cohort, declaration, seen.ids is not None)
+        taken = self.counts if seen.ids is None else self.counts.take(seen.ids)
+        while (found := self.lines.of(taken + 1, cohort, declaration)) is None:
+            self._look_at(self.lines.unlike)
+            self.lines = Lines(names, cohort.dtype, self.pattern, self.row)
+        return found
+
+    @property
+    def sets(self) -> int:
+        """The sets of columns that are stepped by scalars of their own."""
+        return 1 if self.pattern is None else len(self.pattern)
+
+    def lacks(self, lr: Any) -> bool:
+        """Whether columns would be stepped alike that have different rates now."""
+        if self.pattern is None:
+            return isinstance(lr, Rates)
+        return lr is not None and not self.pattern.holds(lr, self.row)
+
+    def _look_at(self, lr: Any) -> None:
+        """Give columns scalars of their own if they have different rates now."""
+        if self.lacks(lr):
+            before = self.pattern or Pattern(np.zeros(self.width))
+            self.past = self.lines = None
+            self.pattern = before.refined(lr, self.row)
 
     def ready(self, cohort: Any, declaration: Declaration) -> Scalars | None:
         """The scalars of the next step, as far as they are known without its gradient."""
@@ -111,26 +147,36 @@ class Slices:
             return None
         if self.counts is not None:
             return self.lines.known_now(cohort)
-        return self._shared(cohort, declaration)
+        return self._shared(cohort, declaration, True)
 
-    def _shared(self, cohort: Any, declaration: Declaration) -> Scalars | None:
+    def _shared(self, cohort: Any, declaration: Declaration, by_rows: bool) -> Scalars | None:
         """The scalars of slices that share the parameter's t, where they are not the job's."""
-        if self.lines is None or "eps_uncorrected" not in cohort.group.hyperparameters:
+        lazily = by_rows and "eps_uncorrected" in cohort.group.hyperparameters
+        if self.lines is None or not (lazily or self.pattern):
             return None
-        return self.lines.of_all(cohort, declaration, {"eps_uncorrected": True})
+        return self.lines.of_all(cohort, declaration, {"eps_uncorrected": True} if lazily else {})
 
-    def record(self, t: int, given: JobScalars, clip: float | None) -> None:
-        """Note the scalars of step t, which is about to be taken; `clip` is the row's own."""
-        if self.past is not None:
-            values = {**given[0], **given[1]}
-            if clip is not None:
-                values["clip"] = clip
-            self.past.record(t, values)
+    def record(
+        self, cohort: Any, declaration: Declaration, given: JobScalars, clip: float | None
+    ) -> None:
+        """Note the scalars of the step that is about to be taken; `clip` is the tensor's own."""
+        if self.past is None:
+            return
+        t, values = cohort.t + 1, {**given[0], **given[1]}
+        if self.pattern is not None:
+            hyper = cohort.group.hyperparameters
+            if cohort.rate is not None:
+                hyper = {**hyper, "lr": cohort.rate}
+            rates = self.pattern.distinct(hyper["lr"], self.row)
+            asked = {name: values[name] for name in NOTHING_ASKED}
+            values = {**scalars_of_sets(cohort, declaration, hyper, t, rates), **asked}
+        if clip is not None:
+            values["clip"] = clip
+        self.past.record(t, values)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether all slices have to be caught up before another step."""
-        return self.past is not None and self.past.is_full
+    def must_catch_up(self, cohort: Any) -> bool:
+        """Whether all slices have to be caught up before another step of a cohort."""
+        return self.past is not None and (self.past.is_full or self.lacks(cohort.rate))
 
     @property
     def is_behind(self) -> bool:
@@ -148,7 +194,8 @@ class Slices:
             self.plan, self.planned = Plan(kind, [job], [catching(row)], written), planned
         scalars = self.past.scalars(cohort.t)
         nothing = np.empty(0, cohort.dtype)
-        touched = Touched(self.width, ids, nothing, counts=self.counts, scalars=scalars)
+        known = {"counts": self.counts, "scalars": scalars, "columns": self.pattern}
+        touched = Touched(self.width, ids, nothing, **known)  # type: ignore[arg-type]
         self.plan.touch(0, touched)
         self.plan.catch_up()
         if ids is None:
@@ -169,9 +216,9 @@ def catching(row: Row) -> Row:
 class Past:
     """The scalars of past steps, a line for each, and what they have in common."""
 
-    def __init__(self, names: Sequence[str], dtype: np.dtype[Any], first: int) -> None:
+    def __init__(self, names: Sequence[str], dtype: np.dtype[Any], first: int, sets: int) -> None:
         self.names = names
-        self.table: Array = np.zeros((64, len(names)), dtype)
+        self.table: Array = np.zeros((sets, 64, len(names)), dtype)
         self.begin(first)
 
     def begin(self, first: int) -> None:
@@ -180,45 +227,52 @@ class Past:
         self.calm = Calm(first)
         self.alike: Values | None = None
         """The scalars that the calm steps have the same; None: there are none yet."""
-        self.sizes: dict[int, tuple[float, float, float]] = {}
-        """The rate, r and eps of the last steps, by t: what an update goes by."""
+        self.sizes: dict[int, tuple[Sequence[float], float, float]] = {}
+        """The rates, r and eps of the last steps, by t: what an update goes by."""
 
     @property
     def is_full(self) -> bool:
         return self.coming - self.first >= LONGEST
 
     def scalars(self, t: int) -> Scalars:
-        """The lines of the steps up to t."""
+        """The lines of the steps up to t, with room for that of the next one."""
+        if t + 1 - self.first == self.table.shape[1]:
+            self.table = with_more_lines(self.table)
         return Scalars(self.table, None, self.first, t, self.calm)
 
-    def record(self, t: int, values: Mapping[str, float]) -> None:
+    def record(self, t: int, values: Mapping[str, Any]) -> None:
         """Put down the scalars of step t: once more, if it was not taken before."""
         line = t - self.first
-        if line == len(self.table):
-            self.table = np.concatenate([self.table, np.zeros_like(self.table)])
-        rounded = line_of(self.names, values, self.table.dtype)
-        self.table[line] = rounded
+        if line == self.table.shape[1]:
+            self.table = with_more_lines(self.table)
+        rounded = lines_of(self.names, values, self.table.dtype, len(self.table))
+        self.table[:, line] = rounded
         self.coming = t + 1
-        self._compare(t, {**NEUTRAL, **dict(zip(self.names, rounded.tolist(), strict=True))})
+        named = (dict(zip(self.names, each, strict=True)) for each in rounded.tolist())
+        self._compare(t, [{**NEUTRAL, **each} for each in named])
 
-    def _compare(self, t: int, now: Values) -> None:
-        """Let the calm go on with these scalars, or begin with them, or after them."""
-        if not is_regular(now):
+    def _compare(self, t: int, sets: Sequence[Values]) -> None:
+        """Let the calm go on with these scalars, or begin with them, or after them.
+
+        Columns differ in their rates, and in what is made of them.
+        """
+        now = sets[0]
+        if not all(map(is_regular, sets)):
             self.calm, self.alike = Calm(t + 1), None
             return
         alike = {name: value for name, value in now.items() if name not in VARYING}
-        sizes = now["lr"], min(now["r"], now["r2"] ** 0.5), now["eps"]
+        sizes = [each["lr"] for each in sets], min(now["r"], now["r2"] ** 0.5), now["eps"]
         # Not those of a step t that was put down before, and then not taken.
-        lr, r, eps = before = self.sizes.get(t - 1, (0.0, 1.0, 0.0))
+        rates, r, eps = before = self.sizes.get(t - 1, ([0.0] * len(sets), 1.0, 0.0))
         self.sizes = {t - 1: before, t: sizes}
-        growth = grown(lr, sizes[0]) * max(grown(sizes[1], r), grown(sizes[2], eps))
+        growth = max(map(grown, rates, sizes[0])) * max(grown(sizes[1], r), grown(sizes[2], eps))
         if self.alike != alike or not growth <= FAST:
             self.calm, self.alike, growth = Calm(t, 1.0, inf, inf), alike, 1.0
         calm = self.calm
         self.calm = Calm(
             calm.start,
             max(calm.growth, growth),
-            min(calm.least_decay, now["decay"]),
+            min(calm.least_decay, *(each["decay"] for each in sets)),
             min(calm.least_eps, now["eps"]),
         )
 
@@ -228,10 +282,43 @@ def grown(before: float, now: float) -> float:
     return now / before if before else inf if now else 1.0
 
 
-def line_of(names: Sequence[str], values: Mapping[str, float], dtype: np.dtype[Any]) -> Array:
-    """The scalars of these names, rounded once to the dtype."""
+def scalars_of_sets(
+    cohort: Any, declaration: Declaration, values: dict[str, Any], t: int, rates: Floats
+) -> dict[str, Any]:
+    """All scalars of step t at these rates: each a number, or an array with one for each rate."""
+    if len(rates) == 1:
+        return named_at(cohort, declaration, values, t, float(rates[0]))
+    if declaration.custom:  # whose function may do with a rate what is not done to arrays
+        each = [named_at(cohort, declaration, values, t, lr) for lr in rates.tolist()]
+        return {name: np.array([one[name] for one in each]) for name in each[0]}
+    with np.errstate(all="ignore"):
+        return named_at(cohort, declaration, values, t, rates)
+
+
+def named_at(
+    cohort: Any, declaration: Declaration, values: dict[str, Any], t: int, lr: Any
+) -> dict[str, Any]:
+    """All scalars of step t at a rate, by name."""
+    constants, own = cohort.given_alone(declaration, {**values, "lr": lr}, t)
+    return {**constants, **own}
+
+
+def with_more_lines(table: Array) -> Array:
+    """A table of scalars with room for twice as many lines."""
+    return np.concatenate([table, np.zeros_like(table)], axis=1)
+
+
+def lines_of(
+    names: Sequence[str], values: Mapping[str, Any], dtype: np.dtype[Any], sets: int
+) -> Array:
+    """The scalars of these names, rounded once to the dtype: a line for each set of columns."""
     known = {**NEUTRAL, **values}
-    exact = np.array([known[name] for name in names], np.float64)
+    exact = np.empty((sets, len(names)))
+    if sets == 1:
+        exact[0] = [known[name] for name in names]
+    else:
+        for k, name in enumerate(names):
+            exact[:, k] = known[name]
     if dtype == np.float64:
         return exact
     with np.errstate(all="ignore"):
@@ -248,9 +335,20 @@ def is_regular(now: Values) -> bool:
 class Lines:
     """The scalars of steps of single slices: a line for each t that one of them has."""
 
-    def __init__(self, names: Sequence[str], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        dtype: np.dtype[Any],
+        pattern: Pattern | None,
+        row: Sequence[int],
+    ) -> None:
         self.names = names
         self.dtype = dtype
+        self.pattern = pattern
+        self.row = row
+        self.sets = 1 if pattern is None else len(pattern)
+        self.unlike: Any = None
+        """The rates of a step that are different within sets of columns; None: none are."""
         self.unchanged = False
         """Whether the hyperparameters are those of the step before."""
         self.known: tuple[Any, Any] = (None, None)
@@ -259,11 +357,11 @@ class Lines:
 
     def _clear(self, size: int) -> None:
         self.entries = np.full(size, -1, np.int32)
-        self.table: Array = np.zeros((64, len(self.names)), self.dtype)
+        self.table: Array = np.zeros((self.sets, 64, len(self.names)), self.dtype)
         self.n = 0
 
-    def of(self, ts: Integers, cohort: Any, declaration: Declaration) -> Scalars:
-        """The scalars of steps that are these ones of their slices."""
+    def of(self, ts: Integers, cohort: Any, declaration: Declaration) -> Scalars | None:
+        """The scalars of steps that are these ones of their slices; None if some are `unlike`."""
         self.known_now(cohort)
         values = cohort.group.hyperparameters
         lines = self.entries.take(ts)
@@ -276,10 +374,13 @@ class Lines:
         if self.n + len(missing) > MOST_LINES:
             self._clear(len(self.entries))
             missing = np.unique(ts)
-        while self.n + len(missing) > len(self.table):
-            self.table = np.concatenate([self.table, np.zeros_like(self.table)])
+        while self.n + len(missing) > self.table.shape[1]:
+            self.table = with_more_lines(self.table)
         for t in missing.tolist():
-            self._compute(self.n, cohort, declaration, values, t)
+            now = cohort.group.at(values, t) if cohort.scheduled else values
+            if not self._compute(self.n, cohort, declaration, now, t):
+                self.unlike = now["lr"]
+                return None
             self.entries[t] = self.n
             self.n += 1
         return Scalars(self.table, self.entries)
@@ -301,18 +402,29 @@ class Lines:
     def of_all(self, cohort: Any, declaration: Declaration, others: Mapping[str, Any]) -> Scalars:
         """The scalars of the next step of all slices, with other hyperparameters."""
         values = {**cohort.group.hyperparameters, **others}
+        if cohort.rate is not None:
+            values["lr"] = cohort.rate
         self._compute(0, cohort, declaration, values, cohort.t + 1)
         return Scalars(self.table, np.zeros(1, np.int32))
 
     def _compute(
         self, line: int, cohort: Any, declaration: Declaration, values: dict[str, Any], t: int
-    ) -> None:
-        if cohort.scheduled:
-            values = cohort.group.at(values, t)
-        given = cohort.given_alone(declaration, values, t)
-        if cohort.watched:
-            cohort.refuse_unfit(declaration, values, given, t)
-        self.table[line] = line_of(self.names, {**given[0], **given[1]}, self.dtype)
+    ) -> bool:
+        """Put the scalars of a step into that line; False if its rates are `unlike`."""
+        lr = values["lr"]
+        if self.pattern is None and not isinstance(lr, Rates):
+            given = cohort.given_alone(declaration, values, t)
+            if cohort.watched:
+                cohort.refuse_unfit(declaration, values, given, t)
+            self.table[0, line] = lines_of(self.names, {**given[0], **given[1]}, self.dtype, 1)[0]
+            return True
+        if self.pattern is None or not self.pattern.holds(lr, self.row):
+            return False
+        rates = self.pattern.distinct(lr, self.row)
+        cohort.refuse_unfit_rates(declaration, values, rates.tolist(), t)
+        found = scalars_of_sets(cohort, declaration, values, t, rates)
+        self.table[:, line] = lines_of(self.names, found, self.dtype, self.sets)
+        return True
 
 
 def touched_by(tensor: Any, seen: Seen, declaration: Declaration, kind: type[Table]) -> Touched:
@@ -320,7 +432,7 @@ def touched_by(tensor: Any, seen: Seen, declaration: Declaration, kind: type[Tab
 
     The sums of squares are there where the tensor is stepped in another order than it lies in.
     """
-    if tensor.slices.is_full:
+    if tensor.slices.must_catch_up(tensor.cohort):
         tensor.catch_up(kind)
     touched: Touched = tensor.slices.touched(seen, tensor.cohort, declaration, kind)
     if tensor.walk.plain:

@@ -48,6 +48,8 @@ def save(
 
 def _saved_rate(lr: Any) -> Any:
     """A learning rate as it is saved: a number, a schedule's dict, or None for a function."""
+    if isinstance(lr, np.ndarray):
+        return lr.copy()
     if not callable(lr):
         return lr
     return lr.to_dict() if isinstance(lr, Schedule) else None

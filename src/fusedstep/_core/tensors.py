@@ -22,6 +22,7 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Row, Storages, Table
 from fusedstep._backends.slices import Touched
+from fusedstep._checks.rates import Rates
 from fusedstep._core.arena_memory import ArenaMemory, Slot
 from fusedstep._core.container import Container, warn_of_replaced
 from fusedstep._core.declaration import Declaration
@@ -316,6 +317,9 @@ def parameters_of(
             )
         ]
         refuse_unfit_choices(group, own)
+        if isinstance(group.hyperparameters["lr"], Rates):
+            for parameter in own:
+                parameter.begin_columns()
         if arena is None:
             shelve(own)
         else:

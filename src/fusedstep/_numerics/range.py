@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusedstep._checks.rates import Rates
 from fusedstep._numerics.coefficients import Hyperparameters, JobScalars
 
 
@@ -42,6 +43,8 @@ def is_usual(value: Any) -> bool:
         for each in value:  # a loop, because loops of users assign betas
             if not is_usual(each):
                 return False
+    if isinstance(value, Rates):
+        return all(map(is_usual, value.values.reshape(-1).tolist()))
     return True
 
 

@@ -164,7 +164,10 @@ def fill_slices(in_c: Any, touched: Touched, slices: int) -> None:
     in_c.ids, in_c.starts = integers(touched.ids), integers(touched.starts)
     in_c.order, in_c.counts = integers(touched.places), integers(touched.counts)
     in_c.measured = touched.sums is not None
-    in_c.table = in_c.entries = ffi.NULL
+    in_c.table = in_c.entries = in_c.ends = in_c.sets = ffi.NULL
+    if touched.columns is not None and touched.width:
+        in_c.ends = integers(touched.columns.ends)
+        in_c.sets = integers(touched.columns.of_runs)
     if touched.scalars is not None:
         fill_scalars(in_c, touched.scalars)
 
@@ -173,6 +176,7 @@ def fill_scalars(in_c: Any, scalars: Scalars) -> None:
     """Describe the scalars by which slices are stepped."""
     table, entries, in_c.first, in_c.t, calm = scalars
     in_c.table = ffi.from_buffer(table)
+    in_c.nsets, in_c.lines = table.shape[:2]
     if entries is None:
         in_c.calm = calm
     else:

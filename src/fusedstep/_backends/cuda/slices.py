@@ -28,7 +28,7 @@ ASKED = ("unscale", "clip", "most")
 SHARED = ("values", "n", "width", "ids", "starts", "places")
 """The arguments of both kernels, before their own: gradients, elements, and where they are."""
 
-MISSED = ("table", "until", "missed", "lines", "takes")
+MISSED = ("table", "until", "of_set", "missed", "lines", "sets", "takes")
 """Further arguments of a step, behind the addresses of the arrays that it writes."""
 
 HALF = """\
@@ -165,16 +165,18 @@ Scalars = namedtuple("Scalars", "{" ".join(step.scalars)}")
     return f"""\
 {head}{generate.functions(step, "device", OPERATORS, head)}
 
-# A thread steps one of n elements of slices. `table` has lines of scalars. For each slice `missed`
-# has the first line of the steps before `until` that it has missed, and `lines` that of the step
-# that comes; `takes` says whether it takes that one.
+# A thread steps one of n elements of slices. `table` has lines of scalars, `of_set` for each set
+# of columns, and `sets` the set of each column. For each slice `missed` has the first line of the
+# steps before `until` that it has missed, and `lines` that of the step that comes; `takes` says
+# whether it takes that one.
 def run({", ".join((*names, "scalars"))}):
 {FOUND}
         to = {size} * i
         {loads}
+        begin = of_set * load_int64(sets + 8 * k) if sets else 0
         if missed:
             for at in range(load_int64(missed + 8 * j), until):
-                line = table + {size * count} * at
+                line = table + {size * count} * (begin + at)
                 h = Scalars(
 {listed(20, from_line)}
                 )
@@ -183,8 +185,9 @@ def run({", ".join((*names, "scalars"))}):
             h = Scalars(
 {listed(16, given)}
             )
-            if lines:
-                line = table + {size * count} * load_int64(lines + 8 * j)
+            if lines or sets:
+                at = load_int64(lines + 8 * j) if lines else until
+                line = table + {size * count} * (begin + at)
                 h = Scalars(
 {listed(20, asked)}
                 )

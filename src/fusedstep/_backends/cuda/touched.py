@@ -76,12 +76,16 @@ class Sent(NamedTuple):
     table: int
     missed: int
     lines: int
+    sets: int
 
 
 class Lines(NamedTuple):
     """The lines of scalars that slices are stepped by, and which of these are each one's."""
 
     table: Array | None = None
+    """They, for each set of columns."""
+    until: int = 0
+    """The line after those of missed steps."""
     missed: Integers | None = None
     """The first line of the steps that each slice has missed: all from there on."""
     own: Integers | None = None
@@ -155,8 +159,9 @@ class Sliced:
         shared, sent = self._shared(stream), self.sent
         assert sent is not None
         table = self.lines.table
-        until = 0 if table is None else len(table)
-        missed = sent.table, until, sent.missed, sent.lines, given is not None
+        per_set = 0 if table is None else table.shape[1]
+        own = sent.missed, sent.lines, sent.sets
+        missed = sent.table, self.lines.until, per_set, *own, given is not None
         scalars = [0.0] * len(self.names) if given is None else self._scalars(given, clip)
         half = HALVES.get(touched.values.dtype)
         module = slices.stepping(self.job, half)
@@ -193,9 +198,10 @@ class Sliced:
         assert touched is not None
         if self.sent is None:
             self.lines = lines_of(touched)
-            table, missed, own, _ = self.lines
+            table, _, missed, own, _ = self.lines
             integers = None if table is None else as_integers(table)
-            parts = touched.ids, touched.starts, touched.places, integers, missed, own
+            sets = None if touched.columns is None else touched.columns.sets
+            parts = touched.ids, touched.starts, touched.places, integers, missed, own, sets
             self.sent = Sent(*self.mail.send(parts, stream))
         n = touched.n(self.slices) * touched.width
         return (address(touched.values), n, touched.width, *self.sent[:3])
@@ -208,19 +214,25 @@ def lines_of(touched: Touched) -> Lines:
         return Lines()
     if scalars.entries is None:
         assert counts is not None
-        return _missed(scalars, counts[at])
+        return _missed(scalars, counts[at], touched.columns is not None)
     if counts is None:
-        return Lines(shared=scalars.table[scalars.entries[0]])
+        line = int(scalars.entries[0])
+        if touched.columns is not None:
+            return Lines(scalars.table[:, line : line + 1])
+        return Lines(shared=scalars.table[0, line])
     used, own = np.unique(scalars.entries[counts[at] + 1], return_inverse=True)
-    return Lines(scalars.table[used], own=own.astype(np.int64, copy=False))
+    return Lines(scalars.table[:, used], own=own.astype(np.int64, copy=False))
 
 
-def _missed(scalars: Scalars, counts: Integers) -> Lines:
+def _missed(scalars: Scalars, counts: Integers, by_column: bool) -> Lines:
+    """The lines of missed steps, and by column also that of the next."""
     behind = int(counts.min(initial=scalars.last))
-    if behind == scalars.last:
+    missed = scalars.last - behind
+    if not missed and not by_column:
         return Lines()
-    table = scalars.table[behind + 1 - scalars.first : scalars.last + 1 - scalars.first]
-    return Lines(table, missed=counts - behind)
+    begin = behind + 1 - scalars.first
+    table = scalars.table[:, begin : begin + missed + by_column]
+    return Lines(table, missed, counts - behind)
 
 
 def as_integers(table: Array) -> Integers:

@@ -52,7 +52,7 @@ def stepping(
     `row` describes the tensor, `scalars` has those of its job by these names, and `slices` is how
     many it has. Without `takes` they only take the steps that they have missed.
     """
-    table, entries, first, last = np.empty((0, len(names)), scalars.dtype), NO_LINES, 1, 0
+    table, entries, first, last = np.empty((1, 0, len(names)), scalars.dtype), NO_LINES, 1, 0
     if touched.scalars is not None:
         table, lines, first, last, _ = touched.scalars
         entries = NO_LINES if lines is None else lines
@@ -69,6 +69,8 @@ def stepping(
         entries,
         first,
         last,
+        NOTHING if touched.columns is None else touched.columns.ends,
+        NOTHING if touched.columns is None else touched.columns.of_runs,
         touched.catches_up,
         takes,
     )
@@ -100,8 +102,8 @@ def _function(function: Callable[..., None], dtype: np.dtype[Any]) -> Any:
     values = types.Array(real, 1, "C", readonly=True)  # a user's array may be so
     signature = [column, types.int64, types.int64, types.int64, column, column, column, values]
     if function is _step:
-        table = real[:, ::1], types.int32[::1], types.int64, types.int64
-        signature += [real[::1], column, column, *table, flag, flag]
+        table = real[:, :, ::1], types.int32[::1], types.int64, types.int64
+        signature += [real[::1], column, column, *table, column, column, flag, flag]
     name = unique(f"slices{function.__name__}_{dtype.name}", *text)
     return kept(function, name, types.void(*signature))
 
@@ -132,30 +134,46 @@ def _step(
     entries,
     first,
     last,
+    ends,
+    sets,
     catches_up,
     takes,
 ):
-    """Take the steps that slices have missed, and the one that comes."""
+    """Take the steps that slices have missed, and the one that comes.
+
+    Columns [ends[k - 1], ends[k]) have the scalars of set sets[k].
+    """
+    runs = max(1, ends.size)
     beside, own = row.copy(), scalars.copy()
     at = beside.ctypes.data
     total, zeros = np.empty(width, values.dtype), np.zeros(width, values.dtype)
     for j in range(n):
         slice_ = ids[j] if ids.size else j
-        begin, end = width * slice_, width * (slice_ + 1)
+        begin = width * slice_
         if catches_up:
             # Kernels find the gradient of element `begin` where their slice's begins.
             beside[G] = zeros.ctypes.data - begin * zeros.itemsize
-            for t in range(counts[slice_] + 1, last + 1):
-                call_kernel(kernel, at, begin, end, table[t - first].ctypes.data)
+            for run in range(runs):
+                low = begin + (ends[run - 1] if run else 0)
+                high = begin + (ends[run] if ends.size else width)
+                lines = table[sets[run] if sets.size else 0]
+                for t in range(counts[slice_] + 1, last + 1):
+                    call_kernel(kernel, at, low, high, lines[t - first].ctypes.data)
             counts[slice_] = last
         if takes:
-            if entries.size:
-                own[:] = table[entries[counts[slice_] + 1 if counts.size else 0]]
-                for k in asked:
-                    own[k] = scalars[k]
             _add_up(j, width, starts, places, values, total)
             beside[G] = total.ctypes.data - begin * total.itemsize
-            call_kernel(kernel, at, begin, end, own.ctypes.data)
+            for run in range(runs):
+                low = begin + (ends[run - 1] if run else 0)
+                high = begin + (ends[run] if ends.size else width)
+                if entries.size or sets.size:
+                    line = last + 1 - first
+                    if entries.size:
+                        line = entries[counts[slice_] + 1 if counts.size else 0]
+                    own[:] = table[sets[run] if sets.size else 0, line]
+                    for k in asked:
+                        own[k] = scalars[k]
+                call_kernel(kernel, at, low, high, own.ctypes.data)
             if counts.size:
                 counts[slice_] += 1
 

@@ -1,0 +1,57 @@
+"""The columns of a parameter's rows, in sets that are stepped by the same scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fusedstep._checks.rates import Floats, Rates
+
+
+class Pattern:
+    """The columns of a parameter's rows that are stepped alike, in sets.
+
+    Rates of other steps may be equal in more columns, but differ within no set.
+    """
+
+    def __init__(self, sets: Any) -> None:
+        """`sets` has something for each column that is equal for those of one set."""
+        _, firsts, sets = np.unique(sets, return_index=True, return_inverse=True)
+        self.sets = sets.reshape(-1).astype(np.int64, copy=False)
+        """The number of the set of each column."""
+        self.firsts = firsts
+        """The first column of each set."""
+        edges = np.flatnonzero(np.diff(self.sets))
+        self.ends = np.append(edges + 1, len(self.sets)).astype(np.int64)
+        """Where each run of columns of the same set ends."""
+        self.of_runs = self.sets[self.ends - 1] if len(self.sets) else self.sets
+        """The number of the set of each run."""
+
+    @classmethod
+    def of(cls, lr: Any, row: Sequence[int]) -> Pattern:
+        """The columns of rows of this shape that have the same rate."""
+        return cls(in_columns(lr, row))
+
+    def __len__(self) -> int:
+        return len(self.firsts)
+
+    def holds(self, lr: Any, row: Sequence[int]) -> bool:
+        """Whether a rate, or rates, are the same within each set."""
+        each = in_columns(lr, row)
+        return np.array_equal(each, each[self.firsts][self.sets])
+
+    def refined(self, lr: Any, row: Sequence[int]) -> Pattern:
+        """The least sets within these in which rates are the same, too."""
+        _, of_rates = np.unique(in_columns(lr, row), return_inverse=True)
+        return Pattern(self.sets * (1 + len(self.sets)) + of_rates.reshape(-1))
+
+    def distinct(self, lr: Any, row: Sequence[int]) -> Floats:
+        """The rate of each set."""
+        return in_columns(lr, row)[self.firsts]
+
+
+def in_columns(lr: Any, row: Sequence[int]) -> Floats:
+    """The rate of each column of rows of this shape, flat."""
+    return np.broadcast_to(lr.values if isinstance(lr, Rates) else lr, row).reshape(-1)
