@@ -61,13 +61,13 @@ CUSTOM: list[tuple[type, Changes]] = [
 
 
 class Falling:
-    """A rate that warms up, and then falls."""
+    """A rate, or rates by column, that warm up, and then fall."""
 
-    def __init__(self, lr: float) -> None:
+    def __init__(self, lr: Any) -> None:
         self.lr = lr
 
-    def __call__(self, t: int) -> float:
-        return float(self.lr * min(t / 20, (20 / t) ** 0.5))
+    def __call__(self, t: int) -> Any:
+        return self.lr * min(t / 20, (20 / t) ** 0.5)
 
 
 def random_values(random: Random, rng: np.random.Generator, shape: Any, dtype: Any) -> Array:
@@ -94,16 +94,25 @@ class Program:
         self.rng = np.random.default_rng(self.seed)
         self.done: Counter[str] = Counter()
 
-    def options(self) -> tuple[type, Changes]:
+    def rate(self, width: int) -> Any:
+        """A learning rate, or one for each of so many columns."""
+        random, rate = self.random, self.random.choice([1e-3, 1e-3, 0.03, 1e-6])
+        if random.random() < 0.7:
+            return rate
+        self.done["rates by column"] += 1
+        columns = self.rng.choice([1.0, 1.0, 0.5, 0.1, 0.0], random.choice([1, width, width]))
+        return rate * np.repeat(columns, 3)[:width] if len(columns) > 1 else rate * columns
+
+    def options(self, width: int) -> tuple[type, Changes]:
         random = self.random
         custom = self.backend != "c" and random.random() < 0.3
         optimizer, fixed = random.choice(CUSTOM if custom else KINDS)
         changes: Changes = dict(fixed)
-        rate = random.choice([1e-3, 1e-3, 0.03, 1e-6])
+        rate = self.rate(width)
         scheduled = random.random() < 0.3
         changes["lr"] = Falling(rate) if scheduled else rate
-        if scheduled and changes.get("decay_scale") == "schedule":
-            changes["initial_lr"] = rate
+        if changes.get("decay_scale") == "schedule" and (scheduled or np.ndim(rate)):
+            changes["initial_lr"] = float(np.max(rate)) or 1.0
         if random.random() < 0.15:
             changes["maximize"] = True
         if random.random() < 0.15 and optimizer is not fs.AdamW:
@@ -117,9 +126,9 @@ class Program:
 
     def run(self, show: bool = False) -> None:
         random, rng = self.random, self.rng
-        optimizer, changes = self.options()
-        dtype = random.choice([np.float32, np.float32, np.float64])
         n, width = random.choice([1, 3, 20, 40]), random.choice([1, 3, 8, 16, 33, 64, 100])
+        optimizer, changes = self.options(width)
+        dtype = random.choice([np.float32, np.float32, np.float64])
         length = random.choice([40, 150, 400, 400, 1500])
         if random.random() < 0.03:
             length = 6000
@@ -128,7 +137,7 @@ class Program:
         often = 10.0 ** -rng.uniform(0, np.log10(min(length * 2, 5000)), n)
         p, w = (
             random_values(random, rng, (n, width), dtype),
-            random_values(random, rng, (7,), dtype),
+            random_values(random, rng, (2, width), dtype),
         )
         in_order = random.random() < 0.85
         sides = [{"p": self.laid(p, in_order), "w": w.copy()} for _ in range(2)]
@@ -144,7 +153,7 @@ class Program:
             g = random_values(random, rng, (len(touched), width), dtype)
             if random.random() < 0.003 and g.size:
                 g.reshape(-1)[0] = random.choice([np.nan, np.inf, -np.inf])
-            self.step(rows, whole, touched, g, random_values(random, rng, (7,), dtype), n)
+            self.step(rows, whole, touched, g, random_values(random, rng, (2, width), dtype), n)
             rows, whole = self.between(rows, whole, optimizer, changes, sides, n)
         self.compare(rows, whole, sides, None)
 
@@ -212,7 +221,10 @@ class Program:
         elif what == "state":
             self.compare(rows, whole, sides, rows.state["p"])
         elif what == "rate" and not callable(changes["lr"]):
-            rows.lr = whole.lr = random.choice([changes["lr"], changes["lr"] * 0.5, 0.0])
+            width = sides[0]["p"].shape[1]
+            chosen = random.choice([changes["lr"], changes["lr"] * 0.5, 0.0, self.rate(width)])
+            if not (np.ndim(chosen) and changes.get("decay_scale") == "schedule"):
+                rows.lr = whole.lr = chosen
         elif what == "option":
             self.assign(rows, whole)
         elif what == "resume":

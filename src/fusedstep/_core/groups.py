@@ -50,6 +50,12 @@ def with_initial_lr(hyperparameters: dict[str, Any]) -> dict[str, Any]:
     return {**hyperparameters, "initial_lr": base_rate(hyperparameters["lr"])}
 
 
+def shape_of(p: Any) -> tuple[int, ...]:
+    """The shape of a parameter, which on a device may have its interface alone."""
+    found = getattr(p, "shape", None)
+    return (*(p.__cuda_array_interface__["shape"] if found is None else found),)
+
+
 put = object.__setattr__
 """Sets an attribute of a group, which has no others than it is made with."""
 
@@ -110,7 +116,7 @@ class Group(MutableMapping[str, Any]):
         if not isinstance(lr, Rates):
             return
         for p in self._params:
-            shape, own = (*p.shape,), lr.values.shape
+            shape, own = shape_of(p), lr.values.shape
             if not shape or not lr.fits(shape[1:]):
                 row = shape[1:] or "of a single number"
                 remedy = "pass a number"

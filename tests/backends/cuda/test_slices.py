@@ -134,3 +134,35 @@ def test_sparse_matrices_are_refused() -> None:
     optimizer = fs.SGD(Placed(np.zeros((3, 2))).array)
     with pytest.raises(ValueError, match="the parameters are on CUDA device 0"):
         optimizer.step(sparse.csr_matrix(np.eye(3, 2)))
+
+
+def fading(t: int) -> Any:
+    """Rates of three columns, which are all 0 now and then."""
+    return np.array([0.1, 0.1, 0.5]) * (t % 3)
+
+
+@cuda
+@pytest.mark.parametrize("lr", [np.array([0.1, 0.1, 0.5]), fading], ids=["array", "schedule"])
+@pytest.mark.parametrize(
+    "kept", [{}, {"row_steps": "shared"}, {"untouched": "exact"}], ids=["own", "shared", "exact"]
+)
+@pytest.mark.parametrize("make", [fs.AdamW, row_steps.custom], ids=["adamw", "custom"])
+def test_rates_by_column(make: Any, kept: dict[str, Any], lr: Any) -> None:
+    rng = np.random.default_rng(3)
+    expected = ordinary(rng, 15, np.float32).reshape(5, 3)
+    other = expected[:2].copy()
+    p, q = Placed(expected.copy()), Placed(other.copy())
+    optimizer = make([p.array, q.array], lr=lr, **kept)
+    reference = make([expected, other], lr=lr, backend="numpy", **kept)
+    for index in (None, [2, 0, 2], [1], None, [4, 1, 2, 3], [0]):
+        n = 5 if index is None else len(index)
+        values = ordinary(rng, 3 * n, np.float32).reshape(n, 3)
+        placed = Placed(values).array
+        g = (placed, values) if index is None else (fs.Rows(index, placed), fs.Rows(index, values))
+        whole = ordinary(rng, 6, np.float32).reshape(2, 3)
+        report = optimizer.step([g[0], Placed(whole).array], max_norm=1.0, scale=2.0)
+        assert report == reference.step([g[1], whole], max_norm=1.0, scale=2.0)
+    optimizer.catch_up()
+    reference.catch_up()
+    assert differing_bits(p.host, expected) == 0
+    assert differing_bits(q.host, other) == 0

@@ -156,6 +156,8 @@ class Sliced:
         """
         touched = self.touched
         assert touched is not None
+        if touched.columns is not None and touched.catches_up:
+            self.sent = None  # before this step's scalars were there, if a norm was asked for
         shared, sent = self._shared(stream), self.sent
         assert sent is not None
         table = self.lines.table
