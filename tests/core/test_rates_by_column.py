@@ -367,7 +367,9 @@ def test_runs_go_on(backend: str) -> None:
 def test_a_state_dict_of_other_columns_is_refused() -> None:
     saved = fs.SGD(np.ones((2, 3)), lr=np.array([1.0, 2.0, 3.0])).state_dict()
     other = fs.SGD(np.ones((2, 4)))
-    with pytest.raises(ValueError, match=r"an array of shape \(3,\), which does not broadcast"):
+    with pytest.raises(
+        ValueError, match=r"an array of shape \(3,\), and a parameter of shape \(2, 4\)"
+    ):
         other.load_state_dict(saved)
     assert other.lr == 1e-3
 
@@ -376,8 +378,8 @@ REFUSED: list[tuple[Any, Any, type[Exception], str]] = [
     ((2, 3), np.ones(2), ValueError, r"shape \(2,\).*pass one of shape \(3,\), or a number"),
     ((2, 3), np.ones((2, 3)), ValueError, r"gradients are passed to each step"),
     ((3,), np.ones(3), ValueError, r"gradients are passed to each step"),
-    ((3,), np.ones(1), ValueError, r"of a single number; pass a number"),
-    ((), np.ones(1), ValueError, r"of a single number; pass a number"),
+    ((3,), np.ones(1), ValueError, r"are single numbers.*; pass a number"),
+    ((), np.ones(1), ValueError, r"are single numbers.*; pass a number"),
     ((2, 3), np.array([0.1, -1.0, 0.1]), ValueError, r"lr\[1\] is -1.0; pass 0 or more"),
     ((2, 3), np.array([0.1, 0.1, np.inf]), ValueError, r"lr\[2\] is inf; pass finite numbers"),
     ((2, 3), np.array([True, False, True]), TypeError, "pass an array of float64"),

@@ -36,6 +36,21 @@ class Rates:
         pairs = zip(own[::-1], reversed(row), strict=False)
         return len(own) <= len(row) and all(one in (1, other) for one, other in pairs)
 
+    def refuse_misfit(self, shape: Sequence[int], where: str) -> None:
+        """Refuse a parameter over whose rows they do not broadcast; `where` begins the error."""
+        row, own = (*shape[1:],), self.values.shape
+        if shape and self.fits(row):
+            return
+        remedy = f"pass one of shape {row}, or a number" if row else "pass a number"
+        if own == (*shape,):
+            remedy = "pass a number; gradients are passed to each step, `opt.step(grads)`"
+        rows = f"of shape {row}" if row else "single numbers"
+        raise ValueError(
+            f"{where}lr is an array of shape {own}, and a parameter of shape {(*shape,)} has rows "
+            f"that are {rows}, over which it does not broadcast; {remedy}, or put the parameter "
+            "into a group of its own"
+        )
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Rates) and np.array_equal(self.values, other.values)
 

@@ -113,22 +113,9 @@ class Group(MutableMapping[str, Any]):
 
     def _refuse_misfit(self, lr: Any) -> None:
         """Refuse learning rates that do not broadcast over the rows of all parameters."""
-        if not isinstance(lr, Rates):
-            return
-        for p in self._params:
-            shape, own = shape_of(p), lr.values.shape
-            if not shape or not lr.fits(shape[1:]):
-                row = shape[1:] or "of a single number"
-                remedy = "pass a number"
-                if own == shape:
-                    remedy += "; gradients are passed to each step, `opt.step(grads)`"
-                elif shape[1:]:
-                    remedy = f"pass one of shape {shape[1:]}, or a number"
-                raise ValueError(
-                    f"{self.where}lr is an array of shape {own}, which does not broadcast over the "
-                    f"rows of a parameter of shape {shape}, {row}; {remedy}, or put the parameter "
-                    "into a group of its own"
-                )
+        if isinstance(lr, Rates):
+            for p in self._params:
+                lr.refuse_misfit(shape_of(p), self.where)
 
     def taking(self, checked: dict[str, Any]) -> Call:
         """The call that takes over hyperparameters that have been checked."""

@@ -71,7 +71,10 @@ TEXTS = {
         "see `fusedstep.Optimizer`."
     ),
     "backend": '`"auto"`, or the name of a backend; `fusedstep.info()` lists them.',
-    "lr": "α, the learning rate, at least 0: a number or a tensor of one element.",
+    "lr": (
+        "α, the learning rate, at least 0: a number or a tensor of one element; or rates by column,\n"
+        "a NumPy array that broadcasts over the rows p[i], in a group also a tensor."
+    ),
     "eps": "ε, at least 0.",
 }
 """The entries of arguments that the plain optimizers have not, or mean otherwise."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fusedstep import optimizers, rules
-from fusedstep._checks.values import Check
+from fusedstep._checks.values import Check, rates
 from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Declaration, declaration_of, fixed_rule
 from fusedstep._core.kept import STORAGE, refuse_unknown_letters
@@ -63,7 +63,10 @@ class Kind:
         values = {}
         for name, default in self.options.items():
             value = group.get(name, default)
-            values[name] = self.kept(name, value) if name in STORAGE else _number(name, value)
+            if name == "lr" and is_several(value):
+                values[name] = _rates(value)
+            else:
+                values[name] = self.kept(name, value) if name in STORAGE else _number(name, value)
         if values.get("decay_scale") == "schedule" and values["initial_lr"] is None:
             # Under a name of its own: `initial_lr` is what torch's schedulers begin with.
             values["initial_lr"] = group.setdefault("decay_initial_lr", values["lr"])
@@ -83,6 +86,19 @@ class Kind:
         """Refuse state in fewer bytes that the rule cannot have."""
         refuse_unknown_letters(values, [*self.declaration.letters])
         self.declaration.together(values)
+
+
+def is_several(lr: Any) -> bool:
+    """Whether a learning rate is an array or a tensor of more than one number."""
+    return isinstance(lr, (np.ndarray, torch.Tensor)) and bool(np.prod((*lr.shape,)) != 1)
+
+
+def _rates(lr: Any) -> Any:
+    """Rates by column, of an array or a tensor."""
+    given = lr.detach().cpu() if isinstance(lr, torch.Tensor) else lr
+    if isinstance(given, torch.Tensor):
+        given = given.double().numpy() if given.is_floating_point() else given.numpy()
+    return rates("lr", given)
 
 
 def _number(name: str, value: Any) -> Any:

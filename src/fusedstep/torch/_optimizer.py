@@ -8,6 +8,7 @@ from itertools import takewhile
 from threading import get_ident
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch.optim import optimizer as torchs
 from torch.optim.optimizer import Optimizer
@@ -19,7 +20,7 @@ from fusedstep._core.turn import Turn
 from fusedstep.torch._arrays import wide_dtype
 from fusedstep.torch._handed_on import reasons_of_group, reasons_of_parameters
 from fusedstep.torch._kept import bits_beside, check_choices
-from fusedstep.torch._kinds import Group, Kind
+from fusedstep.torch._kinds import Group, Kind, is_several
 from fusedstep.torch._loading import open_seals, sealed
 from fusedstep.torch._rows import wanted_rows
 from fusedstep.torch._steps import Steps
@@ -93,6 +94,8 @@ class FusedOptimizer(Optimizer):
     """`"tensor"` if `max_norm` is that of each gradient, else `"global"`; set it as the others."""
     backend: str
     """The name of what runs the steps, see `fusedstep.info`."""
+    _rates: Any = None
+    """Rates by column that the constructor was given; None: it was given a number."""
     _into: Iterator[Any] | None
     """The tensors of `ema_into` that have no parameter yet."""
 
@@ -132,6 +135,11 @@ class FusedOptimizer(Optimizer):
     def _begin(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Take note of the arguments that are this package's, and return those that are torch's."""
         ours = self.options()
+        if isinstance(arguments["lr"], np.ndarray) and is_several(arguments["lr"]):
+            # Groups get it in `add_param_group`: torch's constructors take one number alone, and
+            # refuse a tensor of several, as they are expected to.
+            self._rates = arguments["lr"]
+            arguments = {**arguments, "lr": 1.0}
         self._note({name: value for name, value in arguments.items() if name in ours})
         return {
             name: value
@@ -218,6 +226,8 @@ class FusedOptimizer(Optimizer):
         """Add a group, as torch does; it may have hyperparameters of this package, too."""
         for name, value in self._extras.items():
             self.defaults.setdefault(name, value)
+        if self._rates is not None:
+            self.defaults["lr"] = self._rates
         own = param_group.pop("ema_into", None) if isinstance(param_group, dict) else None
         super().add_param_group(param_group)
         group = self.param_groups[-1]

@@ -60,21 +60,24 @@ def rows_of(g: Any, p: Any, name: str) -> Rows:
     return Rows(g._indices()[0], g._values())  # noqa: SLF001  the public ones want it coalesced
 
 
-def refuse_rows(parameter: Any, narrow: bool, name: str, path: str) -> None:
-    """Refuse rows of a parameter that is stepped whole; `narrow` that its state has fewer bytes."""
-    what = f"{name}{path} is sparse, and params{path} is"
+def refuse_rows(parameter: Any, narrow: bool, why: str, remedy: str, path: str) -> None:
+    """Refuse to step a parameter by rows that is stepped whole.
+
+    `narrow` says that its state has fewer bytes; `why` begins the error, and `remedy` ends it.
+    """
+    what = f"{why}, and params{path} is"
     if is_distributed(parameter):
-        raise TypeError(f"{what} distributed; pass a parameter that each process has, {WHOLE}")
+        raise TypeError(f"{what} distributed; pass a parameter that each process has, {remedy}")
     if parameter.is_complex():
         raise TypeError(
-            f"{what} complex; pass its real view, `torch.view_as_real(p)`, as parameter, {WHOLE}"
+            f"{what} complex; pass its real view, `torch.view_as_real(p)`, as parameter, {remedy}"
         )
     if parameter.dtype in HALVES:
-        raise TypeError(f"{what} of 16 bits; pass a parameter of float32, {WHOLE}")
+        raise TypeError(f"{what} of 16 bits; pass a parameter of float32, {remedy}")
     if narrow:
         raise TypeError(
             f"{what} in a group whose `state_dtype` is of fewer bytes; put it into one with "
-            f"`state_dtype='float32'`, {WHOLE}"
+            f"`state_dtype='float32'`, {remedy}"
         )
 
 

@@ -332,7 +332,9 @@ class Steps:
             settings = self.settings[self.group_of[at]]
             settings.refuse_layout(g)
             by_rows = settings.takes_rows(g)
-            if by_rows and tensor is not None and tensor.slices is None:
+            if tensor is not None and (
+                (by_rows and not tensor.by_rows) or (settings.by_column and tensor.slices is None)
+            ):
                 stands = False
             if not stands:
                 made.append((self.parameters[at], self._find(at, rule, by_rows)))

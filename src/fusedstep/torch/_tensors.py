@@ -21,6 +21,7 @@ from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.plan import Rest, Row, Storages, Table, Watched
 from fusedstep._backends.slices import Integers, Touched
+from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.kept import FIXED, storages
 from fusedstep._core.parameters import Cohort
@@ -31,7 +32,7 @@ from fusedstep.torch._arrays import Seen, is_copy, local
 from fusedstep.torch._handed_on import HANDED_ON, reasons_of_group
 from fusedstep.torch._kept import FLAT, P
 from fusedstep.torch._kinds import Group, Kind, is_fickle, next_product
-from fusedstep.torch._rows import ROW_STEP, is_sparse, refuse_rows, rows_of
+from fusedstep.torch._rows import ROW_STEP, WHOLE, is_sparse, refuse_rows, rows_of
 from fusedstep.torch._state import COUNT, PRODUCT, Found
 
 
@@ -85,6 +86,11 @@ class Settings:
         words = kind.refusal(self.hyperparameters) if is_sparse(g) else kind.dense
         if words is not None:
             raise RuntimeError(words)
+
+    @property
+    def by_column(self) -> bool:
+        """Whether columns have learning rates of their own."""
+        return isinstance(self.hyperparameters["lr"], Rates)
 
     def takes_rows(self, g: Any) -> bool:
         """Whether a gradient is one of rows: it is sparse, and the group says what that means."""
@@ -190,7 +196,9 @@ class Tensor:
         self.row: Row | None = None
         self.slices: Slices | None = None
         """How it is stepped by rows; None where no gradient has had some."""
-        if by_rows or state.row_step is not None:
+        self.by_rows = by_rows
+        """Whether its state was found for steps by rows."""
+        if by_rows or settings.by_column or state.row_step is not None:
             self._begin_slices(state)
         for name, memory in self.written():
             check_written(memory, name)
@@ -202,7 +210,13 @@ class Tensor:
     def _begin_slices(self, state: Found) -> None:
         """Take gradients of rows."""
         narrow = any(each is not None for each in self.formats.states.values())
-        refuse_rows(self.seen.tensor, narrow, "grads", self.path)
+        lr, parameter = self.settings.hyperparameters["lr"], self.seen.tensor
+        if isinstance(lr, Rates):
+            why, remedy = "lr is an array", "or a number as `lr`"
+            lr.refuse_misfit(self.p.shape, f"params{self.path}: ")
+        else:
+            why, remedy = f"grads{self.path} is sparse", WHOLE
+        refuse_rows(parameter, narrow, why, remedy, self.path)
         own, untouched = state.row_step, self.settings.hyperparameters["untouched"]
         steps = "shared" if own is None else "own"
         self.slices = Slices(self.p.shape, untouched, steps, state.t)
