@@ -23,7 +23,7 @@ LONG = {
     *((NewState, "numba"), (NewState, "numpy"), (Loading, "numba"), (Loading, "numpy")),
     *((Zeroing, "numpy"), (Mixed, "numpy"), (CustomRule, "numpy"), (GoingAhead, "numba")),
 }
-"""What takes a quarter of a minute, and is tried on another backend, too."""
+"""The worlds that take a quarter of a minute, and are tried on another backend, too."""
 
 EACH = [
     pytest.param(

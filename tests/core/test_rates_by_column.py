@@ -293,7 +293,7 @@ def test_groups_and_arenas(backend: str) -> None:
 
 @engines
 def test_rules_of_ones_own(backend: str) -> None:
-    """What is made of a rate may ask what it is."""
+    """A function of hyperparameters may ask what the rate is."""
     if backend == "c":
         pytest.skip("custom rules are compiled by Numba")
 
@@ -429,7 +429,7 @@ def test_refused_with_other_options() -> None:
 
 
 def test_the_schedules_multiplier() -> None:
-    """With a number as `initial_lr` each column decays by its own ηₜ·λ."""
+    """Each column decays by its own ηₜ·λ, where `initial_lr` is a number."""
     rates = np.array([0.1, 0.2])
     p = np.ones((2, 2))
     fs.AdamW(p, lr=rates, weight_decay=0.5, decay_scale="schedule", initial_lr=0.2, eps=1e300).step(

@@ -72,8 +72,8 @@ TEXTS = {
     ),
     "backend": '`"auto"`, or the name of a backend; `fusedstep.info()` lists them.',
     "lr": (
-        "α, the learning rate, at least 0: a number or a tensor of one element; or rates by column,\n"
-        "a NumPy array that broadcasts over the rows p[i], in a group also a tensor."
+        "α, the learning rate, at least 0: a number or a tensor of one element; or rates by\n"
+        "column, a NumPy array that broadcasts over the rows p[i], in a group also a tensor."
     ),
     "eps": "ε, at least 0.",
 }
