@@ -67,6 +67,7 @@ typedef struct {
     const int64_t *sets; /* the set of scalars of each run: the table has the lines of one set
                             after those of the other */
     int64_t nsets, lines; /* how many, and how many lines each has */
+    int64_t taken;        /* 1: gradients are taken here, if they are like the one before */
     int64_t *room; /* for 3 (capacity + 1) numbers, of gradients that are taken here; NULL: Python
                       looks at each */
     int64_t capacity;

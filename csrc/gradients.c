@@ -121,7 +121,7 @@ static int lies_well(const fs_table *table, PyObject *item, uintptr_t dtype, int
 /* Returns 1 if each of the slices touched has its next step's scalars in the table. */
 static int have_entries(const fs_slices *slices) {
     for (int64_t j = 0; slices->entries && slices->counts && j < slices->n; j++) {
-        const int64_t t = slices->counts[slices->ids[j]] + 1;
+        const int64_t t = slices->counts[slices->ids ? slices->ids[j] : j] + 1;
         if (t >= slices->nentries || slices->entries[t] < 0)
             return 0;
     }
@@ -151,11 +151,27 @@ static int take_arrays(fs_table *table, PyObject *index, PyObject *values, fs_he
     return have_entries(slices);
 }
 
-/* Returns 1 if a gradient of rows can be taken here, and takes it: NumPy's arrays, as most are. */
-static int take_rows(fs_table *table, PyObject *item, fs_header *known) {
+/* Takes a whole gradient for slices that are all of their tensor. */
+static int take_whole(fs_table *table, PyObject *item, fs_header *known) {
+    description found;
+    if (!lies_well(table, item, known->dtype, known->ndim, known->itemsize, &found) ||
+        !equal(known->layout, found.shape, known->ndim))
+        return 0;
+    known->row->g = (void *)found.data;
+    table->moves++;
+    return have_entries(known->row->slices);
+}
+
+/* Returns 1 if a gradient of a tensor that is stepped by slices can be taken here, and takes it:
+ * NumPy's arrays, as most are, and of rows if the one before was of some. */
+static int take_slices(fs_table *table, PyObject *item, fs_header *known) {
     const fs_slices *slices = known->row->slices;
-    if ((uintptr_t)Py_TYPE(item) != table->of_rows || !slices->room || table->leaves == FS_ZEROS ||
+    if (!slices->taken || table->leaves == FS_ZEROS ||
         !stands(table, table->parameters + (known - table->headers)))
+        return 0;
+    if (!slices->ids)
+        return take_whole(table, item, known);
+    if ((uintptr_t)Py_TYPE(item) != table->of_rows || !slices->room)
         return 0;
     PyObject *mask = PyObject_GetAttr(item, (PyObject *)table->mask);
     PyObject *index = PyObject_GetAttr(item, (PyObject *)table->index);
@@ -174,7 +190,7 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (!known->row)
         return item == Py_None;
     if (known->row->slices)
-        return take_rows(table, item, known);
+        return take_slices(table, item, known);
     if (known->library < 0 || !stands(table, table->parameters + (known - table->headers)))
         return 0;
     const fs_library *library = table->libraries + known->library;

@@ -140,3 +140,44 @@ def test_what_c_does_not_take_is_looked_at(looks: list[Any]) -> None:
     p.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         opt.step(fs.Rows(index, np.ones((4, 6))))
+
+
+@needs_c
+@pytest.mark.parametrize(
+    "kept", [{}, {"row_steps": "shared"}, {"untouched": "exact"}], ids=["own", "shared", "exact"]
+)
+@pytest.mark.parametrize("lr", [np.array([0.1, 0.2, 0.2]), 0.1], ids=["by column", "number"])
+def test_c_takes_whole_gradients(lr: Any, kept: Any, looks: list[Any]) -> None:
+    """Rows count their own steps from the first gradient of rows on, and are then looked at."""
+    p = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    q = p.copy()
+    opt, slow = fs.Adam(p, lr=lr, **kept), fs.Adam(q, lr=lr, backend="numpy", **kept)
+    rng = np.random.default_rng(1)
+    for k in range(30):
+        g = rng.normal(size=(7, 3)).astype(np.float32)
+        given = fs.Rows([2, 1], g[:2]) if k == 10 else g
+        opt.step(given)
+        seen = len(looks)
+        slow.step(given)
+        del looks[seen:]
+    assert differing_bits(p, q) == 0
+    assert len(looks) <= 5
+    others = [
+        g.astype(np.float16),
+        np.asfortranarray(g),
+        np.repeat(g, 2, axis=0)[::2],
+    ]
+    for other in others:
+        seen = len(looks)
+        opt.step(other)
+        assert len(looks) == seen + 1
+    opt.step(g)
+    opt.step(g)
+    seen = len(looks)
+    opt.step(g, zero_grads=True)
+    assert len(looks) == seen + 1
+    assert not g.any()
+    with pytest.raises(ValueError, match="shares memory"):
+        opt.step(p)
+    with pytest.raises(ValueError, match="shape"):
+        opt.step(g[:6])

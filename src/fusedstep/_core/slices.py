@@ -60,6 +60,8 @@ class Slices:
         self.counts: Integers | None = None
         """The steps that each has taken; None where they share the parameter's, as all do before
         the first step by rows."""
+        self.by_rows = False
+        """Whether the last gradient was of some alone."""
         self.pattern: Pattern | None = None
         """The columns of which some have had other rates than others; None: all had the same."""
         self.past: Past | None = None
@@ -82,7 +84,8 @@ class Slices:
     ) -> Touched:
         """The slices that have a gradient, as the next step of a cohort takes them."""
         self.rule = cohort.rule
-        if seen.ids is not None:
+        self.by_rows = seen.ids is not None
+        if self.by_rows:
             self.begin_counts(cohort.t)
         return Touched(
             self.width,
@@ -114,7 +117,7 @@ class Slices:
         if self.lines is None or self.lines.names != names:
             self.lines = Lines(names, cohort.dtype, self.pattern, self.row)
         if self.counts is None:
-            return self._shared(cohort, declaration, seen.ids is not None)
+            return self._shared(cohort, declaration)
         taken = self.counts if seen.ids is None else self.counts.take(seen.ids)
         while (found := self.lines.of(taken + 1, cohort, declaration)) is None:
             self._look_at(self.lines.unlike)
@@ -147,11 +150,11 @@ class Slices:
             return None
         if self.counts is not None:
             return self.lines.known_now(cohort)
-        return self._shared(cohort, declaration, True)
+        return self._shared(cohort, declaration)
 
-    def _shared(self, cohort: Any, declaration: Declaration, by_rows: bool) -> Scalars | None:
+    def _shared(self, cohort: Any, declaration: Declaration) -> Scalars | None:
         """The scalars of slices that share the parameter's t, where they are not the job's."""
-        lazily = by_rows and "eps_uncorrected" in cohort.group.hyperparameters
+        lazily = self.by_rows and "eps_uncorrected" in cohort.group.hyperparameters
         if self.lines is None or not (lazily or self.pattern):
             return None
         return self.lines.of_all(cohort, declaration, {"eps_uncorrected": True} if lazily else {})

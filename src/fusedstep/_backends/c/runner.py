@@ -563,8 +563,9 @@ class Runner:
         row = self.rows[index]
         assert row is not None
         fill_slices(in_c, touched, row.walk.shape[0])
-        if touched.kind is not None and touched.places is not None:
-            self._let_c_take(index, touched.kind, touched.places.size)
+        in_c.taken = touched.kind is not None
+        if touched.kind is not None:
+            self._let_c_take(index, touched.kind, touched.places)
         header.row.g = ffi.from_buffer(touched.values)
         header.row.slices = in_c
         if touched.sums is not None:
@@ -573,17 +574,20 @@ class Runner:
         self.table.units = self.units
         self.table.moves += 1
 
-    def _let_c_take(self, index: int, kind: type, k: int) -> None:
-        """Have C take the next gradients of rows of that parameter, of up to twice as many."""
+    def _let_c_take(self, index: int, kind: type, places: Integers | None) -> None:
+        """Have C take the next gradients of that parameter, if they are of rows as this one is, of
+        up to twice as many.
+        """
         in_c, row, header = self.touched[index][1], self.rows[index], self.headers.in_c[index]
         assert row is not None
         dtype, shape = row.p.flat.dtype, row.walk.shape
         header.itemsize, header.ndim = dtype.itemsize, len(shape)
         header.layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize)
         header.dtype = id(np.dtype(dtype.type))
-        if k > in_c.capacity:
-            self.room[index] = ffi.new("int64_t[]", 3 * (2 * k + 1))
-            in_c.room, in_c.capacity = self.room[index], 2 * k
+        if places is not None and places.size > in_c.capacity:
+            k = 2 * places.size
+            self.room[index] = ffi.new("int64_t[]", 3 * (k + 1))
+            in_c.room, in_c.capacity = self.room[index], k
         table = self.table
         table.of_rows, table.integers = id(kind), id(INT64)
         table.index, table.values, table.mask = map(id, ATTRIBUTES)
