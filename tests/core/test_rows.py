@@ -663,3 +663,52 @@ def test_a_rate_counts_from_the_last_step_that_was_taken() -> None:
         past.record(t, {"lr": lr, "eps": 1e-8})
     assert past.calm.start == 2  # 1.08 is more than 1.05 times as much as 1
     assert past.calm.growth == 1
+
+
+# ---- where state lies ----
+
+
+def unaligned(rows: int, width: int) -> Array:
+    """A parameter that begins 16 bytes past a cache line, as NumPy's larger arrays do."""
+    memory = np.zeros(rows * width + 32, np.float32)
+    skip = (16 - memory.ctypes.data) % 64 // 4
+    return memory[skip : skip + rows * width].reshape(rows, width)
+
+
+def past_a_line(state: Array) -> int:
+    return int(state.ctypes.data % 64)
+
+
+def test_rows_of_state_lie_in_as_few_lines_as_can_be() -> None:
+    for width, past in ((16, 0), (64, 0), (24, 16)):
+        p = unaligned(5, width)
+        opt = fs.Adagrad(p, lr=1.0, initial_accumulator_value=0.5)
+        opt.step(fs.Rows([1], np.ones((1, width), np.float32)))
+        assert past_a_line(opt.state["s"]) == past
+        assert opt.state["s"][:3, 0].tolist() == [0.5, 1.5, 0.5]
+        opt.step(np.ones((5, width), np.float32))
+        assert opt.state["s"][:3, 0].tolist() == [1.5, 2.5, 1.5]
+
+
+def test_state_stays_where_somebody_may_have_it() -> None:
+    seen, stepped, loaded, averaged = (unaligned(5, 16) for _ in range(4))
+    g = fs.Rows([1], np.ones((1, 16), np.float32))
+    opt = fs.SGD(seen, lr=1.0, momentum=0.5)
+    b = opt.state["b"]
+    opt.step(g)
+    assert b[1, 0] == 1
+    opt = fs.SGD(stepped, lr=1.0, momentum=0.5)
+    opt.step(np.ones((5, 16), np.float32))
+    opt.step(g)
+    assert opt.state["b"][:2, 0].tolist() == [1, 1.5]
+    saved = opt.state_dict()
+    saved["state"]["t"] = 0
+    del saved["state"]["row_t"]
+    opt = fs.SGD(loaded, lr=1.0, momentum=0.5)
+    opt.load_state_dict(saved)
+    opt.step(g)
+    assert opt.state["b"][0, 0] == 1
+    opt = fs.SGD(averaged, ema=0.5)
+    averaged += 8  # after the average was begun
+    opt.step(g)
+    assert opt.state["ema"][0, 0] == 0

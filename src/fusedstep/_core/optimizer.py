@@ -359,13 +359,13 @@ class Optimizer:
         return [at.get(id(x), g) for x, g in zip(gathered.each, gathered.gradients, strict=True)]
 
     def _gather_anew(self, grads: list[Any]) -> None:
-        """Gather the tensors of an arena anew, and bring these gradients of them up to date."""
+        """Gather the tensors anew, and bring these gradients of them up to date."""
         before = self._tensors.each
-        at = {id(each): g for each, g in zip(before, grads, strict=True)}
         gathered = self._gather()
-        assert gathered.gradients is not None
-        pairs = zip(gathered.each, gathered.gradients, strict=True)
-        grads[:] = [at.get(id(each), g) for each, g in pairs]
+        if gathered.gradients is not None:  # of an arena, which has more tensors by now
+            at = {id(each): g for each, g in zip(before, grads, strict=True)}
+            pairs = zip(gathered.each, gathered.gradients, strict=True)
+            grads[:] = [at.get(id(each), g) for each, g in pairs]
 
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""
@@ -377,8 +377,7 @@ class Optimizer:
         standing = NO_ROWS
         if self._begin_slices(zip(self._tensors.each, grads, strict=True)):
             before = None
-            if self._arena is not None:
-                self._gather_anew(grads)
+            self._gather_anew(grads)
         if before is None or before.rules != rules:
             self._catch_up_all()  # by the rule that steps were missed by
             self._allocate(rules)

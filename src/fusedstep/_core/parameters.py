@@ -12,7 +12,7 @@ import numpy as np
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.dtypes import FLOAT32, HALVES, compute_dtype, dtype_name, format_of
 from fusedstep._arrays.libraries import library
-from fusedstep._arrays.memory import LINE, Shelf, pin, zeros
+from fusedstep._arrays.memory import LINE, PAGE, Shelf, pin, zeros
 from fusedstep._arrays.overlap import extent, lies_as
 from fusedstep._arrays.place import Host, Place
 from fusedstep._arrays.plain import address, plain
@@ -260,6 +260,10 @@ class Parameter:
         hyper, copied = self.cohort.group.hyperparameters, None if copy is None else copy.dtype
         self.format = format_of_parameter(p.dtype, hyper, copied, f"params{path}")
         """The name of its format; None: it is stepped as it is."""
+        self.fresh = True
+        """Whether nothing has been loaded into state, and nobody else has it."""
+        self.in_segment = False
+        """Whether state lies as the parameters of an arena do."""
         self.letters: tuple[str, ...] = ()
         """Letters of the state arrays that it has, in the order in which they came."""
         self.views: dict[str, Array] = {}
@@ -361,8 +365,35 @@ class Parameter:
                 f"{remedy}"
             )
         hyper = self.cohort.group.hyperparameters
+        if self._gains_by_lines:
+            self._begin_state_at_lines()
         self.slices = Slices(self.p.shape, hyper["untouched"], hyper["row_steps"], self.cohort.t)
         self.row = None
+
+    @property
+    def _gains_by_lines(self) -> bool:
+        """Whether rows of state, which is as it was made, are to lie in fewer cache lines."""
+        if not self.fresh or self.cohort.t or "ema" in self.letters:
+            return False
+        if self.in_segment or not self.walk.plain:
+            return False
+        whole = self.p.size > 0 and self.p[0].nbytes % LINE == 0
+        return whole and isinstance(self.place, Host) and address(self.p) % LINE != 0
+
+    def _begin_state_at_lines(self) -> None:
+        """Have state begin at a cache line, in memory of its own.
+
+        It lies as far past a line as the parameter does, which is best for whole steps; but then a
+        row of whole lines is spread over one more. Where p cannot be helped, state can.
+        """
+        low = address(self.p)
+        like = low - low % LINE + PAGE // 2  # see memory.py for what happens nearer to p
+        shelf = Shelf(self.place, self.dtype, self.p.size, like)
+        for letter in self.letters:
+            state = shelf.state(letter)
+            if self.initial != 0:  # or all of it is zeros, of which nothing has been read yet
+                state[: self.p.size] = self.flat(letter)
+        vars(self).update({"shelf": shelf, "start": 0, "views": {}})
 
     def begin_columns(self) -> None:
         """Step by rows from now on, because their columns have different rates."""
@@ -424,6 +455,7 @@ class Parameter:
 
     def shown(self, letter: str) -> Any:
         """The array that a user gets of a state array: live, or decoded, and then read-only."""
+        self.fresh = False
         state = self.state(letter)
         if letter not in self.packed or isinstance(self.place, Host):
             return self.place.show(state)
@@ -438,9 +470,15 @@ class Parameter:
                 if letter not in self.letters:
                     self.add(letter)
 
+    @property
+    def initial(self) -> float:
+        """The value that state starts from."""
+        hyper = self.cohort.group.hyperparameters
+        return float(hyper.get("initial_accumulator_value", 0.0))
+
     def add(self, letter: str) -> None:
         """Add a state array, with the values that it starts from."""
-        initial = self.cohort.group.hyperparameters.get("initial_accumulator_value", 0.0)
+        initial = self.initial
         packed_as = self.format_of(letter)
         if packed_as is None:
             self.shelf.state(letter)
@@ -484,6 +522,7 @@ class Parameter:
         packed = {letter: each for letter, each in self.packed.items() if letter not in gone}
         cohort = Cohort(self.cohort.group, self.cohort.dtype, state["t"])
         changed = {"letters": letters, "views": views, "cohort": cohort, "row": None}
+        changed["fresh"] = False
         changed["slices"] = self._restored_slices(state["t"], state.get(ROW_T))
         return [*calls, partial(vars(self).update, {**changed, "packed": packed})]
 

@@ -317,13 +317,13 @@ def parameters_of(
             )
         ]
         refuse_unfit_choices(group, own)
-        if isinstance(group.hyperparameters["lr"], Rates):
-            for parameter in own:
-                parameter.begin_columns()
         if arena is None:
             shelve(own)
         else:
             lay_in_segments(own, arena, arena.slots[here])
+        if isinstance(group.hyperparameters["lr"], Rates):
+            for parameter in own:
+                parameter.begin_columns()
         parameters += own
     return parameters
 
@@ -364,6 +364,7 @@ def lay_in_segments(
     for parameter, slot in zip(parameters, slots, strict=True):
         segment = segments[slot.dtype]
         parameter.shelf, parameter.start = segment, slot.start - segment.start
+        parameter.in_segment = True
 
 
 def stretches(
