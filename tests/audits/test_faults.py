@@ -161,6 +161,7 @@ def test_a_rule_that_is_named() -> None:
     assert {"first steps", "1,000 steps"} <= failed(report)
 
 
+@pytest.mark.slow
 def test_a_crash_ends_one_check_alone() -> None:
     report = audited("faulty_optimizers.crashes_on_strides.SGD()")
     assert all("SIGSEGV" in finding.seen for finding in report.of(FAILS))

@@ -134,7 +134,7 @@ def test_the_docstring_has_a_section_of_parameters() -> None:
 
 def test_the_signature_has_plain_types() -> None:
     of_class, of_init = inspect.signature(Walker), inspect.signature(Walker.__init__)
-    assert str(of_class).startswith("(params: Any, lr: float | collections.abc.Callable")
+    assert str(of_class).startswith("(params: Any, lr: float | numpy.ndarray")
     assert ", beta: float = 0.25, *, fast: bool = False, " in str(of_class)
     assert str(of_class).endswith(", backend: str = 'auto') -> None")
     assert [*of_init.parameters] == ["self", *of_class.parameters]

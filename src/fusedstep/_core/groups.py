@@ -96,7 +96,7 @@ class Group(MutableMapping[str, Any]):
 
     def _take(self, checked: dict[str, Any]) -> None:
         """Take over hyperparameters that have been checked."""
-        self._refuse_misfit(checked["lr"])
+        self._refuse_misfit(checked["lr"], self.where)
         put(self, "free_rate", False)  # until they fit: a signal may come in between
         put(self, "usual", False)
         put(self, "hyperparameters", checked)
@@ -111,15 +111,15 @@ class Group(MutableMapping[str, Any]):
         is_number = isinstance(checked["lr"], float)
         return is_number and not self.declaration.rate_bound(checked)
 
-    def _refuse_misfit(self, lr: Any) -> None:
+    def _refuse_misfit(self, lr: Any, where: str) -> None:
         """Refuse learning rates that do not broadcast over the rows of all parameters."""
         if isinstance(lr, Rates):
             for p in self._params:
-                lr.refuse_misfit(shape_of(p), self.where)
+                lr.refuse_misfit(shape_of(p), where)
 
     def taking(self, checked: dict[str, Any]) -> Call:
         """The call that takes over hyperparameters that have been checked."""
-        self._refuse_misfit(checked["lr"])
+        self._refuse_misfit(checked["lr"], self.where)
         free, usual = self._frees_rate(checked), self._is_usual(checked)
         changed = {"hyperparameters": checked, "free_rate": free, "usual": usual}
         return partial(vars(self).update, changed)
@@ -143,12 +143,12 @@ class Group(MutableMapping[str, Any]):
         """The learning rate of step t, checked, as a function returned it."""
         try:
             checked = rate_of_step("lr", lr)
-            self._refuse_misfit(checked)
+            self._refuse_misfit(checked, "")
         except (TypeError, ValueError) as error:
-            found = f": {error}" if isinstance(lr, np.ndarray) and lr.ndim else ""
+            more = f". Of arrays: {error}" if isinstance(lr, np.ndarray) and lr.ndim else ""
             raise type(error)(
-                f"{self.where}lr={describe(schedule)} returned {describe(lr)} at t={t}{found}; "
-                "return a finite number, 0 or more"
+                f"{self.where}lr={describe(schedule)} returned {describe(lr)} at t={t}; return a "
+                f"finite number, 0 or more{more}"
             ) from None
         return checked
 

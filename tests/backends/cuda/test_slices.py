@@ -146,7 +146,11 @@ def fading(t: int) -> Any:
 @pytest.mark.parametrize(
     "kept", [{}, {"row_steps": "shared"}, {"untouched": "exact"}], ids=["own", "shared", "exact"]
 )
-@pytest.mark.parametrize("make", [fs.AdamW, row_steps.custom], ids=["adamw", "custom"])
+@pytest.mark.parametrize(
+    "make",
+    [fs.AdamW, pytest.param(row_steps.custom, marks=pytest.mark.slow)],
+    ids=["adamw", "custom"],
+)
 def test_rates_by_column(make: Any, kept: dict[str, Any], lr: Any) -> None:
     rng = np.random.default_rng(3)
     expected = ordinary(rng, 15, np.float32).reshape(5, 3)
