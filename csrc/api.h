@@ -66,7 +66,10 @@ typedef struct {
                             all are, and the table has one line for each entry */
     const int64_t *sets; /* the set of scalars of each run: the table has the lines of one set
                             after those of the other */
-    int64_t nsets, lines; /* how many, and how many lines each has */
+    int64_t nruns, nsets, lines; /* how many of each, and how many lines a set has */
+    void *rates;    /* room for what kernels take by column, of rows one after the other; or NULL */
+    int64_t period; /* columns of several whole rows */
+    int64_t apart;  /* a row more: elements from the rates to the decays, and to the gains */
     int64_t taken;        /* 1: gradients are taken here, if they are like the one before */
     int64_t *room; /* for 3 (capacity + 1) numbers, of gradients that are taken here; NULL: Python
                       looks at each */
@@ -95,6 +98,11 @@ typedef void (*fs_kernel)(const fs_row *row, int64_t begin, int64_t end, const v
  * are calm and follow one another in `table`: see replay.inc. */
 typedef void (*fs_replay)(const fs_row *row, int64_t begin, int64_t end, const void *table,
                           int64_t n, const fs_calm *calm);
+
+/* Steps elements [begin, end) of a row, of which each has a rate, a decay and a gain of its own in
+ * `rates`: three arrays in the dtype of the kernel, so many elements `apart`. */
+typedef void (*fs_by_column)(const fs_row *row, int64_t begin, int64_t end, const void *scalars,
+                             const void *rates, int64_t apart);
 
 /* Decodes n elements of an operand from element `at` on, into `tile` unless they lie in memory as
  * they are, and returns where the values are. */
@@ -142,6 +150,7 @@ typedef struct {
     fs_kernel kernel;
     fs_kernel squares;     /* writes the sums of squares of g; `begin` is where a block begins */
     fs_replay replay;      /* NULL: the kernel steps as often as it has to */
+    fs_by_column by_column; /* NULL: it steps columns of the same scalars at a time */
     const double *float64; /* the scalars as Python computes them */
     void *scalars;         /* room for the same, rounded to the kernels' dtype, for them to read */
     int64_t nscalars;      /* how many there are */
@@ -363,8 +372,9 @@ fs_kernel fs_find_kernel(const char *rule, const char *dtype, int has, int insid
 const fs_storage *fs_find_storage(const char *name);
 fs_randomize fs_find_randomize(void);
 
-/* What steps many times at once by a kernel; NULL if there is nothing. */
-fs_replay fs_find_replay(fs_kernel kernel);
+/* Puts what stands for a job's kernel where rows are stepped by themselves into the job; NULL if
+ * there is nothing. */
+void fs_find_for_rows(fs_job *job);
 
 /* What steps a whole tile at once by a kernel, with operands in such formats, in the instruction
  * set in force; NULL if there is nothing. */

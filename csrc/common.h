@@ -61,11 +61,12 @@ typedef struct {
     fs_kernel kernel;
 } fs_entry;
 
-/* What steps many times at once, and the kernel for which it stands. */
+/* A kernel, and what stands for it where rows are stepped by themselves. */
 typedef struct {
     fs_kernel kernel;
-    fs_replay run;
-} fs_replay_entry;
+    fs_replay replay;
+    fs_by_column by_column;
+} fs_rows_entry;
 
 /* What a rule has to it that its proofs in replay.inc depend on. */
 typedef struct {

@@ -13,7 +13,7 @@
 extern const fs_entry kernels_baseline[];
 extern const fs_storages storages_baseline;
 extern const fs_whole_entry wholes_baseline[];
-extern const fs_replay_entry replays_baseline[];
+extern const fs_rows_entry of_rows_baseline[];
 
 static int always(void) { return 1; }
 
@@ -22,7 +22,7 @@ extern const fs_entry kernels_avx2[];
 extern const fs_entry kernels_avx512[];
 extern const fs_storages storages_avx2, storages_avx512;
 extern const fs_whole_entry wholes_avx2[], wholes_avx512[];
-extern const fs_replay_entry replays_avx2[], replays_avx512[];
+extern const fs_rows_entry of_rows_avx2[], of_rows_avx512[];
 
 /* Conversions to and from float16, for which Clang has no name before its version 15. */
 static int has_f16c(void) {
@@ -46,15 +46,15 @@ static const struct {
     const fs_entry *kernels;
     const fs_storages *storages;
     const fs_whole_entry *wholes;
-    const fs_replay_entry *replays;
+    const fs_rows_entry *of_rows;
 } sets[] = {
-    {"baseline", always, kernels_baseline, &storages_baseline, wholes_baseline, replays_baseline},
+    {"baseline", always, kernels_baseline, &storages_baseline, wholes_baseline, of_rows_baseline},
 #ifdef __x86_64__
-    {"avx2", has_avx2, kernels_avx2, &storages_avx2, wholes_avx2, replays_avx2},
-    {"avx512", has_avx512, kernels_avx512, &storages_avx512, wholes_avx512, replays_avx512},
+    {"avx2", has_avx2, kernels_avx2, &storages_avx2, wholes_avx2, of_rows_avx2},
+    {"avx512", has_avx512, kernels_avx512, &storages_avx512, wholes_avx512, of_rows_avx512},
 #endif
 #ifdef __aarch64__
-    {"neon", always, kernels_baseline, &storages_baseline, wholes_baseline, replays_baseline},
+    {"neon", always, kernels_baseline, &storages_baseline, wholes_baseline, of_rows_baseline},
 #endif
 };
 
@@ -116,11 +116,11 @@ static int is_held(const fs_operand *operand, fs_held held, int64_t taken[]) {
     return strcmp(operand->format->name, held.format) == 0 && operand->random == random;
 }
 
-fs_replay fs_find_replay(fs_kernel kernel) {
-    for (const fs_replay_entry *entry = sets[in_force()].replays; entry->kernel; entry++)
-        if (entry->kernel == kernel)
-            return entry->run;
-    return NULL;
+void fs_find_for_rows(fs_job *job) {
+    job->replay = NULL, job->by_column = NULL;
+    for (const fs_rows_entry *entry = sets[in_force()].of_rows; entry->kernel; entry++)
+        if (entry->kernel == job->kernel)
+            job->replay = entry->replay, job->by_column = entry->by_column;
 }
 
 fs_whole fs_find_whole(fs_kernel kernel, const fs_operands *operands) {

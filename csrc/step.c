@@ -283,8 +283,8 @@ static void write_cells(const fs_table *table) {
     rounding_end(callers);
 }
 
-/* Puts what the step is asked for into the lines of scalars that all slices of a row share. */
-static void ask(const fs_table *table, int each) {
+/* Makes ready the scalars of columns that have some of their own. */
+static void begin_all_columns(const fs_table *table, int each) {
     for (const fs_row *row = table->rows; row < table->rows + table->nrows; row++) {
         const fs_job *job = table->jobs + row->job;
         if (!row->slices)
@@ -293,7 +293,7 @@ static void ask(const fs_table *table, int each) {
         fs_job own = *job;
         if (each)
             own = clipped(job, table->clips[row - table->rows], scalars);
-        ask_in_lines(row, &own);
+        begin_columns(row, &own);
     }
 }
 
@@ -306,7 +306,7 @@ int fs_step(fs_table *table, int threads, int leaves, int each) {
     w.run = each ? step_clipped_row : step_row;
     if (table->units) {
         count_units(table);
-        ask(table, each);
+        begin_all_columns(table, each);
         w.starts = table->units, w.large = NULL;
     }
     share(&w, LEAST, MOST, worth(table, w.starts, FS_SHARED, threads), &table->paces, 0);

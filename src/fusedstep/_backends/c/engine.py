@@ -33,7 +33,7 @@ class Table(Runner):
         self.selections = _selections
         for job, c_job in zip(self.jobs, self.c_jobs, strict=True):
             c_job.kernel, c_job.squares = find_kernels(job.kernel, _selections)
-            c_job.replay = lib.fs_find_replay(c_job.kernel)
+            lib.fs_find_for_rows(ffi.addressof(c_job))
         self.of_jobs.find_formats(self.jobs)
 
     @staticmethod

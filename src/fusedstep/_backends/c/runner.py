@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache, partial
 from itertools import accumulate
-from math import prod
+from math import lcm, prod
 from operator import mul
 from typing import Any
 
@@ -39,6 +39,13 @@ ATTRIBUTES = ("index", "values", "mask")
 """The attributes of gradients of rows, which C reads."""
 
 INT64 = np.dtype(np.int64)
+
+LANES = 16
+"""Elements of a cache line, of float32."""
+
+PERIOD = 2048
+"""Columns that are laid out for one call of a kernel: with two more arrays they fit into the first
+cache."""
 
 LARGE: int = lib.FS_LARGE
 """Elements from which each thread has a piece of a tensor."""
@@ -168,6 +175,7 @@ def fill_slices(in_c: Any, touched: Touched, slices: int) -> None:
     if touched.columns is not None and touched.width:
         in_c.ends = integers(touched.columns.ends)
         in_c.sets = integers(touched.columns.of_runs)
+        in_c.nruns = len(touched.columns.ends)
     if touched.scalars is not None:
         fill_scalars(in_c, touched.scalars)
 
@@ -182,6 +190,13 @@ def fill_scalars(in_c: Any, scalars: Scalars) -> None:
     else:
         in_c.entries = ffi.from_buffer("int32_t[]", entries)
         in_c.nentries = len(entries)
+
+
+def period_of(width: int) -> int:
+    """The columns of so many rows that calls of kernels are few, and begin at cache lines."""
+    of_lines = lcm(width, LANES)
+    least = of_lines if of_lines <= PERIOD else width
+    return least * max(1, PERIOD // least)
 
 
 def integers(array: Integers | None) -> Any:
@@ -466,6 +481,8 @@ class Runner:
         """The slices that the next step touches, and the same in C, by the parameter."""
         self.room: dict[int, Any] = {}
         """Memory for the numbers of rows that C takes, by the parameter."""
+        self.rates: dict[int, Array] = {}
+        """Memory for rates by column, by the parameter."""
         self.units = ffi.new("int64_t[]", len(present) + 1)
         self.table = ffi.new(
             "fs_table *",
@@ -563,6 +580,8 @@ class Runner:
         row = self.rows[index]
         assert row is not None
         fill_slices(in_c, touched, row.walk.shape[0])
+        if in_c.ends and index not in self.rates:
+            self._make_room_for_rates(index, in_c)
         in_c.taken = touched.kind is not None
         if touched.kind is not None:
             self._let_c_take(index, touched.kind, touched.places)
@@ -573,6 +592,13 @@ class Runner:
             self.sums.reshape(-1)[at : at + touched.sums.size] = touched.sums.reshape(-1)
         self.table.units = self.units
         self.table.moves += 1
+
+    def _make_room_for_rates(self, index: int, in_c: Any) -> None:
+        """Make room for the rates of a tensor's columns, row after row."""
+        period = period_of(in_c.width)
+        self.rates[index] = np.empty(3 * (period + in_c.width))
+        in_c.rates = ffi.cast("void *", address(self.rates[index]))
+        in_c.period, in_c.apart = period, period + in_c.width
 
     def _let_c_take(self, index: int, kind: type, places: Integers | None) -> None:
         """Have C take the next gradients of that parameter, if they are of rows as this one is, of
