@@ -48,17 +48,31 @@ class Topic(NamedTuple):
     """The steps of a turn; of the slow ones a fifth."""
 
 
+SPLAT = {"position": 3, "colours": 48, "opacity": 1, "scale": 3, "rotation": 4}
+"""The columns of a splat, which have rates of their own."""
+
+RATES = np.repeat([1.6e-4, 2.5e-3, 5e-2, 5e-3, 1e-3], [*SPLAT.values()])
+
 SMALL = ("frozen", "frozen, shared t", "exact", "SparseAdam", "gather and scatter", "dense")
 TOPICS = {
     "uniform": Topic(100_000, 64, 256, SMALL),
     "zipf": Topic(100_000, 64, 256, ("frozen", "exact", "SparseAdam", "dense"), zipf=1.1),
+    "splats": Topic(
+        500_000,
+        len(RATES),
+        16_384,
+        ("frozen", "frozen, rates by column", "dense", "dense, rates by column"),
+        warm=20,
+        turns=8,
+        steps=10,
+    ),
     "large": Topic(10_000_000, 16, 16_384, ("frozen", "dense"), warm=20, turns=5, steps=5),
     **{
         f"{k} rows": Topic(1_000_000, 64, k, ("frozen",), warm=100, turns=4, steps=20)
         for k in (256, 1024, 4096, 16_384, 65_536)
     },
 }
-SLOW = ("dense", "SparseAdam")
+SLOW = ("dense", "dense, rates by column", "SparseAdam")
 
 
 class Batches:
@@ -90,8 +104,8 @@ Step: TypeAlias = Callable[[Array], Callable[[], object]]
 """A contestant: what prepares a step over rows, and returns it."""
 
 
-def by_rows(p: Array, batches: Batches, **kept: Any) -> Step:
-    opt = fs.Adam(p, lr=LR, **kept)
+def by_rows(p: Array, batches: Batches, lr: Any = LR, **kept: Any) -> Step:
+    opt = fs.Adam(p, lr=lr, **kept)
 
     def ready(index: Array) -> Callable[[], object]:
         return lambda: opt.step(fs.Rows(index, batches.values))
@@ -99,8 +113,8 @@ def by_rows(p: Array, batches: Batches, **kept: Any) -> Step:
     return ready
 
 
-def dense(p: Array, batches: Batches) -> Step:
-    opt, g = fs.Adam(p, lr=LR), np.zeros_like(p)
+def dense(p: Array, batches: Batches, lr: Any = LR) -> Step:
+    opt, g = fs.Adam(p, lr=lr), np.zeros_like(p)
 
     def ready(index: Array) -> Callable[[], object]:
         g[index] = batches.values
@@ -147,6 +161,8 @@ CONTESTANTS: dict[str, Callable[[Array, Batches], Step]] = {
     "SparseAdam": sparse_adam,
     "gather and scatter": gather_and_scatter,
     "dense": dense,
+    "frozen, rates by column": lambda p, batches: by_rows(p, batches, RATES),
+    "dense, rates by column": lambda p, batches: dense(p, batches, RATES),
 }
 
 

@@ -252,11 +252,11 @@ static void lay_out(const fs_slices *slices, const fs_job *job, int64_t line, vo
                 else
                     ((double *)to)[first + column] = ((const double *)of_set)[place];
         }
-        for (; column < n; column++)
-            if (job->itemsize == sizeof(float))
-                ((float *)to)[first + column] = ((float *)to)[first + column - slices->width];
-            else
-                ((double *)to)[first + column] = ((double *)to)[first + column - slices->width];
+        char *begin = (char *)to + first * job->itemsize;
+        for (int64_t more; column < n; column += more) {
+            more = column < n - column ? column : n - column;
+            memcpy(begin + column * job->itemsize, begin, (size_t)(more * job->itemsize));
+        }
     }
 }
 

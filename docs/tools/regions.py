@@ -59,6 +59,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "rows uniform": by_rows.times("uniform"),
     "rows zipf": by_rows.times("zipf"),
     "rows large": by_rows.times("large"),
+    "rows splats": by_rows.times("splats"),
     "rows line": by_rows.line,
     "audited": audits.versions,
     "options": options.classes,

@@ -28,6 +28,9 @@ class Pattern:
         """Where each run of columns of the same set ends."""
         self.of_runs = self.sets[self.ends - 1] if len(self.sets) else self.sets
         """The number of the set of each run."""
+        self.known: tuple[Any, Floats | None] = (None, None)
+        """The rate, or rates, that were last asked for, and those of each set; None: it has none.
+        As a rule they are the same at each step."""
 
     @classmethod
     def of(cls, lr: Any, row: Sequence[int]) -> Pattern:
@@ -37,19 +40,20 @@ class Pattern:
     def __len__(self) -> int:
         return len(self.firsts)
 
-    def holds(self, lr: Any, row: Sequence[int]) -> bool:
-        """Whether a rate, or rates, are the same within each set."""
-        each = in_columns(lr, row)
-        return np.array_equal(each, each[self.firsts][self.sets])
+    def distinct(self, lr: Any, row: Sequence[int]) -> Floats | None:
+        """The rate of each set, with rows of this shape; None if one has different ones."""
+        known, found = self.known
+        if known is not lr:
+            each = in_columns(lr, row)
+            of_sets = each[self.firsts]
+            found = of_sets if np.array_equal(each, of_sets[self.sets]) else None
+            self.known = lr, found
+        return found
 
     def refined(self, lr: Any, row: Sequence[int]) -> Pattern:
         """The least sets within these in which rates are the same, too."""
         _, of_rates = np.unique(in_columns(lr, row), return_inverse=True)
         return Pattern(self.sets * (1 + len(self.sets)) + of_rates.reshape(-1))
-
-    def distinct(self, lr: Any, row: Sequence[int]) -> Floats:
-        """The rate of each set."""
-        return in_columns(lr, row)[self.firsts]
 
 
 def in_columns(lr: Any, row: Sequence[int]) -> Floats:

@@ -192,7 +192,7 @@ class Layout:
         scalars = self.scalars()
         if scalars is None:
             return False
-        if self.plan.touched:
+        if self.plan.touched and self.plan.kind.reads_rows:
             self._ready_slices()
             self._record(scalars)
         taken = self.plan.take_and_run(grads, scalars)
@@ -211,7 +211,7 @@ class Layout:
 
         `zero` says that they are to be written; they must share no memory then.
         """
-        if self.plan.touched:
+        if self.plan.touched and self.plan.kind.reads_rows:
             self._ready_slices()
         taken = self.plan.take(grads, 0, zero)
         if taken < len(grads) and not self._look(grads, taken, zero):
@@ -255,9 +255,7 @@ class Layout:
         plan.run(scalars, zero, each)
 
     def _ready_slices(self) -> None:
-        """Give the plan what is known of the next step by slices, if it takes their gradients."""
-        if not self.plan.kind.reads_rows:
-            return
+        """Give the plan what is known of the next step by slices, whose gradients it may take."""
         for index in self.plan.touched:
             tensor = self.tensors.each[index]
             if tensor is None or tensor.slices is None:

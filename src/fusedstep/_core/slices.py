@@ -133,7 +133,7 @@ class Slices:
         """Whether columns would be stepped alike that have different rates now."""
         if self.pattern is None:
             return isinstance(lr, Rates)
-        return lr is not None and not self.pattern.holds(lr, self.row)
+        return lr is not None and self.pattern.distinct(lr, self.row) is None
 
     def _look_at(self, lr: Any) -> None:
         """Give columns scalars of their own if they have different rates now."""
@@ -171,6 +171,7 @@ class Slices:
             if cohort.rate is not None:
                 hyper = {**hyper, "lr": cohort.rate}
             rates = self.pattern.distinct(hyper["lr"], self.row)
+            assert rates is not None
             asked = {name: values[name] for name in NOTHING_ASKED}
             values = {**scalars_of_sets(cohort, declaration, hyper, t, rates), **asked}
         if clip is not None:
@@ -317,11 +318,14 @@ def lines_of(
     """The scalars of these names, rounded once to the dtype: a line for each set of columns."""
     known = {**NEUTRAL, **values}
     exact = np.empty((sets, len(names)))
+    each = [known[name] for name in names]
     if sets == 1:
-        exact[0] = [known[name] for name in names]
+        exact[0] = each
     else:
-        for k, name in enumerate(names):
-            exact[:, k] = known[name]
+        by_set = [k for k, value in enumerate(each) if isinstance(value, np.ndarray)]
+        exact[:] = [0.0 if isinstance(value, np.ndarray) else value for value in each]
+        for k in by_set:
+            exact[:, k] = each[k]
     if dtype == np.float64:
         return exact
     with np.errstate(all="ignore"):
@@ -421,9 +425,9 @@ class Lines:
                 cohort.refuse_unfit(declaration, values, given, t)
             self.table[0, line] = lines_of(self.names, {**given[0], **given[1]}, self.dtype, 1)[0]
             return True
-        if self.pattern is None or not self.pattern.holds(lr, self.row):
+        rates = None if self.pattern is None else self.pattern.distinct(lr, self.row)
+        if rates is None:
             return False
-        rates = self.pattern.distinct(lr, self.row)
         cohort.refuse_unfit_rates(declaration, values, rates.tolist(), t)
         found = scalars_of_sets(cohort, declaration, values, t, rates)
         self.table[:, line] = lines_of(self.names, found, self.dtype, self.sets)
