@@ -59,20 +59,20 @@ typedef struct {
     int64_t first;          /* t of the first entry */
     int64_t t;              /* the last step that is over */
     fs_calm calm;
-    int64_t cost;     /* units of work that each is counted as */
-    int64_t measured; /* 1: the sums of squares are there already */
-    int64_t nentries; /* how many t have an entry, or -1 in its place */
-    const int64_t *ends; /* where each run of columns ends that is stepped by the same scalars; NULL:
-                            all are, and the table has one line for each entry */
+    int64_t cost;        /* units of work that each is counted as */
+    int64_t measured;    /* 1: the sums of squares are there already */
+    int64_t nentries;    /* how many t have an entry, or -1 in its place */
+    const int64_t *ends; /* where each run of columns ends that is stepped by the same scalars;
+                            NULL: all are, and the table has one line for each entry */
     const int64_t *sets; /* the set of scalars of each run: the table has the lines of one set
                             after those of the other */
     int64_t nruns, nsets, lines; /* how many of each, and how many lines a set has */
     void *rates;    /* room for what kernels take by column, of rows one after the other; or NULL */
     int64_t period; /* columns of several whole rows */
     int64_t apart;  /* a row more: elements from the rates to the decays, and to the gains */
-    int64_t taken;        /* 1: gradients are taken here, if they are like the one before */
-    int64_t *room; /* for 3 (capacity + 1) numbers, of gradients that are taken here; NULL: Python
-                      looks at each */
+    int64_t taken;  /* 1: gradients are taken here, if they are like the one before */
+    int64_t *room;  /* for 3 (capacity + 1) numbers, of gradients that are taken here; NULL: Python
+                       looks at each */
     int64_t capacity;
 } fs_slices;
 
@@ -148,12 +148,12 @@ typedef struct {
 /* The kernels and scalars that rows of the same hyperparameters and step count share. */
 typedef struct {
     fs_kernel kernel;
-    fs_kernel squares;     /* writes the sums of squares of g; `begin` is where a block begins */
-    fs_replay replay;      /* NULL: the kernel steps as often as it has to */
+    fs_kernel squares;      /* writes the sums of squares of g; `begin` is where a block begins */
+    fs_replay replay;       /* NULL: the kernel steps as often as it has to */
     fs_by_column by_column; /* NULL: it steps columns of the same scalars at a time */
-    const double *float64; /* the scalars as Python computes them */
-    void *scalars;         /* room for the same, rounded to the kernels' dtype, for them to read */
-    int64_t nscalars;      /* how many there are */
+    const double *float64;  /* the scalars as Python computes them */
+    void *scalars;          /* room for the same, rounded to the kernels' dtype, for them to read */
+    int64_t nscalars;       /* how many there are */
     int64_t unscale, clip, most; /* indices among them of what a single step is asked for */
     int64_t itemsize;            /* bytes of what the kernels compute in */
     const fs_operands *operands; /* NULL: all are as the kernels read them */

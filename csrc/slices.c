@@ -16,6 +16,7 @@
 
 #include <string.h>
 
+#include "columns.h"
 #include "common.h"
 #include "squares.h"
 
@@ -28,8 +29,6 @@ enum {
     CAPPED = 128,   /* missed steps that take time; most are over once p stands still */
     MANY = 2048,    /* numbers from which they are ordered by more bits at a time */
     RADIX = 11,     /* that many, and for fewer numbers 8 */
-    SHORT = 64,     /* columns of a run that are few for a kernel of its own */
-    MOST_OWN = 512, /* columns whose rates are laid out for a row by itself */
 };
 
 int is_whole(const fs_slices *slices) {
@@ -147,20 +146,6 @@ static int64_t slices_ahead(int64_t bytes) {
     return ahead < 1 ? 1 : ahead > MOST_AHEAD ? MOST_AHEAD : ahead;
 }
 
-/* The scalars of a line, in `own`. What a step is asked for is the same for all slices. */
-static const void *with_asked(const fs_job *job, const void *line, void *own) {
-    const int64_t asked[] = {job->unscale, job->clip, job->most};
-    if (own != line)
-        memcpy(own, line, (size_t)(job->nscalars * job->itemsize));
-    if (job->itemsize == sizeof(float))
-        for (int k = 0; k < 3; k++)
-            ((float *)own)[asked[k]] = ((const float *)job->scalars)[asked[k]];
-    else
-        for (int k = 0; k < 3; k++)
-            ((double *)own)[asked[k]] = ((const double *)job->scalars)[asked[k]];
-    return own;
-}
-
 static void add(void *sum, const void *g, int64_t n, int64_t itemsize) {
     if (itemsize == sizeof(float))
         for (int64_t i = 0; i < n; i++)
@@ -189,141 +174,6 @@ static fs_row with_gradient(const fs_row *row, const void *g, int64_t begin, int
     fs_row beside = *row;
     beside.g = (void *)((uintptr_t)g - (uintptr_t)(begin * itemsize));
     return beside;
-}
-
-/* ---- columns ----
- *
- * Where columns have scalars of their own, a kernel is run on those of a slice that have the same,
- * and lie side by side, at a time. */
-
-/* The run of columns that an element is in, and the first element of its slice. */
-typedef struct {
-    int64_t run, from;
-} place;
-
-static place place_of(const fs_slices *slices, int64_t element) {
-    place found = {0, element - element % slices->width};
-    while (slices->ends[found.run] <= element - found.from)
-        found.run++;
-    return found;
-}
-
-static int64_t end_of_run(const fs_slices *slices, place at, int64_t end) {
-    const int64_t stop = at.from + slices->ends[at.run];
-    return stop < end ? stop : end;
-}
-
-static place next_run(const fs_slices *slices, place at) {
-    if (slices->ends[at.run] < slices->width)
-        return (place){at.run + 1, at.from};
-    return (place){0, at.from + slices->width};
-}
-
-/* A line of a set in the table. */
-static char *line_of(const fs_slices *slices, const fs_job *job, int64_t set, int64_t line) {
-    return (char *)slices->table + (set * slices->lines + line) * job->nscalars * job->itemsize;
-}
-
-/* What a line has for each column, side by side for kernels that take it so. */
-typedef struct {
-    const void *values;
-    int64_t period; /* columns from any one on; 0: to the end of the row */
-    int64_t apart;
-    int64_t line; /* -1: of none yet */
-} laid;
-
-/* Whether kernels take rates by column: short runs are slow, one kernel for each. */
-static int takes_rates(const fs_slices *slices, const fs_job *job) {
-    return job->by_column && slices->width < SHORT * slices->nruns;
-}
-
-/* Lays out the rates, decays and gains of a line: n columns of each. */
-static void lay_out(const fs_slices *slices, const fs_job *job, int64_t line, void *to, int64_t n) {
-    const size_t rated[] = {offsetof(fs_scalars, lr), offsetof(fs_scalars, decay),
-                            offsetof(fs_scalars, gain)};
-    for (int which = 0; which < 3; which++) {
-        const int64_t place = (int64_t)(rated[which] / sizeof(double)), first = which * n;
-        int64_t column = 0;
-        for (int64_t run = 0; run < slices->nruns; run++) {
-            const char *of_set = line_of(slices, job, slices->sets[run], line);
-            for (; column < slices->ends[run]; column++)
-                if (job->itemsize == sizeof(float))
-                    ((float *)to)[first + column] = ((const float *)of_set)[place];
-                else
-                    ((double *)to)[first + column] = ((const double *)of_set)[place];
-        }
-        char *begin = (char *)to + first * job->itemsize;
-        for (int64_t more; column < n; column += more) {
-            more = column < n - column ? column : n - column;
-            memcpy(begin + column * job->itemsize, begin, (size_t)(more * job->itemsize));
-        }
-    }
-}
-
-/* Steps elements [begin, end), whose columns are laid out, by scalars that they have in common. */
-static void step_laid(const fs_row *row, const fs_job *job, int64_t begin, int64_t end,
-                      const void *scalars, const laid *rates) {
-    const int64_t width = row->slices->width, itemsize = job->itemsize;
-    for (int64_t at = begin, stop; at < end; at = stop) {
-        const int64_t column = at % width;
-        stop = at + (rates->period ? rates->period : width - column);
-        const int64_t past = (int64_t)((uintptr_t)row->p + (uintptr_t)(at * itemsize)) % LINE;
-        if (rates->period && past && stop < end) /* so that no vector straddles two lines */
-            stop = at + (LINE - past) / itemsize;
-        stop = stop < end ? stop : end;
-        const char *values = (const char *)rates->values + column * itemsize;
-        job->by_column(row, at, stop, scalars, values, rates->apart);
-    }
-}
-
-/* Steps elements [begin, end) by scalars that they have in common, or else by those in a line.
- * `room` is for the rates of MOST_OWN columns. */
-static void step_elements(const fs_row *row, const fs_job *job, int64_t begin, int64_t end,
-                          const void *scalars, int64_t line, void *room, laid *rates) {
-    const fs_slices *slices = row->slices;
-    if (!slices->ends) {
-        job->kernel(row, begin, end, scalars);
-        return;
-    }
-    const int is_own = slices->entries && slices->counts;
-    double own[job->nscalars];
-    if (takes_rates(slices, job) && (slices->rates || (is_own && slices->width <= MOST_OWN))) {
-        const void *of_first = line_of(slices, job, 0, line);
-        if (is_own) {
-            if (rates->line != line)
-                lay_out(slices, job, line, room, slices->width);
-            *rates = (laid){room, 0, slices->width, line};
-            of_first = with_asked(job, of_first, own);
-        }
-        step_laid(row, job, begin, end, of_first, rates);
-        return;
-    }
-    place at = place_of(slices, begin);
-    for (int64_t stop; begin < end; begin = stop, at = next_run(slices, at)) {
-        stop = end_of_run(slices, at, end);
-        const void *of_set = line_of(slices, job, slices->sets[at.run], line);
-        if (is_own)
-            of_set = with_asked(job, of_set, own);
-        job->kernel(row, begin, stop, of_set);
-    }
-}
-
-/* The line by which the next step of slices is that have none of their own. */
-static int64_t next_line(const fs_slices *slices) {
-    return slices->entries ? slices->entries[0] : slices->t + 1 - slices->first;
-}
-
-void begin_columns(const fs_row *row, const fs_job *job) {
-    const fs_slices *slices = row->slices;
-    if (!slices->ends || (slices->entries && slices->counts))
-        return;
-    const int64_t next = next_line(slices);
-    for (int64_t set = 0; slices->entries && set < slices->nsets; set++) {
-        char *line = line_of(slices, job, set, next);
-        with_asked(job, line, line);
-    }
-    if (slices->rates && takes_rates(slices, job))
-        lay_out(slices, job, next, slices->rates, slices->apart);
 }
 
 /* ---- missed steps ---- */
@@ -358,7 +208,7 @@ static void replay(const fs_row *row, const fs_job *job, int64_t taken, int64_t 
         replay_set(row, job, taken, begin, end, 0);
         return;
     }
-    place at = place_of(slices, begin);
+    run_of_columns at = run_at(slices, begin);
     for (int64_t stop; begin < end; begin = stop, at = next_run(slices, at)) {
         stop = end_of_run(slices, at, end);
         replay_set(row, job, taken, begin, stop, slices->sets[at.run]);
@@ -395,8 +245,8 @@ void run_slices(const fs_row *row, const fs_job *job, int64_t begin, int64_t end
     double own[slices->entries ? job->nscalars : 1];
     const void *scalars = job->scalars;
     int64_t line = next_line(slices);
-    _Alignas(LINE) double room[slices->ends ? 3 * MOST_OWN : 1];
-    laid rates = {slices->rates, slices->period, slices->apart, -1};
+    columns_room room;
+    room.line = -1;
     if (slices->entries && !counts)
         scalars = with_asked(job, line_of(slices, job, 0, line), own);
     for (int64_t j = first; j < first + ahead && j < last; j++)
@@ -418,15 +268,14 @@ void run_slices(const fs_row *row, const fs_job *job, int64_t begin, int64_t end
         if (next - place == 1) {
             const fs_row beside =
                 with_gradient(row, gradient_at(row, bytes, place), from, itemsize);
-            step_elements(&beside, job, from, to, scalars, line, room, &rates);
+            step_columns(&beside, job, from, to, scalars, line, &room);
         } else
             for (int64_t at = 0; at < width; at += PIECE) {
                 _Alignas(LINE) double sum[PIECE];
                 const int64_t count = at + PIECE < width ? PIECE : width - at;
                 add_up(row, bytes, itemsize, place, next, at, count, sum);
                 const fs_row beside = with_gradient(row, sum, from + at, itemsize);
-                step_elements(&beside, job, from + at, from + at + count, scalars, line, room,
-                              &rates);
+                step_columns(&beside, job, from + at, from + at + count, scalars, line, &room);
             }
         for (int64_t k = 0; counts && k < n; k++)
             counts[id + k] = missing ? slices->t + 1 : counts[id + k] + 1;

@@ -5,10 +5,6 @@
 /* Counts the units of work before each row, in all of a table that has slices. */
 void count_units(const fs_table *table);
 
-/* Before a step of slices whose columns have scalars of their own: puts what it is asked for into
- * these, and lays them out. */
-void begin_columns(const fs_row *row, const fs_job *job);
-
 /* Returns 1 if a row's slices are all of its tensor, with one gradient each, in their order. */
 int is_whole(const fs_slices *slices);
 

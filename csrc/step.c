@@ -11,6 +11,7 @@
  * fetch what another one wrote from the other's cache. Small tensors, which frameworks leave to one
  * thread, are dealt out in their order.
  */
+#include "columns.h"
 #include "norm.h"
 #include "rounding.h"
 #include "slices.h"

@@ -150,6 +150,26 @@ def test_wide_rows(untouched: str, backend: str) -> None:
 
 
 @engines
+@pytest.mark.parametrize("kept", [{}, {"row_steps": "shared"}, {"untouched": "exact"}])
+@pytest.mark.parametrize("width", [511, 512, 513, 700, 3000])
+def test_many_different_rates(width: int, kept: dict[str, Any], backend: str) -> None:
+    """More than are laid out for one row, or for several."""
+    p, lr = start((3, width), np.float32), np.linspace(0.001, 0.1, width)
+    q, columns = p.copy(), np.unique(np.linspace(0, width - 1, 40).astype(int))
+    optimizer = fs.AdamW(p, lr=lr, backend=backend, **kept)
+    some = [np.ascontiguousarray(q[:, at : at + 1]) for at in columns]
+    each = [fs.AdamW(x, lr=lr[at], **kept) for x, at in zip(some, columns, strict=True)]
+    for k in range(5):
+        g = both(k, p.shape, np.float32)
+        optimizer.step(g)
+        for at, one in zip(columns, each, strict=True):
+            one.step(column(g, at))
+    for one in (optimizer, *each):
+        one.catch_up()
+    assert differing_bits(p[:, columns], np.concatenate(some, axis=1)) == 0
+
+
+@engines
 @pytest.mark.parametrize("gradients", [whole, of_rows, both])
 @pytest.mark.parametrize("untouched", ["frozen", "exact"])
 def test_another_rate_at_each_step(untouched: str, gradients: Gradients, backend: str) -> None:

@@ -33,6 +33,10 @@ float32, so that those of this many fit into the second cache."""
 MOST_LINES = 65536
 """Lines of scalars for slices with a t of their own; then those in use are computed anew."""
 
+MANY_SETS, FEWEST = 16, 256
+"""The sets of columns that may have so many lines each; where there are more, each may have fewer,
+but this many."""
+
 AHEAD = 32
 """Lines for slices with a t of their own that are computed ahead."""
 
@@ -222,6 +226,7 @@ class Past:
 
     def __init__(self, names: Sequence[str], dtype: np.dtype[Any], first: int, sets: int) -> None:
         self.names = names
+        self.longest = lines_of_each(LONGEST, sets)
         self.table: Array = np.zeros((sets, 64, len(names)), dtype)
         self.begin(first)
 
@@ -236,7 +241,7 @@ class Past:
 
     @property
     def is_full(self) -> bool:
-        return self.coming - self.first >= LONGEST
+        return self.coming - self.first >= self.longest
 
     def scalars(self, t: int) -> Scalars:
         """The lines of the steps up to t, with room for that of the next one."""
@@ -305,6 +310,11 @@ def named_at(
     """All scalars of step t at a rate, by name."""
     constants, own = cohort.given_alone(declaration, {**values, "lr": lr}, t)
     return {**constants, **own}
+
+
+def lines_of_each(most: int, sets: int) -> int:
+    """The lines that each of so many sets may have, where a few may have `most`."""
+    return most if sets <= MANY_SETS else max(FEWEST, MANY_SETS * most // sets)
 
 
 def with_more_lines(table: Array) -> Array:
@@ -378,7 +388,7 @@ class Lines:
         if self.unchanged:  # then the next steps of the row that has taken most are likely to come
             missing = np.concatenate([missing, missing[-1] + np.arange(1, AHEAD)])
             missing = missing[self.entries[missing] < 0]
-        if self.n + len(missing) > MOST_LINES:
+        if self.n + len(missing) > lines_of_each(MOST_LINES, self.sets):
             self._clear(len(self.entries))
             missing = np.unique(ts)
         while self.n + len(missing) > self.table.shape[1]:
