@@ -41,8 +41,7 @@ static inline run_of_columns next_run(const fs_slices *slices, run_of_columns at
 }
 
 /* A line of a set in the table. */
-static inline char *line_of(const fs_slices *slices, const fs_job *job, int64_t set,
-                            int64_t line) {
+static inline char *line_of(const fs_slices *slices, const fs_job *job, int64_t set, int64_t line) {
     return (char *)slices->table + (set * slices->lines + line) * job->nscalars * job->itemsize;
 }
 
