@@ -12,6 +12,7 @@ from interrupts import (
     Loading,
     Mixed,
     NewState,
+    OtherColumns,
     World,
     Zeroing,
     interrupted,
@@ -22,6 +23,7 @@ from marks import ON_CPU
 LONG = {
     *((NewState, "numba"), (NewState, "numpy"), (Loading, "numba"), (Loading, "numpy")),
     *((Zeroing, "numpy"), (Mixed, "numpy"), (CustomRule, "numpy"), (GoingAhead, "numba")),
+    *((OtherColumns, "numba"), (OtherColumns, "numpy")),
 }
 """The worlds that take a quarter of a minute, and are tried on another backend, too."""
 

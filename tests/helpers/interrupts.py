@@ -137,7 +137,10 @@ class World:
             {letter: value if letter == "t" else value.tobytes() for letter, value in each.items()}
             for each in state["state"]
         ]
-        return memory, arrays, state["param_groups"]
+        groups = [
+            {**group, "lr": np.array(group["lr"]).tolist()} for group in state["param_groups"]
+        ]
+        return memory, arrays, groups
 
 
 class OneTensor(World):
@@ -269,7 +272,7 @@ class GoingAheadInArena(InArena):
 class ByRows(World):
     """Rows that count their own steps, and have a first step by rows."""
 
-    optimizer = fs.Adam
+    optimizer: Any = fs.Adam
     options = {"ema": 0.9}  # noqa: RUF012
     steps = 0
 
@@ -292,6 +295,36 @@ class ByExactRows(ByRows):
     def prepare(self) -> None:
         for row in (0, 3):
             self.opt.step([fs.Rows([row], self.grads[0][:1])])
+
+
+class NewLines(ByRows):
+    """A first step by rows, for which state moves to where cache lines begin."""
+
+    optimizer: Any = fs.Adagrad
+    options = {"initial_accumulator_value": 0.5}  # noqa: RUF012
+
+    def arrays(self) -> list[Any]:
+        memory = np.zeros(80, np.float32)
+        skip = 4 + -memory.ctypes.data % 64 // 4  # 16 bytes past a line
+        p = memory[skip : skip + 48].reshape(3, 16)
+        p[...] = np.linspace(-1, 1, 48).reshape(3, 16)
+        return [p]
+
+    def fill(self) -> None:
+        self.grads = [np.full((3, 16), 0.5, np.float32)]
+
+    def step(self) -> None:
+        self.opt.step([fs.Rows([2, 1, 2], self.grads[0])])
+
+
+class OtherColumns(ByExactRows):
+    """Rows that have missed steps, whose columns come apart."""
+
+    options = {"untouched": "exact", "lr": np.array([0.1, 0.1, 0.2])}  # noqa: RUF012
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.opt.lr = np.array([0.1, 0.3, 0.2])
 
 
 class Functional(Mixed):
@@ -317,7 +350,7 @@ class Saving(Mixed):
 WORK: list[type[World]] = [
     *(OneTensor, FirstStep, Mixed, Zeroing, Skipping, Scheduled, SomeNone, NewState, CustomRule),
     *(InArena, Loading, SettingRates, GoingAhead, GoingAheadInArena, Functional, Saving),
-    *(ByRows, ByExactRows),
+    *(ByRows, ByExactRows, NewLines, OtherColumns),
 ]
 
 

@@ -32,11 +32,6 @@ class Pattern:
         """The rate, or rates, that were last asked for, and those of each set; None: it has none.
         As a rule they are the same at each step."""
 
-    @classmethod
-    def of(cls, lr: Any, row: Sequence[int]) -> Pattern:
-        """The columns of rows of this shape that have the same rate."""
-        return cls(in_columns(lr, row))
-
     def __len__(self) -> int:
         return len(self.firsts)
 

@@ -108,14 +108,14 @@ def rates(name: str, value: np.ndarray[Any, Any]) -> Rates:
     if not value.size:
         raise ValueError(f"{name}={describe(value)} has no element; pass a number")
     made = Rates(value)
-    for wrong, what, remedy in (
-        (~np.isfinite(made.values), "is", "pass finite numbers"),
-        (made.values < 0, "is", "pass 0 or more; gradients are passed to each step"),
+    for wrong, remedy in (
+        (~np.isfinite(made.values), "pass finite numbers"),
+        (made.values < 0, "pass 0 or more; gradients are passed to each step"),
     ):
         if wrong.any():
             at = np.unravel_index(int(wrong.argmax()), value.shape)
             where = ", ".join(map(str, at))
-            raise ValueError(f"{name}[{where}] {what} {float(made.values[at])!r}; {remedy}")
+            raise ValueError(f"{name}[{where}] is {float(made.values[at])!r}; {remedy}")
     return made
 
 

@@ -331,9 +331,12 @@ class Parameter:
     @property
     def _packs_state(self) -> bool:
         """Whether state may be kept in fewer bytes."""
+        if self.packed.keys() - {"p"}:
+            return True
         asked = self.cohort.group.hyperparameters.get("state_dtype", "float32")
+        each = asked.values() if isinstance(asked, Mapping) else [asked]
         small = self.dtype != FLOAT32 or self.p.size < SMALL
-        return bool(self.packed.keys() - {"p"}) or (asked != "float32" and not small)
+        return not small and any(dtype != "float32" for dtype in each)
 
     def gradient_format(self, g: Any) -> str | None:
         """The format of a gradient; None: it is of the dtype of steps, or is refused."""

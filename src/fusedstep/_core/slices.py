@@ -364,6 +364,8 @@ class Lines:
         self.pattern = pattern
         self.row = row
         self.sets = 1 if pattern is None else len(pattern)
+        self.fitting: tuple[Any, Any] = (None, None)
+        """The hyperparameters and rates that the dtype is known to hold."""
         self.unlike: Any = None
         """The rates of a step that are different within sets of columns; None: none are."""
         self.unchanged = False
@@ -438,7 +440,10 @@ class Lines:
         rates = None if self.pattern is None else self.pattern.distinct(lr, self.row)
         if rates is None:
             return False
-        cohort.refuse_unfit_rates(declaration, values, rates.tolist(), t)
+        fitting = cohort.group.hyperparameters, rates
+        if any(one is not other for one, other in zip(fitting, self.fitting, strict=True)):
+            cohort.refuse_unfit_rates(declaration, values, rates.tolist(), t)
+            self.fitting = fitting
         found = scalars_of_sets(cohort, declaration, values, t, rates)
         self.table[:, line] = lines_of(self.names, found, self.dtype, self.sets)
         return True
