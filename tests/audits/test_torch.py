@@ -41,7 +41,14 @@ FAILING = {
 }
 
 
-@pytest.mark.parametrize("expression", FAILING)
+QUICK = ("torch.optim.AdamW()", "torch.optim.AdamW(fused=True)")
+"""The classes that every run of the tests looks at."""
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [pytest.param(each, marks=[] if each in QUICK else pytest.mark.slow) for each in FAILING],
+)
 def test_what_fails(expression: str, tmp_path: Path) -> None:
     report = audited(expression)
     assert failed(report) - LAST_BITS == FAILING[expression]

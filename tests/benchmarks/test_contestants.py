@@ -26,7 +26,9 @@ UPDATES = [
     pytest.param(
         *(contestant, dtype),
         id=f"{dtype.__name__}-{contestant.name}",
-        marks=[pytest.mark.slow] if contestant is contestants.DEEPSPEED else [],
+        marks=[pytest.mark.slow]
+        if contestant is contestants.DEEPSPEED or dtype is np.float64
+        else [],
     )
     for dtype in DTYPES
     for contestant in contestants.EVERYONE
