@@ -151,6 +151,19 @@ def test_wide_rows(untouched: str, backend: str) -> None:
 
 @engines
 @pytest.mark.parametrize("kept", [{}, {"row_steps": "shared"}, {"untouched": "exact"}])
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3), (3, 2, 0)])
+def test_nothing_to_step(shape: tuple[int, ...], kept: dict[str, Any], backend: str) -> None:
+    p = np.zeros(shape)
+    optimizer = fs.Adam(p, lr=np.array([0.1] * max(shape[-1], 1)), backend=backend, **kept)
+    optimizer.step(p.copy())
+    optimizer.step(fs.Rows(range(shape[0]), p.copy()))
+    optimizer.step(fs.Rows([], p[:0].copy()), max_norm=1.0)
+    optimizer.catch_up()
+    assert optimizer.state["t"] == 3
+
+
+@engines
+@pytest.mark.parametrize("kept", [{}, {"row_steps": "shared"}, {"untouched": "exact"}])
 @pytest.mark.parametrize("width", [511, 512, 513, 700, 3000])
 def test_many_different_rates(width: int, kept: dict[str, Any], backend: str) -> None:
     """More than are laid out for one row, or for several."""
@@ -405,7 +418,7 @@ REFUSED: list[tuple[Any, Any, type[Exception], str]] = [
     ((2, 3), np.array([True, False, True]), TypeError, "pass an array of float64"),
     ((2, 3), np.ones(0), ValueError, "has no element; pass a number"),
     ((2, 3), np.array(0.1), TypeError, "pass a number: `lr=0.1`"),
-    ((2, 3), [0.1, 0.2, 0.3], TypeError, "pass a number"),
+    ((2, 3), [0.1, 0.2, 0.3], TypeError, r"rates by column: `lr=np.asarray\(lr\)`"),
 ]
 
 

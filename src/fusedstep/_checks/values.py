@@ -48,11 +48,20 @@ def as_number(name: str, value: Any) -> str:
         return "; gradients are passed to each step, `opt.step(grads)`"
     if name == "lr" and isinstance(value, Mapping) and "params" in value:
         return "; pass all groups in one list"
+    if name == "lr" and is_several(value):
+        return ", or a NumPy array of rates by column: `lr=np.asarray(lr)`"
     try:
         found = float(value.item() if isinstance(value, np.ndarray) else value)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return ""
     return f": `{name}={found!r}`" if isfinite(found) and name.isidentifier() else ""
+
+
+def is_several(value: Any) -> bool:
+    """Whether a value is a list of numbers, or an array that is not NumPy's."""
+    if isinstance(value, (list, tuple)):
+        return len(value) > 0 and all(isinstance(each, Real) for each in value)
+    return bool(getattr(value, "ndim", 0)) and not isinstance(value, np.ndarray)
 
 
 def holds_arrays(value: Any) -> bool:

@@ -15,7 +15,7 @@ from fusedstep._arrays.walk import Array
 from fusedstep._backends.columns import Pattern
 from fusedstep._backends.plan import Job, Plan, Row, Table
 from fusedstep._backends.slices import Calm, Integers, Scalars, Touched
-from fusedstep._checks.rates import Floats, Rates
+from fusedstep._checks.rates import Floats, Rates, largest
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.rows import Seen
 from fusedstep._numerics import norm
@@ -136,7 +136,7 @@ class Slices:
     def lacks(self, lr: Any) -> bool:
         """Whether columns would be stepped alike that have different rates now."""
         if self.pattern is None:
-            return isinstance(lr, Rates)
+            return isinstance(lr, Rates) and self.width > 0
         return lr is not None and self.pattern.distinct(lr, self.row) is None
 
     def _look_at(self, lr: Any) -> None:
@@ -431,7 +431,8 @@ class Lines:
     ) -> bool:
         """Put the scalars of a step into that line; False if its rates are `unlike`."""
         lr = values["lr"]
-        if self.pattern is None and not isinstance(lr, Rates):
+        if self.pattern is None and (not isinstance(lr, Rates) or 0 in self.row):
+            values = {**values, "lr": largest(lr)}
             given = cohort.given_alone(declaration, values, t)
             if cohort.watched:
                 cohort.refuse_unfit(declaration, values, given, t)
