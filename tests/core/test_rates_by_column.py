@@ -35,6 +35,8 @@ SHAPES = [
     ((5, 2, 3), [[0.1], [0.2]]),
     ((4, 19), np.linspace(0, 0.5, 19)),
     ((5, 3), [0.3]),
+    ((4, 3), [[0.1, 0.2, 0.2]]),
+    ((5, 2, 3), [[[0.1], [0.2]]]),
 ]
 
 Gradient = Any
@@ -74,7 +76,7 @@ class Columns:
         self.set_rate(lr)
 
     def set_rate(self, lr: Any) -> None:
-        rates = np.broadcast_to(lr, self.shape[1:]).reshape(-1).tolist()
+        rates = np.broadcast_to(lr, (1, *self.shape[1:])).reshape(-1).tolist()
         for optimizer, rate in zip(self.each, rates, strict=True):
             optimizer.lr = rate
 
@@ -119,7 +121,7 @@ def test_columns_are_parameters_of_their_own(
     dtype: Any,
     backend: str,
 ) -> None:
-    for (shape, lr), order in zip(SHAPES, "CFCC", strict=True):
+    for (shape, lr), order in zip(SHAPES, "CFCCCF", strict=True):
         p = start(shape, dtype, order)
         columns = Columns(kind, p, lr, backend=backend, **options, **kept)
         optimizer = kind(p, lr=np.array(lr), backend=backend, **options, **kept)
@@ -411,7 +413,8 @@ REFUSED: list[tuple[Any, Any, type[Exception], str]] = [
     ((2, 3), np.ones(2), ValueError, r"shape \(2,\).*pass one of shape \(3,\), or a number"),
     ((2, 3), np.ones((2, 3)), ValueError, r"gradients are passed to each step"),
     ((3,), np.ones(3), ValueError, r"gradients are passed to each step"),
-    ((3,), np.ones(1), ValueError, r"are single numbers.*; pass a number"),
+    ((3,), np.ones((1, 1)), ValueError, r"are single numbers.*; pass a number"),
+    ((2, 3), np.ones((1, 1, 3)), ValueError, r"shape \(1, 1, 3\).*pass one of shape \(3,\)"),
     ((), np.ones(1), ValueError, r"are single numbers.*; pass a number"),
     ((2, 3), np.array([0.1, -1.0, 0.1]), ValueError, r"lr\[1\] is -1.0; pass 0 or more"),
     ((2, 3), np.array([0.1, 0.1, np.inf]), ValueError, r"lr\[2\] is inf; pass finite numbers"),

@@ -53,4 +53,4 @@ class Pattern:
 
 def in_columns(lr: Any, row: Sequence[int]) -> Floats:
     """The rate of each column of rows of this shape, flat."""
-    return np.broadcast_to(lr.values if isinstance(lr, Rates) else lr, row).reshape(-1)
+    return np.broadcast_to(lr.over(row) if isinstance(lr, Rates) else lr, row).reshape(-1)

@@ -30,9 +30,14 @@ class Rates:
         """The largest of them."""
         return float(self.values.max())
 
+    def over(self, row: Sequence[int]) -> Floats:
+        """The rates for rows of this shape: without an axis of one for the rows themselves."""
+        several = self.values.ndim == len(row) + 1 and len(self.values) == 1
+        return self.values[0] if several else self.values
+
     def fits(self, row: Sequence[int]) -> bool:
         """Whether they broadcast over rows of this shape."""
-        own = self.values.shape
+        own = np.shape(self.over(row))
         pairs = zip(own[::-1], reversed(row), strict=False)
         return len(own) <= len(row) and all(one in (1, other) for one, other in pairs)
 
