@@ -354,18 +354,15 @@ class Optimizer:
         rows = memory_of(self._arena).rows_among(grads)
         if self._begin_slices(zip(self._parameters, rows, strict=True)):
             gathered, self._layout = self._gather(), None  # each of them is a tensor by itself
-        assert gathered.gradients is not None
-        at = {id(each): g for each, g in zip(self._parameters, rows, strict=True) if g is not None}
-        return [at.get(id(x), g) for x, g in zip(gathered.each, gathered.gradients, strict=True)]
+        given = [(x, g) for x, g in zip(self._parameters, rows, strict=True) if g is not None]
+        return of_arena(gathered, given)
 
     def _gather_anew(self, grads: list[Any]) -> None:
         """Gather the tensors anew, and bring these gradients of them up to date."""
-        before = self._tensors.each
+        given = [*zip(self._tensors.each, grads, strict=True)]
         gathered = self._gather()
         if gathered.gradients is not None:  # of an arena, which has more tensors by now
-            at = {id(each): g for each, g in zip(before, grads, strict=True)}
-            pairs = zip(gathered.each, gathered.gradients, strict=True)
-            grads[:] = [at.get(id(each), g) for each, g in pairs]
+            grads[:] = of_arena(gathered, given)
 
     def _lay_out(self, grads: list[Any]) -> Layout:
         """Lay out steps with a gradient wherever `grads` has one."""
@@ -728,6 +725,14 @@ class Optimizer:
         arrays = [parameter.p for parameter in self._parameters]
         options = {"nonfinite": self._nonfinite, "backend": self._backend}
         return show(type(self), self._structure, arrays, self._groups, options)
+
+
+def of_arena(gathered: Tensors, given: Iterable[tuple[Any, Any]]) -> list[Any]:
+    """An arena's gradients of its tensors, with those in their place that some are given."""
+    assert gathered.gradients is not None
+    at = {id(tensor): g for tensor, g in given}
+    pairs = zip(gathered.each, gathered.gradients, strict=True)
+    return [at.get(id(tensor), g) for tensor, g in pairs]
 
 
 with_missing(Optimizer, MISSING)
