@@ -87,16 +87,14 @@ void step_columns(const fs_row *row, const fs_job *job, int64_t begin, int64_t e
     const int is_own = slices->entries && slices->counts;
     double own[job->nscalars];
     if (can_lay_out(slices, job, is_own)) {
-        const void *of_first = line_of(slices, job, 0, line);
         laid rates = {slices->rates, slices->period, slices->apart};
         if (is_own) {
             if (room->line != line)
                 lay_out(slices, job, line, room->values, slices->width);
             room->line = line;
             rates = (laid){room->values, 0, slices->width};
-            of_first = with_asked(job, of_first, own);
         }
-        step_laid(row, job, begin, end, of_first, rates);
+        step_laid(row, job, begin, end, scalars, rates);
         return;
     }
     run_of_columns at = run_at(slices, begin);

@@ -57,7 +57,7 @@ const void *with_asked(const fs_job *job, const void *line, void *own);
  * these, and lays them out. */
 void begin_columns(const fs_row *row, const fs_job *job);
 
-/* Steps elements [begin, end) of slices by scalars that all of them have in common, or where
- * columns have their own by those in a line. */
+/* Steps elements [begin, end) of slices by these scalars; where columns have their own, by what
+ * they have in common, and the rates in a line. */
 void step_columns(const fs_row *row, const fs_job *job, int64_t begin, int64_t end,
                   const void *scalars, int64_t line, columns_room *room);
