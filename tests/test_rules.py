@@ -126,18 +126,6 @@ def assert_same_bits(case: Case, backend: str, n: int, dtype: Any, make: Any) ->
 # ---- scalars ----
 
 
-@pytest.mark.parametrize("beta1", [0.0, 0.1, 0.9, 0.99, 0.9999])
-@pytest.mark.parametrize("momentum_decay", [0.0, 1e-6, 4e-3, 0.1, 1.0, 50.0])
-def test_nadams_product_is_that_of_its_factors(beta1: float, momentum_decay: float) -> None:
-    b, q, half = np.longdouble(beta1), np.longdouble(0.96), np.longdouble(0.5)
-    factors = b * (1 - half * q ** (np.arange(1, 2001) * np.longdouble(momentum_decay)))
-    products = np.cumprod(factors)
-    for t in [*range(1, 20), 30, 50, 70, 100, 300, 1000, 2000]:
-        found = rules.momentum_product(beta1, momentum_decay, t)
-        # All that is read of it is 1 - product.
-        assert abs(np.longdouble(found) - products[t - 1]) < 2**-52
-
-
 def test_nadam_goes_on_at_a_late_step_as_if_it_had_been_there() -> None:
     p = np.array([1.0, -2.0])
     opt = rules.NAdam(p)

@@ -53,6 +53,7 @@ from fusedstep._numerics.coefficients import (
     gradient_constants,
     momentum_rates,
 )
+from fusedstep._numerics.powers import correction
 from fusedstep._numerics.rounding import check_rounding
 
 __all__ = ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW"]  # noqa: RUF022  as they build up
@@ -488,8 +489,8 @@ def scalars_at_rate(lr: float, hyper: Hyperparameters, t: int) -> Values:
     beta1, beta2 = hyper["betas"]
     correction1 = correction2 = 1.0
     if hyper["bias_correction"]:
-        correction1 = 1 - beta1**t
-        correction2 = 1 - beta2**t
+        correction1 = correction(beta1, t)
+        correction2 = correction(beta2, t)
     r, r2 = 1 / sqrt(correction2), 1 / correction2
     eps = hyper["eps"]
     if hyper["eps_uncorrected"]:

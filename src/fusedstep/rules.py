@@ -15,13 +15,15 @@ array([0.9, 2.1])
 # mypy: allow-untyped-defs, disallow-untyped-decorators=false
 # ruff: noqa: N802
 
-from math import exp, expm1, log, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
 from fusedstep._core.custom import rule
 from fusedstep._numerics.coefficients import Values
+from fusedstep._numerics.momenta import momenta
+from fusedstep._numerics.powers import beta_power, correction
 
 __all__ = ["Adamax", "Adan", "Lion", "NAdam", "RAdam", "Yogi"]
 
@@ -102,33 +104,14 @@ def Lion(p, g, m, h):
 
 def nadam_scalars(h: Any, t: int) -> Values:
     beta1, beta2 = h.betas
-    now, ahead = (beta1 * (1 - 0.5 * 0.96 ** (k * h.momentum_decay)) for k in (t, t + 1))
-    product = momentum_product(beta1, h.momentum_decay, t)
+    now, ahead, product = momenta(beta1, h.momentum_decay, t)
     return {
         **averages(h),
         **decay(h),
         "now": (1 - now) / (1 - product),
         "ahead": ahead / (1 - product * ahead),
-        "r": 1 / sqrt(1 - beta2**t),
+        "r": 1 / sqrt(correction(beta2, t)),
     }
-
-
-def momentum_product(beta1: float, momentum_decay: float, t: int) -> float:
-    """μ₁·μ₂···μₜ of NAdam, μₖ = β₁·(1 - qᵏ/2), in a time that does not grow with t.
-
-    The logarithm of 1 - qᵏ/2 is minus the sum of qʲᵏ/(j·2ʲ) over all j from 1; summed over k
-    first, each j has a geometric series. A product too small to change 1 - μ₁···μₜ counts as 0.
-    """
-    if beta1 == 0:
-        return 0.0
-    total = t * log(beta1)
-    for j in range(1, 50):
-        if total < -40:
-            return 0.0
-        x = j * momentum_decay * log(0.96)
-        series = exp(x) * expm1(t * x) / expm1(x) if x else t
-        total -= series / (j * 2**j)
-    return exp(total)
 
 
 @rule(
@@ -213,9 +196,9 @@ def NAdam(p, g, m, v, h):
 
 def radam_scalars(h: Any, t: int) -> Values:
     beta1, beta2 = h.betas
-    lr, rest = h.lr / (1 - beta1**t), 1 - beta2**t
+    lr, rest = h.lr / correction(beta1, t), correction(beta2, t)
     longest = 2 / (1 - beta2) - 1
-    length = longest - 2 * t * beta2**t / rest
+    length = longest - 2 * t * beta_power(beta2, t) / rest
     if rectified := length > 5:
         ratio = (length - 4) * (length - 2) * longest
         lr *= sqrt(rest * ratio / ((longest - 4) * (longest - 2) * length))
@@ -302,7 +285,7 @@ def RAdam(p, g, m, v, h):
 
 def adamax_scalars(h: Any, t: int) -> Values:
     beta1, _ = h.betas
-    return {**averages(h), "lr": h.lr / (1 - beta1**t), "l2": h.weight_decay}
+    return {**averages(h), "lr": h.lr / correction(beta1, t), "l2": h.weight_decay}
 
 
 @rule(
@@ -383,9 +366,9 @@ def adan_scalars(h: Any, t: int) -> Values:
         "rest2": 1 - beta2,
         "beta3": beta3,
         "rest3": 1 - beta3,
-        "lr1": h.lr / (1 - beta1**t),
-        "lr2": h.lr * beta2 / (1 - beta2**t),
-        "r": 1 / sqrt(1 - beta3**t),
+        "lr1": h.lr / correction(beta1, t),
+        "lr2": h.lr * beta2 / correction(beta2, t),
+        "r": 1 / sqrt(correction(beta3, t)),
         "decay": 1 - strength if h.no_prox else 1.0,
         "shrink": 1.0 if h.no_prox else 1 / (1 + strength),
     }
@@ -481,7 +464,7 @@ def yogi_scalars(h: Any, t: int) -> Values:
     beta1, beta2 = h.betas
     lr, r = h.lr, 1.0
     if h.bias_correction:
-        lr, r = lr / (1 - beta1**t), 1 / sqrt(1 - beta2**t)
+        lr, r = lr / correction(beta1, t), 1 / sqrt(correction(beta2, t))
     start = h.initial_v if t == 1 else 0.0
     return {**averages(h), "lr": lr, "r": r, "start": start, "l2": h.weight_decay}
 

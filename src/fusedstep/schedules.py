@@ -25,14 +25,16 @@ w = 1, exactly b at w = 0, and never negative.
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from functools import partial
-from math import cos, exp, expm1, log1p, pi
+from functools import lru_cache, partial
+from math import log1p
 from typing import Annotated, Any
 
 from fusedstep._arrays.structure import is_collection
 from fusedstep._checks.values import Check, non_negative, number, whole
 from fusedstep._checks.wording import describe
 from fusedstep._core.schedule import SCHEDULES, Schedule, schedule
+from fusedstep._numerics import portable
+from fusedstep._numerics.powers import geometric
 
 __all__ = [
     "SCHEDULES",
@@ -144,7 +146,7 @@ def exponential(t: int, lr: Rate, rate: Rate) -> float:
     >>> [round(rate(t), 6) for t in (1, 2, 3)]
     [0.060653, 0.036788, 0.022313]
     """
-    return lr * exp(-rate * t)
+    return lr * portable.exp(-rate * t)
 
 
 @schedule
@@ -158,7 +160,7 @@ def step(t: int, lr: Rate, every: Steps, factor: Share) -> float:
     >>> [rate(t) for t in (1, 2, 3, 4, 5)]
     [0.1, 0.1, 0.05, 0.05, 0.025]
     """
-    return lr * factor ** ((t - 1) // every)
+    return lr * portable.power(factor, (t - 1) // every)
 
 
 @schedule
@@ -173,7 +175,7 @@ def polynomial(t: int, lr: Rate, steps: Steps, power: Power = 1.0, end: Rate = 0
     >>> [rate(t) for t in (1, 3, 5, 6)]
     [0.1, 0.05, 0.0, 0.0]
     """
-    w: float = (max(steps + 1 - t, 0) / steps) ** power
+    w: float = portable.power(max(steps + 1 - t, 0) / steps, power)
     return w * lr + (1 - w) * end
 
 
@@ -207,7 +209,7 @@ def cosine(t: int, lr: Rate, steps: Steps, end: Rate = 0.0) -> float:
     >>> [round(rate(t), 6) for t in (1, 2, 3, 4, 5, 6)]
     [0.1, 0.085355, 0.05, 0.014645, 0.0, 0.0]
     """
-    w = half_cosine(min(t - 1, steps) / steps)
+    w = portable.half_cosine(min(t - 1, steps) / steps)
     return w * lr + (1 - w) * end
 
 
@@ -230,7 +232,7 @@ def restarts(t: int, lr: Rate, steps: Steps, factor: Growth = 1.0, end: Rate = 0
     [0.1, 0.05, 0.1, 0.085355, 0.05, 0.014645, 0.1]
     """
     start, length = period(t - 1, steps, factor)
-    w = half_cosine((t - 1 - start) / length)
+    w = portable.half_cosine(min((t - 1 - start) / length, 1.0))
     return w * lr + (1 - w) * end
 
 
@@ -261,9 +263,9 @@ def one_cycle(
     peak = max(pct_start * steps, 1)
     low = lr / div_factor
     if t < peak:
-        w = half_cosine((t - 1) / (peak - 1))
+        w = portable.half_cosine((t - 1) / (peak - 1))
         return w * low + (1 - w) * lr
-    w = half_cosine((t - peak) / (steps - peak)) if t < steps else 0.0
+    w = portable.half_cosine((t - peak) / (steps - peak)) if t < steps else 0.0
     return w * lr + (1 - w) * (low / final_div_factor)
 
 
@@ -287,28 +289,31 @@ def sequence(t: int, schedules: Schedules, steps: StepsOfEach) -> float:
     return schedules[-1](t)
 
 
-def half_cosine(x: float) -> float:
-    """Half a cosine from 1, at x = 0, to 0, at x = 1; both ends are exact."""
-    return (1 + cos(pi * x)) / 2
-
-
 def period(n: int, steps: int, factor: float) -> tuple[float, float]:
     """Beginning and length of the period that holds n, in a time that does not grow with n.
 
-    The k-th begins at steps·(factorᵏ - 1)/(factor - 1). Solving this for k rounds, so that k may
-    be off by one where n is at a boundary. A beginning that differs from a whole number only by
-    its rounding, or by that of a factor like 1.1, counts as that number.
+    The k-th begins at steps·(factorᵏ - 1)/(factor - 1). Solving this for k is a guess, which may
+    be off where n is at a boundary; the beginnings decide.
     """
     growth = factor - 1
     if growth == 0:
         return n - n % steps, steps
-    k = int(log1p(n * growth / steps) / log1p(growth)) + 1
-    while (start := snapped(steps * expm1(k * log1p(growth)) / growth)) > n:
+    k = int(log1p(n * growth / steps) / log1p(growth))
+    while beginning(k, steps, factor) > n:
         k -= 1
-    return start, steps * factor**k
+    while beginning(k + 1, steps, factor) <= n:
+        k += 1
+    return beginning(k, steps, factor), steps * portable.power(factor, k)
 
 
-def snapped(x: float) -> float:
+@lru_cache(maxsize=1024)
+def beginning(k: int, steps: int, factor: float) -> float:
+    """The beginning of a period, steps·(factorᵏ - 1)/(factor - 1).
+
+    One that differs from a whole number only by its rounding, or by that of a factor like 1.1,
+    counts as that number.
+    """
+    x = steps * geometric(factor, k)
     nearest = round(x)
     return nearest if abs(x - nearest) <= 1e-12 * x else x
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import inf, isfinite
+from math import inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -270,7 +270,7 @@ class Past:
             self.calm, self.alike = Calm(t + 1), None
             return
         alike = {name: value for name, value in now.items() if name not in VARYING}
-        sizes = [each["lr"] for each in sets], min(now["r"], now["r2"] ** 0.5), now["eps"]
+        sizes = [each["lr"] for each in sets], min(now["r"], sqrt(now["r2"])), now["eps"]
         # Not those of a step t that was put down before, and then not taken.
         rates, r, eps = before = self.sizes.get(t - 1, ([0.0] * len(sets), 1.0, 0.0))
         self.sizes = {t - 1: before, t: sizes}

@@ -21,6 +21,7 @@ import numpy as np
 
 from fusedstep._backends.objects import same
 from fusedstep._core.optimizer import Optimizer
+from fusedstep._numerics.powers import correction
 from fusedstep.sklearn._rules import Moments, Velocity
 from fusedstep.sklearn._theirs import (
     ADAM_UPDATES,
@@ -138,7 +139,7 @@ class AdamSteps(Steps):
             group.update(betas=(beta1, beta2), eps=eps)
             self.beta1, self.beta2, self.eps = beta1, beta2, eps
         t = theirs.t + 1
-        rate = theirs.learning_rate_init * np.sqrt(1 - beta2**t) / (1 - beta1**t)
+        rate = theirs.learning_rate_init * np.sqrt(correction(beta2, t)) / correction(beta1, t)
         self.fused.optimizer.lr = float(rate)
         theirs.t = t
         try:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fusedstep._numerics.coefficients import NOTHING_ASKED, Rule, Scalars, Values
+from fusedstep._numerics.powers import beta_power, correction
 
 MOST_DECAY = 0.9999
 """The share of a moving average that a step leaves, at most."""
@@ -101,7 +102,7 @@ def sgd(optimizer: Settings, t: int, lr_scale: float) -> Values:
 def adam(optimizer: Settings, t: int, lr_scale: float) -> Values:
     beta1, beta2 = optimizer.b1, optimizer.b2
     left = kept(optimizer, lr_scale)
-    corrected = optimizer.learn_rate * sqrt(1.0 - beta2**t) / (1.0 - beta1**t)
+    corrected = optimizer.learn_rate * sqrt(correction(beta2, t)) / correction(beta1, t)
     return {
         "lr": corrected * lr_scale * left,
         "decay": left,
@@ -125,10 +126,10 @@ def radam(optimizer: Settings, t: int, lr_scale: float) -> Values:
     beta1, beta2 = optimizer.b1, optimizer.b2
     left = kept(optimizer, lr_scale)
     t += 1
-    power = beta2**t
+    power = beta_power(beta2, t)
     longest = 2 / (1 - beta2) - 1
     length = longest - 2 * t * power / (1 - power)
-    size = 1.0 / (1 - beta1**t)
+    size = 1.0 / correction(beta1, t)
     divides = length >= FEWEST
     if divides:
         size *= sqrt(

@@ -131,4 +131,8 @@ def fold(norms: Sequence[float]) -> float:
     largest = max(norms, default=0.0)
     if not (largest > 0 and isfinite(sum(norms))):
         return sum(norms)
-    return largest * sqrt(sum((norm / largest) ** 2 for norm in norms))
+    squares = 0.0
+    for norm in norms:  # not by sum(), which compensates from CPython 3.12 on
+        share = norm / largest
+        squares += share * share
+    return largest * sqrt(squares)

@@ -289,7 +289,8 @@ def _dequantized(codes: torch.Tensor, scales: torch.Tensor, name: str) -> torch.
         )
     each = scale.double().repeat_interleave(GROUP_SIZE)[: len(flat)]
     if squared:
-        values = (flat / 255 * each) ** 2
+        root = flat / 255 * each
+        values = root * root
     else:
         y = flat / 127
         values = y / (2 - y.abs()) * each
