@@ -14,6 +14,7 @@ from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.request import Report
 from fusedstep._core.rows import Rows
 from fusedstep._names import Finder, missing
+from fusedstep.checkpoints import load, save
 from fusedstep.optimizers import *  # noqa: F403  each of them is public
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ __all__ = [
     "get_isa",
     "get_num_threads",
     "info",
+    "load",
     "presets",
     "rule",
     "rules",
+    "save",
     "schedules",
     "set_isa",
     "set_num_threads",

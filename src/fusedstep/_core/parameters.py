@@ -24,6 +24,7 @@ from fusedstep._checks.hints import did_you_mean
 from fusedstep._checks.names import as_identifier
 from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
+from fusedstep._core.digest import Numbers
 from fusedstep._core.hints import letter_hint
 from fusedstep._core.kept import SMALL, format_of_parameter, format_of_state, storages
 from fusedstep._core.rows import has_rows
@@ -426,6 +427,24 @@ class Parameter:
             seconds = [self.place.read(each) for each in self.packed["p"].arrays[1:]]
             flat = STORAGES[self.format].decode(self.p.size, (flat, *seconds))
         return self.walk.shaped(flat).copy(order="C")
+
+    def in_file(self) -> Array:
+        """A copy on the CPU: in its own dtype, unless it has bits elsewhere, too."""
+        beside = self.packed["p"].arrays[1:] if "p" in self.packed else ()
+        if self.format is None or self.copy is not None or beside:
+            return self.values()
+        return self.walk.shaped(self._read(self.p_operand())).copy(order="C")
+
+    def numbers(self, name: str) -> Numbers:
+        """All numbers that the next steps depend on, as they see them: copies, on the CPU."""
+        t, slices = self.cohort.t, self.slices
+        states = {
+            letter: self.state(letter)
+            if letter in self.packed
+            else self.place.read(self.state(letter))
+            for letter in self.letters
+        }
+        return Numbers(name, self.values(), t, states, None if slices is None else slices.row_t(t))
 
     def assigning(self, values: Array) -> list[Call]:
         """The calls that give the parameter these values, in the dtype of its steps."""

@@ -39,11 +39,14 @@ def save(
     return {
         "format": FORMAT,
         "optimizer": optimizer,
-        "param_groups": [
-            {**group.hyperparameters, "lr": _saved_rate(group["lr"])} for group in groups
-        ],
+        "param_groups": [saved_group(group) for group in groups],
         "state": structure.rebuild(map(saved, parameters)),
     }
+
+
+def saved_group(group: Group) -> dict[str, Any]:
+    """The hyperparameters of a group."""
+    return {**group.hyperparameters, "lr": _saved_rate(group["lr"])}
 
 
 def _saved_rate(lr: Any) -> Any:

@@ -16,6 +16,7 @@ from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Declaration, declaration_of, fixed_rule
 from fusedstep._core.kept import STORAGE, refuse_unknown_letters
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values
+from fusedstep._numerics.momenta import Momenta, momenta
 
 Group = dict[str, Any]
 """One of a torch optimizer's `param_groups`."""
@@ -192,20 +193,20 @@ def _adam_scalars(hyper: Hyperparameters, t: int) -> Values:
 
 def next_product(hyper: Hyperparameters, product: Any, t: int) -> Any:
     """μ₁···μₜ after μ₁···μₜ₋₁, in the dtype in which torch multiplies it up."""
-    return product * type(product)(_mu(hyper, t))
+    return product * type(product)(_momenta(hyper, t).now)
 
 
-def _mu(hyper: Hyperparameters, t: int) -> float:
-    mu: float = hyper["betas"][0] * (1 - 0.5 * 0.96 ** (t * hyper["momentum_decay"]))
-    return mu
+def _momenta(hyper: Hyperparameters, t: int) -> Momenta:
+    return momenta(hyper["betas"][0], hyper["momentum_decay"], t)
 
 
 def _nadam_scalars(hyper: Hyperparameters, t: int) -> Values:
     values: Values = declaration_of(rules.NAdam).scalars(hyper, t)
     if "product" not in hyper:  # of rows, which have no product of their own
         return values
-    product, ahead = float(hyper["product"]), _mu(hyper, t + 1)
-    values["now"] = (1 - _mu(hyper, t)) / (1 - product)
+    now, ahead, _ = _momenta(hyper, t)
+    product = float(hyper["product"])
+    values["now"] = (1 - now) / (1 - product)
     values["ahead"] = ahead / (1 - product * ahead)
     return values
 

@@ -45,7 +45,7 @@ if simulated():
 
         def store(address, x):
             assert address % ctypes.sizeof(c_type) == 0
-            assert 0 <= x < 256 ** ctypes.sizeof(c_type), x
+            assert 0 <= x < (1 << 8 * ctypes.sizeof(c_type)), x
             c_type.from_address(address).value = x
 
         return load, store
