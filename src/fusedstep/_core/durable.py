@@ -37,7 +37,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             with suppress(FileNotFoundError):
                 os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
             os.fsync(file.fileno())
-        os.replace(partial, target)
+            if fcntl is not None:  # before anybody else gets the lock
+                os.replace(partial, target)
+        if fcntl is None:  # where a file is renamed only when it is closed
+            os.replace(partial, target)
     except BaseException:
         with suppress(FileNotFoundError):
             partial.unlink()

@@ -736,7 +736,7 @@ class Optimizer:
         groups = []
         for group in self._groups:
             own = [by_id[id(each)] for each in self._parameters if each.cohort.group is group]
-            groups.append({**saved_group(group), "params": own})
+            groups.append({**saved_group(group), "params": sorted(own)})
         kind, letters = type(self).__name__, self._known_letters
         pairs = [*zip(names, self._parameters, strict=True)]
         return Checkpoint(
@@ -776,7 +776,10 @@ class Optimizer:
         ]
         states = [given.state(name, self._known_letters) for name in names]
         top = {"format": FORMAT, "optimizer": type(self).__name__, "param_groups": saved_groups}
-        read, of_each = self._read({**top, "state": self._structure.rebuild(states)})
+        try:
+            read, of_each = self._read({**top, "state": self._structure.rebuild(states)})
+        except (KeyError, TypeError, ValueError) as error:
+            given.reader.refuse(f"does not fit this optimizer: {error.args[0]}")
         given.check_digest(names, values, of_each)
         calls += self._taking(read, of_each)
         for array, (_, parameter) in zip(values, pairs, strict=True):

@@ -94,7 +94,7 @@ def write(file: BinaryIO, content: Content, progress: Progress | None = None) ->
         little = _swapped(flat).view(np.uint8)
         for begin in range(0, len(little), PART):
             part = little[begin : begin + PART]
-            seal.update(part)
+            seal.update(part.data)
             _put(file, part)
             done += len(part)
             if progress is not None:
@@ -174,7 +174,7 @@ class Reader:
         header = bytearray(length)
         self._fill(file, header)
         if not header.startswith(b"{"):
-            self._refuse_foreign(begin, size)
+            self.refuse(NO_SAFETENSORS)
         return bytes(header)
 
     def _refuse_foreign(self, begin: bytes, size: int) -> NoReturn:
@@ -186,7 +186,7 @@ class Reader:
             self.refuse("is empty")
         if begin[5:] == b"\0\0\0":  # a length that a header may have
             self.refuse(f"is cut off: it ends after {size:,} bytes, within its header")
-        self.refuse("is no safetensors file, which `fs.save` writes")
+        self.refuse(NO_SAFETENSORS)
 
     def _fill(self, file: BinaryIO, room: Any) -> None:
         """Fill the room from the file."""
@@ -267,6 +267,8 @@ def _are_sizes(values: Any) -> bool:
     """Whether values are a list of whole numbers that are not negative."""
     return isinstance(values, list) and all(type(each) is int and each >= 0 for each in values)
 
+
+NO_SAFETENSORS = "is no safetensors file, which `fs.save` writes"
 
 FOREIGN = {
     b"PK\x03\x04": "a zip archive, as torch.save and np.savez write; load it by torch.load or "

@@ -105,7 +105,10 @@ def take(opt: torch.optim.Optimizer, params: Any, metadata: Any) -> Checkpoint:
     """The checkpoint of an optimizer, and of all tensors in `params`."""
     named, kind = Named(opt, params), type(opt).__name__
     groups = [
-        {**{k: _saved(k, v) for k, v in group.items() if k not in NOT_OPTIONS}, "params": own}
+        {
+            **{k: _saved(k, v) for k, v in group.items() if k not in NOT_OPTIONS},
+            "params": sorted(own),
+        }
         for group, own in named.groups
     ]
     states = {}

@@ -15,6 +15,7 @@ from fusedstep._checks.values import Check, rates
 from fusedstep._checks.wording import describe
 from fusedstep._core.declaration import Declaration, declaration_of, fixed_rule
 from fusedstep._core.kept import STORAGE, refuse_unknown_letters
+from fusedstep._core.names_in_torch import MOMENTS, NAMES_IN_TORCH
 from fusedstep._numerics.coefficients import Hyperparameters, Rule, Values
 from fusedstep._numerics.momenta import Momenta, momenta
 
@@ -215,28 +216,26 @@ def _refusal(name: str, instead: str = "") -> str:
     return f"{name} does not support sparse gradients{instead}"
 
 
-MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
-
 KINDS = {
     "SGD": Kind(
         with_whole_steps(declaration_of(optimizers.SGD)),
-        {"b": "momentum_buffer"},
+        NAMES_IN_TORCH["SGD"],
         counted=False,
         of_torch=_dampened_nesterov,
     ),
     "Adagrad": Kind(
         with_whole_steps(declaration_of(optimizers.Adagrad)),
-        {"s": "sum"},
+        NAMES_IN_TORCH["Adagrad"],
         sparse_and_decay="weight_decay option is not compatible with sparse gradients",
     ),
     "RMSprop": Kind(
         with_whole_steps(declaration_of(optimizers.RMSprop)),
-        {"v": "square_avg", "b": "momentum_buffer", "a": "grad_avg"},
+        NAMES_IN_TORCH["RMSprop"],
         sparse=_refusal("RMSprop"),
     ),
     "Adam": Kind(
         replace(ADAM, rule=_adam_rule, constants=_adam_constants, scalars=_adam_scalars),
-        {**MOMENTS, "x": "max_exp_avg_sq"},
+        NAMES_IN_TORCH["Adam"],
         sparse=_refusal("Adam", ", please consider SparseAdam instead"),
     ),
     "NAdam": Kind(
@@ -254,15 +253,17 @@ KINDS = {
     "RAdam": Kind(with_whole_steps(declaration_of(rules.RAdam)), MOMENTS, sparse=_refusal("RAdam")),
     "Adamax": Kind(
         with_whole_steps(declaration_of(rules.Adamax)),
-        {"m": "exp_avg", "x": "exp_inf"},
+        NAMES_IN_TORCH["Adamax"],
         sparse=_refusal("Adamax"),
     ),
     "Lion": Kind(
-        with_whole_steps(declaration_of(rules.Lion)), {"m": "exp_avg"}, sparse=_refusal("Lion")
+        with_whole_steps(declaration_of(rules.Lion)),
+        NAMES_IN_TORCH["Lion"],
+        sparse=_refusal("Lion"),
     ),
     "Adan": Kind(
         with_whole_steps(declaration_of(rules.Adan)),
-        {"m": "exp_avg", "a": "exp_avg_diff", "v": "exp_avg_sq", "o": "previous_grad"},
+        NAMES_IN_TORCH["Adan"],
         sparse=_refusal("Adan"),
     ),
 }

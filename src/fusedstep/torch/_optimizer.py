@@ -295,6 +295,16 @@ class FusedOptimizer(Optimizer):
         finally:
             handle.remove()
 
+    def digest(self) -> str:
+        """SHA-256 over parameters, state and t, see `fusedstep.Optimizer.digest`.
+
+        Parameters are called by the names that they were passed with, or by their numbers, so that
+        it is the digest of `fusedstep`'s own class over a mapping, or a list, of these arrays.
+        """
+        from fusedstep.torch._checkpoint import take
+
+        return take(self, None, None).digest
+
     # ---- parameters in full ----
 
     def float32_params(self) -> list[torch.Tensor]:
