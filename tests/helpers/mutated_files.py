@@ -69,13 +69,14 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
     made = bytearray(content)
     header = 8 + int.from_bytes(content[:8], "little")
     for _ in range(chance.choice([1, 1, 1, 2, 5])):
-        at = chance.randrange(max(len(made) if chance.random() < 0.3 else header, 1))
+        where = len(made) if chance.random() < 0.3 else min(header, len(made))
+        at = chance.randrange(max(where, 1))
         to = min(at + chance.choice([1, 2, 8, 60]), len(made))
         match chance.randrange(7):
             case 0:
-                made[at : at + 1] = bytes([made[at] ^ 1 << chance.randrange(8)]) if made else b""
+                made[at : at + 1] = bytes(each ^ 1 << chance.randrange(8) for each in made[at : at + 1])
             case 1:
-                made[at:to] = chance.randbytes(to - at)
+                made[at:to] = chance.randbytes(max(to - at, 0))
             case 2:
                 del made[at:to]
             case 3:
