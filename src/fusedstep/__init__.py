@@ -16,6 +16,7 @@ from fusedstep._core.rows import Rows
 from fusedstep._names import Finder, missing
 from fusedstep.checkpoints import load, save
 from fusedstep.optimizers import *  # noqa: F403  each of them is public
+from fusedstep.recording import Recorder, replay
 
 if TYPE_CHECKING:
     from fusedstep import autograd as autograd
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Arena",
     "Optimizer",
+    "Recorder",
     "Report",
     "Rows",
     "functional",
@@ -36,6 +38,7 @@ __all__ = [
     "info",
     "load",
     "presets",
+    "replay",
     "rule",
     "rules",
     "save",

@@ -74,7 +74,9 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
         to = min(at + chance.choice([1, 2, 8, 60]), len(made))
         match chance.randrange(7):
             case 0:
-                made[at : at + 1] = bytes(each ^ 1 << chance.randrange(8) for each in made[at : at + 1])
+                made[at : at + 1] = bytes(
+                    each ^ 1 << chance.randrange(8) for each in made[at : at + 1]
+                )
             case 1:
                 made[at:to] = chance.randbytes(max(to - at, 0))
             case 2:

@@ -71,11 +71,11 @@ def write_checkpoint(
         "contract": str(CONTRACT),
         "optimizer": checkpoint.optimizer,
         "face": checkpoint.face,
-        "groups": _json(_encoded(checkpoint.groups)),
-        "t": _json(checkpoint.t),
+        "groups": json_text(encoded(checkpoint.groups)),
+        "t": json_text(checkpoint.t),
         "digest": checkpoint.digest,
         "metadata": metadata_text(checkpoint.metadata),
-        "versions": _json(versions),
+        "versions": json_text(versions),
     }
     arrays = {joined(PARAMS, name): array for name, array in checkpoint.params.items()}
     for name, state in checkpoint.states.items():
@@ -88,7 +88,7 @@ def write_checkpoint(
 def metadata_text(metadata: Any) -> str:
     """The caller's metadata as JSON; what JSON does not have is refused."""
     try:
-        return _json(metadata)
+        return json_text(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             f"metadata={describe(metadata)} cannot be written as JSON ({error}); pass texts, "
@@ -96,7 +96,8 @@ def metadata_text(metadata: Any) -> str:
         ) from None
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """JSON without spaces, the same for the same value."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -111,24 +112,24 @@ HEX = re.compile(r"-?(0x[01]\.?[0-9a-f]*p[+-][0-9]+|inf|nan)")
 """Numbers as `float.hex` has them; no option is a text of this form."""
 
 
-def _encoded(value: Any) -> Any:
+def encoded(value: Any) -> Any:
     """Options as JSON has them, each number to the bit."""
     if isinstance(value, Mapping):
-        return {name: _encoded(each) for name, each in value.items()}
+        return {name: encoded(each) for name, each in value.items()}
     if isinstance(value, np.ndarray):
-        return {"array": _encoded(value.reshape(-1).tolist()), "shape": [*value.shape]}
+        return {"array": encoded(value.reshape(-1).tolist()), "shape": [*value.shape]}
     if isinstance(value, (list, tuple)):
-        return [_encoded(each) for each in value]
+        return [encoded(each) for each in value]
     return value.hex() if isinstance(value, float) else value
 
 
-def _decoded(value: Any) -> Any:
+def decoded(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"array", "shape"}:
-            return np.array(_decoded(value["array"]), np.float64).reshape(value["shape"])
-        return {name: _decoded(each) for name, each in value.items()}
+            return np.array(decoded(value["array"]), np.float64).reshape(value["shape"])
+        return {name: decoded(each) for name, each in value.items()}
     if isinstance(value, list):
-        return tuple(map(_decoded, value))
+        return tuple(map(decoded, value))
     if isinstance(value, str) and HEX.fullmatch(value):
         return float.fromhex(value)
     return value
@@ -147,7 +148,7 @@ class CheckpointReader(Reader):
         try:
             groups, t, metadata = (json.loads(texts[name]) for name in ("groups", "t", "metadata"))
             names = [name for group in groups for name in group["params"]]
-            options = [{k: _decoded(v) for k, v in each.items() if k != PARAMS} for each in groups]
+            options = [{k: decoded(v) for k, v in each.items() if k != PARAMS} for each in groups]
             sound = (
                 all(isinstance(group["params"], list) for group in groups)
                 and all(isinstance(name, str) for name in names)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import getattr_static
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.checks import check_like
 from fusedstep._arrays.place import Host
 from fusedstep._arrays.plain import plain
-from fusedstep._arrays.structure import named, refuse_fleeting
+from fusedstep._arrays.structure import Structure, named, refuse_fleeting
 from fusedstep._backends.choose import choose
 from fusedstep._checks.rates import shown
 from fusedstep._checks.values import Rate
@@ -38,7 +38,7 @@ from fusedstep._core.hints import (
     without_others,
 )
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
-from fusedstep._core.parameters import State, rule_of, with_hints
+from fusedstep._core.parameters import Parameter, State, rule_of, with_hints
 from fusedstep._core.repr import show
 from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request, report_of
 from fusedstep._core.rows import has_rows, ids_of
@@ -61,6 +61,21 @@ UNSCALED = PLAIN.scale
 
 FACE = "fusedstep"
 """The name of this package in checkpoints."""
+
+
+class Inside(NamedTuple):
+    """An optimizer as records see it."""
+
+    names: list[str]
+    parameters: Sequence[Parameter]
+    structure: Structure
+    nonfinite: str
+    on_host: bool
+    """Whether its arrays are in the memory of the CPU."""
+    has_copies: bool
+    """Whether steps write into arrays of 16 bits as well."""
+    numbers: Callable[[], list[Numbers]]
+    """A function that copies the numbers of each parameter."""
 
 
 class Optimizer:
@@ -748,6 +763,18 @@ class Optimizer:
             {name: states_in_file(kind, letters, saved(each)) for name, each in pairs},
             digest(each._replace(name=name) for name, each in zip(names, numbers, strict=True)),
             metadata,
+        )
+
+    def _inside(self) -> Inside:
+        """All that a record of the steps is made of."""
+        return Inside(
+            self._names_among(None).names,
+            self._parameters,
+            self._structure,
+            self._nonfinite,
+            isinstance(self._place, Host),
+            self._out is not None,
+            partial(self._whole, lambda: [*self._numbers()]),
         )
 
     def _names_among(self, params: Any) -> Saved:

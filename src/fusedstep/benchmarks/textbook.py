@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fusedstep.portable import correction
+
 Arrays: TypeAlias = Mapping[Any, Any]
 
 
@@ -117,7 +119,7 @@ def adam(
     beta1, beta2 = betas
     r = 1.0
     if bias_correction:
-        lr, r = lr / (1 - beta1**t), 1 / sqrt(1 - beta2**t)
+        lr, r = lr / correction(beta1, t), 1 / sqrt(correction(beta2, t))  # 1 - βᵗ
     for k, g in grads.items():
         p = params[k]
         m[k] = beta1 * m[k] + (1 - beta1) * g

@@ -3,6 +3,9 @@
 One training steps with fusedstep, the other with the same rule in plain NumPy, from
 textbook.py. The two take turns, an epoch each, so that a machine that speeds up or slows down
 favours neither. They start from the same seed, and must end in the same bits.
+
+The network's arithmetic, too, has the same bits on every machine, see exact.py: so what was trained
+has the same digest everywhere.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 import fusedstep as fs
+from fusedstep._core.digest import digest_of
 from fusedstep.benchmarks.textbook import Textbook, adagrad, adam, adamw, momentum, rmsprop, sgd
 from fusedstep.program import output
 from fusedstep.program.arguments import add_picture, whole
 from fusedstep.program.errors import EXTRA, require, unwritten
+from fusedstep.program.exact import Wide, dot, softmax, total
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,28 +65,30 @@ LAYERS = (64, 128, 64, 10)
 def initial(rng: np.random.Generator) -> Params:
     params = {}
     for layer, (n, m) in enumerate(pairwise(LAYERS), start=1):
-        params[f"w{layer}"] = rng.standard_normal((n, m), np.float32) * sqrt(2 / n)
+        share = 2 * rng.random((n, m)) - 1  # of numbers that no library's logarithm is asked for
+        params[f"w{layer}"] = (share * sqrt(6 / n)).astype(np.float32)
         params[f"b{layer}"] = np.zeros(m, np.float32)
     return params
 
 
-def forward(params: Params, x: Array) -> tuple[Array, Array, Array]:
-    h1 = np.maximum(x @ params["w1"] + params["b1"], 0)
-    h2 = np.maximum(h1 @ params["w2"] + params["b2"], 0)
-    return h1, h2, h2 @ params["w3"] + params["b3"]
+def forward(params: Params, x: Array) -> tuple[Wide, Wide, Wide]:
+    h1 = np.maximum(dot(x, params["w1"]) + params["b1"], 0)
+    h2 = np.maximum(dot(h1, params["w2"]) + params["b2"], 0)
+    return h1, h2, dot(h2, params["w3"]) + params["b3"]
 
 
 def backward(params: Params, x: Array, y: Array) -> tuple[float, Params]:
     """Return the mean cross-entropy against the one-hot rows of y, and its gradients."""
     h1, h2, z = forward(params, x)
-    z = z - z.max(axis=1, keepdims=True)
-    log_q = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-    d3 = (np.exp(log_q) - y) / len(y)
-    d2 = d3 @ params["w3"].T * (h2 > 0)
-    d1 = d2 @ params["w2"].T * (h1 > 0)
-    grads = {"w1": x.T @ d1, "w2": h1.T @ d2, "w3": h2.T @ d3}
-    grads |= {"b1": d1.sum(axis=0), "b2": d2.sum(axis=0), "b3": d3.sum(axis=0)}
-    return -float((y * log_q).sum()) / len(y), grads
+    q = softmax(z)
+    d3 = (q - y) / len(y)
+    d2 = dot(d3, params["w3"].T) * (h2 > 0)
+    d1 = dot(d2, params["w2"].T) * (h1 > 0)
+    grads = {"w1": dot(x.T, d1), "w2": dot(h1.T, d2), "w3": dot(h2.T, d3)}
+    grads |= {"b1": total(d1), "b2": total(d2), "b3": total(d3)}
+    right = np.maximum((q * y).sum(axis=1), np.finfo(np.float64).tiny)
+    dtype = params["w1"].dtype
+    return -float(np.log(right).mean()), {k: g.astype(dtype) for k, g in grads.items()}
 
 
 # The comparison.
@@ -121,6 +128,8 @@ class Result(NamedTuple):
     textbook: float
     """The median time of a step in plain NumPy, in seconds."""
     same_bits: bool
+    digest: str
+    """The digest of parameters, state and t in the end."""
 
     @property
     def ratio(self) -> float:
@@ -165,6 +174,7 @@ def compete(contestant: Contestant, digits: Digits, epochs: int, seed: int) -> R
     name, lr, optimizer, rule, options = contestant
     trained = [initial(np.random.default_rng(seed)) for _ in range(2)]
     fused = Timed(optimizer(trained[0], lr=lr, **options))
+    assert isinstance(fused.opt, fs.Optimizer)
     textbook = Timed(Textbook(trained[1], rule, lr=lr, **options))
     trainings = [
         train(params, opt, digits.x, digits.y, epochs, np.random.default_rng(seed))
@@ -179,6 +189,7 @@ def compete(contestant: Contestant, digits: Digits, epochs: int, seed: int) -> R
         fused=median(fused.seconds),
         textbook=median(textbook.seconds),
         same_bits=all(trained[0][k].tobytes() == trained[1][k].tobytes() for k in trained[0]),
+        digest=fused.opt.digest(),
     )
 
 
@@ -227,6 +238,7 @@ def run(options: Namespace) -> int:
     if failed is not None:
         raise failed
     print(f"The losses are drawn in {options.picture}")
+    print(f"Digest of all that was trained: {digest_of({r.name: r.digest for r in results})}")
     return 0
 
 
@@ -252,12 +264,13 @@ def tabulate(results: list[Result], epochs: int) -> Table:
         f"fusedstep {info.version} ({backend}, threads: {info.threads}), NumPy {info.numpy}",
     )
     table.add_column("optimizer", no_wrap=True)
-    for heading in ("test accuracy", "fused", "textbook NumPy", "ratio", "same bits"):
+    for heading in ("accuracy", "fused", "textbook NumPy", "ratio", "same bits", "digest"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in results:
         times = (f"{seconds * 1e6:.1f} µs" for seconds in (row.fused, row.textbook))
         same = "yes" if row.same_bits else "NO"
-        table.add_row(row.name, f"{row.accuracy:.1%}", *times, f"{row.ratio:.1f}", same)
+        cells = f"{row.ratio:.1f}", same, row.digest[:12]
+        table.add_row(row.name, f"{row.accuracy:.1%}", *times, *cells)
     return table
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from fusedstep._checks.hints import nearest
-from fusedstep.program import audit, bench, demo, info, inspect, memory, plot
+from fusedstep.program import audit, bench, demo, info, inspect, memory, plot, replay
 from fusedstep.program.errors import CommandError, report
 from fusedstep.program.output import drop_the_rest, print_the_rest, printing
 
@@ -87,6 +87,7 @@ COMMANDS = {
     "memory": Command(
         memory, "show the bytes of a model's parameters, state and gradients, however they are kept"
     ),
+    "replay": Command(replay, "repeat a record of steps, and name the first number that differs"),
     "inspect": Command(inspect, "print the CUDA kernel of a rule; no device is needed"),
     "plot-schedule": Command(plot, "print learning-rate schedules and draw them into one picture"),
 }
