@@ -17,14 +17,18 @@ GROUPS = {
     "schedules": "Schedules",
     "functional": "Functions without an object",
     "presets": "Presets",
+    "saving": "Checkpoints and records",
+    "portable": "Portable functions",
     "backends": "Backends and threads",
 }
 """The title of each group of public names, in the order of the overview."""
 
-HOMES = {"functional": "functional", "presets": "presets", "schedules": "schedules"}
+HOMES = {name: name for name in ("functional", "portable", "presets", "schedules")}
 """Modules that are a group of their own."""
 
 CUSTOM = ("rule", "rules")
+
+SAVING = ("Recorder", "load", "replay", "save")
 
 
 def public() -> dict[str, dict[str, Any]]:
@@ -44,6 +48,8 @@ def group_of(name: str, thing: Any) -> str:
         return HOMES[name]
     if name in CUSTOM:
         return "custom rules"
+    if name in SAVING:
+        return "saving"
     if inspect.isclass(thing):
         return "optimizers" if issubclass(thing, fusedstep.Optimizer) else "steps"
     return "backends"

@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from fusedstep import functional, optimizers, schedules
+from fusedstep import functional, optimizers, portable, schedules
 from fusedstep._backends.controller import register
 from fusedstep._backends.info import info
 from fusedstep._backends.isa import get_isa, set_isa
@@ -37,6 +37,7 @@ __all__ = [
     "get_num_threads",
     "info",
     "load",
+    "portable",
     "presets",
     "replay",
     "rule",

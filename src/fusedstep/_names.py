@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 
-from fusedstep._checks.elsewhere import CLIPPING, SAVING, SCHEDULES, SCHEDULING
+from fusedstep._checks.elsewhere import CLIPPING, SCHEDULES, SCHEDULING
 from fusedstep._checks.hints import nearest, plain
 
 CLASSES = "`fs.SGD`, `fs.Adam` and the others stand in the package itself"
@@ -34,7 +34,10 @@ OTHERS = {
         ("Parameter", "Tensor", "Variable", "Array", "array", "tensor"),
         "parameters are NumPy arrays, as `np.zeros(3, np.float32)`",
     ),
-    **dict.fromkeys(("load", "save"), SAVING),
+    **dict.fromkeys(
+        ("load_checkpoint", "restore", "save_checkpoint"),
+        "`fs.save('run.safetensors', opt)` writes a checkpoint, and `fs.load` reads it",
+    ),
     **dict.fromkeys(
         ("no_grad", "enable_grad"), "no graph is recorded: `opt.step(grads)` needs no context"
     ),

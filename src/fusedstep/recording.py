@@ -218,10 +218,10 @@ class Difference(NamedTuple):
     element: tuple[int, ...] | None
     """The first element of the parameter that differs; None: that is not known."""
     recorded: float | None
-    """Its value in the record."""
+    """The value of that element in the record."""
     replayed: float | None
     note: str = ""
-    """What else is known of this step."""
+    """Something else that is known of this step."""
 
     def __str__(self) -> str:
         where = "" if self.element is None else f" at element {list(self.element)}"

@@ -1800,10 +1800,10 @@ ATTRIBUTES = [
         "opt.save('opt.npz')",
         "AttributeError",
         (
-            "'AdamW' object has no attribute 'save'; `saved = opt.state_dict()` has all of "
-            "it, and `opt.load_state_dict(saved)` takes it over"
+            "'AdamW' object has no attribute 'save'; `fs.save('run.safetensors', opt)` "
+            "writes all of it, and `fs.load('run.safetensors', opt)` reads it"
         ),
-        "{0}; {1}",
+        "{0}; {1}; __import__('os').unlink('run.safetensors')",
         "opt.state['w']['t'] == 0",
     ),
     Mistake(

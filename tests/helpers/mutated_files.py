@@ -30,7 +30,7 @@ WORDS = [
     *(b'"0x1p+2000"', rb"\"nan\"", rb"\"-inf\"", rb"\"0x1p-3\"", b"\xff\xfe", b"0.5", b'"w"'),
     *(b"F32", b"F64", b"BF16", b"I64", b"BOOL", b"U8", b"params.w", b"state.b.m", b"18446744073"),
 ]
-"""What words and numbers of a header are exchanged for."""
+"""Words that those of a header are exchanged for."""
 
 
 def make() -> Any:

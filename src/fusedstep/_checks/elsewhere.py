@@ -137,6 +137,10 @@ STATE = {
 
 STEPPING = "`opt.step(grads)` updates the parameters in place"
 SAVING = "`saved = opt.state_dict()` has all of it, and `opt.load_state_dict(saved)` takes it over"
+ON_DISK = (
+    "`fs.save('run.safetensors', opt)` writes all of it, and `fs.load('run.safetensors', opt)` "
+    "reads it"
+)
 CLEARING = "gradients are yours; `opt.step(grads, zero_grads=True)` leaves zeros in them"
 CLIPPING = "clipping is a part of the step: `opt.step(grads, max_norm=1.0)`"
 SCHEDULING = (
@@ -168,12 +172,13 @@ ATTRIBUTES = {
     ),
     **dict.fromkeys(
         (
-            *("from_bytes", "from_config", "get_config", "get_state", "get_weights", "load"),
-            *("restore", "save", "save_own_variables", "serialize", "set_state", "set_weights"),
+            *("from_bytes", "from_config", "get_config", "get_state", "get_weights"),
+            *("save_own_variables", "serialize", "set_state", "set_weights"),
             *("to_bytes", "variables"),
         ),
         SAVING,
     ),
+    **dict.fromkeys(("load", "restore", "save"), ON_DISK),
     **dict.fromkeys(("clip", "clip_grad_norm", "clip_grad_norm_", "clip_gradients"), CLIPPING),
     **dict.fromkeys(("lr_scheduler", "lr_schedulers", "schedule", "scheduler"), SCHEDULING),
     **dict.fromkeys(

@@ -111,7 +111,7 @@ def read_steps(folder: Path) -> Iterator[Step]:
 
 
 class Kept(NamedTuple):
-    """What a record keeps of a step besides digests."""
+    """Arrays of a step that a record keeps."""
 
     gradients: dict[str, Any]
     """Arrays, or pairs of rows and values, by parameter; those that had none are not there."""

@@ -56,7 +56,7 @@ def named_arrays(
 
 
 def _place_of(array: Any) -> Any:
-    """What an array and all views of just the same elements have alike."""
+    """The place of an array, which all views of just the same elements share."""
     at, (shape, strides, _) = where(array)
     return at, tuple(shape), tuple(strides)
 

@@ -17,7 +17,6 @@ from fusedstep._core.names_in_torch import names_in_torch
 from fusedstep._core.saving import Giving
 from fusedstep._core.tensor_file import CODES, Array
 from fusedstep.torch._kept import MASTER, ORDER, REMAINDER, TAIL
-from fusedstep.torch._optimizer import FusedOptimizer
 from fusedstep.torch._state import STEP
 
 FACE = "torch"
@@ -93,7 +92,7 @@ def named_tensors(params: Any) -> dict[str, torch.Tensor]:
 
 
 def _place_of(tensor: torch.Tensor) -> Any:
-    """What a tensor and its views of the same elements have alike."""
+    """The place of a tensor, which its views of the same elements share."""
     own = id(tensor) if tensor.numel() == 0 else tensor.data_ptr()
     return own, tensor.shape, tensor.stride()
 
@@ -168,8 +167,8 @@ def _numbers(
     """The numbers of a digest: state by our letters, so that it is that of `fs`'s classes."""
     letters = {theirs: ours for ours, theirs in names_in_torch(kind, LETTERS).items()}
     exact = {name: _wide(arrays[name]) for name in named.names}
-    if isinstance(named.opt, FusedOptimizer):
-        values = zip(named.names, named.opt.float32_params(), strict=True)
+    if in_full := getattr(named.opt, "float32_params", None):  # of ours
+        values = zip(named.names, in_full(), strict=True)
         exact = {name: _wide(_array(each, name)) for name, each in values}
     return [
         Numbers(
