@@ -47,7 +47,10 @@ def threads() -> Iterator[None]:
 @pytest.mark.parametrize(
     "page", [page for page in pages.pages() if pages.runnable(page, None)], ids=pages.name
 )
-def test_the_code_does_what_the_page_says(page: Path) -> None:
+def test_the_code_does_what_the_page_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # for what it saves
     pages.run(page)
 
 
@@ -64,7 +67,10 @@ def test_the_code_for_jax_does_what_the_page_says(page: Path) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in pages.pages() if pages.runnable(page, "torch")], ids=pages.name
 )
-def test_the_code_for_torch_does_what_the_page_says(page: Path) -> None:
+def test_the_code_for_torch_does_what_the_page_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     needs("torch", "torch")
     pages.run(page, "torch")
 
