@@ -10,6 +10,7 @@ from interrupts import (
     GoingAhead,
     Judge,
     Loading,
+    LoadingACheckpoint,
     Mixed,
     NewState,
     OtherColumns,
@@ -22,6 +23,7 @@ from marks import ON_CPU
 
 LONG = {
     *((NewState, "numba"), (NewState, "numpy"), (Loading, "numba"), (Loading, "numpy")),
+    *((LoadingACheckpoint, each) for each in ("c", "numba", "numpy")),
     *((Zeroing, "numpy"), (Mixed, "numpy"), (CustomRule, "numpy"), (GoingAhead, "numba")),
     *((OtherColumns, "numba"), (OtherColumns, "numpy")),
 }

@@ -17,6 +17,7 @@ import gc
 import random
 import signal
 import sys
+import tempfile
 import weakref
 from collections import defaultdict
 from collections.abc import Callable
@@ -28,6 +29,9 @@ from typing import Any
 import numpy as np
 
 import fusedstep as fs
+from fusedstep._core.checkpoint import CheckpointReader
+from fusedstep._core.saving import Giving
+from fusedstep.checkpoints import give
 
 HANDLES = ("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "BEFORE_WITH", "STORE_ATTR", "FOR_ITER")
 """How the names of the operations begin after which, or in what they call, Python handles signals.
@@ -235,6 +239,21 @@ class Loading(Mixed):
         self.opt.load_state_dict(self.saved)
 
 
+class LoadingACheckpoint(Mixed):
+    """A file that was read is given to the optimizer: options, state, t and the parameters."""
+
+    def prepare(self) -> None:
+        other = self.optimizer(self.arrays(), backend=self.backend, lr=0.5, amsgrad=True)
+        other.step(self.grads)
+        with tempfile.TemporaryDirectory() as folder:
+            fs.save(f"{folder}/run.safetensors", other)
+            reader = CheckpointReader(f"{folder}/run.safetensors")
+            self.checkpoint = Giving(reader, reader.checkpoint())
+
+    def act(self) -> None:
+        give(self.opt, self.checkpoint, None)
+
+
 class SettingRates(Mixed):
     def given(self) -> Any:
         return [{"params": self.params[:2]}, {"params": self.params[2:], "lr": 0.5}]
@@ -349,7 +368,16 @@ class Saving(Mixed):
 
 WORK: list[type[World]] = [
     *(OneTensor, FirstStep, Mixed, Zeroing, Skipping, Scheduled, SomeNone, NewState, CustomRule),
-    *(InArena, Loading, SettingRates, GoingAhead, GoingAheadInArena, Functional, Saving),
+    *(
+        InArena,
+        Loading,
+        LoadingACheckpoint,
+        SettingRates,
+        GoingAhead,
+        GoingAheadInArena,
+        Functional,
+        Saving,
+    ),
     *(ByRows, ByExactRows, NewLines, OtherColumns),
 ]
 
