@@ -24,6 +24,9 @@ typedef int (*dlpack_reader)(void *array, dltensor *to);
 
 enum { DLPACK_CPU = 1 };
 
+_Static_assert(sizeof(npy_intp) == sizeof(int64_t),
+               "shapes are read as numbers of 64 bits, so this needs a system of 64 bits");
+
 /* An array as its object describes it. */
 typedef struct {
     intptr_t data;

@@ -12,6 +12,9 @@
 
 #include "common.h"
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "codes and random bits are taken from words, the lowest byte first");
+
 typedef uint32_t u32;
 typedef int32_t s32;
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +50,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("fusedstep-*.tar.gz"))
 
 
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of that sdist."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(
+        *(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder, source),
+        FUSEDSTEP_REQUIRE_C="1",
+    )
+    return next(folder.glob("*.whl"))
+
+
 def test_the_sdist_has_all_to_build_from(source: Path) -> None:
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -78,12 +92,54 @@ def test_the_sdist_passes_its_tests(source: Path, tmp_path: Path) -> None:
     assert " passed" in report
 
 
-def test_one_abi3_wheel(source: Path, tmp_path: Path) -> None:
-    run(
-        *(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, source),
-        FUSEDSTEP_REQUIRE_C="1",
-    )
-    wheel = next(tmp_path.glob("*.whl"))
+def built_twice(tmp_path: Path, suffix: str, *options: str) -> tuple[Path, Path]:
+    """The same files built in two folders, at two times, by users with two masks."""
+    kept = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    run(sys.executable, "-m", "venv", tmp_path / "tools")
+    run(tmp_path / "tools/bin/pip", "install", "build")
+    made = []
+    for place, mask in (("one", "022"), ("two/deeper", "077")):
+        root, out = tmp_path / place, tmp_path / place / "dist"
+        for name in kept.rstrip("\0").split("\0"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, root / name)
+            (root / name).chmod(0o666 & ~int(mask, 8) | (ROOT / name).stat().st_mode & 0o100)
+        command = f'umask {mask} && exec "$0" -m build "$@"'
+        python = tmp_path / "tools/bin/python"
+        run("sh", "-c", command, python, *options, "-o", out, root, FUSEDSTEP_REQUIRE_C="1")
+        made.append(next(out.glob(f"*{suffix}")))
+    return made[0], made[1]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is kept is known in a checkout")
+@pytest.mark.parametrize("suffix", [".tar.gz", ".whl"])
+def test_two_builds_have_the_same_bytes(suffix: str, tmp_path: Path) -> None:
+    kind = {".tar.gz": "--sdist", ".whl": "--wheel"}[suffix]
+    one, two = built_twice(tmp_path, suffix, kind)
+    assert one.name == two.name
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_the_wheel_lists_what_it_was_made_of(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [each for each in archive.namelist() if "/sboms/" in each]
+        bom = json.loads(archive.read(name))
+        record = archive.read(name.partition("/")[0] + "/RECORD").decode()
+    assert name in record
+    package = bom["metadata"]["component"]
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert (package["name"], package["version"]) == ("fusedstep", version[1])
+    assert package["licenses"] == [{"license": {"id": "MIT"}}]
+    assert bom["compositions"] == [{"aggregate": "complete", "assemblies": [package["bom-ref"]]}]
+    listed = {each["name"]: each["hashes"][0]["content"] for each in package["components"]}
+    sources = [path for path in (ROOT / "csrc").iterdir() if path.is_file()]
+    assert listed == {
+        f"csrc/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in sources
+    }
+
+
+def test_one_abi3_wheel(wheel: Path) -> None:
     assert "-cp310-abi3-" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
     assert "fusedstep/_engine.abi3.so" in names
@@ -138,6 +194,40 @@ def test_flags_of_the_environment_change_no_bit(
         PYTHONPATH=str(site),
     )
     assert done.returncode == 0, done.stdout
+
+
+WITHOUT_THE_GIL = """
+import runpy, sys, sysconfig
+known = sysconfig.get_config_var
+sysconfig.get_config_var = lambda name: 1 if name == "Py_GIL_DISABLED" else known(name)
+runpy.run_path("setup.py", run_name="__main__")
+"""
+"""Runs setup.py as a free-threaded Python would."""
+
+
+def test_free_threaded_python_gets_no_extension_and_says_why(source: Path, tmp_path: Path) -> None:
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    root = next(tmp_path.glob("fusedstep-*"))
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    run(tmp_path / "venv/bin/pip", "install", "setuptools>=77", "cffi", "numpy")
+    command = [
+        str(tmp_path / "venv/bin/python"),
+        "-c",
+        WITHOUT_THE_GIL,
+        "bdist_wheel",
+        "-d",
+        str(tmp_path),
+    ]
+    run(*command, cwd=root)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert "abi3" not in wheel.name
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if "_engine" in name]
+    refused = subprocess.run(
+        command, cwd=root, env={**os.environ, "FUSEDSTEP_REQUIRE_C": "1"}, capture_output=True
+    )
+    assert refused.returncode != 0
+    assert b"this Python is a free-threaded build" in refused.stderr
 
 
 def test_a_wheel_without_the_extension_is_refused(source: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from marks import BACKENDS, MISSING
 from processes import python
 
@@ -38,6 +39,21 @@ def test_a_missing_backend_is_said_loudly() -> None:
         + "    except RuntimeError as error: print(error)\n"
     )
     assert refused.count("backend='c' is not available: it was not built") == 2
+
+
+@pytest.mark.parametrize(
+    ("python_is", "reason"),
+    [
+        ("sys.abiflags = 't'", "is a free-threaded build"),
+        ("sys.byteorder = 'big'", "is big-endian"),
+    ],
+)
+def test_where_c_cannot_be_built_the_reason_is_said(python_is: str, reason: str) -> None:
+    imported = "import sys, numpy, numba; "
+    shown = python(f"{imported}{python_is}\n{HIDE}import fusedstep as fs; print(fs.info())")
+    assert "backend c      MISSING: it was not built" in shown
+    assert reason in shown
+    assert "backend numba  available (auto)" in shown
 
 
 def test_missing_backends_warn_once_and_numpy_steps() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -33,8 +34,25 @@ NOT_BUILT = (
     "then `pip install --force-reinstall --no-deps --no-cache-dir fusedstep` from its source"
 )
 
+FREE_THREADED = (
+    "it was not built: this Python is a free-threaded build, and C reads lists and arrays under "
+    "the GIL. Install fusedstep into Python's usual build"
+)
+
+BIG_ENDIAN = (
+    "it was not built: C keeps values in fewer bytes by the order of a little-endian processor's, "
+    "and this one is big-endian. Numba and NumPy step the same bits"
+)
+
+
+def _why_not_built() -> str:
+    if "t" in getattr(sys, "abiflags", ""):
+        return FREE_THREADED
+    return BIG_ENDIAN if sys.byteorder == "big" else NOT_BUILT
+
+
 REMEDIES = {
-    "fusedstep._engine": NOT_BUILT,
+    "fusedstep._engine": _why_not_built(),
     "numba": "Numba is not installed; `pip install numba`",
 }
 """Advice about a module that is missing."""

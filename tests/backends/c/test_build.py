@@ -40,6 +40,22 @@ def test_the_sources_compile_where_there_is_no_linux(source: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "csrc").glob("*.c")), ids=lambda each: each.name)
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_the_sources_compile_without_a_warning(compiler: str, source: Path) -> None:
+    """Every conversion that may lose something is written down. Headers of others are left out."""
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler}")
+    others = [numpy.get_include(), sysconfig.get_path("include")]
+    command = [compiler, *BUILD["FLAGS"], *WARNINGS, "-fsyntax-only", f"-I{ROOT / 'csrc'}"]
+    command += [part for each in others for part in ("-isystem", each)]
+    done = subprocess.run([*command, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 ONE_FUNCTION = """
 __attribute__((visibility("default"))) double large(void) { return 0x1p600; }
 """
@@ -139,6 +155,7 @@ class Compiler:
     def __init__(self, together: int) -> None:
         self.barrier = Barrier(together)
         self.compiled: list[str] = []
+        self.linker_so = ["cc", "-shared", "-Wl,-rpath,/of/python/lib", "-lm"]
 
     def compile(self, sources: list[str], *, output_dir: str) -> list[str]:
         (source,) = sources
@@ -175,6 +192,7 @@ def test_every_source_is_compiled_once_and_the_longest_first(
     assert sorted(compiler.compiled) == sorted(sources)
     assert {*compiler.compiled[:2]} == {*first}
     assert compiler.compile == own
+    assert compiler.linker_so == ["cc", "-shared", "-lm"]  # the path of a machine is left out
 
 
 def test_an_error_of_one_compiler_is_the_build_s(
