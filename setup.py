@@ -23,7 +23,7 @@ from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
 
 FOLDERS = [".ci", ".github", "bench", "csrc", "docs", "examples", "tests"]
-FILES = [".clang-format", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md"]
+FILES = [".clang-format", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
 
 # As in .gitignore: what tests, builds and the site leave in those folders.
 MADE_FOLDERS = ["docs/_build", "docs/reference/api"]
