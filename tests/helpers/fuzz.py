@@ -33,7 +33,7 @@ from random_arrays import (
 )
 from random_options import RATES, random_differences, random_keeping, random_request
 from random_rules import Formula, plainly, random_formula
-from sides import Refusal, Setup, Side, attempt, fill, random_template
+from sides import Refusal, Setup, Side, attempt, random_template
 
 import fusedstep as fs
 from fusedstep._core.declaration import declaration_of
@@ -190,10 +190,10 @@ def step_with(grads: list[Any], request: dict[str, Any]) -> Any:
         if side.optimizer.arena is None:
             copies = [None if g is None else g.copy(order="K") for g in grads]
             given = copies if request.get("zero_grads") else grads
-            return side.optimizer.step(fill(side.template, given), **request)
+            return side.step(request, given)
         for own, g in zip(side.grads, grads, strict=True):
             own[...] = g
-        return side.optimizer.step(**request)
+        return side.step(request)
 
     return step
 
