@@ -31,26 +31,24 @@
 
 static _Atomic long calls;
 static long refused_call;
-static int counting, lasting, told_to;
-static const char *refused; /* what was refused first; NULL: nothing was */
+static int counting, told_to;
+static const char *refused; /* what was refused; NULL: nothing was */
 
 /* Counts a call, and returns 1 if it is refused. */
 static int is_refused(const char *name) {
     if (!counting)
         return 0;
     long call = atomic_fetch_add(&calls, 1);
-    if (call != refused_call && !(lasting && call > refused_call))
-        return 0;
-    if (!refused)
+    if (call == refused_call)
         refused = name;
-    return 1;
+    return call == refused_call;
 }
 
-/* Calls `action` while the call of number `at` is refused, with `on` all that follow it, too. */
-PyObject *attempt(PyObject *action, long at, int on) {
+/* Calls `action` while the call of number `at` is refused. Only that one: Python 3.11 looks for
+ * memory for ever where it has none to leave a `finally` by. */
+PyObject *attempt(PyObject *action, long at) {
     calls = 0;
     refused_call = at;
-    lasting = on;
     refused = NULL;
     counting = 1;
     PyObject *result = PyObject_CallNoArgs(action);

@@ -56,7 +56,7 @@ def load() -> ctypes.PyDLL:
         subprocess.run([*command, "-ldl", "-lpthread"], check=True)
         library = ctypes.PyDLL(str(built))
     library.attempt.restype = ctypes.py_object
-    library.attempt.argtypes = [ctypes.py_object, ctypes.c_long, ctypes.c_int]
+    library.attempt.argtypes = [ctypes.py_object, ctypes.c_long]
     library.calls_made.restype = ctypes.c_long
     library.what_was_refused.restype = ctypes.c_char_p
     assert library.begin(str(_engine.__file__).encode())
@@ -316,9 +316,7 @@ class Found(NamedTuple):
     """Whether all is as before or as after the step, and the next steps are right."""
 
 
-def judge(
-    library: Any, kind: type[World], most: int = sys.maxsize, lasting: bool = False
-) -> list[Found]:
+def judge(library: Any, kind: type[World], most: int = sys.maxsize) -> list[Found]:
     """A step of a kind for each call of it that is refused, in processes of their own.
 
     Of more than `most` calls some from all over the step are refused, and all of the last. Where
@@ -330,7 +328,7 @@ def judge(
     found: list[Found] = []
     while len(found) < len(chosen):
         rest = chosen[len(found) :][: 1 if kind.fresh else None]
-        trying = partial(tried, library, kind, expected, rest, lasting)
+        trying = partial(tried, library, kind, expected, rest)
         lines = in_a_child(library, trying)
         for refused, outcome, whole in lines:
             call = chosen[len(found)]
@@ -385,7 +383,7 @@ def without_failure(kind: type[World]) -> Iterator[Sequence[Any]]:
 
 def counted(library: Any, kind: type[World]) -> Iterator[Sequence[Any]]:
     world = begun(kind)
-    library.attempt(world.step, -1, 0)
+    library.attempt(world.step, -1)
     yield (pickle.dumps(library.calls_made()).hex(),)
 
 
@@ -402,19 +400,17 @@ def begun(kind: type[World]) -> World:
 
 
 def tried(
-    library: Any, kind: type[World], expected: Any, calls: Sequence[int], lasting: bool
+    library: Any, kind: type[World], expected: Any, calls: Sequence[int]
 ) -> Iterator[Sequence[Any]]:
     """A line for each of these calls: what was refused, the outcome, and whether all is whole."""
     before, after, final = expected
     for call in calls:
         world = begun(kind)
         try:
-            library.attempt(world.step, call, lasting)
+            library.attempt(world.step, call)
             outcome = "done"
         except Exception as error:
             outcome = f"{type(error).__name__}: {error}".strip(": ").replace("\n", " ")
-            if world.memory() != before:
-                traceback.print_exc()
         world.taken = kind.steps + (outcome == "done")
         whole = world.memory() == (after if outcome == "done" else before)
         while world.taken < kind.steps + 2:
@@ -427,7 +423,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", help="parts of the names of kinds of steps")
     parser.add_argument("--most", type=int, default=sys.maxsize, help="calls of a kind, about")
-    parser.add_argument("--lasting", action="store_true", help="refuse all calls from one on")
     parser.add_argument("--lines", action="store_true", help="print a line for each call alone")
     arguments = parser.parse_args()
     reason = why_not()
@@ -440,7 +435,7 @@ def main() -> int:
         name = kind.__name__
         if arguments.names and not any(part in name for part in arguments.names):
             continue
-        of_kind = judge(library, kind, arguments.most, arguments.lasting)
+        of_kind = judge(library, kind, arguments.most)
         found += of_kind
         if arguments.lines:
             for each in of_kind:

@@ -66,7 +66,18 @@ def found_by(*arguments: str) -> Iterator[failing.Found]:
 def assert_whole(found: list[failing.Found]) -> None:
     assert [each for each in found if not each.whole] == []
     for each in found:
-        assert each.outcome.startswith(("MemoryError", "SystemError", "done", "crash in")), each
+        assert each.outcome.startswith(OUTCOMES), each
+
+
+OUTCOMES = (
+    *("done", "MemoryError"),
+    "SystemError",  # Python's name for a result of NumPy's beside a MemoryError
+    "TypeError: A loop/promoter",  # of NumPy, which could not look it up
+    "crash in libpython",  # of NumPy or Python, from a NULL that they did not look at
+    "crash in python",
+    "crash in _multiarray",
+)
+"""The ends of a step of which a call was refused."""
 
 
 def test_a_refused_call_leaves_a_step_whole() -> None:
@@ -86,8 +97,7 @@ def test_a_thread_that_is_refused_costs_nothing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lasting", [(), ("--lasting",)], ids=["once", "from then on"])
-def test_each_call_of_each_kind_of_step_is_refused(lasting: tuple[str, ...]) -> None:
-    found = [*found_by(*lasting)]
+def test_each_call_of_each_kind_of_step_is_refused() -> None:
+    found = [*found_by()]
     assert_whole(found)
     assert len(found) > 4000
