@@ -18,7 +18,12 @@ FUNCTIONS = [
     for name, function in vars(reference).items()
     if inspect.isfunction(function) and function.__module__ == reference.__name__
 ]
-PROLOGUES = [{"l2": 0.0, "l1": 0.0}, {"l2": 0.03, "l1": 0.0}, {"l2": 0.0, "l1": 0.7}]
+PROLOGUES = [
+    {"l2": 0.0, "l1": 0.0},
+    {"l2": 0.03, "l1": 0.0},
+    {"l2": 0.0, "l1": 0.7},
+    {"l2": 0.0, "l1": 0.0, "most": 0.0},  # where zeros of both signs are at the bound
+]
 
 
 def numbers(dtype: Any, rng: np.random.Generator, **fixed: float) -> Any:
@@ -45,8 +50,9 @@ def arguments(name: str, rng: np.random.Generator, dtype: Any, make: Any) -> dic
     found = {each: make(rng, n, dtype) for each in names if each not in ("h", "inside")}
     if name == "gradient":
         found["p"][:40] = 0
-    for each in found.values():  # so that comparisons meet what is equal
+    for place, each in enumerate(found.values()):  # so that comparisons meet what is equal
         each[::7] = dtype(0.5)
+        each[40:104] = [-0.0 if k >> place & 1 else 0.0 for k in range(64)]
     return found
 
 
