@@ -300,7 +300,9 @@ def put_in_force(mutant: Mutant, package: Path) -> None:
         setattr(vars(module)[mutant.function], "_declaration", declared)  # noqa: B010
         return
     body = ast.parse(mutant.text).body
-    found = [x for x in body if isinstance(x, ast.FunctionDef) and x.name == mutant.function]
+    found: list[ast.stmt] = [
+        x for x in body if isinstance(x, ast.FunctionDef) and x.name == mutant.function
+    ]
     names = dict(vars(module))
     exec(compile(ast.Module(found, []), mutant.file.path, "exec"), names)
     vars(module)[mutant.function].__code__ = names[mutant.function].__code__

@@ -22,12 +22,8 @@ ARITHMETIC: dict[type[ast.operator], str] = {
     ast.Pow: "**",
 }
 ORDERINGS: dict[type[ast.cmpop], str] = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
-EQUALITIES: dict[type[ast.cmpop], str] = {
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-    ast.Is: "is",
-    ast.IsNot: "is not",
-}
+EQUALITIES: dict[type[ast.cmpop], str] = {ast.Eq: "==", ast.NotEq: "!="}
+IDENTITIES: dict[type[ast.cmpop], str] = {ast.Is: "is", ast.IsNot: "is not"}
 BOTH: dict[type[ast.operator], str] = {ast.BitAnd: "&", ast.BitOr: "|"}
 
 IN_ORDER = (ast.Sub, ast.Div, ast.Pow)
@@ -99,12 +95,11 @@ def slips(node: ast.expr, letters: Letters) -> Iterator[Other]:
         case ast.UnaryOp(operand=operand):
             yield operand, "sign or not dropped"
         case ast.Compare(left=left, ops=[op], comparators=[right]):
-            for kinds in (ORDERINGS, EQUALITIES):
-                for kind in kinds.keys() - {type(op)} if type(op) in kinds else ():
-                    if isinstance(op, (ast.Is, ast.IsNot)) != (kind in (ast.Is, ast.IsNot)):
-                        continue
-                    told = f"{kinds[type(op)]} becomes {kinds[kind]}"
-                    yield ast.Compare(left, [kind()], [right]), told
+            for comparisons in (ORDERINGS, EQUALITIES, IDENTITIES):
+                if type(op) in comparisons:
+                    for comparison in comparisons.keys() - {type(op)}:
+                        told = f"{comparisons[type(op)]} becomes {comparisons[comparison]}"
+                        yield ast.Compare(left, [comparison()], [right]), told
         case ast.BoolOp(op=op, values=values):
             other = ast.Or() if isinstance(op, ast.And) else ast.And()
             yield ast.BoolOp(other, values), "and, or exchanged"
@@ -127,7 +122,8 @@ def slips(node: ast.expr, letters: Letters) -> Iterator[Other]:
         case ast.Constant(value=bool() as value):
             yield ast.Constant(not value), f"{value} becomes {not value}"
         case ast.Constant(value=int() | float() as value):
-            for number in {1: (0, -1), 0: (1, -1), -1: (1, 0)}.get(value, (value + 1, 1)):
+            known: dict[float, tuple[float, ...]] = {1: (0, -1), 0: (1, -1), -1: (1, 0)}
+            for number in known.get(value, (value + 1, 1)):
                 if number != value:
                     yield ast.Constant(type(value)(number)), f"{value} becomes {number}"
         case ast.Name(id=name):
@@ -173,7 +169,7 @@ class _Parser:
         assert "".join(self.tokens) == re.sub(r"\s", "", text), text
 
     def take(self, *expected: str) -> str:
-        token = self.tokens.pop(0)
+        token: str = self.tokens.pop(0)
         assert not expected or token in expected, (token, self.tokens)
         return token
 

@@ -95,11 +95,12 @@ def test_tensors_of_every_size_in_one_call(threads: int, backend: str) -> None:
 def test_zeros_at_a_bound_keep_their_signs(isa: str) -> None:
     """Comparisons tell no zero from the other, and leave one of the two in its place."""
     g = np.array([0.0, -0.0, 1.0, -1.0], np.float32)
-    for optimizer, options in ((fs.SGD, {}), (fs.Adam, {"amsgrad": True})):
+    made: list[tuple[Any, dict[str, Any]]] = [(fs.SGD, {}), (fs.Adam, {"amsgrad": True})]
+    for optimizer, options in made:
         results = []
         for backend in ("c", "numpy"):
             p = np.full(4, -0.0, np.float32)
-            opt: Any = optimizer(p, backend=backend, **options)
+            opt = optimizer(p, backend=backend, **options)
             letters = [letter for letter in opt.state if letter != "t"]
             if "x" in letters:
                 opt.state["x"][...] = -0.0
