@@ -99,7 +99,7 @@ class Mutant(NamedTuple):
     line: int
     original: str
     told: str
-    """What has been done to the original."""
+    """The slip, in words."""
     text: str
     """The file with the mutant, or the number by which C knows it."""
 
