@@ -59,7 +59,7 @@ OF_RULES = {
 }
 """The tests for a function of rules.h, against reference.py."""
 
-OF_SHARED = {"averages": "adamax", "decay": "nadam-decoupled"}
+OF_SHARED = {"averages": "lion", "decay": "nadam"}
 """The cases of custom rules that see functions which several of them share."""
 
 
@@ -275,9 +275,10 @@ def tests_of(mutant: Mutant) -> list[str]:
         return OF_RULES[mutant.function]
     if mutant.function == "momentum_product":
         return ["tests/test_rules.py", "-k", "product"]
-    title = mutant.function.removesuffix("_scalars").lower()
-    whose = OF_SHARED.get(title, title)
-    return [each.format(whose) for each in mutant.file.tests]
+    if mutant.file.path.endswith("/rules.py") and mutant.function[0].islower():
+        title = mutant.function.removesuffix("_scalars")
+        return ["tests/numerics/test_rule_scalars.py", "-k", OF_SHARED.get(title, title)]
+    return [each.format(mutant.function.lower()) for each in mutant.file.tests]
 
 
 def put_in_force(mutant: Mutant, package: Path) -> None:
