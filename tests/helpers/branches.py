@@ -72,7 +72,10 @@ def untaken(taken: Counts) -> Iterator[tuple[str, str]]:
 
 
 def reasons(path: Path) -> dict[str, str]:
-    """The reason for which branches are not taken, by name."""
+    """The reason for which branches are not taken, by name.
+
+    What is left to chance, as its reason says with the first word, may be taken or not.
+    """
     found, reason = {}, ""
     for line in path.read_text("utf-8").splitlines():
         if line.startswith(" "):
@@ -100,7 +103,8 @@ def main(objects: str, of_reasons: str) -> int:
             print(f"not taken: {place}: {name}: {known[name]}")
     for place, name in without:
         print(f"NOT TAKEN: {place}: {name}")
-    idle = known.keys() - {name for _, name in missed}
+    idle = {name for name in known if not known[name].startswith("Chance")}
+    idle -= {name for _, name in missed}
     for name in sorted(idle):
         print(f"A REASON FOR WHAT IS TAKEN OR GONE: {name}")
     print(f"{len(missed)} branches are not taken, {len(without)} of them without a reason")
