@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -39,7 +40,8 @@ def test_a_difference_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Side, "step", harmful)
     fuzz = Fuzz("c")
     for seed in range(20):
-        fuzz.run(seed)
+        with suppress(AssertionError):  # where the norm of the gradients tells of it first
+            fuzz.run(seed)
     assert fuzz.differing.total() > 0
 
 
