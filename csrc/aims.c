@@ -200,7 +200,7 @@ int64_t fs_aim_and_step(fs_table *table, uintptr_t list, uintptr_t grads, int th
     int aimed = aim(table, (PyObject *)list);
     int64_t taken = aimed ? fs_take(table, grads, 0, 0) : FS_MISSED;
     PyGILState_Release(gil);
-    if (aimed && taken == table->nheaders && fs_step(table, threads, FS_GRADIENTS, 0) == FS_REFUSED)
-        return FS_REFUSED;
-    return taken;
+    if (taken < table->nheaders)
+        return taken;
+    return fs_step(table, threads, FS_GRADIENTS, 0) == FS_REFUSED ? FS_REFUSED : FS_STEPPED;
 }

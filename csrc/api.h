@@ -291,10 +291,12 @@ double fs_clip_each(fs_table *table, double scale, double max_norm);
  * when it is multiplied by `unscale`; nrows if there is none. */
 int64_t fs_unfit(const fs_table *table, int64_t row, double unscale);
 
-/* Of both nothing is written. */
+/* Of the first two nothing is written. The last is a number for which Python needs no memory, as it
+ * may for a count: what is done must not end in an error. */
 enum {
     FS_REFUSED = -1, /* the caller's arithmetic does not round to nearest */
     FS_MISSED = -2,  /* the arrays do not lie as those that the table was made for */
+    FS_STEPPED = -3, /* the step is done */
 };
 
 /* Note the layout and dtype of all watched arrays, as they are now. */
@@ -326,8 +328,8 @@ int fs_catch_up(fs_table *table, int threads);
  * as it was found, for Python to check, or nheaders. */
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 
-/* Take all of `list`, and step without zeroing if every gradient matches. Returns what fs_take
- * does, or FS_REFUSED. */
+/* Take all of `list`, and step without zeroing if every gradient matches. Returns FS_STEPPED, or
+ * what fs_take does, or FS_REFUSED. */
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads);
 
 /* Put into the list `into`, as its first item, bytes that tell how the arrays in `list` lie: the

@@ -318,9 +318,9 @@ int fs_step(fs_table *table, int threads, int leaves, int each) {
 
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads) {
     int64_t taken = fs_take(table, list, 0, 0);
-    if (taken == table->nheaders && fs_step(table, threads, FS_GRADIENTS, 0) == FS_REFUSED)
-        return FS_REFUSED;
-    return taken;
+    if (taken < table->nheaders)
+        return taken;
+    return fs_step(table, threads, FS_GRADIENTS, 0) == FS_REFUSED ? FS_REFUSED : FS_STEPPED;
 }
 
 static void replay_row(const fs_table *table, const fs_row *row, int64_t begin, int64_t end) {

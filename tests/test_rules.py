@@ -150,6 +150,19 @@ def test_adan_sees_no_change_at_a_parameters_first_step() -> None:
     np.testing.assert_array_equal(first["o"], 2 * g)
 
 
+@for_each_rule
+def test_a_gradient_of_zero_moves_nothing(optimizer: Any) -> None:
+    """Signs of zero are zero, and nothing is divided by one."""
+    p = np.array([1.5, -2.0])
+    options = {"initial_v": 0.0} if optimizer is rules.Yogi else {}
+    opt = optimizer(p, backend="numpy", **options)
+    for _ in range(2):
+        opt.step(np.zeros(2))
+    np.testing.assert_array_equal(p, [1.5, -2.0])
+    for letter in opt.state.keys() - {"t"}:
+        assert np.isfinite(opt.state[letter]).all()
+
+
 # ---- classes ----
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
-from marks import ON_CPU, needs_c
+from cases import differing_bits
+from marks import ON_CPU, for_each_dtype, needs_c
 from row_programs import Program
 
 import fusedstep as fs
@@ -45,3 +49,27 @@ def test_a_difference_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         program.run()
         differing += program.differing
     assert differing > 0
+
+
+@needs_c
+@for_each_dtype
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("optimizer", [fs.Adam, fs.AdamW])
+def test_rows_that_are_left_alone_for_long(optimizer: Any, amsgrad: bool, dtype: Any) -> None:
+    """Random programs catch up so often that none misses hundreds of steps."""
+    start = np.random.default_rng(0).standard_normal((9, 70)).astype(dtype)
+    sides = [start.copy(), start.copy()]
+    rows, whole = (
+        optimizer(p, amsgrad=amsgrad, untouched=untouched, backend="c")
+        for p, untouched in zip(sides, ("exact", "frozen"), strict=True)
+    )
+    first, later = np.full_like(start, 3), np.zeros_like(start)
+    later[0] = 1
+    for step in range(400):
+        g = later if step else first
+        rows.step(fs.Rows(np.array([0]), g[:1]) if step else fs.Rows(np.arange(9), g))
+        whole.step(g)
+    rows.catch_up()
+    assert differing_bits(*sides) == 0
+    for letter in rows.state.keys() - {"t"}:
+        assert differing_bits(rows.state[letter], whole.state[letter]) == 0

@@ -39,3 +39,25 @@ def hardening(path: str | Path) -> set[str]:
                 ):
                     found.add("BIND_NOW")
     return found
+
+
+SHT_DYNSYM = 11
+SECTION = struct.Struct("=IIQQQQIIQQ")
+SYMBOL = struct.Struct("=IBBHQQ")
+
+
+def imported(path: str | Path) -> set[str]:
+    """The names that a library leaves to others to define."""
+    library = Path(path).read_bytes()
+    offset, count = (HEADER.unpack_from(library)[k] for k in (5, 11))
+    sections = [SECTION.unpack_from(library, offset + k * SECTION.size) for k in range(count)]
+    names = set()
+    for _, kind, _, _, at, size, link, *_ in sections:
+        if kind != SHT_DYNSYM:
+            continue
+        strings = sections[link][4]
+        for name, _, _, section, *_ in SYMBOL.iter_unpack(library[at : at + size]):
+            if section == 0 and name:
+                end = library.index(b"\0", strings + name)
+                names.add(library[strings + name : end].decode())
+    return names

@@ -92,6 +92,26 @@ def test_tensors_of_every_size_in_one_call(threads: int, backend: str) -> None:
         assert differing_bits(state["v"], expected_state["v"]) == 0
 
 
+def test_zeros_at_a_bound_keep_their_signs(isa: str) -> None:
+    """Comparisons tell no zero from the other, and leave one of the two in its place."""
+    g = np.array([0.0, -0.0, 1.0, -1.0], np.float32)
+    made: list[tuple[Any, dict[str, Any]]] = [(fs.SGD, {}), (fs.Adam, {"amsgrad": True})]
+    for optimizer, options in made:
+        results = []
+        for backend in ("c", "numpy"):
+            p = np.full(4, -0.0, np.float32)
+            opt = optimizer(p, backend=backend, **options)
+            letters = [letter for letter in opt.state if letter != "t"]
+            if "x" in letters:
+                opt.state["x"][...] = -0.0
+            opt.step(g, max_value=0.0)
+            results.append([p, *(opt.state[letter] for letter in letters)])
+        for found, expected in zip(*results, strict=True):
+            assert differing_bits(found, expected) == 0
+        if optimizer is fs.SGD:
+            assert np.signbit(results[0][0]).tolist() == [True, False, True, False]
+
+
 def test_difficult_values_are_difficult() -> None:
     """The comparisons above mean something only if the inputs hold what they should."""
     for dtype in DTYPES:

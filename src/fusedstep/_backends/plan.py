@@ -26,6 +26,12 @@ MOST_STATES = 8
 """The most state arrays of one rule: a row of csrc/api.h has room for so many."""
 
 
+MISSED, STEPPED = -2, -3
+"""Returned in place of a count of gradients: arrays do not lie as those before; the step is done.
+
+No memory is needed for them, as it may be for a count: what is done must not end in an error.
+"""
+
 ALL = slice(None)
 """The index of a whole list."""
 
@@ -258,7 +264,11 @@ class Table(Protocol):
         """Count the steps of this table where the other, of the same type, counts its own."""
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
-        """Take the gradients from the first on, and run without zeros if none needs a check."""
+        """Take the gradients from the first on, and run without zeros if none needs a check.
+
+        Returns STEPPED then, else what `take` does, or another number below 0 where arithmetic
+        does not round to nearest.
+        """
 
     def let_go(self, indices: Iterable[int]) -> None:
         """Hold no gradient any more; those of some parameters need a check in any case."""
@@ -286,10 +296,10 @@ class Aimable(Table, Protocol):
 
     def aim_and_run(
         self, arrays: list[Any], grads: list[Any], scalars: Sequence[JobScalars]
-    ) -> int | None:
+    ) -> int:
         """Aim at the arrays, take the gradient, and run if it needs no check.
 
-        Returns what `take_and_run` does, or None if `aim` fails.
+        Returns what `take_and_run` does, or MISSED if `aim` fails.
         """
 
 
@@ -381,9 +391,10 @@ class CheckedTable:
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
-        if taken == len(grads):
-            at_once(self.calls(scalars, False))
-        return taken
+        if taken < len(grads):
+            return taken
+        at_once(self.calls(scalars, False))
+        return STEPPED
 
     def let_go(self, indices: Iterable[int]) -> None:
         self.kept = [None] * len(self.rows)
@@ -498,10 +509,11 @@ class Plan:
         if not self.scratch and not self.gradient_scratch:
             return self.table.take_and_run(grads, scalars)
         taken = self.table.take(grads, 0, False)
-        if taken == len(grads):
-            self.fetch_gradients()
-            self.run(scalars)
-        return taken
+        if taken < len(grads):
+            return taken
+        self.fetch_gradients()
+        self.run(scalars)
+        return STEPPED
 
     def fetch_gradients(self) -> None:
         """Copy the gradients that have gaps to scratch, which `measure` and `run` read."""

@@ -21,13 +21,16 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import HOST, Place
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.choose import choose
-from fusedstep._backends.plan import Aimable, Job, Plan, Rest, Row, Table
+from fusedstep._backends.plan import MISSED, STEPPED, Aimable, Job, Plan, Rest, Row, Table
 from fusedstep._core.kept import storages
 from fusedstep._numerics.coefficients import JobScalars, Rule
 from fusedstep._numerics.rounding import check_rounding
 
 MOST = 256
 """Plans that are kept, some 10 KB each."""
+
+LACK_OF_MEMORY = MemoryError, SystemError
+"""Errors for want of memory: the second where NumPy has returned a result beside the first."""
 
 _plans: dict[Hashable, Aimed] = {}
 """Plans by backend, rule and layout, the one that was used last at the end."""
@@ -55,21 +58,31 @@ def step_aimed(
     layout_of = _layouts.get(backend)
     layout = None if layout_of is None else layout_of(arrays)
     of_g = g.dtype if type(g) is np.ndarray else format_of(g)  # as most are, and for less
+    key = backend, rule, layout, of_g
     if layout is not None:
-        aimed = _plans.pop((backend, rule, layout, of_g), None)
+        aimed = _plans.pop(key, None)
         if aimed is not None and aimed.step(arrays, g, given):
-            _plans[backend, rule, layout, of_g] = aimed
+            try:
+                if aimed.holding:
+                    aimed.let_go()
+                _plans[key] = aimed
+            except LACK_OF_MEMORY:
+                pass  # the step is done, and the plan is made anew at the next
             return
     table, place = choose(backend, [("p", p)])
     if table.aims and place is HOST:
         _layouts[backend] = layout_of = cast("type[Aimable]", table).layout_of
         layout = layout_of(arrays)
+        key = backend, rule, layout, of_g
     aimed = Aimed(table, place, rule, arrays, g)
     aimed.run(given)
-    if layout is not None and aimed.keep():
-        _plans[backend, rule, layout, of_g] = aimed
-        for oldest in [*_plans][:-MOST]:
-            _plans.pop(oldest, None)
+    try:
+        if layout is not None and aimed.keep():
+            _plans[key] = aimed
+            for oldest in [*_plans][:-MOST]:
+                _plans.pop(oldest, None)
+    except LACK_OF_MEMORY:
+        pass  # as above
 
 
 class Aimed:
@@ -101,6 +114,8 @@ class Aimed:
         self.plan = Plan(table, [Job(rule, p.dtype, kept)], [self.row], written)
         self.plan.set_gradient(0, seen, g)
         self.table = cast("Aimable", self.plan.table)
+        self.holding = True
+        """Whether arrays of the user's are held."""
 
     def _look(self, arrays: Sequence[Any]) -> list[Array]:
         """The arrays as they are described; refused if a step cannot write to them."""
@@ -137,25 +152,30 @@ class Aimed:
         if not self.views[0].size:
             return False
         self.table.aim_by(self.types, self.views)
-        self._let_go()
+        self.let_go()
         return True
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Hold no array of the user's."""
+        self.holding = False
         self.views = []
         for operand in self.row.written:
             operand.let_go()
         self.plan.forget_gradients()
 
     def step(self, arrays: list[Any], g: Any, given: JobScalars) -> bool:
-        """Step other arrays; False, and nothing done, if they do not lie as those before."""
+        """Step other arrays; False, and nothing done, if they do not lie as those before.
+
+        Where `holding` is True then, they are to be let go.
+        """
         if not self.plan.scratch:
             taken = self.table.aim_and_run(arrays, [g], [given])
-            if taken is None:
+            if taken == STEPPED:
+                return True
+            if taken == MISSED:
                 return False
             if taken < 0:
                 check_rounding()
-            if taken > 0:
-                return True
         elif not self.table.aim(arrays):
             return False
         # The gradient lies in another way than the last, or something has to be copied.
@@ -165,6 +185,6 @@ class Aimed:
         self.plan.set_gradient(0, seen, g)
         for operand, view in zip(self.row.written, views, strict=True):
             operand.aim(self.walk.lay(view))
+        self.holding = True
         self.run(given)
-        self._let_go()
         return True

@@ -8,11 +8,12 @@ from typing import Any
 
 from fusedstep._arrays.libraries import by_numpy, numpy_reads
 from fusedstep._arrays.overlap import WrittenMemory
-from fusedstep._backends.plan import Job, Plan, Row, Table
+from fusedstep._backends.plan import STEPPED, Job, Plan, Row, Table
 from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
 from fusedstep._core.parameters import Cohort, rule_of
+from fusedstep._core.request import Report, report_of
 from fusedstep._core.rows import has_rows
 from fusedstep._core.tensors import Steppable, Tensor
 from fusedstep._numerics import norm
@@ -187,24 +188,25 @@ class Layout:
         self.coming = self.most + steps if given else 0
         return given
 
-    def step(self, grads: list[Any]) -> bool:
-        """Step with `grads`; False, and nothing done, if it takes another layout."""
+    def step(self, grads: list[Any]) -> Report | None:
+        """Step with `grads`; None, and nothing done, if it takes another layout."""
         scalars = self.scalars()
         if scalars is None:
-            return False
+            return None
         if self.plan.touched and self.plan.kind.reads_rows:
             self._ready_slices()
             self._record(scalars)
+        report = report_of((None, 1.0, (), self.coming))  # once it is done nothing may fail
         taken = self.plan.take_and_run(grads, scalars)
-        if taken < len(grads):
+        if taken != STEPPED:
             if taken < 0:
                 check_rounding()
             if not self._look(grads, taken, False):
-                return False
+                return None
             self.plan.fetch_gradients()
             self._record(scalars)
             self.plan.run(scalars)
-        return True
+        return report
 
     def take(self, grads: list[Any], zero: bool) -> bool:
         """Use `grads` for what follows; False if a gradient came or went since the layout.

@@ -40,7 +40,7 @@ from fusedstep._core.hints import (
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
 from fusedstep._core.parameters import Parameter, State, rule_of, with_hints
 from fusedstep._core.repr import show
-from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request, report_of
+from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request
 from fusedstep._core.rows import has_rows, ids_of
 from fusedstep._core.saving import Giving, Saved, named_arrays, other_arrays, states_in_file
 from fusedstep._core.state_dict import (
@@ -349,9 +349,9 @@ class Optimizer:
                 flat = self._structure.flatten(grads, "grads")
             layout = self._layout
             if request is PLAIN and self._nonfinite == "propagate":
-                while layout is None or not layout.step(flat):
+                while layout is None or (report := layout.step(flat)) is None:
                     layout = self._lay_out(flat)
-                return report_of((None, 1.0, (), layout.coming))
+                return report
             while (
                 layout is None
                 or (scalars := layout.scalars()) is None

@@ -49,8 +49,9 @@ def whole_step(
                 return Report(grad_norm, 1.0, skipped, layout.t)
     for _, values in scalars:
         values.update(step_scalars(scale, 1.0 if each else clip, request.max_value))
+    report = Report(grad_norm, clip, (), layout.coming)  # once it is done nothing may fail
     layout.run(scalars, request.zero_grads, each)
-    return Report(grad_norm, clip, (), layout.coming)
+    return report
 
 
 def refuse_nonfinite(paths: list[str]) -> NoReturn:

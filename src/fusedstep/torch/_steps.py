@@ -19,7 +19,7 @@ from fusedstep._backends.plan import Table
 from fusedstep._backends.slices import Integers
 from fusedstep._core.layout import Layout
 from fusedstep._core.parameters import rule_of
-from fusedstep._core.request import PLAIN, Report, Request, report_of
+from fusedstep._core.request import PLAIN, Report, Request
 from fusedstep._core.tensors import Tensor as OfCore
 from fusedstep._numerics.coefficients import JobScalars
 from fusedstep.torch._arrays import HALVES, Seen, is_distributed, is_plain, local
@@ -238,9 +238,10 @@ class Steps:
         """The same by gradients that are given."""
         if request is PLAIN and nonfinite == "propagate" and len(self.layouts) == 1:
             (layout,) = self.layouts.values()
-            if layout.step(grads):
+            report = layout.step(grads)
+            if report is not None:
                 increment_version(self.written)
-                return report_of((None, 1.0, (), layout.coming))
+                return report
         report = whole_step(self.take(grads), request, nonfinite)
         increment_version(self.written)
         return report

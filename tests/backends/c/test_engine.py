@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from cases import DTYPES, RULES
 from marks import needs_c
 
 import fusedstep as fs
-from fusedstep._backends.plan import MOST_STATES, Job
+from fusedstep._backends.plan import MISSED, MOST_STATES, STEPPED, Job
 
 
 @needs_c
@@ -47,6 +49,44 @@ def test_every_kernel_of_the_reference_is_in_the_table(isa: str) -> None:
             != ffi.NULL
         }
         assert found == expected
+
+
+@needs_c
+def test_what_a_step_returns_is_the_same_in_both_languages() -> None:
+    from fusedstep._engine import lib
+
+    assert (lib.FS_MISSED, lib.FS_STEPPED) == (MISSED, STEPPED)
+
+
+class RefusedOnce:
+    """Scalars that find no memory when they are written for the first time."""
+
+    def __init__(self, scalars: Any) -> None:
+        self.scalars = scalars
+        self.refused = False
+
+    def __setitem__(self, index: int, values: Any) -> None:
+        if not self.refused:
+            self.refused = True
+            raise MemoryError
+        self.scalars[index] = values
+
+
+@needs_c
+def test_constants_that_could_not_be_written_are_written_at_the_next_step() -> None:
+    params = [np.ones(5, np.float32) for _ in range(2)]
+    opts = [fs.AdamW(p, lr=0.1, backend="c") for p in params]
+    for opt in opts:
+        opt.step(np.ones(5, np.float32))
+        opt.param_groups[0]["betas"] = (0.5, 0.6)
+    table: Any = opts[0].layout.plan.table
+    table.scalars[0] = RefusedOnce(table.scalars[0])
+    g = np.full(5, -2, np.float32)
+    with pytest.raises(MemoryError):
+        opts[0].step(g)
+    for opt in opts:
+        opt.step(g)
+    assert params[0].tobytes() == params[1].tobytes()
 
 
 def test_set_isa_needs_a_name_that_is_there() -> None:

@@ -30,11 +30,12 @@ class Table(Runner):
         self.find_kernels()
 
     def find_kernels(self) -> None:
-        self.selections = _selections
+        selections = _selections
         for job, c_job in zip(self.jobs, self.c_jobs, strict=True):
             c_job.kernel, c_job.squares = find_kernels(job.kernel, _selections)
             lib.fs_find_for_rows(ffi.addressof(c_job))
         self.of_jobs.find_formats(self.jobs)
+        self.selections = selections  # of all of them, or they are looked up again
 
     @staticmethod
     def scalars_of(job: Job) -> tuple[str, ...]:
@@ -50,8 +51,8 @@ class Table(Runner):
             self.find_kernels()
         for index, (constants, values) in enumerate(scalars):
             if constants is not self.constants[index]:
-                self.constants[index] = constants
                 self.scalars[index][0] = constants
+                self.constants[index] = constants  # once they are written, for that may fail
             self.scalars[index][0] = values
 
 

@@ -664,11 +664,10 @@ class Runner:
 
     def aim_and_run(
         self, arrays: list[Any], grads: list[Any], scalars: Sequence[JobScalars]
-    ) -> int | None:
+    ) -> int:
         self.prepare(scalars)
         number = threads.get_num_threads()
-        taken = int(lib.fs_aim_and_step(self.table, id(arrays), id(grads), number))
-        return None if taken == lib.FS_MISSED else taken
+        return int(lib.fs_aim_and_step(self.table, id(arrays), id(grads), number))
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
         to = self.measured

@@ -25,7 +25,7 @@ from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, formats, kernels, squares
 from fusedstep._backends.cuda.device import Device
 from fusedstep._backends.cuda.touched import Sliced
-from fusedstep._backends.plan import Cells, Job, Row, clips_of, new_keys, unfit_rows
+from fusedstep._backends.plan import STEPPED, Cells, Job, Row, clips_of, new_keys, unfit_rows
 from fusedstep._backends.slices import Scalars, Touched
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
@@ -373,9 +373,10 @@ class Table:
 
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
-        if taken == len(grads):
-            self.at_once(self.calls(scalars, False))
-        return taken
+        if taken < len(grads):
+            return taken
+        self.at_once(self.calls(scalars, False))
+        return STEPPED
 
 
 def _stream_now(where: Device) -> int:
