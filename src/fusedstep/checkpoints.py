@@ -90,6 +90,8 @@ def save(
             f"path={os.fspath(path)!r} is a folder; name a file in it, as "
             f"`{os.path.join(os.fspath(path), 'run.safetensors')!r}`"
         )
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"path={os.fspath(path)!r} is no regular file; name another one")
     checkpoint = taken(opt, params, metadata)
     write_checkpoint(path, checkpoint, progress)
     return checkpoint.digest

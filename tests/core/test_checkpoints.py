@@ -591,6 +591,18 @@ def test_folders_that_are_missing_or_in_the_way_are_named(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == []
 
 
+def test_what_is_no_regular_file_is_left_alone(path: Path) -> None:
+    opt = fs.SGD(np.zeros(3))
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="is no regular file; name another one"):
+        fs.save(path, opt)
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    with pytest.raises(ValueError, match="is a pipe; read it into a file first"):
+        fs.load(path, opt)
+    with pytest.raises(OSError, match="is no regular file"):
+        fs.save("/dev/null", opt)
+
+
 def test_ctrl_c_leaves_the_old_file_or_the_new(path: Path) -> None:
     opt = fs.SGD(np.zeros(3), momentum=0.5)
     fs.save(path, opt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from fractions import Fraction
+from functools import partial
 from operator import mul
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,21 @@ def test_the_arithmetic_is_exact_whatever_the_order() -> None:
     assert exp(x) == pytest.approx(np.exp(x), rel=1e-15)
     assert exp(np.array([0.0, -1e4]))[0] == 1
     assert softmax(x).sum(axis=1) == pytest.approx(np.ones(50))
+
+
+@pytest.mark.usefixtures("extra")
+@pytest.mark.parametrize("name", ["Nesterov", "RMSprop", "AdamW"])
+def test_digests_are_the_same_on_every_backend(name: str) -> None:
+    from fusedstep.program.demo import CONTESTANTS, compete, read_digits
+
+    contestant = next(each for each in CONTESTANTS if each.name == name)
+    found = set()
+    for backend in ("numpy", "numba", "c", "auto"):
+        if fs.info().backends.get(backend) is None:
+            optimizer = partial(contestant.optimizer, backend=backend)
+            row = contestant._replace(optimizer=optimizer)
+            found.add(compete(row, read_digits(0), epochs=1, seed=0).digest)
+    assert len(found) == 1
 
 
 def fractions(a: Any) -> list[list[Fraction]]:

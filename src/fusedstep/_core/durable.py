@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             with suppress(FileNotFoundError):
                 os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
-            os.fsync(file.fileno())
+            _force(file.fileno())
             if fcntl is not None:  # before anybody else gets the lock
                 os.replace(partial, target)
         if fcntl is None:  # where a file is renamed only when it is closed
@@ -60,6 +60,15 @@ def _begin(target: Path) -> tuple[Path, BinaryIO]:
             if partial.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 return partial, file
         file.close()  # it was cleared away before it was locked
+
+
+def _force(number: int) -> None:
+    """Force what was written to the disk itself; macOS has a call of its own for that."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        with suppress(OSError):  # which not every file system there has
+            fcntl.fcntl(number, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(number)
 
 
 def _force_names(folder: Path) -> None:

@@ -746,7 +746,8 @@ class Optimizer:
         if self._ahead:
             self._refuse_ahead("save")
         names, others = self._names_among(params)
-        numbers = [*self._numbers()]
+        numbers = zip(names, self._numbers(), strict=True)
+        found = digest(each._replace(name=name) for name, each in numbers)
         by_id = {id(each): name for each, name in zip(self._parameters, names, strict=True)}
         groups = []
         for group in self._groups:
@@ -761,7 +762,7 @@ class Optimizer:
             {name: each.cohort.t for name, each in pairs},
             {**{name: each.in_file() for name, each in pairs}, **other_arrays(others)},
             {name: states_in_file(kind, letters, saved(each)) for name, each in pairs},
-            digest(each._replace(name=name) for name, each in zip(names, numbers, strict=True)),
+            found,
             metadata,
         )
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from math import prod
@@ -144,6 +145,8 @@ class Reader:
 
     def read(self, progress: Progress | None = None, check_seal: bool = True) -> Content:
         """The content of the file, all of which has been checked."""
+        if stat.S_ISFIFO(os.stat(self.path).st_mode):  # which would wait for a writer
+            self.refuse("is a pipe; read it into a file first", "")
         with open(self.path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             header = self._header(file, size)

@@ -169,7 +169,8 @@ def halves(x: Any) -> tuple[Any, Any]:
 
 _POWERS: dict[float, Powers] = {}
 
-MOST_NUMBERS = 64
+MOST_NUMBERS = 1024
+"""Numbers whose powers are known, of some ten thousand bytes each; then all are forgotten."""
 
 
 def powers_of(x: float) -> Powers:
