@@ -16,7 +16,7 @@ rng = np.random.default_rng(11)
 
 
 def stepped(optimizer: Any, options: dict[str, Any], start: Any, grads: Any) -> Any:
-    """Optimizers after the same steps on the CPU and on the device, and the arrays of the second."""
+    """Optimizers after the same steps on the CPU and on the device, and the second one's arrays."""
     placed = [Placed(p.copy()) for p in start]
     host = optimizer([p.copy() for p in start], **options)
     device = optimizer([each.array for each in placed], **options)
