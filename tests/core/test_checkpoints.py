@@ -242,6 +242,25 @@ def test_params_names_what_is_saved_and_may_hold_more(path: Path) -> None:
         assert (frozen2 == 0).all()
 
 
+def test_params_may_be_an_arena_or_what_it_holds(path: Path) -> None:
+    def make() -> Any:
+        return fs.Arena([{"w": np.ones((3, 2)), "none": np.zeros((0, 2))} for _ in range(3)])
+
+    arena: Any = make()
+    opt = fs.AdamW(arena)
+    arena.grads[1]["w"][...] = 1.0
+    opt.step()
+    assert fs.save(path, opt, params=arena) == opt.digest()
+    other: Any = make()
+    again = fs.AdamW(other)
+    fs.load(path, again, params=other.params)
+    assert again.digest() == opt.digest()
+    in_list = [{"w": np.ones((3, 2)), "none": np.zeros((0, 2))} for _ in range(3)]
+    listed = fs.AdamW(in_list)
+    fs.load(path, listed, params=in_list)
+    assert listed.digest() == opt.digest()
+
+
 def test_names_are_torchs_where_torch_has_the_optimizer(path: Path) -> None:
     opt = stepped(lambda p: fs.AdamW(p, amsgrad=True), {"w": np.ones(3)}, {"w": np.ones(3)})
     fs.save(path, opt)

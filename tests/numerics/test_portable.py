@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import subprocess
+import sys
 from math import inf, nan
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from marks import needs
+from processes import python
 
 import fusedstep as fs
 from fusedstep._numerics import portable, powers
@@ -18,6 +25,7 @@ from fusedstep.portable import correction, cos_pi, exp, log, power
 
 pytest.importorskip("mpmath", reason="mpmath is missing; pip install '.[test]'")
 import portable_cases
+import vectors
 
 
 @pytest.mark.parametrize("name", portable_cases.COMPARISONS)
@@ -161,10 +169,56 @@ def test_schedules_ask_no_other_library(schedule: fs.schedules.Schedule, monkeyp
     assert found == [schedule(t) for t in range(1, 99)]
 
 
+OTHER_LIBRARY = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+
+#define CHANGED(name)                                                                             \\
+    double name(double x) {                                                                       \\
+        static double (*theirs)(double);                                                          \\
+        if (!theirs)                                                                              \\
+            theirs = dlsym(RTLD_NEXT, #name);                                                     \\
+        return theirs(x) * (1 + 0x1p-50);                                                         \\
+    }
+
+CHANGED(cos) CHANGED(exp) CHANGED(exp2) CHANGED(expm1) CHANGED(log) CHANGED(log1p) CHANGED(log2)
+CHANGED(sin)
+
+double pow(double x, double y) {
+    static double (*theirs)(double, double);
+    if (!theirs)
+        theirs = dlsym(RTLD_NEXT, "pow");
+    return theirs(x, y) * (1 + 0x1p-50);
+}
+"""
+"""A library of mathematics that is wrong in the last bits of each value."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libraries are put in front as on Linux")
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc")
+@pytest.mark.parametrize("backend", ["numpy", "c", "numba"])
+def test_another_library_of_mathematics_gives_the_golden_bits(backend: str, tmp_path: Path) -> None:
+    if fs.info().backends[backend] is not None:
+        pytest.skip(f"the backend {backend} is not there: {fs.info().backends[backend]}")
+    needs("ml_dtypes", "bfloat16")
+    source, library = tmp_path / "other.c", tmp_path / "other.so"
+    source.write_text(OTHER_LIBRARY)
+    flags = ["-shared", "-fPIC", "-O1", "-fno-builtin"]
+    subprocess.run(["gcc", *flags, source, "-o", library, "-ldl"], check=True)
+    loaded = {"LD_PRELOAD": str(library), "PYTHONDONTWRITEBYTECODE": "1"}
+    assert python("print(0.9**7 == 0.4782969000000001)", **loaded) == "False\n"
+    command = [sys.executable, vectors.__file__, "--check", "--backend", backend]
+    paths = os.pathsep.join(
+        [str(Path(fs.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    )
+    environment = {**os.environ, **loaded, "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout == f"contract-1.json on {backend}: every bit\n", done.stderr
+
+
 def test_no_scalar_is_made_by_a_power_of_python() -> None:
     """All powers in the package are of two, which are exact, or of constants."""
     import ast
-    from pathlib import Path
 
     allowed = {"benchmarks", "audits", "_theirs.py"}  # the last compares with scikit-learn's own
     found = []

@@ -15,6 +15,7 @@ from fusedstep._arrays.plain import plain, where
 from fusedstep._arrays.structure import flatten
 from fusedstep._arrays.walk import Array
 from fusedstep._checks.wording import quoted
+from fusedstep._core.arena import Arena
 from fusedstep._core.checkpoint import Checkpoint, CheckpointReader
 from fusedstep._core.digest import Numbers, digest, names_of
 from fusedstep._core.names_in_torch import names_in_torch
@@ -41,18 +42,20 @@ def named_arrays(
     """
     if params is None:
         return Saved([*own_names], {})
-    structure, leaves = flatten(params)
+    structure, leaves = flatten(params.params if isinstance(params, Arena) else params)
     given = dict(zip(names_of(structure), leaves, strict=True))
-    found = {_place_of(array): name for name, array in reversed(given.items())}
-    names = [found.get(_place_of(array), "") for array in arrays]
-    for name, parameter, array in zip(names, parameters, arrays, strict=True):
-        if _place_of(array) not in found:
+    places = {_place_of(array): name for name, array in reversed(given.items())}
+    objects = {id(array): name for name, array in reversed(given.items())}
+    names = []
+    for parameter, array in zip(parameters, arrays, strict=True):
+        name = objects.get(id(array), places.get(_place_of(array)))
+        if name is None:
             raise ValueError(
                 f"params lacks params{parameter.path} of the optimizer; pass all of its "
                 "parameters, the very arrays that it steps, or leave `params` out"
             )
-        given.pop(name, None)
-    return Saved(names, given)
+        names.append(name)
+    return Saved(names, {name: array for name, array in given.items() if name not in {*names}})
 
 
 def _place_of(array: Any) -> Any:

@@ -33,7 +33,7 @@ BLOCK = 4096
 SUMS = 3
 """Sums of a block: of the squares of its small, its middling and its large elements."""
 
-SMALL, LARGE = 2.0**-500, 2.0**480
+SMALL, LARGE = ldexp(1.0, -500), ldexp(1.0, 480)
 """Magnitudes: smaller and larger elements are scaled before they are squared."""
 
 UP, DOWN = 600, -560
@@ -69,9 +69,9 @@ def _parts(g: Array) -> Array:
     if g.dtype == np.float32:
         small = large = np.zeros_like(small)
     scaled = (
-        np.where(small, doubles * 2.0**UP, 0.0),
+        np.where(small, doubles * ldexp(1.0, UP), 0.0),
         np.where(small | large, 0.0, doubles),
-        np.where(large, doubles * 2.0**DOWN, 0.0),
+        np.where(large, doubles * ldexp(1.0, DOWN), 0.0),
     )
     return np.square(scaled)
 
@@ -94,9 +94,9 @@ def norm(total: Total) -> float:
     """The norm of all elements: NaN or infinity if one of them is."""
     small, middle, large = total
     if large > 0:
-        return sqrt(large + ldexp(middle, 2 * DOWN)) * 2.0**-DOWN
+        return sqrt(large + ldexp(middle, 2 * DOWN)) * ldexp(1.0, -DOWN)
     if middle == 0:
-        return sqrt(small) * 2.0**-UP
+        return sqrt(small) * ldexp(1.0, -UP)
     return sqrt(middle + ldexp(small, -2 * UP))
 
 

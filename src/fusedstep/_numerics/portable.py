@@ -77,11 +77,11 @@ def _exp(m: int, e: int, w: int) -> Approximation:
 
 
 EXP_ENTRIES = 256
-EXP_ENTRIES_A_UNIT = EXP_ENTRIES / series.log_of_2(64) * 2.0**64
-STEP_HIGH = (series.log_of_2(64) >> 30) * 2.0**-34 / EXP_ENTRIES
+EXP_ENTRIES_A_UNIT = ldexp(EXP_ENTRIES / series.log_of_2(64), 64)
+STEP_HIGH = ldexp(series.log_of_2(64) >> 30, -34) / EXP_ENTRIES
 """log(2)/256 with 34 bits, so that a product with a number of entries is exact."""
-STEP_LOW = (series.log_of_2(128) - (series.log_of_2(64) >> 30 << 94)) * 2.0**-128 / EXP_ENTRIES
-EXP_BOUND = 2.0**-59
+STEP_LOW = ldexp(series.log_of_2(128) - (series.log_of_2(64) >> 30 << 94), -128) / EXP_ENTRIES
+EXP_BOUND = ldexp(1.0, -59)
 """More than the error of what is added to an entry: some five roundings of less than 2⁻⁹."""
 
 
@@ -158,7 +158,7 @@ def _half_cosine(m: int, e: int, bits: int) -> Approximation:
 
 
 COSINE_ENTRIES = 512
-COSINE_BOUND = 2.0**-59
+COSINE_BOUND = ldexp(1.0, -59)
 """More than the error of what is added to an entry: some eight roundings of less than 2⁻⁹."""
 
 

@@ -7,6 +7,7 @@ leaves undecided, and all else, is computed in whole numbers by squaring and mul
 
 from __future__ import annotations
 
+from math import ldexp
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -105,9 +106,9 @@ class Powers:
     MOST_BLOCKS = 1024
     BITS = 192
     """Bits of each power of the first block."""
-    BOUND = 2.0**-100
+    BOUND = ldexp(1.0, -100)
     """The share of a product that its two float64 may be off by."""
-    FEWEST = 2.0**-900
+    FEWEST = ldexp(1.0, -900)
     """Below it the second of two float64 may have lost bits."""
 
     def __init__(self, x: float) -> None:
@@ -162,7 +163,7 @@ def product(high: float, rest: float, highs: Array, rests: Array) -> tuple[Array
 
 def halves(x: Any) -> tuple[Any, Any]:
     """Two numbers of at most 26 bits each whose sum is x."""
-    scaled = x * (2.0**27 + 1)
+    scaled = x * 134217729.0  # 2²⁷ + 1
     upper = scaled - (scaled - x)
     return upper, x - upper
 

@@ -6,6 +6,7 @@ It reads the table of kernels.py, and for each block of sums the index of its ro
 from __future__ import annotations
 
 from functools import cache
+from math import ldexp
 from types import ModuleType
 from typing import Any
 
@@ -71,10 +72,10 @@ ADD = {
         middle = add(middle, mul(x, x))""",
     "float64": f"""\
         if abs(x) < {norm.SMALL!r}:
-            x = mul(x, {2.0**norm.UP!r})
+            x = mul(x, {ldexp(1.0, norm.UP)!r})
             small = add(small, mul(x, x))
         elif abs(x) > {norm.LARGE!r}:
-            x = mul(x, {2.0**norm.DOWN!r})
+            x = mul(x, {ldexp(1.0, norm.DOWN)!r})
             large = add(large, mul(x, x))
         else:
             middle = add(middle, mul(x, x))""",

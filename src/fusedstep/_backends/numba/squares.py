@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from math import ldexp
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ ADD = {
     lanes[1, k] += x * x""",
     "float64": f"""\
     is_small, is_large = abs(x) < {norm.SMALL!r}, abs(x) > {norm.LARGE!r}
-    small = x * {2.0**norm.UP!r} if is_small else 0.0
+    small = x * {ldexp(1.0, norm.UP)!r} if is_small else 0.0
     middle = 0.0 if is_small or is_large else x
-    large = x * {2.0**norm.DOWN!r} if is_large else 0.0
+    large = x * {ldexp(1.0, norm.DOWN)!r} if is_large else 0.0
     lanes[0, k] += small * small
     lanes[1, k] += middle * middle
     lanes[2, k] += large * large""",
