@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 import vectors
-from marks import needs
 
 import fusedstep as fs
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
-    needs("ml_dtypes", "bfloat16")
     known: dict[str, Any] = json.loads(vectors.FILE.read_text("utf-8"))
     return known
 

@@ -3,7 +3,8 @@
     python tests/helpers/everywhere.py
 
 Every rule with every set of options runs over float32 and float64, and some run over each way to
-keep values in fewer bytes, by the NumPy reference and by C on each instruction set. The lines that
+keep values in fewer bytes, and all golden vectors, with rows, norms and schedules among them, by
+the NumPy reference and by C on each instruction set. The lines that
 follow have the same digest wherever the bits are the same, of any order of bytes. Inputs are random
 bits and small whole numbers over a power of two: no other numbers are sure to be the same on two
 machines, since those of a normal distribution come from the machine's library of mathematics.
@@ -19,6 +20,7 @@ from typing import Any
 
 import fewer_bytes
 import numpy as np
+import vectors
 from cases import BASES, CROSSED, DTYPES, WHOLE, Case, crossed
 
 import fusedstep as fs
@@ -109,6 +111,7 @@ def digest(backend: str, verbose: bool) -> str:
         if verbose:
             print(f"    {one.hexdigest()[:16]} {name}")
         total.update(one.digest())
+    total.update(vectors.text_of(vectors.vectors(backend)).encode())
     return total.hexdigest()
 
 

@@ -14,14 +14,16 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from cases import CASES, CUSTOM_CASES, CUSTOM_WHOLE_CASES, WHOLE_CASES, Case
-from random_arrays import Array
+from fewer_bytes import rounded, values_of
 
 import fusedstep as fs
 from fusedstep._numerics.powers import correction
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 CONTRACT = 1
 
@@ -139,22 +141,18 @@ FORMATS: list[tuple[str, dict[str, Any]]] = [
 
 def stored(backend: str) -> Iterator[dict[str, Any]]:
     """Parameters and state in fewer bytes: AdamW over two long tensors, by its digests."""
-    from ml_dtypes import bfloat16
-
-    kinds = {"bfloat16": np.dtype(bfloat16)}
     for dtype, options in FORMATS:
-        params = [drawn(k).astype(kinds.get(dtype, np.dtype(dtype))) for k in range(2)]
+        params = [rounded(drawn(k), dtype) for k in range(2)]
         opt = fs.AdamW(params, lr=0.01, **options, backend=backend)
         digests = []
         for step in range(STEPS):
             opt.step([drawn(2 * step + k + 2) for k in range(2)])
             digests.append(opt.digest())
-        shown = np.asarray(params[0][:4], np.float32)
         yield {
             "dtype": dtype,
             "options": options,
             "digests": digests,
-            "first elements": hexes(shown),
+            "first elements": hexes(values_of(params[0])[:4]),
         }
 
 

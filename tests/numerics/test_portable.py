@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from marks import needs
 from processes import python
 
 import fusedstep as fs
@@ -200,7 +199,6 @@ double pow(double x, double y) {
 def test_another_library_of_mathematics_gives_the_golden_bits(backend: str, tmp_path: Path) -> None:
     if fs.info().backends[backend] is not None:
         pytest.skip(f"the backend {backend} is not there: {fs.info().backends[backend]}")
-    needs("ml_dtypes", "bfloat16")
     source, library = tmp_path / "other.c", tmp_path / "other.so"
     source.write_text(OTHER_LIBRARY)
     flags = ["-shared", "-fPIC", "-O1", "-fno-builtin"]
