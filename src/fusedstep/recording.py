@@ -319,18 +319,16 @@ class _Run:
         arrays = [*map(_empty, shapes, about["dtypes"], about["orders"])]
         options = {name: v for name, v in checkpoint.groups[0].items() if name != "params"}
         options |= {"lr": _rate(options["lr"]), "nonfinite": about["nonfinite"]}
-        if about["arena"]:
-            self.opt = kind(Arena(arrays), **options, backend=backend)
-        else:
-            by_name = dict(zip(names, arrays, strict=True))
-            groups = [
-                {
-                    "params": [by_name[name] for name in names if name in {*group["params"]}],
-                    **{name: group[name] for name in FIXED if name in group},
-                }
-                for group in checkpoint.groups
-            ]
-            self.opt = kind(groups, **options, backend=backend)
+        by_name = dict(zip(names, arrays, strict=True))
+        groups = [
+            {
+                "params": [by_name[name] for name in names if name in {*group["params"]}],
+                **{name: group[name] for name in FIXED if name in group},
+            }
+            for group in checkpoint.groups
+        ]
+        params = Arena(groups) if about["arena"] else groups
+        self.opt = kind(params, **options, backend=backend)
         self.inside = _inside(self.opt)
         members = {name: k for k, group in enumerate(checkpoint.groups) for name in group["params"]}
         in_order = sorted(names, key=members.__getitem__)  # as the groups have them

@@ -97,6 +97,18 @@ def test_arenas_are_repeated_in_arenas(folder: Path) -> None:
     assert fs.replay(folder, backend="numpy") == (3, None)
 
 
+def test_arenas_of_groups_are_repeated(folder: Path) -> None:
+    first = {"params": {"w": np.ones((30, 2)), "b": np.zeros(4)}, "lr": 0.5}
+    arena: Any = fs.Arena([first, {"params": [np.ones(5000), np.ones(3)]}])
+    opt = fs.SGD(arena, momentum=0.9)
+    with fs.Recorder(opt, folder, gradients=True):
+        for _ in range(3):
+            for g in [*arena.grads[0].values(), *arena.grads[1]]:
+                g[...] = rng.standard_normal(g.shape)
+            opt.step(max_norm=0.1)
+    assert fs.replay(folder, backend="numpy") == (3, None)
+
+
 @pytest.mark.parametrize("options", [{}, {"master": False}, {"state_dtype": "8bit"}], ids=str)
 def test_what_is_kept_in_fewer_bytes_is_repeated(options: dict[str, Any], folder: Path) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes", reason="pip install '.[bfloat16]'")
