@@ -37,10 +37,8 @@ def correction(beta: float, t: int) -> float:
         known = powers_of(beta)
     if t >= known.gone:
         return 1.0
-    rest = 1 - known(t)
-    if rest == 1:
-        known.gone = t
-    return rest
+    rests = known.rests.get(t >> 8) or known.compute_rests(t >> 8)
+    return rests[t & 255]
 
 
 def beta_power(beta: float, t: int) -> float:
@@ -121,6 +119,8 @@ class Powers:
             value, exponent = (value * m) >> cut, exponent + e + cut
         self.low = np.array(pairs).T
         self.blocks: dict[int, list[float]] = {}
+        self.rests: dict[int, list[float]] = {}
+        """1 - xⁿ, by blocks, too: a step asks for little else."""
         self.gone = HUGE
         """An exponent from which on 1 - xⁿ is 1, as far as that is known."""
 
@@ -141,9 +141,17 @@ class Powers:
         for j in np.flatnonzero(undecided).tolist():
             values[j] = whole_power(self.x, first + j)
         if len(self.blocks) >= self.MOST_BLOCKS:
-            self.blocks = {}
+            self.blocks, self.rests = {}, {}
         self.blocks[k] = values
         return values
+
+    def compute_rests(self, k: int) -> list[float]:
+        """1 - xⁿ of a block."""
+        rests = [1 - power for power in self.blocks.get(k) or self.compute(k)]
+        if rests[0] == 1 and k * self.BLOCK < self.gone:
+            self.gone = k * self.BLOCK
+        self.rests[k] = rests
+        return rests
 
 
 def product(high: float, rest: float, highs: Array, rests: Array) -> tuple[Array, Array]:
