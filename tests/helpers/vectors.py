@@ -56,8 +56,9 @@ LONG = 4099
 
 def of(optimizer: Any, backend: str) -> str:
     """The backend for a class: C holds the package's own rules alone."""
-    own = optimizer.__name__ in fs.optimizers.__all__
-    return backend if own or backend != "c" else "auto"
+    if optimizer.__name__ in fs.optimizers.__all__ or backend != "c":
+        return backend
+    return "numpy" if fs.info().backends["numba"] else "numba"
 
 
 def numbers(texts: list[str], dtype: str) -> Array:

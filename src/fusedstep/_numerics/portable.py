@@ -23,7 +23,15 @@ OUT = 800
 
 
 def power(x: float, y: float) -> float:
-    """X to the power of y, as IEEE 754 has it in its special cases."""
+    """Raise x to the power of y: xʸ, the nearest float64.
+
+    Zeros, infinities, NaN and signs are as IEEE 754 has them for its `pow`; there are no errors.
+    Where y is whole, an int may be as large as it likes.
+
+    >>> from fusedstep.portable import power
+    >>> power(0.96, 2.5), power(-2.0, 3), power(0.0, -1), power(-1.0, 0.5)
+    (0.9029798987795907, -8.0, inf, nan)
+    """
     x = float(x)
     whole = isinstance(y, int)
     if not whole:
@@ -54,7 +62,12 @@ def _power(x: float, y: float, bits: int) -> Approximation:
 
 
 def exp(x: float) -> float:
-    """E to the power of x."""
+    """Return the exponential eˣ, the nearest float64; infinity where that is too large.
+
+    >>> from fusedstep.portable import exp
+    >>> exp(1.0), exp(-0.5), exp(1000.0)
+    (2.718281828459045, 0.6065306597126334, inf)
+    """
     x = float(x)
     if -700 < x < 700:
         k = round(x * EXP_ENTRIES_A_UNIT)
@@ -93,7 +106,12 @@ def exp_entry(k: int) -> tuple[float, float]:
 
 
 def log(x: float) -> float:
-    """The natural logarithm of x."""
+    """Return the natural logarithm of x, the nearest float64; NaN below 0.
+
+    >>> from fusedstep.portable import log
+    >>> log(10.0), log(1.0), log(0.0)
+    (2.302585092994046, 0.0, -inf)
+    """
     x = float(x)
     if x != x or x < 0:
         return nan
@@ -108,7 +126,14 @@ def _log(x: float, bits: int) -> Approximation:
 
 
 def cos_pi(x: float) -> float:
-    """The cosine of π·x, exact where x is a multiple of a half."""
+    """Return cos(π·x), the nearest float64: exact where x is a multiple of a half.
+
+    Half a cosine from 1 to 0 over n steps is `(1 + cos_pi(t / n)) / 2`.
+
+    >>> from fusedstep.portable import cos_pi
+    >>> [cos_pi(x) for x in (0.0, 0.25, 0.5, 1.0, 1e300)]
+    [1.0, 0.7071067811865476, 0.0, -1.0, 1.0]
+    """
     x = float(x)
     if x != x or isinf(x):
         return nan
