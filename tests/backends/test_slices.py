@@ -87,7 +87,11 @@ def test_c_takes_gradients_of_rows(kept: Any, dtype: Any, looks: list[Any]) -> N
         (fs.SGD, {"momentum": 0.9}),
         (fs.RMSprop, {"momentum": 0.5, "centered": True}),
         (fs.Adam, {}),
+        (fs.Adam, {"betas": (0.999, 0.9)}),
+        (fs.Adam, {"eps": 0.0}),
         (fs.AdamW, {"amsgrad": True}),
+        (fs.AdamW, {"amsgrad": True, "betas": (0.5, 0.6)}),
+        (fs.AdamW, {"weight_decay": 0.9, "lr": 0.1}),
     ],
 )
 def test_long_waits(optimizer: Any, options: Any, dtype: Any) -> None:
@@ -137,6 +141,16 @@ def test_what_c_does_not_take_is_looked_at(looks: list[Any]) -> None:
         assert (p == before).all()
     with pytest.raises(ValueError, match="shares memory"):
         opt.step(fs.Rows(index, p[:4]))
+    for unfit in (np.ones((3, 6)), np.ones((4, 5)), np.ones(4)):
+        opt.step(fs.Rows(index, values))
+        with pytest.raises(ValueError, match="shape"):
+            opt.step(fs.Rows(index, unfit))
+    for missing in (("index", "values", "mask"), ("index", "values"), ("values",)):
+        g = fs.Rows(index, values)
+        for name in missing:
+            object.__delattr__(g, name)
+        with pytest.raises(AttributeError):
+            opt.step(g)
     p.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         opt.step(fs.Rows(index, np.ones((4, 6))))
@@ -166,6 +180,7 @@ def test_c_takes_whole_gradients(lr: Any, kept: Any, looks: list[Any]) -> None:
         g.astype(np.float16),
         np.asfortranarray(g),
         np.repeat(g, 2, axis=0)[::2],
+        np.frombuffer(b"?" + g.tobytes(), np.uint8)[1:].view(np.float32).reshape(7, 3),
     ]
     for other in others:
         seen = len(looks)
@@ -181,3 +196,5 @@ def test_c_takes_whole_gradients(lr: Any, kept: Any, looks: list[Any]) -> None:
         opt.step(p)
     with pytest.raises(ValueError, match="shape"):
         opt.step(g[:6])
+    with pytest.raises(ValueError, match="shape"):
+        opt.step(g.reshape(-1))
