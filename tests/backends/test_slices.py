@@ -113,6 +113,25 @@ def test_long_waits(optimizer: Any, options: Any, dtype: Any) -> None:
 
 
 @needs_c
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_wait_after_gradients_that_stay_the_same(dtype: Any) -> None:
+    """The v of a centered RMSprop is then that of the mean gradient alone."""
+    p = np.ones((2, 40), dtype)
+    q, row = p.copy(), np.ones((1, 40), dtype)
+    options: dict[str, Any] = {"alpha": 0.9, "centered": True}
+    opt = fs.RMSprop(p, untouched="exact", **options)
+    whole = fs.RMSprop(q, backend="numpy", **options)
+    for t in range(250):
+        at = int(t > 150)
+        g = np.zeros_like(q)
+        g[at] = 1
+        opt.step(fs.Rows([at], row))
+        whole.step(g)
+    opt.catch_up()
+    assert differing_bits(p, q) == 0
+
+
+@needs_c
 def test_what_c_does_not_take_is_looked_at(looks: list[Any]) -> None:
     p, values = np.zeros((50, 6)), np.ones((4, 6))
     opt = fs.SGD(p, row_steps="shared", lr=1.0)

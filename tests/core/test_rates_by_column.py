@@ -352,6 +352,20 @@ def test_rules_of_ones_own(backend: str) -> None:
             check(optimizer, p, columns)
 
 
+@engines
+def test_parameters_begin_anywhere_in_a_cache_line(backend: str) -> None:
+    rates = np.array([0.1, 0.1, 0.01, 0.1, 0.5])
+    for at in range(17):
+        p, q = (np.ones(at + 35, np.float32)[at:].reshape(7, 5) for _ in range(2))
+        optimizer = fs.Adam(p, lr=rates, row_steps="shared", backend=backend)
+        columns = Columns(fs.Adam, q, rates, row_steps="shared", backend="numpy")
+        for k in range(3):
+            g = of_rows(k, p.shape, np.float32) if k else whole(k, p.shape, np.float32)
+            optimizer.step(g)
+            columns.step(g)
+        check(optimizer, p, columns)
+
+
 # ---- what users see ----
 
 

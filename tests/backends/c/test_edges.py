@@ -237,6 +237,29 @@ def test_other_libraries_arrays_are_known_by_their_description(
     assert (found != [None]) == bool(expected)
 
 
+def test_arrays_that_lie_alike_have_the_same_layout(lib: Any) -> None:
+    table: Any = fs.SGD(np.ones(3), backend="c")
+    table.step(np.ones(3))
+    libraries = table.layout.plan.table.libraries.in_c
+
+    def layout(*arrays: Any) -> Any:
+        given, found = [*arrays], [None]
+        assert lib.fs_layout(libraries, 1, id(given), id(found)) == 1
+        return found[0]
+
+    plain = layout(np.ones(6), np.ones(6))
+    assert layout(np.ones(5), np.ones(5)) == plain  # of any shape
+    others = [
+        layout(np.ones(6), np.ones(5)),
+        layout(np.ones(6), np.ones((6, 1))),
+        layout(np.ones((6, 1)), np.ones(6)),
+        layout(np.ones((2, 3)), np.ones((2, 3))),
+        layout(np.ones(6), np.ones(12)[::2]),
+        layout(np.ones(6), np.ones(6, np.float32)),
+    ]
+    assert len({plain, *others}) == 1 + len(others)
+
+
 def plan_of_a_call(**arrays: Any) -> Any:
     """The table in C of a step by `fs.functional.adam` that has just been made."""
     fs.functional.adam(**arrays, t=1, backend="c")
