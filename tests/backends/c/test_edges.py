@@ -170,6 +170,9 @@ def test_an_interrupt_in_an_attribute_comes_when_c_has_returned(lib: Any) -> Non
 # ---- what arrays are compared with ----
 
 
+LENGTHS = ctypes.POINTER(ctypes.c_int64)
+
+
 class Seen(ctypes.Structure):
     """A description of an array by DLPack's exchange interface."""
 
@@ -181,8 +184,8 @@ class Seen(ctypes.Structure):
         ("code", ctypes.c_uint8),
         ("bits", ctypes.c_uint8),
         ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("shape", LENGTHS),
+        ("strides", LENGTHS),
         ("offset", ctypes.c_uint64),
     ]
 
@@ -224,9 +227,8 @@ def test_other_libraries_arrays_are_known_by_their_description(
 
     def read(_: Any, to: Any) -> int:
         for name, value in {**standard, **changes}.items():
-            kind = dict(Seen._fields_)[name]
             is_pointer = name in ("shape", "strides")
-            setattr(to.contents, name, ctypes.cast(value, kind) if is_pointer else value)
+            setattr(to.contents, name, ctypes.cast(value, LENGTHS) if is_pointer else value)
         return answer
 
     reader = READER(read)
