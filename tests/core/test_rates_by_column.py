@@ -355,12 +355,12 @@ def test_rules_of_ones_own(backend: str) -> None:
 @engines
 def test_parameters_begin_anywhere_in_a_cache_line(backend: str) -> None:
     rates = np.array([0.1, 0.1, 0.01, 0.1, 0.5])
-    for at in range(17):
-        p, q = (np.ones(at + 35, np.float32)[at:].reshape(7, 5) for _ in range(2))
+    for rows, at in [*((7, at) for at in range(17)), (1000, 3), (1000, 8)]:
+        p, q = (np.ones(at + 5 * rows, np.float32)[at:].reshape(rows, 5) for _ in range(2))
         optimizer = fs.Adam(p, lr=rates, row_steps="shared", backend=backend)
         columns = Columns(fs.Adam, q, rates, row_steps="shared", backend="numpy")
         for k in range(3):
-            g = of_rows(k, p.shape, np.float32) if k else whole(k, p.shape, np.float32)
+            g = both(2 - k, p.shape, np.float32)  # the first of all rows
             optimizer.step(g)
             columns.step(g)
         check(optimizer, p, columns)
