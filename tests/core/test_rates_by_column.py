@@ -354,9 +354,11 @@ def test_rules_of_ones_own(backend: str) -> None:
 
 @engines
 def test_parameters_begin_anywhere_in_a_cache_line(backend: str) -> None:
-    rates = np.array([0.1, 0.1, 0.01, 0.1, 0.5])
-    for rows, at in [*((7, at) for at in range(17)), (1000, 3), (1000, 8)]:
-        p, q = (np.ones(at + 5 * rows, np.float32)[at:].reshape(rows, 5) for _ in range(2))
+    few = np.array([0.1, 0.1, 0.01, 0.1, 0.5])
+    many = np.tile(few, 20)  # of which one call of a kernel takes some thousand
+    for n, rates, at in [*((7, few, at) for at in range(17)), (800, many, 3), (800, many, 8)]:
+        given = np.ones(at + n * rates.size, np.float32)[at:].reshape(n, -1)
+        p, q = given, given.copy()
         optimizer = fs.Adam(p, lr=rates, row_steps="shared", backend=backend)
         columns = Columns(fs.Adam, q, rates, row_steps="shared", backend="numpy")
         for k in range(3):
