@@ -87,7 +87,11 @@ def test_c_takes_gradients_of_rows(kept: Any, dtype: Any, looks: list[Any]) -> N
         (fs.SGD, {"momentum": 0.9}),
         (fs.RMSprop, {"momentum": 0.5, "centered": True}),
         (fs.Adam, {}),
+        (fs.Adam, {"betas": (0.999, 0.9)}),
+        (fs.Adam, {"eps": 0.0}),
         (fs.AdamW, {"amsgrad": True}),
+        (fs.AdamW, {"amsgrad": True, "betas": (0.5, 0.6)}),
+        (fs.AdamW, {"weight_decay": 0.9, "lr": 0.1}),
     ],
 )
 def test_long_waits(optimizer: Any, options: Any, dtype: Any) -> None:
@@ -106,6 +110,25 @@ def test_long_waits(optimizer: Any, options: Any, dtype: Any) -> None:
     assert differing_bits(p, q) == 0
     for letter in set(opt.state) - {"t"}:
         assert differing_bits(opt.state[letter], whole.state[letter]) == 0
+
+
+@needs_c
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_wait_after_gradients_that_stay_the_same(dtype: Any) -> None:
+    """The v of a centered RMSprop is then that of the mean gradient alone."""
+    p = np.ones((2, 40), dtype)
+    q, row = p.copy(), np.ones((1, 40), dtype)
+    options: dict[str, Any] = {"alpha": 0.9, "centered": True}
+    opt = fs.RMSprop(p, untouched="exact", **options)
+    whole = fs.RMSprop(q, backend="numpy", **options)
+    for t in range(250):
+        at = int(t > 150)
+        g = np.zeros_like(q)
+        g[at] = 1
+        opt.step(fs.Rows([at], row))
+        whole.step(g)
+    opt.catch_up()
+    assert differing_bits(p, q) == 0
 
 
 @needs_c
@@ -137,6 +160,16 @@ def test_what_c_does_not_take_is_looked_at(looks: list[Any]) -> None:
         assert (p == before).all()
     with pytest.raises(ValueError, match="shares memory"):
         opt.step(fs.Rows(index, p[:4]))
+    for unfit in (np.ones((3, 6)), np.ones((4, 5)), np.ones(4)):
+        opt.step(fs.Rows(index, values))
+        with pytest.raises(ValueError, match="shape"):
+            opt.step(fs.Rows(index, unfit))
+    for missing in (("index", "values", "mask"), ("index", "values"), ("values",)):
+        g = fs.Rows(index, values)
+        for name in missing:
+            object.__delattr__(g, name)
+        with pytest.raises(AttributeError):
+            opt.step(g)
     p.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         opt.step(fs.Rows(index, np.ones((4, 6))))
@@ -166,6 +199,7 @@ def test_c_takes_whole_gradients(lr: Any, kept: Any, looks: list[Any]) -> None:
         g.astype(np.float16),
         np.asfortranarray(g),
         np.repeat(g, 2, axis=0)[::2],
+        np.frombuffer(b"?" + g.tobytes(), np.uint8)[1:].view(np.float32).reshape(7, 3),
     ]
     for other in others:
         seen = len(looks)
@@ -181,3 +215,5 @@ def test_c_takes_whole_gradients(lr: Any, kept: Any, looks: list[Any]) -> None:
         opt.step(p)
     with pytest.raises(ValueError, match="shape"):
         opt.step(g[:6])
+    with pytest.raises(ValueError, match="shape"):
+        opt.step(g.reshape(-1))

@@ -200,6 +200,35 @@ def test_no_openmp_team_stays_where_there_was_none(busy: bool) -> None:
     assert done.returncode == 0, done.stderr
 
 
+BESIDE_TORCH = """
+import numpy as np, torch, fusedstep as fs
+from fusedstep._backends.c import runner
+torch.set_num_threads({theirs})
+fs.set_num_threads(2)
+a = torch.rand(300, 300)
+p, q, g = np.zeros(300_000, np.float32), np.zeros(300_000, np.float32), np.ones(300_000, np.float32)
+optimizer, reference = fs.SGD(p, momentum=0.9), fs.SGD(q, momentum=0.9, backend="numpy")
+teams = set()
+for _ in range(200):
+    a @ a
+    optimizer.step(g)
+    reference.step(g)
+    teams.add(runner.team())
+assert (p == q).all()
+print(*sorted(teams))
+"""
+
+
+@needs_c
+@pytest.mark.parametrize("theirs", [1, 4])
+def test_torchs_team_may_be_of_any_size(theirs: int) -> None:
+    needs("torch", "torch")
+    done = python(BESIDE_TORCH.format(theirs=theirs))
+    assert done.returncode == 0, done.stderr
+    assert {"pool", "caller", "openmp"} >= {*done.stdout.split()}
+    assert theirs > 1 or "openmp" not in done.stdout  # one thread is no help
+
+
 @needs_c
 def test_gradients_may_go_while_the_step_reads_them(two_threads: None) -> None:
     """The step runs without the GIL: its list of gradients is its own."""

@@ -100,10 +100,13 @@ def test_a_float32_master_is_a_run_in_float32(backend: str, dtype: Any, master: 
 
 
 @on_each_backend
-@pytest.mark.parametrize("master", ["split16", "split8", "float32", False])
-def test_what_is_assigned_to_a_parameter_counts(backend: str, master: Any) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "master"),
+    [*((BFLOAT16, each) for each in ("split16", "split8", "float32", False)), (np.float16, None)],
+)
+def test_what_is_assigned_to_a_parameter_counts(backend: str, dtype: Any, master: Any) -> None:
     """A model that loads weights after its optimizer was made trains from these."""
-    p = np.ones(300, BFLOAT16)
+    p = np.ones(300, dtype)
     opt = fs.SGD(p, lr=0.001, master=master, backend=backend)
     for _ in range(3):
         opt.step(np.ones(300, np.float32))

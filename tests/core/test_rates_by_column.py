@@ -352,6 +352,22 @@ def test_rules_of_ones_own(backend: str) -> None:
             check(optimizer, p, columns)
 
 
+@engines
+def test_parameters_begin_anywhere_in_a_cache_line(backend: str) -> None:
+    few = np.array([0.1, 0.1, 0.01, 0.1, 0.5])
+    many = np.tile(few, 20)  # of which one call of a kernel takes some thousand
+    for n, rates, at in [*((7, few, at) for at in range(17)), (800, many, 3), (800, many, 8)]:
+        given = np.ones(at + n * rates.size, np.float32)[at:].reshape(n, -1)
+        p, q = given, given.copy()
+        optimizer = fs.Adam(p, lr=rates, row_steps="shared", backend=backend)
+        columns = Columns(fs.Adam, q, rates, row_steps="shared", backend="numpy")
+        for k in range(3):
+            g = both(2 - k, p.shape, np.float32)  # the first of all rows
+            optimizer.step(g)
+            columns.step(g)
+        check(optimizer, p, columns)
+
+
 # ---- what users see ----
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-S32, U8, F32, F64 = 4, 6, 11, 12
-DTYPES = {"int32": S32, "uint8": U8, "float32": F32, "float64": F64}
+S32, S64, U8, F32, F64 = 4, 5, 6, 11, 12
+DTYPES = {"int32": S32, "int64": S64, "uint8": U8, "float32": F32, "float64": F64}
 EXECUTE = 3
 METADATA = 1
 STRING = 4
@@ -118,7 +118,12 @@ class Caller:
             dtype = DTYPES.get(array.dtype.name, 0)
             made.append(
                 ctypes.pointer(
-                    Buffer(dtype=dtype, data=array.ctypes.data, rank=array.ndim, dims=dims)
+                    Buffer(
+                        dtype=dtype,
+                        data=array.ctypes.data if array.size else None,
+                        rank=array.ndim,
+                        dims=dims,
+                    )
                 )
             )
         items = (ctypes.POINTER(Buffer) * len(made))(*made)
@@ -131,13 +136,18 @@ class Caller:
         results: Sequence[np.ndarray[Any, Any]],
         attributes: Sequence[bytes] = (),
         stage: int = EXECUTE,
+        size: int = ctypes.sizeof(Call),
+        kind: int = STRING,
     ) -> str | None:
-        """Call a handler, and return the error that it made."""
-        types = (ctypes.c_int * len(attributes))(*[STRING] * len(attributes))
+        """Call a handler, and return the error that it made.
+
+        `size` is what the call says of its own struct, `kind` the type of the attributes.
+        """
+        types = (ctypes.c_int * len(attributes))(*[kind] * len(attributes))
         texts = [ctypes.pointer(String(text, len(text))) for text in attributes]
         values = (ctypes.POINTER(String) * len(texts))(*texts)
         call = Call(
-            size=ctypes.sizeof(Call),
+            size=size,
             api=ctypes.pointer(self.api),
             stage=stage,
             args=self.buffers(args),
@@ -153,9 +163,8 @@ class Caller:
         """The version that a handler says it was made for."""
         metadata = Metadata()
         asked = MetadataExtension(Extension(type=METADATA), ctypes.pointer(metadata))
-        call = Call(
-            size=ctypes.sizeof(Call), extensions=ctypes.cast(ctypes.byref(asked), HEAD[1][1])
-        )
+        first = Extension(type=METADATA + 1, next=ctypes.cast(ctypes.byref(asked), HEAD[1][1]))
+        call = Call(size=ctypes.sizeof(Call), extensions=ctypes.pointer(first))
         if says_version:
             call.api = ctypes.pointer(self.api)
         assert handler(ctypes.addressof(call)) == 0

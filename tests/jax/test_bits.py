@@ -115,15 +115,18 @@ def test_both_dtypes_in_one_tree_of_more_tensors_than_a_call_takes() -> None:
         check(FEW[-1], params, [grads, grads])
 
 
+@pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
 @pytest.mark.parametrize("case", FEW, ids=lambda case: case.name)
-def test_updates_are_the_difference_rounded_once(case: Case) -> None:
+def test_updates_are_the_difference_rounded_once(case: Case, x64: bool) -> None:
     """And the state is that of `apply`."""
-    tx = function(case)(**case.options)
-    p, g = (ordinary(np.random.default_rng(k), 20_001, np.float32) for k in (0, 1))
-    given = jnp.array(g)
-    state = tx.init(p)
-    updates, after = jax.jit(tx.update)(given, state, p)
-    new, state = jax.jit(tx.apply)(given, state, p)
+    dtype = np.float64 if x64 else np.float32
+    p, g = (ordinary(np.random.default_rng(k), 20_001, dtype) for k in (0, 1))
+    with jax.enable_x64(x64):
+        tx = function(case)(**case.options)
+        given = jnp.array(g)
+        state = tx.init(p)
+        updates, after = jax.jit(tx.update)(given, state, p)
+        new, state = jax.jit(tx.apply)(given, state, p)
     assert differing_bits(bits_of(updates), bits_of(new) - p) == 0
     for letter, array in state.arrays.items():
         assert differing_bits(bits_of(after.arrays[letter]), bits_of(array)) == 0
@@ -152,6 +155,17 @@ def test_rates(name: str) -> None:
         g = ordinary(np.random.default_rng(seed), 9, np.float32)
         opt.step(g)
         theirs, state = apply(g, state, theirs)
+    assert differing_bits(ours, bits_of(theirs)) == 0
+
+
+def test_a_rate_of_64_bits() -> None:
+    ours = np.ones(9)
+    opt = fs.AdamW(ours, lr=0.1)
+    g = ordinary(np.random.default_rng(0), 9, np.float64)
+    opt.step(g)
+    with jax.enable_x64(True):
+        tx = fj.adamw(lr=jnp.float64(0.1))
+        theirs, _ = jax.jit(tx.apply)(g, tx.init(jnp.ones(9)), jnp.ones(9))
     assert differing_bits(ours, bits_of(theirs)) == 0
 
 

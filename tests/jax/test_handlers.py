@@ -136,6 +136,7 @@ def test_another_major_version_and_other_stages_are_refused() -> None:
     for handler in handlers():
         assert "install a newer fusedstep" in (Caller(major=1).call(handler, [], []) or "")
         assert "install a newer fusedstep" in (Caller().call(handler, [], [], stage=0) or "")
+        assert "install a newer fusedstep" in (Caller().call(handler, [], [], size=16) or "")
 
 
 def arrays(n: int = 5, dtype: Any = np.float32) -> list[np.ndarray[Any, Any]]:
@@ -146,8 +147,14 @@ def arrays(n: int = 5, dtype: Any = np.float32) -> list[np.ndarray[Any, Any]]:
 class TestCallsOfAStep:
     options: ClassVar[dict[str, Any]] = {"lr": 0.25, "betas": (0.5, 0.625)}
 
-    def job(self) -> np.ndarray[Any, Any]:
+    def job(self, count: Any = np.int32) -> np.ndarray[Any, Any]:
         """The bytes of a job of `fs.AdamW`, written by the first handler."""
+        title, job = self.asked()
+        assert Caller().call(handlers()[0], [np.zeros((), count)], [job], [title]) is None
+        return job
+
+    def asked(self) -> tuple[bytes, np.ndarray[Any, Any]]:
+        """The name of that job, and room for it."""
         needs("jax", "jax")
         fj = pytest.importorskip("fusedstep.jax")
         import jax.numpy as jnp
@@ -157,11 +164,36 @@ class TestCallsOfAStep:
         tx = fj.adamw(**self.options)
         tx.apply(jnp.ones(1), tx.init(jnp.ones(1)), jnp.ones(1))
         title = next(name for name in _calls.WRITERS if b"lr=0.25, betas=(0.5, 0.625)" in name)
-        job = np.zeros(_calls.WRITERS[title].bytes, np.uint8)
-        caller = Caller()
-        count = np.zeros((), np.int32)
-        assert caller.call(handlers()[0], [count], [job], [title]) is None
-        return job
+        return title, np.zeros(_calls.WRITERS[title].bytes, np.uint8)
+
+    def test_steps_are_counted_in_either_dtype(self) -> None:
+        assert np.array_equal(self.job(np.int64), self.job(np.int32))
+
+    def test_an_interrupt_comes_when_the_job_is_written(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        title, job = self.asked()
+        from fusedstep.jax import _calls
+
+        writer, calls = type(_calls.WRITERS[title]), []
+        write = writer.write
+
+        def interrupted(*given: Any) -> None:
+            calls.append(given)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+            write(*given)
+
+        def call() -> None:
+            Caller().call(handlers()[0], [np.zeros((), np.int32)], [job], [title])
+            for _ in range(1000):  # Python looks for it now and then
+                job.copy()
+
+        monkeypatch.setattr(writer, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        assert len(calls) == 2
+        assert np.array_equal(job, self.job())
 
     def test_a_right_one_steps(self) -> None:
         g, p, m, v = arrays()
@@ -190,6 +222,8 @@ class TestCallsOfAStep:
         assert "no call for a step" in self.refused([], [])
         assert "no call for a step" in self.refused([np.zeros_like(job), g, p, m, v], [p, m, v])
         assert "no call for a step" in self.refused([job[:8].copy(), g, p, m, v], [p, m, v])
+        assert "no call for a step" in self.refused([job[:0].copy(), g, p, m, v], [p, m, v])
+        assert "no call for a step" in self.refused([job, *[g, p, m, v] * 65], [p, m, v] * 65)
         assert "no call for a step" in self.refused([job, g, p, m], [p, m])
         assert "no call for a step" in self.refused([job, g, p, m, v], [p, m])
         assert "memory of its own" in self.refused([job, g, p, m, v], [p.copy(), m, v])
@@ -209,6 +243,7 @@ class TestCallsOfAJob:
         assert "no call for a job" in (call(handler, [], [job], [b"x"]) or "")
         assert "no call for a job" in (call(handler, [count], [], [b"x"]) or "")
         assert "no call for a job" in (call(handler, [count], [job]) or "")
+        assert "no call for a job" in (call(handler, [count], [job], [b"x"], kind=0) or "")
         assert "no program of this process has the steps 'x'" in (
             call(handler, [count], [job], [b"x"]) or ""
         )

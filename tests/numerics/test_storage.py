@@ -258,7 +258,7 @@ def test_c_stores_and_loads_the_same(name: str, isa: str) -> None:
         lib.fs_find_randomize()(0, key, at(near, "uint32_t *"), at(far, "uint32_t *"))
         assert (near.view(np.uint16) == drawn(seed, TILE)).all()
         assert (far.view(np.uint16) == drawn(seed, TILE, far=True)).all()
-        x = values(seed, n)
+        x = np.zeros(n, np.float32) if seed == 9 else values(seed, n)
         for r in (None, near) if storage.random else (None,):
             expected = storage.encode(x, None if r is None else drawn(seed, n))
             parts = [np.zeros(part.length(n), part.dtype) for part in storage.parts]

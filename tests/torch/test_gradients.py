@@ -6,6 +6,7 @@ here.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import weakref
 from collections.abc import Callable
@@ -531,3 +532,54 @@ def test_whoever_holds_state_may_change_it_at_any_time(hold: Any, backend: str, 
     assert same_bits(params, expected)
     for p, q in zip(params, expected, strict=True):
         assert same_bits(optimizer.state[p].values(), reference.state[q].values())
+
+
+@needs_c
+def test_state_stands_while_it_is_as_c_has_learnt_it() -> None:
+    if exchange.exchange(torch.Tensor) is None:
+        pytest.skip("this torch has no exchange interface")
+    from fusedstep._engine import lib
+
+    params = parameters(shapes=[(2, 3)])
+    optimizer = fst.AdamW(params, backend="c")
+    walk(optimizer, params, 2)
+    steps: Any = optimizer._steps  # noqa: SLF001
+    (layout,) = steps.layouts.values()
+    table = layout.plan.table.table
+    known, ndim = table.watched[0], table.watched[0].ndim
+    assert lib.fs_stands(table, 1) == 1
+    for name, change in (("data", 8), ("dtype", 1), ("elements", 1), ("library", -9)):
+        before = getattr(known, name)
+        setattr(known, name, before + change)
+        assert lib.fs_stands(table, 1) == 0, name
+        setattr(known, name, before)
+    for at in range(2 * ndim):
+        known.layout[at] += 1
+        assert lib.fs_stands(table, 1) == 0
+        lib.fs_learn(table)
+        assert lib.fs_stands(table, 1) == 1
+    known.ndim += 1
+    assert lib.fs_stands(table, 1) == 0
+    known.layout[0] += 1
+    lib.fs_learn(table)  # what has other dimensions is not learnt
+    known.ndim -= 1
+    assert lib.fs_stands(table, 1) == 0
+    lib.fs_learn(table)
+    library = known.library
+    read = table.libraries[library].read
+    table.libraries[library].read = ctypes.cast(NEVER, ctypes.c_void_p).value
+    assert lib.fs_stands(table, 1) == 0
+    known.layout[0] += 1
+    lib.fs_learn(table)  # nor is what cannot be read
+    table.libraries[library].read = read
+    assert lib.fs_stands(table, 1) == 0
+    lib.fs_learn(table)
+    assert lib.fs_stands(table, 1) == 1
+
+
+def never(_: Any, __: Any) -> int:
+    return -1
+
+
+NEVER = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)(never)
+"""A reader of DLPack's that cannot describe a tensor."""
