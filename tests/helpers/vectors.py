@@ -22,6 +22,7 @@ from fewer_bytes import rounded
 
 import fusedstep as fs
 from fusedstep._arrays.dtypes import BFLOAT16
+from fusedstep._backends.choose import why_missing
 from fusedstep._numerics.powers import correction
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -58,7 +59,7 @@ def of(optimizer: Any, backend: str) -> str:
     """The backend for a class: C holds the package's own rules alone."""
     if optimizer.__name__ in fs.optimizers.__all__ or backend != "c":
         return backend
-    return "numpy" if fs.info().backends["numba"] else "numba"
+    return "numpy" if why_missing("numba") else "numba"
 
 
 def numbers(texts: list[str], dtype: str) -> Array:
