@@ -449,6 +449,12 @@ def test_a_forged_header_is_refused(
     assert re.search(message, refused(path, resealed(content, (old, new))))
 
 
+def test_a_later_release_is_told_even_if_it_seals_otherwise(small: tuple[Path, bytes]) -> None:
+    path, content = small
+    later = content.replace(b'"format":"1"', b'"format":"3"')
+    assert "has format '3', and this release reads 1; install the release" in refused(path, later)
+
+
 def test_other_optimizers_are_refused(small: tuple[Path, bytes]) -> None:
     path, _ = small
     for opt, message in [

