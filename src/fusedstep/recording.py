@@ -15,7 +15,7 @@ from fusedstep._arrays.dtypes import BFLOAT16, dtype_name, foreign
 from fusedstep._arrays.plain import plain
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.arena import ARENA_GRADIENTS, Arena
-from fusedstep._core.checkpoint import CheckpointReader
+from fusedstep._core.checkpoint import CheckpointReader, encoded
 from fusedstep._core.optimizer import Inside, Optimizer
 from fusedstep._core.packed import order_of
 from fusedstep._core.record import (
@@ -98,8 +98,9 @@ class Recorder:
         self.folder = Path(path)
         self.keeps_gradients = gradients
         self.number = 0
-        self._options: list[dict[str, Any]] = []
-        self._check_rates()
+        self._options: Any = None
+        """The options of the last step as they were written down; None: there was no step."""
+        self._read_options()  # which may be refused
         os.makedirs(self.folder, exist_ok=True)
         if os.listdir(self.folder):
             raise FileExistsError(
@@ -123,28 +124,30 @@ class Recorder:
     def step(self, grads: Any = ARENA_GRADIENTS, **request: Any) -> Any:
         """Step the optimizer as `opt.step` does, and add the step to the record."""
         opt = self.opt
-        self._check_rates()
+        options = self._read_options()
         kept = self._gradients(grads) if self.keeps_gradients else None
-        options = [saved_group(group) for group in opt.param_groups]
         report = type(opt).step(opt, grads, **request)
         self.number += 1
         named = dict(zip(self.inside.names, self.inside.numbers(), strict=True))
         if kept is not None:
             kept |= {f"{PARAMETER}.{name}": each.p for name, each in named.items()}
-        changed = _plain(options) != self._options
-        self._options = _plain(options)
+        before, self._options = self._options, encoded(options)
+        changed = self._options != before
         digests = {name: digests_of(each) for name, each in named.items()}
         step = Step(self.number, request, options if changed else None, digests)
         write_step(self.folder, step, kept)
         return report
 
-    def _check_rates(self) -> None:
-        for group in self.opt.param_groups:
-            if saved_group(group)["lr"] is None:
+    def _read_options(self) -> list[dict[str, Any]]:
+        """The options of the groups; a rate that a record cannot hold is refused."""
+        saved = [saved_group(group) for group in self.opt.param_groups]
+        for group, own in zip(self.opt.param_groups, saved, strict=True):
+            if own["lr"] is None:
                 raise ValueError(
                     f"lr={group['lr']!r} is a function of your own, which a record cannot hold; "
                     "pass a schedule of `fusedstep.schedules`, or assign its rates step by step"
                 )
+        return saved
 
     def _gradients(self, grads: Any) -> dict[str, Array]:
         """Copies of the gradients of a step as a file has them."""
@@ -193,14 +196,6 @@ def _rows_of(g: Any) -> tuple[Any, Any] | None:
         index = np.flatnonzero(np.diff(matrix.indptr))
         return index, matrix[index].toarray()
     return None
-
-
-def _plain(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Options that compare with `==`: arrays of rates as lists."""
-    return [
-        {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in group.items()}
-        for group in options
-    ]
 
 
 # ---- the repetition ----

@@ -193,10 +193,7 @@ class CheckpointReader(Reader):
     def check_texts(self, texts: Mapping[str, str]) -> None:
         """Refuse files of other programs, and of other releases, whose seals may be others, too."""
         if texts.get("kind") != KIND:
-            self.refuse(
-                "is a safetensors file, but no checkpoint that `fs.save` wrote",
-                "; read its arrays by `safetensors.numpy.load_file`",
-            )
+            self.refuse_other_safetensors()
         for name, known in (("format", FORMAT), ("contract", CONTRACT)):
             found = texts.get(name, "")
             if found != str(known):

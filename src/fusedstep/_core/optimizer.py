@@ -42,7 +42,7 @@ from fusedstep._core.parameters import Parameter, State, rule_of, with_hints
 from fusedstep._core.repr import show
 from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request
 from fusedstep._core.rows import has_rows, ids_of
-from fusedstep._core.saving import Giving, Saved, named_arrays, other_arrays, states_in_file
+from fusedstep._core.saving import FACE, Giving, Saved, named_arrays, other_arrays, states_in_file
 from fusedstep._core.state_dict import (
     FORMAT,
     read_group,
@@ -58,9 +58,6 @@ from fusedstep._core.unpickled import Originals
 from fusedstep._core.whole_step import whole_step
 
 UNSCALED = PLAIN.scale
-
-FACE = "fusedstep"
-"""The name of this package in checkpoints."""
 
 
 class Inside(NamedTuple):
@@ -708,7 +705,8 @@ class Optimizer:
                 self._refuse_ahead(what)
             self._catch_up_all()
             self._place.at_once(calls())
-            self._gather()
+            if self._gathered is None:
+                self._gather()
         finally:
             turn.holder = turn.next
 
@@ -842,29 +840,20 @@ class Optimizer:
 
         16-bit parameters become the rounded ones. Nothing is written unless all of them fit.
         """
-        turn, me = self._turn, get_ident()
-        while True:
-            if not turn.holder:
-                turn.holder = me
-                break
-            turn.wait(me, "load_float32_params")
-        try:
-            if self._ahead:
-                self._refuse_ahead("load_float32_params")
-            self._catch_up_all()
-            calls = []
-            for parameter, given in zip(
-                self._parameters, self._structure.flatten(params, "params"), strict=True
-            ):
-                name = f"params{parameter.path}"
-                values = plain(given, name)
-                wanted = np.broadcast_to(np.zeros((), parameter.dtype), parameter.p.shape)
-                check_like(values, wanted, name)
-                parameter.check_memory()
-                calls += parameter.assigning(values.copy())
-            self._place.at_once(calls)
-        finally:
-            turn.holder = turn.next
+        self._load(lambda: self._assigning(params), "load_float32_params")
+
+    def _assigning(self, params: Any) -> list[Call]:
+        """The calls that give the parameters values, which have been checked and copied."""
+        calls: list[Call] = []
+        flat = self._structure.flatten(params, "params")
+        for parameter, given in zip(self._parameters, flat, strict=True):
+            name = f"params{parameter.path}"
+            values = plain(given, name)
+            wanted = np.broadcast_to(np.zeros((), parameter.dtype), parameter.p.shape)
+            check_like(values, wanted, name)
+            parameter.check_memory()
+            calls += parameter.assigning(values.copy())
+        return calls
 
     def _refuse_ahead(self, what: str) -> NoReturn:
         raise RuntimeError(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.dtypes import BFLOAT16, FLOAT16, dtype_name
+from fusedstep._arrays.dtypes import BFLOAT16, HALVES, dtype_name
 from fusedstep._arrays.plain import plain, where
 from fusedstep._arrays.structure import flatten
 from fusedstep._arrays.walk import Array
@@ -22,6 +22,10 @@ from fusedstep._core.names_in_torch import names_in_torch
 from fusedstep._core.packed import MASTER, TAIL
 from fusedstep._core.parameters import Parameter
 from fusedstep._core.slices import ROW_T
+from fusedstep._numerics.storage import STORAGES
+
+FACE = "fusedstep"
+"""The name of this package in checkpoints."""
 
 
 class Saved(NamedTuple):
@@ -92,6 +96,15 @@ def other_arrays(others: Mapping[str, Any]) -> dict[str, Array]:
 # ---- giving back ----
 
 
+def widened(array: Array) -> Array:
+    """An array of 16 bits as float32; any other as it is."""
+    if array.dtype not in HALVES:
+        return array
+    flat = np.ascontiguousarray(array).reshape(-1)
+    wide: Array = STORAGES[HALVES[array.dtype]].decode(array.size, (flat,))
+    return wide.reshape(array.shape)
+
+
 class Giving:
     """A checkpoint that is given to an optimizer whose parameters have these names."""
 
@@ -142,7 +155,7 @@ class Giving:
         ours = {theirs: key for key, theirs in names.items()}
         entries = self.checkpoint.states[name].items()
         state: dict[str, Any] = {ours.get(key, key): array for key, array in entries}
-        if self.checkpoint.face != "fusedstep":
+        if self.checkpoint.face != FACE:
             state = {key: array for key, array in state.items() if key in ours.values()}
         return {**state, "t": self.checkpoint.t[name]}
 
@@ -155,19 +168,14 @@ class Giving:
                 f"{parameter.p.shape}",
                 "; make the optimizer over parameters of the shapes that were saved",
             )
-        if array.dtype == BFLOAT16:
-            wide = array.view(np.uint16).astype(np.uint32) << 16
-            array = wide.view(np.float32)
-        elif array.dtype == FLOAT16:
-            array = array.astype(np.float32)
-        if array.dtype != parameter.dtype:
-            kept = dtype_name(self.checkpoint.params[name].dtype)
+        values = widened(array)
+        if values.dtype != parameter.dtype:
             self.reader.refuse(
-                f"has {name!r} of {kept}, and params{parameter.path} is stepped in "
-                f"{dtype_name(parameter.dtype)}",
+                f"has {name!r} of {dtype_name(array.dtype)}, and params{parameter.path} is stepped "
+                f"in {dtype_name(parameter.dtype)}",
                 "; make the optimizer over parameters of the dtype that was saved",
             )
-        return np.array(array, order="C")
+        return np.array(values, order="C")
 
     def others(self, others: Mapping[str, Any], own: Iterable[str]) -> list[Call]:
         """The calls that write the arrays that no optimizer steps."""

@@ -140,6 +140,13 @@ class Reader:
         """Raise the error about the file's content."""
         raise ValueError(f"{self.path!r} {what}{remedy or '; load another checkpoint'}")
 
+    def refuse_other_safetensors(self) -> NoReturn:
+        """Refuse a file of the format that another program wrote."""
+        self.refuse(
+            "is a safetensors file, but no checkpoint that `fs.save` wrote",
+            "; read its arrays by `safetensors.numpy.load_file`",
+        )
+
     whole = True
     """Whether the file that was read had the seal that it should have."""
 
@@ -215,10 +222,7 @@ class Reader:
         entries = self._json(header)
         texts = entries.pop(TEXTS, None)
         if not isinstance(texts, dict) or SEAL not in texts:
-            self.refuse(
-                "is a safetensors file, but no checkpoint that `fs.save` wrote",
-                "; read its arrays by `safetensors.numpy.load_file`",
-            )
+            self.refuse_other_safetensors()
         if not all(isinstance(text, str) for text in texts.values()):
             self.refuse("has a damaged header: its metadata are not all texts")
         at = 0

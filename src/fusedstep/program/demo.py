@@ -173,8 +173,8 @@ def read_digits(seed: int) -> Digits:
 def compete(contestant: Contestant, digits: Digits, epochs: int, seed: int) -> Result:
     name, lr, optimizer, rule, options = contestant
     trained = [initial(np.random.default_rng(seed)) for _ in range(2)]
-    fused = Timed(optimizer(trained[0], lr=lr, **options))
-    assert isinstance(fused.opt, fs.Optimizer)
+    opt = optimizer(trained[0], lr=lr, **options)
+    fused = Timed(opt)
     textbook = Timed(Textbook(trained[1], rule, lr=lr, **options))
     trainings = [
         train(params, opt, digits.x, digits.y, epochs, np.random.default_rng(seed))
@@ -189,7 +189,7 @@ def compete(contestant: Contestant, digits: Digits, epochs: int, seed: int) -> R
         fused=median(fused.seconds),
         textbook=median(textbook.seconds),
         same_bits=all(trained[0][k].tobytes() == trained[1][k].tobytes() for k in trained[0]),
-        digest=fused.opt.digest(),
+        digest=opt.digest(),
     )
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusedstep._arrays.dtypes import BFLOAT16, FLOAT16
+from fusedstep._arrays.dtypes import BFLOAT16
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.checkpoint import Checkpoint
 from fusedstep._core.digest import Numbers, digest
 from fusedstep._core.names_in_torch import names_in_torch
-from fusedstep._core.saving import Giving
+from fusedstep._core.saving import Giving, widened
 from fusedstep._core.tensor_file import CODES, Array
 from fusedstep.torch._kept import MASTER, ORDER, REMAINDER, TAIL
 from fusedstep.torch._state import STEP
@@ -166,30 +166,23 @@ def _numbers(
 ) -> list[Numbers]:
     """The numbers of a digest: state by our letters, so that it is that of `fs`'s classes."""
     letters = {theirs: ours for ours, theirs in names_in_torch(kind, LETTERS).items()}
-    exact = {name: _wide(arrays[name]) for name in named.names}
+    exact = {name: widened(arrays[name]) for name in named.names}
     if in_full := getattr(named.opt, "float32_params", None):  # of ours
         values = zip(named.names, in_full(), strict=True)
-        exact = {name: _wide(_array(each, name)) for name, each in values}
+        exact = {name: widened(_array(each, name)) for name, each in values}
     return [
         Numbers(
             name,
             exact[name],
             t[name],
             {
-                letters.get(entry, entry): _wide(array)
+                letters.get(entry, entry): widened(array)
                 for entry, array in states[name].items()
                 if entry not in (STEP, *BESIDE)
             },
         )
         for name in named.names
     ]
-
-
-def _wide(array: Array) -> Array:
-    """An array of 16 bits as float32."""
-    if array.dtype == BFLOAT16:
-        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32) if array.dtype == FLOAT16 else array
 
 
 # ---- giving back ----
