@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from cases import BASES, CUSTOM_BASES, Case
 from random_arrays import Array
+from sealed import resealed
 
 import fusedstep as fs
 from fusedstep._core import durable, tensor_file
@@ -401,20 +402,6 @@ def test_a_file_of_safetensors_own_is_told(path: Path) -> None:
     )
     content = safetensors.save({"w": np.ones(3)}, metadata={"format": "np"})
     assert "no checkpoint that `fs.save` wrote; read its arrays by" in refused(path, content)
-
-
-def resealed(content: bytes, *changes: tuple[bytes, bytes]) -> bytes:
-    """The file with changes in its header, of any length, sealed as if it had been written so."""
-    (length,) = struct.unpack("<Q", content[:8])
-    header, data = content[8 : 8 + length].rstrip(), content[8 + length :]
-    for old, new in changes:
-        assert header.count(old) == 1, old
-        header = header.replace(old, new)
-    header += b" " * (-len(header) % 8)
-    seal = json.loads(header)["__metadata__"]["seal"].encode()
-    opened = header.replace(seal, b"0" * 64)
-    header = header.replace(seal, sha256(opened + data).hexdigest().encode())
-    return struct.pack("<Q", len(header)) + header + data
 
 
 @pytest.mark.parametrize(

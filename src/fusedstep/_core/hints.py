@@ -42,9 +42,17 @@ class Declaration(Protocol):
     @property
     def signature(self) -> Signature: ...
 
+    @property
+    def nonnegative(self) -> Sequence[str]: ...
+
 
 DECLARATIONS: list[Declaration] = []
 """The declarations of this package's own classes."""
+
+
+def declared_as(name: Any) -> Declaration | None:
+    """The declaration of this package's class with a name; None: there is no such class."""
+    return next((each for each in DECLARATIONS if each.optimizer.__name__ == name), None)
 
 
 def public_name(optimizer: type) -> str:

@@ -1,4 +1,4 @@
-"""The names that torch's optimizers have for the state arrays of ours.
+"""The names that state has in torch: of our arrays, and of what stands beside them.
 
 Checkpoints have them, too, so that one program's is another's.
 """
@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fusedstep._core.packed import MASTER, ORDER, TAIL, base_name
+from fusedstep._core import packed
+from fusedstep._core.packed import base_name
+
+STEP, MU_PRODUCT, ROW_STEP = "step", "mu_product", "row_step"
+"""Entries that say t: of the parameter, of NAdam as a product of momenta, and of each row."""
+
+TAIL, MASTER, ORDER = "tail", "master", "order"
+"""Entries: the bits that a 16-bit parameter lacks, its float32 values, and the order of codes."""
+
+REMAINDER = "master_param"
+"""The entry that TransformerEngine has in the place of a tail or a master."""
+
+SECONDS = (TAIL, MASTER, REMAINDER)
+"""The entries with what a parameter lacks."""
 
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 
@@ -30,4 +43,4 @@ def names_in_torch(optimizer: str, letters: list[str]) -> dict[str, str]:
     """The names of all entries that a state may have, by ours; others keep their own."""
     names = {letter: NAMES_IN_TORCH.get(optimizer, {}).get(letter, letter) for letter in letters}
     bases = {base_name(letter): base_name(name) for letter, name in names.items()}
-    return {**names, **bases, TAIL: "tail", MASTER: "master", ORDER: "order"}
+    return {**names, **bases, packed.TAIL: TAIL, packed.MASTER: MASTER, packed.ORDER: ORDER}

@@ -793,6 +793,7 @@ class Optimizer:
             [name for name, each in pairs if each.cohort.group is group] for group in self._groups
         ]
         given.check_optimizer(type(self).__name__, groups)
+        given.read_numbers(self._declaration.nonnegative)
         calls = given.others(others, names)
         values = [given.values(name, each) for name, each in pairs]
         for _, each in pairs:
@@ -800,13 +801,21 @@ class Optimizer:
         saved_groups = [
             given.options(k, saved_group(group), FACE) for k, group in enumerate(self._groups)
         ]
-        states = [given.state(name, self._known_letters) for name in names]
+        rules = {
+            id(group): rule_of(self._declaration, {**group.hyperparameters, **saved})
+            for group, saved in zip(self._groups, saved_groups, strict=True)
+        }
+        letters = self._known_letters
+        states = [
+            given.state(name, each, letters, rules[id(each.cohort.group)].states)
+            for name, each in pairs
+        ]
         top = {"format": FORMAT, "optimizer": type(self).__name__, "param_groups": saved_groups}
         try:
             read, of_each = self._read({**top, "state": self._structure.rebuild(states)})
         except (KeyError, TypeError, ValueError) as error:
             given.reader.refuse(f"does not fit this optimizer: {error.args[0]}")
-        given.check_digest(names, values, of_each)
+        given.check_digest()
         calls += self._taking(read, of_each)
         for array, (_, parameter) in zip(values, pairs, strict=True):
             calls += parameter.assigning(array)

@@ -10,7 +10,7 @@ values as `p_master`, float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,13 @@ from fusedstep._arrays.plain import plain
 from fusedstep._arrays.walk import Array, Walk
 from fusedstep._checks.wording import describe
 from fusedstep._core.parameters import Parameter
-from fusedstep._numerics.storage import STORAGES, TILE, in_code_order, in_natural_order
+from fusedstep._numerics.storage import (
+    STORAGES,
+    TILE,
+    Storage,
+    in_code_order,
+    in_natural_order,
+)
 
 TAIL, MASTER, ORDER = "p_tail", "p_master", "p_order"
 
@@ -109,39 +115,46 @@ def read_values(state: Mapping[str, Any], letter: str, parameter: Parameter, whe
 def _decoded(
     codes: Array, state: Mapping[str, Any], letter: str, parameter: Parameter, where: str
 ) -> Array:
-    """The values of 8-bit codes, whose blocks follow the order that the state tells."""
-    bases = plain(state[base_name(letter)], f"{where}[{base_name(letter)!r}]")
+    """The values of the codes of a state, whose blocks follow the order that it tells."""
+    name = f"{where}[{base_name(letter)!r}]"
+    storage = STORAGES["unsigned8" if letter in parameter.nonnegative else "signed8"]
+    axes = read_order(state.get(ORDER), codes.ndim, where)
+    return decoded(codes, plain(state[base_name(letter)], name), axes, storage, name)
+
+
+def decoded(
+    codes: Array, bases: Array, axes: tuple[int, ...], storage: Storage, name: str
+) -> Array:
+    """The values of 8-bit codes whose blocks follow these axes; `name` is that of the bases."""
     blocks = -(-codes.size // TILE)
     if bases.dtype != np.int32 or bases.shape != (blocks,):
         raise ValueError(
-            f"{where}[{base_name(letter)!r}] is {bases.dtype} of shape {bases.shape}; for "
-            f"{codes.size} codes it is int32 of shape {(blocks,)}: pass what state_dict() returned"
+            f"{name} is {bases.dtype} of shape {bases.shape}; for {codes.size} codes it is int32 "
+            f"of shape {(blocks,)}: pass what state_dict() returned"
         )
-    axes = _read_order(state.get(ORDER), codes.ndim, where)
-    laid = _along(codes, axes)
-    storage = STORAGES["unsigned8" if letter in parameter.nonnegative else "signed8"]
+    laid = along(codes, axes)
     values = np.empty(codes.shape, np.float32)
     flat = storage.decode(
         codes.size, (in_code_order(laid.reshape(-1)), np.ascontiguousarray(bases))
     )
-    _along(values, axes)[...] = flat.reshape(laid.shape)
+    along(values, axes)[...] = flat.reshape(laid.shape)
     return values
 
 
-def _along(array: Array, axes: Sequence[int]) -> Array:
+def along(array: Array, axes: tuple[int, ...]) -> Array:
     """A view that has a walk by these axes as its C order."""
     turned = [slice(None, None, -1 if ~k in axes else 1) for k in range(array.ndim)]
     return array[(*turned,)].transpose([max(k, ~k) for k in axes])
 
 
-def _read_order(given: Any, ndim: int, where: str) -> Sequence[int]:
+def read_order(given: Any, ndim: int, where: str) -> tuple[int, ...]:
     """The axes of a walk that was saved."""
     if given is None:
-        return range(ndim)
+        return (*range(ndim),)
     try:
-        axes = [int(k) for k in given]
+        axes = (*(int(k) for k in given),)
     except (TypeError, ValueError):
-        axes = []
+        axes = ()
     if sorted(max(k, ~k) for k in axes) != [*range(ndim)]:
         raise ValueError(
             f"{where}[{ORDER!r}] is {describe(given)}; it names each of {ndim} axes once: pass "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
-from fusedstep._arrays.dtypes import BFLOAT16, HALVES, dtype_name
+from fusedstep._arrays.dtypes import BFLOAT16, dtype_name
 from fusedstep._arrays.plain import plain, where
 from fusedstep._arrays.structure import flatten
 from fusedstep._arrays.walk import Array
@@ -19,10 +19,10 @@ from fusedstep._core.arena import Arena
 from fusedstep._core.checkpoint import Checkpoint, CheckpointReader
 from fusedstep._core.digest import Numbers, digest, names_of
 from fusedstep._core.names_in_torch import names_in_torch
+from fusedstep._core.numbers_in_file import numbers_in
 from fusedstep._core.packed import MASTER, TAIL
 from fusedstep._core.parameters import Parameter
 from fusedstep._core.slices import ROW_T
-from fusedstep._numerics.storage import STORAGES
 
 FACE = "fusedstep"
 """The name of this package in checkpoints."""
@@ -96,21 +96,32 @@ def other_arrays(others: Mapping[str, Any]) -> dict[str, Array]:
 # ---- giving back ----
 
 
-def widened(array: Array) -> Array:
-    """An array of 16 bits as float32; any other as it is."""
-    if array.dtype not in HALVES:
-        return array
-    flat = np.ascontiguousarray(array).reshape(-1)
-    wide: Array = STORAGES[HALVES[array.dtype]].decode(array.size, (flat,))
-    return wide.reshape(array.shape)
-
-
 class Giving:
-    """A checkpoint that is given to an optimizer whose parameters have these names."""
+    """A checkpoint that is given to an optimizer."""
 
     def __init__(self, reader: CheckpointReader, checkpoint: Checkpoint) -> None:
         self.reader = reader
         self.checkpoint = checkpoint
+        self.numbers: dict[str, Numbers] = {}
+        """The numbers of each parameter, by name, once they are read."""
+
+    def read_numbers(self, nonnegative: Collection[str]) -> None:
+        """Read the numbers of the parameters.
+
+        `nonnegative` are the letters of state arrays that never are below 0.
+        """
+        try:
+            found = numbers_in(self.checkpoint, nonnegative)
+        except ValueError as error:
+            self.reader.refuse(f"has state that does not fit its parameter: {error}")
+        self.numbers = {each.name: each for each in found}
+
+    def check_digest(self) -> None:
+        """Refuse numbers that are not of the digest in the file."""
+        if digest(self.numbers.values()) != self.checkpoint.digest:
+            self.reader.refuse(
+                "does not have the digest that it tells: its numbers are not those that were saved"
+            )
 
     def check_optimizer(self, name: str, groups: Sequence[Sequence[str]]) -> None:
         """Refuse a checkpoint of another class, or of other parameters or groups."""
@@ -147,35 +158,47 @@ class Giving:
         saved = self.checkpoint.groups[index]
         if self.checkpoint.face == face:
             return {name: value for name, value in saved.items() if name != "params"}
-        return {name: saved.get(name, value) for name, value in own.items()}
+        both = {name: _number(saved.get(name, value)) for name, value in own.items()}
+        if both["lr"] is None or isinstance(both["lr"], Mapping):
+            both["lr"] = own["lr"]  # in the place of a schedule, which another package has not
+        return both
 
-    def state(self, name: str, letters: Iterable[str]) -> dict[str, Any]:
-        """The state of a parameter as a state dict has it."""
+    def state(
+        self, name: str, parameter: Parameter, letters: Sequence[str], needed: Iterable[str]
+    ) -> dict[str, Any]:
+        """The state of a parameter as a state dict has it.
+
+        `letters` are all that it may have, and `needed` those that steps need.
+        """
+        t = self.checkpoint.t[name]
+        if self.checkpoint.face != FACE:
+            numbers = self.numbers[name]
+            if t == 0 and not numbers.states:  # which others make at the first step
+                return {**{key: _initial(key, numbers.p, parameter) for key in needed}, "t": 0}
+            known = {key: array for key, array in numbers.states.items() if key in letters}
+            counted = {} if numbers.row_t is None else {ROW_T: numbers.row_t}
+            return {**known, **counted, "t": t}
         names = names_in_torch(self.checkpoint.optimizer, [*letters])
         ours = {theirs: key for key, theirs in names.items()}
         entries = self.checkpoint.states[name].items()
-        state: dict[str, Any] = {ours.get(key, key): array for key, array in entries}
-        if self.checkpoint.face != FACE:
-            state = {key: array for key, array in state.items() if key in ours.values()}
-        return {**state, "t": self.checkpoint.t[name]}
+        return {**{ours.get(key, key): array for key, array in entries}, "t": t}
 
     def values(self, name: str, parameter: Parameter) -> Array:
         """The values of a parameter in the dtype of its steps."""
-        array = self.checkpoint.params[name]
+        array = self.numbers[name].p
         if array.shape != parameter.p.shape:
             self.reader.refuse(
                 f"has {name!r} of shape {array.shape}, and params{parameter.path} has shape "
                 f"{parameter.p.shape}",
                 "; make the optimizer over parameters of the shapes that were saved",
             )
-        values = widened(array)
-        if values.dtype != parameter.dtype:
+        if array.dtype != parameter.dtype:
             self.reader.refuse(
                 f"has {name!r} of {dtype_name(array.dtype)}, and params{parameter.path} is stepped "
                 f"in {dtype_name(parameter.dtype)}",
                 "; make the optimizer over parameters of the dtype that was saved",
             )
-        return np.array(values, order="C")
+        return np.array(array, order="C")
 
     def others(self, others: Mapping[str, Any], own: Iterable[str]) -> list[Call]:
         """The calls that write the arrays that no optimizer steps."""
@@ -207,21 +230,15 @@ class Giving:
             calls.append(partial(np.copyto, own_view, given))
         return calls
 
-    def check_digest(
-        self, names: Sequence[str], values: Sequence[Array], states: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Refuse numbers that are not those of the digest in the file."""
-        numbers = (
-            Numbers(
-                name,
-                array,
-                state["t"],
-                {key: each for key, each in state.items() if key not in ("t", "p", ROW_T)},
-                state.get(ROW_T),
-            )
-            for name, array, state in zip(names, values, states, strict=True)
-        )
-        if digest(numbers) != self.checkpoint.digest:
-            self.reader.refuse(
-                "does not have the digest that it tells: its numbers are not those that were saved"
-            )
+
+def _initial(letter: str, p: Array, parameter: Parameter) -> Array:
+    """A state array before the first step."""
+    return p if letter == "ema" else np.full_like(p, parameter.initial)
+
+
+def _number(option: Any) -> Any:
+    """An option of another package's class, of a tensor its number or numbers."""
+    if isinstance(option, Mapping) and "tensor" in option:
+        value = option["tensor"]
+        return np.array(value) if isinstance(value, (list, tuple)) else value
+    return (*map(_number, option),) if isinstance(option, tuple) else option

@@ -13,7 +13,7 @@ from fusedstep._checks.names import by_identifier
 from fusedstep._checks.values import count_of_steps
 from fusedstep._checks.wording import describe, differences, quoted
 from fusedstep._core.groups import Group
-from fusedstep._core.hints import DECLARATIONS, public_name
+from fusedstep._core.hints import declared_as, public_name
 from fusedstep._core.kept import FIXED, STORAGE
 from fusedstep._core.packed import (
     packed_entries,
@@ -91,8 +91,8 @@ def saved(parameter: Parameter) -> dict[str, Any]:
 
 def class_hint(name: Any) -> str:
     """The class that a state dict is of, as the end of an error."""
-    made = next((each.optimizer for each in DECLARATIONS if each.optimizer.__name__ == name), None)
-    return "" if made is None else f"; load it into `opt = {public_name(made)}(params)`"
+    made = declared_as(name)
+    return "" if made is None else f"; load it into `opt = {public_name(made.optimizer)}(params)`"
 
 
 def read_top(state_dict: Any, optimizer: str, groups: int) -> dict[str, Any]:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from fusedstep._arrays.dtypes import BFLOAT16
+from fusedstep._arrays.dtypes import BFLOAT16, FLOAT32
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.checkpoint import Checkpoint
 from fusedstep._core.digest import Numbers, digest
-from fusedstep._core.names_in_torch import names_in_torch
-from fusedstep._core.saving import Giving, widened
+from fusedstep._core.hints import declared_as
+from fusedstep._core.names_in_torch import (
+    MU_PRODUCT,
+    NAMES_IN_TORCH,
+    ORDER,
+    ROW_STEP,
+    STEP,
+)
+from fusedstep._core.numbers_in_file import OF_TORCH, is_packed, numbers_in, widened
+from fusedstep._core.saving import Giving
 from fusedstep._core.tensor_file import CODES, Array
-from fusedstep.torch._kept import MASTER, ORDER, REMAINDER, TAIL
-from fusedstep.torch._state import STEP
-
-FACE = "torch"
-"""The name of torch in checkpoints."""
+from fusedstep._numerics.momenta import momenta
+from fusedstep._numerics.storage import STORAGES
+from fusedstep.torch._arrays import HALVES, wide_dtype
 
 NOT_OPTIONS = ("params", "param_names")
 """Entries of a group that are no hyperparameters."""
 
-BESIDE = (TAIL, MASTER, REMAINDER, ORDER)
-"""Entries of state with bits of the parameter, which its exact values have, and how these lie."""
-
-LETTERS = [*"abmosvx"]
+FORMATS = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+"""The formats of dtypes of 16 bits."""
 
 DTYPES = {getattr(torch, dtype.name, None) for dtype in CODES.values()}
 
@@ -118,10 +122,17 @@ def take(opt: torch.optim.Optimizer, params: Any, metadata: Any) -> Checkpoint:
             for entry, value in state.items()
             if value is not None
         }
-    t = {name: int(state[STEP]) if STEP in state else 0 for name, state in states.items()}
+    # Where torch does not count them, all that is known is whether there were any.
+    t = {name: int(state.get(STEP, bool(state))) for name, state in states.items()}
     arrays = {name: _array(each, f"params[{name!r}]") for name, each in named.tensors.items()}
-    found = digest(_numbers(named, kind, arrays, states, t))
-    return Checkpoint(kind, FACE, groups, t, arrays, states, found, metadata)
+    taken = Checkpoint(kind, OF_TORCH, groups, t, arrays, states, "", metadata)
+    return taken._replace(digest=digest(numbers_in(taken, _nonnegative(kind))))
+
+
+def _nonnegative(optimizer: str) -> Sequence[str]:
+    """The letters of state arrays that never are below 0, of a class with that name."""
+    declaration = declared_as(optimizer)
+    return () if declaration is None else declaration.nonnegative
 
 
 def _saved(name: str, value: Any) -> Any:
@@ -157,94 +168,140 @@ def _array(value: Any, name: str) -> Array:
     return copied
 
 
-def _numbers(
-    named: Named,
-    kind: str,
-    arrays: Mapping[str, Array],
-    states: Mapping[str, Mapping[str, Array]],
-    t: Mapping[str, int],
-) -> list[Numbers]:
-    """The numbers of a digest: state by our letters, so that it is that of `fs`'s classes."""
-    letters = {theirs: ours for ours, theirs in names_in_torch(kind, LETTERS).items()}
-    exact = {name: widened(arrays[name]) for name in named.names}
-    if in_full := getattr(named.opt, "float32_params", None):  # of ours
-        values = zip(named.names, in_full(), strict=True)
-        exact = {name: widened(_array(each, name)) for name, each in values}
-    return [
-        Numbers(
-            name,
-            exact[name],
-            t[name],
-            {
-                letters.get(entry, entry): widened(array)
-                for entry, array in states[name].items()
-                if entry not in (STEP, *BESIDE)
-            },
-        )
-        for name in named.names
-    ]
-
-
 # ---- giving back ----
 
 
 def give(opt: torch.optim.Optimizer, given: Giving, params: Any) -> None:
     """Let an optimizer, and all tensors in `params`, take over a checkpoint."""
     named = Named(opt, params)
-    given.check_optimizer(type(opt).__name__, [own for _, own in named.groups])
-    writes = _writes(given, named.tensors)
     checkpoint = given.checkpoint
-    states = {}
-    for name, key in named.keys.items():
-        entries = {entry: _entry(entry, a) for entry, a in checkpoint.states[name].items()}
-        if checkpoint.face != FACE and checkpoint.t[name]:
-            entries[STEP] = torch.tensor(float(checkpoint.t[name]))
-        if entries:
-            states[key] = entries
-    groups = []
-    for index, (group, _) in enumerate(named.groups):
-        own = {name: value for name, value in group.items() if name not in NOT_OPTIONS}
-        options = given.options(index, own, FACE)
-        groups.append({**group, **{name: _loaded(value) for name, value in options.items()}})
-    opt.load_state_dict({**named.saved, "state": states, "param_groups": groups})
+    given.check_optimizer(type(opt).__name__, [own for _, own in named.groups])
+    given.read_numbers(_nonnegative(checkpoint.optimizer))
+    options = [
+        given.options(index, {k: v for k, v in group.items() if k not in NOT_OPTIONS}, OF_TORCH)
+        for index, (group, _) in enumerate(named.groups)
+    ]
+    ours = _is_ours(opt)
+    as_saved = checkpoint.face == OF_TORCH and (
+        ours or not any(map(is_packed, checkpoint.states.values()))
+    )
+    if as_saved:
+        states = {name: _as_saved(checkpoint.states[name]) for name in named.names}
+        values = checkpoint.params
+    else:
+        states = _translated_states(given, named, options)
+        values = _translated_params(given, named)
+    wide = ours and not as_saved and any(p.dtype in HALVES for p in named.parameters)
+    writes = _writes(given, values, named.tensors, named.names if wide else ())
+    given.check_digest()
+    groups = [
+        {**group, **{name: _loaded(value) for name, value in own.items()}}
+        for own, (group, _) in zip(options, named.groups, strict=True)
+    ]
+    state = {key: states[name] for name, key in named.keys.items() if states[name]}
+    opt.load_state_dict({**named.saved, "state": state, "param_groups": groups})
     with torch.no_grad():
         for tensor, source in writes:
             tensor.copy_(source)
+    if wide:
+        cast("Any", opt).load_float32_params(_tensor(values[name]) for name in named.names)
+
+
+def _is_ours(opt: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer is of this package, and has state that torch's own cannot read."""
+    return hasattr(opt, "load_float32_params")
+
+
+def _as_saved(state: Mapping[str, Array]) -> dict[str, Any]:
+    """State as torch has it: tensors, but for the order in which codes lie."""
+    return {
+        entry: (*array.tolist(),) if entry == ORDER else _tensor(array)
+        for entry, array in state.items()
+    }
+
+
+def _translated_states(
+    given: Giving, named: Named, options: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """State under torch's names, of the numbers that steps see."""
+    optimizer, ours = given.checkpoint.optimizer, _is_ours(named.opt)
+    return {
+        name: _state(given.numbers[name], optimizer, own, ours)
+        for own, (_, names) in zip(options, named.groups, strict=True)
+        for name in names
+    }
+
+
+def _state(
+    numbers: Numbers, optimizer: str, options: Mapping[str, Any], ours: bool
+) -> dict[str, Any]:
+    """A parameter's state as torch has it; only this package's classes have more than torch's."""
+    t, names = numbers.t, NAMES_IN_TORCH.get(optimizer, {})
+    if t == 0 and optimizer != "Adagrad":  # whose state torch makes before the first step
+        return {}
+    state: dict[str, Any] = {STEP: torch.tensor(float(t))}
+    if optimizer == "NAdam" and t:
+        product = momenta(float(options["betas"][0]), float(options["momentum_decay"]), t).product
+        state[MU_PRODUCT] = torch.tensor(product)
+    for letter, array in numbers.states.items():
+        if letter in names or ours:
+            state[names.get(letter, letter)] = _tensor(array)
+    if numbers.row_t is not None and ours:
+        state[ROW_STEP] = torch.from_numpy(numbers.row_t.copy())
+    return state
+
+
+def _translated_params(given: Giving, named: Named) -> dict[str, Array]:
+    """Parameters as steps see them; those of torch's own classes in 16 bits, if these will do."""
+    params = {**given.checkpoint.params}
+    for name, tensor in zip(named.names, named.parameters, strict=True):
+        p, form = given.numbers[name].p, FORMATS.get(tensor.dtype)
+        params[name] = p
+        if form is not None and p.dtype == FLOAT32 and not _is_ours(named.opt):
+            (bits,) = STORAGES[form].encode(p.reshape(-1))
+            half = bits.view(BFLOAT16 if form == "bfloat16" else bits.dtype).reshape(p.shape)
+            if np.array_equal(widened(half).view(np.uint32), p.view(np.uint32)):
+                params[name] = half
+    return params
 
 
 def _writes(
-    given: Giving, tensors: Mapping[str, torch.Tensor]
+    given: Giving,
+    params: Mapping[str, Array],
+    tensors: Mapping[str, torch.Tensor],
+    wide: Sequence[str],
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The tensors that are written, each with what it becomes."""
-    saved = given.checkpoint.params
-    if surplus := sorted(saved.keys() - tensors.keys()):
+    """The tensors that are written, each with what it becomes.
+
+    Those in `wide` are of the dtypes of steps, and left to the optimizer.
+    """
+    if surplus := sorted(params.keys() - tensors.keys()):
         given.reader.refuse(
             f"has {quoted(surplus)}, which `params` lacks", "; pass the model that was saved"
         )
     pairs = []
     for name, tensor in tensors.items():
-        if name not in saved:
+        if name not in params:
             given.reader.refuse(f"lacks {name!r}", "; pass as `params` what was saved, and no more")
-        source = _tensor(saved[name])
-        if (source.shape, source.dtype) != (tensor.shape, tensor.dtype):
+        source = _tensor(params[name])
+        dtype = wide_dtype(tensor.dtype) if name in wide else tensor.dtype
+        if (source.shape, source.dtype) != (tensor.shape, dtype):
             given.reader.refuse(
                 f"has {name!r} as {source.dtype} of {[*source.shape]}, and `params` as "
                 f"{tensor.dtype} of {[*tensor.shape]}",
                 "; make the model as it was saved",
             )
-        pairs.append((tensor, source))
+        if name not in wide:
+            pairs.append((tensor, source))
     return pairs
 
 
 def _tensor(array: Array) -> torch.Tensor:
+    """A tensor over an array's memory, or over a copy of what cannot be written."""
+    array = array if array.flags.writeable else array.copy()
     if array.dtype == BFLOAT16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
-
-
-def _entry(name: str, array: Array) -> Any:
-    """An entry of state as torch has it: tensors, but for the order in which codes lie."""
-    return (*array.tolist(),) if name == ORDER else _tensor(array)
 
 
 def _loaded(option: Any) -> Any:

@@ -32,7 +32,8 @@ from fusedstep._core.kept import (
     refuse_idle_master,
     refuse_wide_state,
 )
-from fusedstep._core.packed import order_of
+from fusedstep._core.names_in_torch import MASTER, ORDER, REMAINDER, SECONDS, TAIL
+from fusedstep._core.packed import base_name, order_of
 from fusedstep._core.parameters import rule_of
 from fusedstep._numerics.coefficients import Rule
 from fusedstep._numerics.storage import (
@@ -47,16 +48,8 @@ from fusedstep._numerics.storage import (
 from fusedstep.torch._arrays import as_real, is_distributed, local, wide_dtype
 from fusedstep.torch._kinds import Group, Kind
 
-TAIL, MASTER, ORDER = "tail", "master", "order"
-
-REMAINDER = "master_param"
-"""The entry that TransformerEngine has in the place of both."""
-
 P = "p"
 """The key of a parameter among letters of its state."""
-
-SECONDS = (TAIL, MASTER, REMAINDER)
-"""The entries with what a parameter lacks."""
 
 DTYPES = {"split16": torch.int16, "split8": torch.int8}
 """The dtypes of tails, by the form of their parameter."""
@@ -77,11 +70,6 @@ CODES = ("signed8", "unsigned8")
 
 FLAT = ("split8", *CODES)
 """Formats with arrays that are flat, and so cannot be sharded as their parameter is."""
-
-
-def base_name(name: str) -> str:
-    """The entry with the bases of the codes that stand under a name."""
-    return f"{name}_base"
 
 
 class Formats(NamedTuple):

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from fusedstep._core.kept import FIXED
+from fusedstep._core.names_in_torch import ROW_STEP, STEP
+from fusedstep._core.packed import base_name
 from fusedstep.torch._arrays import HALVES
-from fusedstep.torch._kept import base_name
 from fusedstep.torch._kinds import Group
-from fusedstep.torch._rows import ROW_STEP
-from fusedstep.torch._state import STEP
 
 
 class Sealed:

@@ -299,7 +299,8 @@ class FusedOptimizer(Optimizer):
         """SHA-256 over parameters, state and t, see `fusedstep.Optimizer.digest`.
 
         Parameters are called by the names that they were passed with, or by their numbers, so that
-        it is the digest of `fusedstep`'s own class over a mapping, or a list, of these arrays.
+        it is the digest of `fusedstep`'s own class over a mapping, or a list, of these arrays: but
+        for SGD, whose steps torch does not count, so that t is 1 as soon as there is state.
         """
         from fusedstep.torch._checkpoint import take
 

@@ -13,12 +13,10 @@ import torch
 
 from fusedstep._arrays.place import HOST
 from fusedstep._checks.wording import describe
+from fusedstep._core.names_in_torch import ROW_STEP
 from fusedstep._core.rows import Rows, ids_of
 from fusedstep._numerics.coefficients import Hyperparameters, Rule
 from fusedstep.torch._arrays import HALVES, base, is_distributed, local
-
-ROW_STEP = "row_step"
-"""The entry of a state that has the steps which each row has taken."""
 
 WHOLE = "or leave out `untouched`, and pass whole gradients, as of `nn.Embedding(sparse=False)`"
 """The end of errors about parameters that are not stepped by rows."""

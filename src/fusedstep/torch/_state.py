@@ -10,12 +10,12 @@ import torch
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.plain import plain
+from fusedstep._core.names_in_torch import MU_PRODUCT, ORDER, ROW_STEP, STEP
 from fusedstep._numerics.coefficients import Rule
 from fusedstep.torch._arrays import local
 from fusedstep.torch._kept import (
     CODES,
     FLAT,
-    ORDER,
     Formats,
     Kept,
     P,
@@ -24,12 +24,12 @@ from fusedstep.torch._kept import (
     given_formats,
 )
 from fusedstep.torch._kinds import Kind
-from fusedstep.torch._rows import ROW_STEP, counts_rows, needs_counts, row_steps
+from fusedstep.torch._rows import counts_rows, needs_counts, row_steps
 
 COUNT, PRODUCT = 0, 1
 """A job's numbers: the steps of its parameters, and NAdam's product of all μ so far."""
 
-STEP, MU_PRODUCT, EMA = "step", "mu_product", "ema"
+EMA = "ema"
 
 
 class Changes(NamedTuple):

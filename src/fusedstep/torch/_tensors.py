@@ -24,6 +24,7 @@ from fusedstep._backends.slices import Integers, Touched
 from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.kept import FIXED, storages
+from fusedstep._core.names_in_torch import ROW_STEP
 from fusedstep._core.parameters import Cohort
 from fusedstep._core.rows import seen_rows
 from fusedstep._core.slices import Slices, touched_by
@@ -32,7 +33,7 @@ from fusedstep.torch._arrays import Seen, is_copy, local
 from fusedstep.torch._handed_on import HANDED_ON, reasons_of_group
 from fusedstep.torch._kept import FLAT, P
 from fusedstep.torch._kinds import Group, Kind, is_fickle, next_product
-from fusedstep.torch._rows import ROW_STEP, WHOLE, is_sparse, refuse_rows, rows_of
+from fusedstep.torch._rows import WHOLE, is_sparse, refuse_rows, rows_of
 from fusedstep.torch._state import COUNT, PRODUCT, Found
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from fusedstep._checks.wording import describe, quoted
-from fusedstep.torch._kept import MASTER, REMAINDER, TAIL
-from fusedstep.torch._state import STEP
+from fusedstep._core.names_in_torch import MASTER, REMAINDER, STEP, TAIL
 
 __all__ = ["from_flashoptim", "from_transformer_engine", "to_transformer_engine"]
 

@@ -127,7 +127,7 @@ def test_the_extension_is_hardened() -> None:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The command `build_ext` of setup.py, before it has done anything."""
-    setuptools = pytest.importorskip("setuptools", reason="setuptools is not installed")
+    setuptools = pytest.importorskip("setuptools", "77", reason="setuptools 77 is not installed")
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(setuptools, "setup", lambda **options: options)
     monkeypatch.delenv("MAX_JOBS", raising=False)
