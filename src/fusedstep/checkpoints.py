@@ -160,16 +160,22 @@ def give(opt: Any, given: Giving, params: Any) -> None:
 
 def _of_torch(opt: Any) -> Any:
     """The module that saves and loads optimizers of torch; refused if this is none."""
-    if any(each.__module__.partition(".")[0] == "torch" for each in type(opt).__mro__):
-        from torch.optim import Optimizer as OfTorch
-
+    if is_of_torch(opt):
         from fusedstep.torch import _checkpoint
 
-        if isinstance(opt, OfTorch):
-            return _checkpoint
+        return _checkpoint
     raise TypeError(
         f"opt is {describe(opt)}; pass an optimizer, as `fs.AdamW(params)` or one of torch's"
     )
+
+
+def is_of_torch(opt: Any) -> bool:
+    """Whether this is an optimizer of torch's, or like them; torch is imported only for those."""
+    if all(each.__module__.partition(".")[0] != "torch" for each in type(opt).__mro__):
+        return False
+    from torch.optim import Optimizer as OfTorch
+
+    return isinstance(opt, OfTorch)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,21 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusedstep import optimizers
-from fusedstep._arrays.dtypes import BFLOAT16, dtype_name, foreign
-from fusedstep._arrays.plain import plain
 from fusedstep._checks.wording import describe, quoted
-from fusedstep._core.arena import ARENA_GRADIENTS, Arena
-from fusedstep._core.checkpoint import CheckpointReader, encoded
-from fusedstep._core.optimizer import Inside, Optimizer
-from fusedstep._core.packed import order_of
+from fusedstep._core import recorded
+from fusedstep._core.checkpoint import Checkpoint, CheckpointReader, encoded
+from fusedstep._core.numbers_in_file import OF_TORCH
+from fusedstep._core.optimizer import Optimizer
 from fusedstep._core.record import (
-    GRADIENT,
     PARAMETER,
-    ROWS,
     START,
     STEPS,
-    VALUES,
     Kept,
     Step,
     digests_of,
@@ -32,10 +26,8 @@ from fusedstep._core.record import (
     read_steps,
     write_step,
 )
-from fusedstep._core.rows import Rows
-from fusedstep._core.state_dict import saved_group
 from fusedstep._core.tensor_file import Array
-from fusedstep.checkpoints import load, save
+from fusedstep.checkpoints import is_of_torch, save
 
 __all__ = ["Difference", "Recorder", "Replay", "replay"]
 
@@ -57,7 +49,9 @@ class Recorder:
     Parameters
     ----------
     opt
-        An optimizer of this package over arrays of NumPy, or what is like them.
+        An optimizer of this package over arrays of NumPy, or what is like them, or one of
+        `fusedstep.torch` over parameters on the CPU. Steps that are taken in the backward pass are
+        not recorded.
     path
         The folder, which is made. One with another record in it is refused.
     gradients
@@ -85,92 +79,43 @@ class Recorder:
     """
 
     def __init__(self, opt: Any, path: str | os.PathLike[str], *, gradients: bool = False) -> None:
-        if not isinstance(opt, Optimizer):
-            raise TypeError(f"opt is {describe(opt)}; pass an optimizer of `fusedstep`")
-        self.inside = _inside(opt)
-        if not self.inside.on_host:
-            raise TypeError("opt has its arrays on a CUDA device; record it with arrays of NumPy")
-        if self.inside.has_copies:
-            raise ValueError("opt has `out`, which a record cannot repeat; leave `out` away")
-        if "step" in vars(opt):
-            raise ValueError("opt is recorded already; close its other recorder first")
-        self.opt = opt
-        self.folder = Path(path)
-        self.keeps_gradients = gradients
+        self._recorded = _module_of(opt).Recorded(opt)
+        self._folder = Path(path)
         self.number = 0
+        """The steps that it has."""
         self._options: Any = None
         """The options of the last step as they were written down; None: there was no step."""
-        self._read_options()  # which may be refused
-        os.makedirs(self.folder, exist_ok=True)
-        if os.listdir(self.folder):
+        self._recorded.options()  # which may be refused
+        os.makedirs(self._folder, exist_ok=True)
+        if os.listdir(self._folder):
             raise FileExistsError(
                 f"path={os.fspath(path)!r} is a folder that is not empty; name another one"
             )
-        save(self.folder / START, opt, metadata=self._description())
-        (self.folder / STEPS).touch()
-        vars(opt)["step"] = self.step
+        save(self._folder / START, opt, metadata=self._recorded.description())
+        (self._folder / STEPS).touch()
+        self._recorded.attach(self._add, gradients)
 
-    def _description(self) -> dict[str, Any]:
-        """All that a replay needs and a checkpoint has not."""
-        walks = [each.walk for each in self.inside.parameters]
-        return {
-            "names": self.inside.names,
-            "dtypes": [dtype_name(each.p.dtype) for each in self.inside.parameters],
-            "orders": [None if walk.plain else [*order_of(walk)] for walk in walks],
-            "nonfinite": self.inside.nonfinite,
-            "arena": self.opt.arena is not None,
-        }
-
-    def step(self, grads: Any = ARENA_GRADIENTS, **request: Any) -> Any:
-        """Step the optimizer as `opt.step` does, and add the step to the record."""
-        opt = self.opt
-        options = self._read_options()
-        kept = self._gradients(grads) if self.keeps_gradients else None
-        report = type(opt).step(opt, grads, **request)
+    def _add(
+        self,
+        request: dict[str, Any],
+        options: list[dict[str, Any]],
+        gradients: dict[str, Array] | None,
+    ) -> None:
+        """Add the step that was taken."""
         self.number += 1
-        named = dict(zip(self.inside.names, self.inside.numbers(), strict=True))
-        if kept is not None:
-            kept |= {f"{PARAMETER}.{name}": each.p for name, each in named.items()}
+        named = self._recorded.numbers()
+        kept = None
+        if gradients is not None:
+            kept = gradients | {f"{PARAMETER}.{name}": each.p for name, each in named.items()}
         before, self._options = self._options, encoded(options)
         changed = self._options != before
         digests = {name: digests_of(each) for name, each in named.items()}
         step = Step(self.number, request, options if changed else None, digests)
-        write_step(self.folder, step, kept)
-        return report
-
-    def _read_options(self) -> list[dict[str, Any]]:
-        """The options of the groups; a rate that a record cannot hold is refused."""
-        saved = [saved_group(group) for group in self.opt.param_groups]
-        for group, own in zip(self.opt.param_groups, saved, strict=True):
-            if own["lr"] is None:
-                raise ValueError(
-                    f"lr={group['lr']!r} is a function of your own, which a record cannot hold; "
-                    "pass a schedule of `fusedstep.schedules`, or assign its rates step by step"
-                )
-        return saved
-
-    def _gradients(self, grads: Any) -> dict[str, Array]:
-        """Copies of the gradients of a step as a file has them."""
-        inside, arena = self.inside, self.opt.arena
-        if grads is ARENA_GRADIENTS and arena is not None:
-            grads = arena.grads
-        kept: dict[str, Array] = {}
-        for name, g in zip(inside.names, inside.structure.flatten(grads, "grads"), strict=True):
-            if g is None:
-                continue
-            rows = _rows_of(g)
-            if rows is None:
-                kept[f"{GRADIENT}.{name}"] = plain(g, f"grads[{name!r}]").copy(order="C")
-            else:
-                kept[f"{ROWS}.{name}"] = np.asarray(rows[0], np.int64).copy()
-                values = plain(rows[1], f"grads[{name!r}].values")
-                kept[f"{VALUES}.{name}"] = values.copy(order="C")
-        return kept
+        write_step(self._folder, step, kept)
 
     def close(self) -> None:
         """End the record; the optimizer goes on without it."""
-        if vars(self.opt).get("step") == self.step:
-            del vars(self.opt)["step"]
+        self._recorded.detach()
 
     def __enter__(self) -> Recorder:
         return self
@@ -184,18 +129,17 @@ class Recorder:
         self.close()
 
 
-def _rows_of(g: Any) -> tuple[Any, Any] | None:
-    """The rows and values of a gradient of rows, or of a sparse matrix; None: it is whole."""
-    if isinstance(g, Rows):
-        if g.mask is None:
-            return g.index, g.values
-        index = np.flatnonzero(np.asarray(g.mask))
-        return index, np.asarray(g.values)[index]
-    if hasattr(g, "tocsr"):
-        matrix = g.tocsr()
-        index = np.flatnonzero(np.diff(matrix.indptr))
-        return index, matrix[index].toarray()
-    return None
+def _module_of(opt: Any) -> Any:
+    """The module that records optimizers of this kind; refused if there is none."""
+    if isinstance(opt, Optimizer):
+        return recorded
+    if is_of_torch(opt):
+        from fusedstep.torch import _recorded
+
+        return _recorded
+    raise TypeError(
+        f"opt is {describe(opt)}; pass an optimizer of `fusedstep`, or of `fusedstep.torch`"
+    )
 
 
 # ---- the repetition ----
@@ -272,7 +216,7 @@ def replay(
         If it is no record, or a damaged one, or has no gradients; the message says which.
     """
     folder = Path(path)
-    run = _Run(folder, backend, optimizer)
+    run = _run(folder, backend, optimizer)
     number = 0
     for step in read_steps(folder):
         number = step.number
@@ -285,117 +229,59 @@ def replay(
                 "`gradients=True`, or pass a function as `gradients`"
             )
         else:
-            given = {name: _as_given(g) for name, g in kept.gradients.items()}
+            given = kept.gradients
+        if unknown := [name for name in given if name not in run.params]:
+            raise ValueError(
+                f"step {number} has gradients of {quoted(unknown)}; the parameters are called "
+                f"{quoted([*run.params])}"
+            )
         run.step(step, given)
-        for name, numbers in zip(run.params, run.inside.numbers(), strict=True):
+        for name, numbers in run.numbers().items():
             difference = _compare(step, name, numbers, kept)
             if difference is not None:
                 return Replay(number, difference)
     return Replay(number, None)
 
 
-class _Run:
+def _run(folder: Path, backend: str, optimizer: Any) -> Any:
     """The run of a record, from its beginning."""
+    if not (folder / START).is_file():
+        raise ValueError(
+            f"{str(folder)!r} is no record: it has no {START}; pass the folder of a Recorder"
+        )
+    reader = CheckpointReader(folder / START)
+    checkpoint = reader.checkpoint()
+    module: Any = recorded
+    if checkpoint.face == OF_TORCH:
+        from fusedstep.torch import _recorded
 
-    def __init__(self, folder: Path, backend: str, optimizer: Any) -> None:
-        if not (folder / START).is_file():
-            raise ValueError(
-                f"{str(folder)!r} is no record: it has no {START}; pass the folder of a Recorder"
-            )
-        checkpoint = CheckpointReader(folder / START).checkpoint()
-        kind = optimizer or _class_of(checkpoint.optimizer)
-        if kind.__name__ != checkpoint.optimizer:
-            raise ValueError(
-                f"{str(folder)!r} is a record of {checkpoint.optimizer}, and "
-                f"optimizer={kind.__name__}; pass the class that was recorded"
-            )
-        about = checkpoint.metadata
-        names, shapes = about["names"], [checkpoint.params[name].shape for name in about["names"]]
-        arrays = [*map(_empty, shapes, about["dtypes"], about["orders"])]
-        options = {name: v for name, v in checkpoint.groups[0].items() if name != "params"}
-        options |= {"lr": _rate(options["lr"]), "nonfinite": about["nonfinite"]}
-        by_name = dict(zip(names, arrays, strict=True))
-        groups = [
-            {
-                "params": [by_name[name] for name in names if name in {*group["params"]}],
-                **{name: group[name] for name in FIXED if name in group},
-            }
-            for group in checkpoint.groups
-        ]
-        params = Arena(groups) if about["arena"] else groups
-        self.opt = kind(params, **options, backend=backend)
-        self.inside = _inside(self.opt)
-        members = {name: k for k, group in enumerate(checkpoint.groups) for name in group["params"]}
-        in_order = sorted(names, key=members.__getitem__)  # as the groups have them
-        arrays = [each.array for each in self.inside.parameters]
-        self.params: dict[str, Array] = dict(zip(in_order, arrays, strict=True))
-        """The parameters, by the names that they have in the record."""
-        load(folder / START, self.opt, params=self.params)
-
-    def step(self, step: Step, given: Mapping[str, Any]) -> None:
-        """Take a step, with the gradients of some parameters by name."""
-        if unknown := [name for name in given if name not in self.params]:
-            raise ValueError(
-                f"step {step.number} has gradients of {quoted(unknown)}; the parameters are "
-                f"called {quoted([*self.params])}"
-            )
-        for group, saved in zip(self.opt.param_groups, step.options or (), strict=False):
-            now = {name: value for name, value in saved.items() if name not in FIXED}
-            group.update({**now, "lr": _rate(now["lr"])})
-        flat = [given.get(name) for name in self.params]
-        if self.opt.arena is not None:
-            targets = self.inside.structure.flatten(self.opt.arena.grads, "grads")
-            for target, g in zip(targets, flat, strict=True):
-                target[...] = g
-            self.opt.step(**step.request)
-        else:
-            self.opt.step(self.inside.structure.rebuild(flat), **step.request)
+        module = _recorded
+    kind = optimizer or _class_of(checkpoint)
+    if kind.__name__ != checkpoint.optimizer:
+        raise ValueError(
+            f"{str(folder)!r} is a record of {checkpoint.optimizer}, and "
+            f"optimizer={kind.__name__}; pass the class that was recorded"
+        )
+    return module.Run(reader, checkpoint, kind, backend)
 
 
-FIXED = ("master", "state_dtype", "rounding", "seed", "untouched", "row_steps")
-"""Options that are fixed when an optimizer is made."""
+def _class_of(checkpoint: Checkpoint) -> Any:
+    """The class of this package that a record is of."""
+    name = checkpoint.optimizer
+    if checkpoint.face == OF_TORCH:
+        import fusedstep.torch as faces
 
+        modules: list[Any] = [faces]
+    else:
+        from fusedstep import optimizers, rules
 
-def _inside(opt: Any) -> Inside:
-    found: Inside = opt._inside()  # noqa: SLF001
-    return found
-
-
-def _class_of(name: str) -> Any:
-    """The class of this package with a name."""
-    if name in optimizers.__all__:
-        return getattr(optimizers, name)
-    from fusedstep import rules
-
-    if name in rules.__all__:
-        return getattr(rules, name)
+        modules = [optimizers, rules]
+    for module in modules:
+        if name in module.__all__:
+            return getattr(module, name)
     raise ValueError(
         f"the record is of {name}, a rule of somebody's own; pass its class as `optimizer`"
     )
-
-
-def _rate(lr: Any) -> Any:
-    """A learning rate of a checkpoint as an optimizer takes it."""
-    from fusedstep.schedules import Schedule
-
-    return Schedule.from_dict(lr) if isinstance(lr, Mapping) else lr
-
-
-def _empty(shape: tuple[int, ...], dtype: str, order: list[int] | None) -> Array:
-    """An array that lies in memory as the recorded one did, but for gaps."""
-    kind = BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
-    if order is None:
-        return foreign(np.zeros(shape, kind))
-    axes = [max(k, ~k) for k in order]
-    laid = np.zeros([shape[axis] for axis in axes], kind)
-    turned = laid.transpose([axes.index(k) for k in range(len(axes))])
-    forward = (slice(None, None, -1 if ~k in order else 1) for k in range(len(axes)))
-    return foreign(turned[(*forward,)])
-
-
-def _as_given(g: Any) -> Any:
-    """A gradient of a file as a step takes it."""
-    return Rows(*g) if isinstance(g, tuple) else foreign(g)
 
 
 def _compare(step: Step, name: str, numbers: Any, kept: Kept | None) -> Difference | None:

@@ -106,27 +106,42 @@ def _place_of(tensor: torch.Tensor) -> Any:
 
 def take(opt: torch.optim.Optimizer, params: Any, metadata: Any) -> Checkpoint:
     """The checkpoint of an optimizer, and of all tensors in `params`."""
+    taken = _content(opt, params, metadata)
+    return taken._replace(digest=digest(numbers_in(taken, _nonnegative(taken.optimizer))))
+
+
+def numbers_of(opt: torch.optim.Optimizer) -> list[Numbers]:
+    """Copies of the numbers of an optimizer's parameters."""
+    taken = _content(opt, None, None)
+    return numbers_in(taken, _nonnegative(taken.optimizer))
+
+
+def saved_options(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of a group as a file has them."""
+    return {name: _saved(name, value) for name, value in group.items() if name not in NOT_OPTIONS}
+
+
+def loaded_options(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of a group that were saved."""
+    return {name: _loaded(value) for name, value in saved.items() if name != "params"}
+
+
+def _content(opt: torch.optim.Optimizer, params: Any, metadata: Any) -> Checkpoint:
+    """A checkpoint without its digest."""
     named, kind = Named(opt, params), type(opt).__name__
-    groups = [
-        {
-            **{k: _saved(k, v) for k, v in group.items() if k not in NOT_OPTIONS},
-            "params": sorted(own),
-        }
-        for group, own in named.groups
-    ]
+    groups = [{**saved_options(group), "params": sorted(own)} for group, own in named.groups]
     states = {}
     for name, key in named.keys.items():
         state = named.saved["state"].get(key, {})
         states[name] = {
-            entry: _array(value, f"state[{name!r}][{entry!r}]")
+            entry: in_file(value, f"state[{name!r}][{entry!r}]")
             for entry, value in state.items()
             if value is not None
         }
     # Where torch does not count them, all that is known is whether there were any.
     t = {name: int(state.get(STEP, bool(state))) for name, state in states.items()}
-    arrays = {name: _array(each, f"params[{name!r}]") for name, each in named.tensors.items()}
-    taken = Checkpoint(kind, OF_TORCH, groups, t, arrays, states, "", metadata)
-    return taken._replace(digest=digest(numbers_in(taken, _nonnegative(kind))))
+    arrays = {name: in_file(each, f"params[{name!r}]") for name, each in named.tensors.items()}
+    return Checkpoint(kind, OF_TORCH, groups, t, arrays, states, "", metadata)
 
 
 def _nonnegative(optimizer: str) -> Sequence[str]:
@@ -147,7 +162,7 @@ def _saved(name: str, value: Any) -> Any:
     raise TypeError(f"the option {name}={describe(value)} cannot be saved; pass numbers or texts")
 
 
-def _array(value: Any, name: str) -> Array:
+def in_file(value: Any, name: str) -> Array:
     """A copy of a tensor, or of a number or several, as a file has them."""
     if not isinstance(value, torch.Tensor):
         return np.array(value, np.float64 if isinstance(value, float) else np.int64)
@@ -195,7 +210,7 @@ def give(opt: torch.optim.Optimizer, given: Giving, params: Any) -> None:
     writes = _writes(given, values, named.tensors, named.names if wide else ())
     given.check_digest()
     groups = [
-        {**group, **{name: _loaded(value) for name, value in own.items()}}
+        {**group, **loaded_options(own)}
         for own, (group, _) in zip(options, named.groups, strict=True)
     ]
     state = {key: states[name] for name, key in named.keys.items() if states[name]}
@@ -204,7 +219,7 @@ def give(opt: torch.optim.Optimizer, given: Giving, params: Any) -> None:
         for tensor, source in writes:
             tensor.copy_(source)
     if wide:
-        cast("Any", opt).load_float32_params(_tensor(values[name]) for name in named.names)
+        cast("Any", opt).load_float32_params(as_tensor(values[name]) for name in named.names)
 
 
 def _is_ours(opt: torch.optim.Optimizer) -> bool:
@@ -215,7 +230,7 @@ def _is_ours(opt: torch.optim.Optimizer) -> bool:
 def _as_saved(state: Mapping[str, Array]) -> dict[str, Any]:
     """State as torch has it: tensors, but for the order in which codes lie."""
     return {
-        entry: (*array.tolist(),) if entry == ORDER else _tensor(array)
+        entry: (*array.tolist(),) if entry == ORDER else as_tensor(array)
         for entry, array in state.items()
     }
 
@@ -245,7 +260,7 @@ def _state(
         state[MU_PRODUCT] = torch.tensor(product)
     for letter, array in numbers.states.items():
         if letter in names or ours:
-            state[names.get(letter, letter)] = _tensor(array)
+            state[names.get(letter, letter)] = as_tensor(array)
     if numbers.row_t is not None and ours:
         state[ROW_STEP] = torch.from_numpy(numbers.row_t.copy())
     return state
@@ -283,7 +298,7 @@ def _writes(
     for name, tensor in tensors.items():
         if name not in params:
             given.reader.refuse(f"lacks {name!r}", "; pass as `params` what was saved, and no more")
-        source = _tensor(params[name])
+        source = as_tensor(params[name])
         dtype = wide_dtype(tensor.dtype) if name in wide else tensor.dtype
         if (source.shape, source.dtype) != (tensor.shape, dtype):
             given.reader.refuse(
@@ -296,7 +311,7 @@ def _writes(
     return pairs
 
 
-def _tensor(array: Array) -> torch.Tensor:
+def as_tensor(array: Array) -> torch.Tensor:
     """A tensor over an array's memory, or over a copy of what cannot be written."""
     array = array if array.flags.writeable else array.copy()
     if array.dtype == BFLOAT16:
