@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import signal
 import threading
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,13 @@ from marks import needs, needs_c, on_each_backend
 
 torch = needs("torch", "torch")
 
+from interrupts import interrupted  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch_cases import draw, parameters, same_bits  # noqa: E402
 
+import fusedstep as fs  # noqa: E402
 import fusedstep.torch as fst  # noqa: E402
+from fusedstep.torch import _checkpoint  # noqa: E402
 
 STEPS = 40
 SHAPES: list[tuple[int, ...]] = [(30, 40), (5,), (20_000,)]
@@ -122,3 +127,41 @@ def test_ctrl_c_is_not_lost_where_c_passes_over_an_error(at: Any) -> None:
     assert found[0] in (count, count + 1)
     if found[0] == count:
         assert same_bits(found[1], before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("make", [torch.optim.AdamW, fst.AdamW])
+@pytest.mark.parametrize("saver", [fst.AdamW, fs.AdamW])
+def test_ctrl_c_finds_a_checkpoint_loaded_or_not(make: Any, saver: Any, tmp_path: Path) -> None:
+    dtype = torch.float32 if make is torch.optim.AdamW else torch.bfloat16
+
+    def trained(make: Any, lr: float) -> tuple[list[Any], Any]:
+        params = [torch.nn.Parameter(torch.ones(size, dtype=dtype)) for size in (300, 3)]
+        if make is fs.AdamW:
+            arrays = [p.detach() for p in params]
+            opt = fs.AdamW(arrays, lr=lr)
+            opt.step([torch.full_like(p, 0.3) for p in arrays])
+            return params, opt
+        opt = make(params, lr=lr)
+        for p in params:
+            p.grad = torch.full_like(p, 0.3)
+        opt.step()
+        return params, opt
+
+    _, saved = trained(saver, 0.125)
+    fs.save(tmp_path / "run", saved)
+    new = saved.digest()
+    _, opt = trained(make, 0.5)
+    old = _checkpoint.take(opt, None, None).digest
+    assert old != new
+    seen = set()
+    at, came = 0, True
+    while came:
+        _params, opt = trained(make, 0.5)
+        came = interrupted(partial(fs.load, tmp_path / "run", opt), at)
+        found = _checkpoint.take(opt, None, None).digest
+        assert found in (old, new)
+        assert opt.param_groups[0]["lr"] == (0.125 if found == new else 0.5)
+        seen.add(found)
+        at += 97
+    assert seen == {old, new}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
+from operator import setitem
 from typing import Any, cast
 
 import numpy as np
 import torch
 
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.dtypes import BFLOAT16, FLOAT32
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.checkpoint import Checkpoint
@@ -214,12 +217,18 @@ def give(opt: torch.optim.Optimizer, given: Giving, params: Any) -> None:
         for own, (group, _) in zip(options, named.groups, strict=True)
     ]
     state = {key: states[name] for name, key in named.keys.items() if states[name]}
-    opt.load_state_dict({**named.saved, "state": state, "param_groups": groups})
-    with torch.no_grad():
-        for tensor, source in writes:
-            tensor.copy_(source)
-    if wide:
-        cast("Any", opt).load_float32_params(as_tensor(values[name]) for name in named.names)
+    before = {**vars(opt)}
+    done: list[bool] = []
+    try:
+        opt.load_state_dict({**named.saved, "state": state, "param_groups": groups})
+        if wide:
+            exact = [as_tensor(values[name]) for name in named.names]
+            writes += cast("Any", opt).assigning(exact)
+        at_once([*writes, partial(done.append, True)])
+    except BaseException:
+        if not done:  # torch's load has put new objects in the place of these
+            vars(opt).update(before)
+        raise
 
 
 def _is_ours(opt: torch.optim.Optimizer) -> bool:
@@ -285,8 +294,8 @@ def _writes(
     params: Mapping[str, Array],
     tensors: Mapping[str, torch.Tensor],
     wide: Sequence[str],
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The tensors that are written, each with what it becomes.
+) -> list[Call]:
+    """The calls that write the tensors.
 
     Those in `wide` are of the dtypes of steps, and left to the optimizer.
     """
@@ -294,7 +303,7 @@ def _writes(
         given.reader.refuse(
             f"has {quoted(surplus)}, which `params` lacks", "; pass the model that was saved"
         )
-    pairs = []
+    calls: list[Call] = []
     for name, tensor in tensors.items():
         if name not in params:
             given.reader.refuse(f"lacks {name!r}", "; pass as `params` what was saved, and no more")
@@ -307,8 +316,8 @@ def _writes(
                 "; make the model as it was saved",
             )
         if name not in wide:
-            pairs.append((tensor, source))
-    return pairs
+            calls.append(partial(setitem, tensor.detach(), ..., source.to(tensor.device)))
+    return calls
 
 
 def as_tensor(array: Array) -> torch.Tensor:

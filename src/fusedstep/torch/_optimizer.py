@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from inspect import signature
 from itertools import takewhile
 from threading import get_ident
@@ -13,7 +14,7 @@ import torch
 from torch.optim import optimizer as torchs
 from torch.optim.optimizer import Optimizer
 
-from fusedstep._arrays.at_once import at_once
+from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._checks.wording import quoted
 from fusedstep._core.request import GLOBAL, PLAIN, Report, Request, check_policy, check_request
 from fusedstep._core.turn import Turn
@@ -336,10 +337,16 @@ class FusedOptimizer(Optimizer):
         self._catch_up_all()
 
         def load(_: Request) -> None:
-            at_once(self._laid_out_anew().assigning(values))
-            self._touched = True
+            at_once(self.assigning(values))
 
         self._take_turn(load, PLAIN, "load_float32_params")
+
+    def assigning(self, values: list[Any]) -> list[Call]:
+        """The calls that give the parameters these values, with all of their bits."""
+        return [
+            *self._laid_out_anew().assigning(values),
+            partial(self.__dict__.update, _touched=True),
+        ]
 
     def _complete_state(self) -> None:
         """Make the rest of the state of 16-bit parameters, where torch makes the first of it.
