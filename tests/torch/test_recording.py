@@ -222,6 +222,19 @@ def test_an_optimizer_goes_on_when_its_record_ends(folder: Path) -> None:
     fs.Recorder(opt, folder.parent / "another").close()
 
 
+def test_a_group_that_comes_later_is_refused(folder: Path) -> None:
+    p, q = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    opt = fusedstep.torch.AdamW([p])
+    with fs.Recorder(opt, folder, gradients=True):
+        give_gradients([p, q])
+        opt.step()
+        opt.add_param_group({"params": [q]})
+        with pytest.raises(ValueError, match="has 2 parameters, and had 1 when its record began"):
+            opt.step()
+    opt.step()
+    assert fs.replay(folder) == (1, None)
+
+
 def test_replace_is_the_remedy(folder: Path) -> None:
     p = torch.nn.Parameter(torch.ones(3))
     opt = fusedstep.torch.replace(torch.optim.AdamW([p]))

@@ -13,7 +13,7 @@ import numpy as np
 
 from fusedstep._arrays.dtypes import BFLOAT16, HALVES
 from fusedstep._core.checkpoint import Checkpoint
-from fusedstep._core.digest import Numbers
+from fusedstep._core.digest import Numbers, digest
 from fusedstep._core.names_in_torch import (
     MU_PRODUCT,
     NAMES_IN_TORCH,
@@ -38,6 +38,11 @@ def numbers_in(checkpoint: Checkpoint, nonnegative: Collection[str]) -> list[Num
     """
     names = [name for group in checkpoint.groups for name in group["params"]]
     return [_numbers(checkpoint, name, nonnegative) for name in names]
+
+
+def with_digest(checkpoint: Checkpoint, nonnegative: Collection[str]) -> Checkpoint:
+    """A checkpoint with the digest of its numbers."""
+    return checkpoint._replace(digest=digest(numbers_in(checkpoint, nonnegative)))
 
 
 def is_packed(state: Mapping[str, Array]) -> bool:

@@ -38,6 +38,7 @@ from fusedstep._core.hints import (
     without_others,
 )
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
+from fusedstep._core.numbers_in_file import with_digest
 from fusedstep._core.parameters import Parameter, State, rule_of, with_hints
 from fusedstep._core.repr import show
 from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request
@@ -666,10 +667,14 @@ class Optimizer:
 
     def _numbers(self) -> Iterator[Numbers]:
         """The numbers of each parameter, as steps see them."""
-        self._catch_up_all()
-        self._allocate(self._rules())
+        self._complete()
         for name, parameter in zip(names_of(self._structure), self._parameters, strict=True):
             yield parameter.numbers(name)
+
+    def _complete(self) -> None:
+        """Take the steps that rows have missed, and make the state that is not there yet."""
+        self._catch_up_all()
+        self._allocate(self._rules())
 
     def _whole(self, copy: Callable[[], Any]) -> Any:
         """The result of `copy`, which is called while nothing is half stepped; see turn.py."""
@@ -743,9 +748,8 @@ class Optimizer:
         """All that a file has of this optimizer and of `params`: copies."""
         if self._ahead:
             self._refuse_ahead("save")
+        self._complete()
         names, others = self._names_among(params)
-        numbers = zip(names, self._numbers(), strict=True)
-        found = digest(each._replace(name=name) for name, each in numbers)
         by_id = {id(each): name for each, name in zip(self._parameters, names, strict=True)}
         groups = []
         for group in self._groups:
@@ -753,16 +757,17 @@ class Optimizer:
             groups.append({**saved_group(group), "params": sorted(own)})
         kind, letters = type(self).__name__, self._known_letters
         pairs = [*zip(names, self._parameters, strict=True)]
-        return Checkpoint(
+        taken = Checkpoint(
             kind,
             FACE,
             groups,
             {name: each.cohort.t for name, each in pairs},
             {**{name: each.in_file() for name, each in pairs}, **other_arrays(others)},
             {name: states_in_file(kind, letters, saved(each)) for name, each in pairs},
-            found,
+            "",
             metadata,
         )
+        return with_digest(taken, self._declaration.nonnegative)
 
     def _inside(self) -> Inside:
         """All that a record of the steps is made of."""

@@ -15,7 +15,7 @@ from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._arrays.dtypes import BFLOAT16, FLOAT32
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.checkpoint import Checkpoint
-from fusedstep._core.digest import Numbers, digest
+from fusedstep._core.digest import Numbers
 from fusedstep._core.hints import declared_as
 from fusedstep._core.names_in_torch import (
     MU_PRODUCT,
@@ -24,7 +24,7 @@ from fusedstep._core.names_in_torch import (
     ROW_STEP,
     STEP,
 )
-from fusedstep._core.numbers_in_file import OF_TORCH, is_packed, numbers_in, widened
+from fusedstep._core.numbers_in_file import OF_TORCH, is_packed, numbers_in, widened, with_digest
 from fusedstep._core.saving import Giving
 from fusedstep._core.tensor_file import CODES, Array
 from fusedstep._numerics.momenta import momenta
@@ -110,7 +110,7 @@ def _place_of(tensor: torch.Tensor) -> Any:
 def take(opt: torch.optim.Optimizer, params: Any, metadata: Any) -> Checkpoint:
     """The checkpoint of an optimizer, and of all tensors in `params`."""
     taken = _content(opt, params, metadata)
-    return taken._replace(digest=digest(numbers_in(taken, _nonnegative(taken.optimizer))))
+    return with_digest(taken, _nonnegative(taken.optimizer))
 
 
 def numbers_of(opt: torch.optim.Optimizer) -> list[Numbers]:

@@ -62,7 +62,13 @@ class Recorded:
         }
 
     def options(self) -> list[dict[str, Any]]:
-        """The options of the groups."""
+        """The options of the groups, which are refused where parameters have come or gone."""
+        present = [p for group in self.opt.param_groups for p in group["params"]]
+        if [*map(id, present)] != [*map(id, self.parameters)]:
+            raise ValueError(
+                f"opt has {len(present)} parameters, and had {len(self.parameters)} when its "
+                "record began; close that, and begin another"
+            )
         return [saved_options(group) for group in self.opt.param_groups]
 
     def numbers(self) -> dict[str, Numbers]:
