@@ -193,6 +193,7 @@ KEPT: list[tuple[Any, dict[str, Any]]] = [
     (torch.bfloat16, {"master": "float32"}),
     (torch.bfloat16, {"master": False}),
     (torch.float16, {"state_dtype": "8bit"}),
+    (torch.bfloat16, {"master": "split8", "ema": 0.9}),
 ]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 SHAPE = (40, 3, 15, 7)  # of as many elements as have codes of 8 bits, and of no whole tile
@@ -312,6 +313,20 @@ def test_nadams_product_comes_and_goes_with_t(package: Any, tmp_path: Path) -> N
     assert torch.allclose(own, pair.p, rtol=1e-5)
 
 
+def test_a_single_number_in_fewer_bytes(tmp_path: Path) -> None:
+    p, own = torch.tensor(0.3).bfloat16(), torch.nn.Parameter(torch.tensor(0.7).bfloat16())
+    ours = fs.AdamW([p], master="split8")
+    ours.step([torch.tensor(0.1).bfloat16()])
+    in_torch = fusedstep.torch.AdamW([own], master="split8")
+    fs.save(tmp_path / "ours", ours)
+    fs.load(tmp_path / "ours", in_torch)
+    assert in_torch.digest() == ours.digest()
+    fs.save(tmp_path / "torch", in_torch)
+    other = fs.AdamW([torch.zeros(()).bfloat16()], master="split8")
+    fs.load(tmp_path / "torch", other)
+    assert other.digest() == ours.digest()
+
+
 def test_rows_that_count_for_themselves_go_over(tmp_path: Path) -> None:
     options: dict[str, Any] = {"lr": 0.1, "untouched": "frozen", "row_steps": "own"}
     own = torch.nn.Parameter(torch.ones(5, 2))
@@ -384,6 +399,25 @@ def test_an_optimizer_that_has_not_stepped(tmp_path: Path) -> None:
             opt.step()
             ours.step([np.ones(3, np.float32)])
             assert own.detach().numpy() == pytest.approx(p)
+
+
+def test_averages_of_what_has_not_stepped_start_from_what_is_loaded(tmp_path: Path) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        ours = fs.AdamW([torch.full((3,), 2.0, dtype=dtype)], ema=0.5)
+        fs.save(tmp_path / "ours", ours)
+        own = torch.nn.Parameter(torch.zeros(3, dtype=dtype))
+        opt = fusedstep.torch.AdamW([own], ema=0.5)
+        fs.load(tmp_path / "ours", opt)
+        own.grad = torch.ones_like(own)
+        opt.step()
+        ours.step([own.grad])
+        assert opt.digest() == ours.digest()
+    own = torch.nn.Parameter(torch.ones(3))
+    adagrad = fusedstep.torch.Adagrad([own], ema=0.5)  # which has a sum, and no average yet
+    fs.save(tmp_path / "torch", adagrad)
+    again = fs.Adagrad([np.zeros(3, np.float32)])
+    fs.load(tmp_path / "torch", again)
+    assert again.state[0]["ema"].tolist() == [1, 1, 1]
 
 
 def test_a_file_with_other_numbers_than_its_digest_tells(tmp_path: Path) -> None:

@@ -143,8 +143,9 @@ def decoded(
 
 def along(array: Array, axes: tuple[int, ...]) -> Array:
     """A view that has a walk by these axes as its C order."""
-    turned = [slice(None, None, -1 if ~k in axes else 1) for k in range(array.ndim)]
-    return array[(*turned,)].transpose([max(k, ~k) for k in axes])
+    turned: list[Any] = [slice(None, None, -1 if ~k in axes else 1) for k in range(array.ndim)]
+    view: Array = array[(*turned, ...)]  # with the dots even that of a single number is one
+    return view.transpose([max(k, ~k) for k in axes])
 
 
 def read_order(given: Any, ndim: int, where: str) -> tuple[int, ...]:

@@ -173,9 +173,10 @@ class Giving:
         t = self.checkpoint.t[name]
         if self.checkpoint.face != FACE:
             numbers = self.numbers[name]
-            if t == 0 and not numbers.states:  # which others make at the first step
-                return {**{key: _initial(key, numbers.p, parameter) for key in needed}, "t": 0}
             known = {key: array for key, array in numbers.states.items() if key in letters}
+            if t == 0:  # others make state at the first step
+                initial = {key: _initial(key, numbers.p, parameter) for key in needed}
+                known = {**initial, **known}
             counted = {} if numbers.row_t is None else {ROW_T: numbers.row_t}
             return {**known, **counted, "t": t}
         names = names_in_torch(self.checkpoint.optimizer, [*letters])

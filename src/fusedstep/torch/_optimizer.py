@@ -301,7 +301,8 @@ class FusedOptimizer(Optimizer):
 
         Parameters are called by the names that they were passed with, or by their numbers, so that
         it is the digest of `fusedstep`'s own class over a mapping, or a list, of these arrays: but
-        for SGD, whose steps torch does not count, so that t is 1 as soon as there is state.
+        for SGD, whose steps torch does not count, so that t is 1 as soon as there is state, and
+        before the first step of a parameter, which has no state in torch until then.
         """
         from fusedstep.torch._checkpoint import take
 

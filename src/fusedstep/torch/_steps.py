@@ -26,7 +26,7 @@ from fusedstep.torch._arrays import HALVES, Seen, is_distributed, is_plain, loca
 from fusedstep.torch._handed_on import reasons_of_parameters
 from fusedstep.torch._kept import Site as KeptSite
 from fusedstep.torch._kinds import Group, Kind
-from fusedstep.torch._state import COUNT, PRODUCT, Changes, Found, find_state
+from fusedstep.torch._state import COUNT, EMA, PRODUCT, Changes, Found, find_state
 from fusedstep.torch._tensors import Counted, Settings, Tensor, Tensors
 from fusedstep.torch._whole import Ready, Sharing, whole_step
 
@@ -444,6 +444,8 @@ class Steps:
         _, kept = self._look_up(at, self._choose(at)[1].place)
         kept.refuse_unlike(value)
         found = self._found(at, kept)
+        if EMA in found.changes.made and EMA not in kept.existing:  # it starts from the new values
+            found.changes.made[EMA] = value.detach().clone()
         changes = found.changes.followed_by(kept.assigned_to(value, found.formats.p))
         return changes.calls(self.state, kept.parameter)
 
