@@ -327,6 +327,48 @@ def test_a_single_number_in_fewer_bytes(tmp_path: Path) -> None:
     assert other.digest() == ours.digest()
 
 
+def test_nadams_product_keeps_its_dtype(tmp_path: Path) -> None:
+    pair = Pair("NAdam", torch.float64, torch.contiguous_format, {"lr": 0.1})
+    fs.save(tmp_path / "run", pair.in_torch)
+    own = torch.nn.Parameter(torch.zeros(SHAPE, dtype=torch.float64))
+    opt = fusedstep.torch.NAdam([own])
+    fs.load(tmp_path / "run", opt)
+    own.grad = pair.own.grad = torch.ones_like(own)
+    opt.step()
+    pair.in_torch.step()
+    assert opt.state[own]["mu_product"].dtype is torch.float32
+    assert torch.equal(own, pair.own)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_first_step_that_was_skipped_leaves_no_state(dtype: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"lr": 0.1, "momentum": 0.5, "dampening": 0.25, "nonfinite": "skip"}
+    p, q = (torch.nn.Parameter(torch.ones(3, dtype=dtype)) for _ in range(2))
+    opt = fusedstep.torch.SGD([p, q], **options)
+    q.grad = torch.ones_like(q)
+    opt.step()
+    p.grad = torch.full_like(p, torch.nan)
+    opt.step()
+    assert opt.report.skipped
+    assert "momentum_buffer" not in opt.state[p]
+    assert "momentum_buffer" in opt.state[q]
+    fs.save(tmp_path / "run", opt)
+    again = [torch.nn.Parameter(torch.zeros(3, dtype=dtype)) for _ in range(2)]
+    other = fusedstep.torch.SGD(again, **options)
+    fs.load(tmp_path / "run", other)
+    plain = torch.optim.SGD(
+        [torch.nn.Parameter(torch.ones(3))], lr=0.1, momentum=0.5, dampening=0.25
+    )
+    for _ in range(2):
+        for each in (p, q, *again, *plain.param_groups[0]["params"]):
+            each.grad = torch.ones_like(each)
+        opt.step()
+        other.step()
+        plain.step()
+    assert opt.digest() == other.digest()
+    assert torch.allclose(opt.float32_params()[0], plain.param_groups[0]["params"][0])
+
+
 def test_rows_that_count_for_themselves_go_over(tmp_path: Path) -> None:
     options: dict[str, Any] = {"lr": 0.1, "untouched": "frozen", "row_steps": "own"}
     own = torch.nn.Parameter(torch.ones(5, 2))

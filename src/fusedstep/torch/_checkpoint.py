@@ -30,6 +30,7 @@ from fusedstep._core.tensor_file import CODES, Array
 from fusedstep._numerics.momenta import momenta
 from fusedstep._numerics.storage import STORAGES
 from fusedstep.torch._arrays import HALVES, wide_dtype
+from fusedstep.torch._loading import Sealed
 
 NOT_OPTIONS = ("params", "param_names")
 """Entries of a group that are no hyperparameters."""
@@ -217,6 +218,9 @@ def give(opt: torch.optim.Optimizer, given: Giving, params: Any) -> None:
         for own, (group, _) in zip(options, named.groups, strict=True)
     ]
     state = {key: states[name] for name, key in named.keys.items() if states[name]}
+    if ours:  # torch would widen NAdam's product, and the next steps had other bits
+        for own in state.values():
+            own |= {name: Sealed(own[name]) for name in (MU_PRODUCT,) if name in own}
     before = {**vars(opt)}
     done: list[bool] = []
     try:

@@ -530,10 +530,21 @@ class FusedOptimizer(Optimizer):
             self._step_as_torch(", ".join(steps.handed_on))
             return
         self.report = report = steps.step(request, self._nonfinite)
+        if report.skipped and not self.kind.counted:
+            self._take_back(steps)
+            return
         if touched or (steps.reached and report.t % SELDOM == 0):
             # In this order, so that whatever happens in between is found out by the next step.
             steps.reached, self._touched = True, False
             steps.look_who_has_state()
+
+    def _take_back(self, steps: Steps) -> None:
+        """Take back state of what was skipped at first, where it would stand for a step."""
+        if calls := steps.taking_back():
+            if steps.is_behind:
+                steps.catch_up()
+            self._steps, self._touched = None, True
+            at_once(calls)
 
     def step_one(self, parameter: torch.Tensor) -> bool:
         """Step one parameter alone, by its gradient, as hooks of the backward pass do.

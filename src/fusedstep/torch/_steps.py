@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from weakref import getweakrefcount
 
@@ -18,6 +19,7 @@ from fusedstep._backends.objects import Content, empty, gather, same
 from fusedstep._backends.plan import Table
 from fusedstep._backends.slices import Integers
 from fusedstep._core.layout import Layout
+from fusedstep._core.names_in_torch import STEP
 from fusedstep._core.parameters import rule_of
 from fusedstep._core.request import PLAIN, Report, Request
 from fusedstep._core.tensors import Tensor as OfCore
@@ -448,6 +450,22 @@ class Steps:
             found.changes.made[EMA] = value.detach().clone()
         changes = found.changes.followed_by(kept.assigned_to(value, found.formats.p))
         return changes.calls(self.state, kept.parameter)
+
+    def taking_back(self) -> list[Call]:
+        """The calls that take back the state arrays of parameters that have not been stepped.
+
+        To a class that does not count they would say that a step was taken.
+        """
+        calls: list[Call] = []
+        for p, tensor in zip(self.parameters, self.tensors, strict=True):
+            own = self.state.get(p)
+            if not own or STEP in own or tensor is None or tensor.cohort.t > 0:
+                continue
+            gone = [name for name in self.kind.names.values() if name in own]
+            calls += [partial(own.__delitem__, name) for name in gone]
+            if len(gone) == len(own):
+                calls.append(partial(self.state.__delitem__, p))
+        return calls
 
     def completing(self) -> list[Call]:
         """The calls that make what 16-bit parameters lack of their state."""
