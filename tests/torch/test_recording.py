@@ -12,10 +12,14 @@ from marks import needs
 
 torch = needs("torch", "torch")
 
+import random_runs  # noqa: E402
+
 import fusedstep as fs  # noqa: E402
 import fusedstep.torch  # noqa: E402
+from fusedstep._core import numbers_in_file  # noqa: E402
 from fusedstep.program.main import main  # noqa: E402
 from fusedstep.recording import compare  # noqa: E402
+from fusedstep.torch import _checkpoint  # noqa: E402
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.1}),
@@ -242,3 +246,15 @@ def test_replace_is_the_remedy(folder: Path) -> None:
         p.grad = torch.ones(3)
         opt.step()
     assert fs.replay(folder) == (1, None)
+
+
+def test_random_runs_go_over_and_are_repeated(capsys: Any) -> None:
+    assert random_runs.main(range(60)) == 0
+    assert "60 runs went over, 60 were repeated" in capsys.readouterr().out
+
+
+def test_a_difference_in_a_random_run_would_be_seen(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(_checkpoint, "widened", lambda array: array)
+    monkeypatch.setattr(numbers_in_file, "SECONDS", ())
+    assert random_runs.main(range(30)) == 1
+    assert "0 differ" not in capsys.readouterr().out
