@@ -218,9 +218,9 @@ def give(opt: torch.optim.Optimizer, given: Giving, params: Any) -> None:
         for own, (group, _) in zip(options, named.groups, strict=True)
     ]
     state = {key: states[name] for name, key in named.keys.items() if states[name]}
-    if ours:  # torch would widen NAdam's product, and the next steps had other bits
-        for own in state.values():
-            own |= {name: Sealed(own[name]) for name in (MU_PRODUCT,) if name in own}
+    for entries in state.values():
+        if ours and MU_PRODUCT in entries:  # torch would widen it, and the next steps be others
+            entries[MU_PRODUCT] = Sealed(entries[MU_PRODUCT])
     before = {**vars(opt)}
     done: list[bool] = []
     try:
