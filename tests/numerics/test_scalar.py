@@ -17,6 +17,7 @@ FUNCTIONS = [
     name
     for name, function in vars(reference).items()
     if inspect.isfunction(function) and function.__module__ == reference.__name__
+    if name != "__annotate__"  # which Python makes from 3.14 on
 ]
 PROLOGUES = [
     {"l2": 0.0, "l1": 0.0},
