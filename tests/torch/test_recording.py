@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,15 @@ def test_what_was_tampered_with_is_found(folder: Path, capsys: Any) -> None:
     assert difference is not None
     assert (steps, difference.name, difference.element) == (3, "weight", (1, 2))
     assert difference.recorded == pytest.approx(difference.replayed, abs=1e-5)
+
+
+def test_without_torch_the_program_says_what_is_missing(
+    folder: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    fs.Recorder(fusedstep.torch.Adam([torch.nn.Parameter(torch.ones(3))]), folder).close()
+    monkeypatch.setitem(sys.modules, "fusedstep.torch", None)
+    assert main(["replay", str(folder)]) == 1
+    assert "fusedstep.torch" in capsys.readouterr().err
 
 
 def test_two_runs_are_compared_without_gradients(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def run(options: Namespace) -> int:
             return _compare(options.record, options.against)
         kind = _class(options.optimizer)
         steps, difference = replay(options.record, backend=options.backend, optimizer=kind)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:  # torch may be missing
         raise CommandError(str(error)) from None
     if difference is None:
         print(f"{steps} steps on {options.backend}: every bit as recorded")
