@@ -46,3 +46,9 @@ def test_assignments_are_shown() -> None:
 
 def test_an_arena_is_shown_by_its_parameters() -> None:
     assert repr(fs.SGD(fs.Arena({"w": w}))) == "SGD({'w': <float32 (4, 3)>})"
+
+
+def test_bfloat16_has_its_name() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    p = np.ones(2, ml_dtypes.bfloat16)
+    assert repr(fs.SGD(p)) == "SGD(<bfloat16 (2,)>)"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
+from fusedstep._arrays.dtypes import dtype_name
 from fusedstep._arrays.structure import Branch, Dict, Structure
 from fusedstep._arrays.walk import Array
 from fusedstep._core.groups import Group, base_rate
@@ -68,7 +69,7 @@ def _shapes(structure: Structure, arrays: Iterator[Array]) -> str:
 def _nested(structure: Structure, arrays: Iterator[Array]) -> str:
     if not isinstance(structure, Branch):
         p = next(arrays)
-        return f"<{p.dtype} {p.shape}>"
+        return f"<{dtype_name(p.dtype)} {p.shape}>"
     items = [(key, _nested(child, arrays)) for key, child in structure.children.items()]
     if isinstance(structure, Dict):
         return f"{{{', '.join(f'{key!r}: {item}' for key, item in items)}}}"
