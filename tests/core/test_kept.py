@@ -464,6 +464,7 @@ def test_older_state_dicts_are_loaded() -> None:
         ("m", np.zeros(SMALL, np.int8), TypeError, "has dtype int8; it is float32, or bfloat16"),
         ("m", np.zeros(9, np.uint8), ValueError, r"has shape \(9,\)"),
         ("p_order", (1,), ValueError, r"names each of 1 axes once"),
+        ("p_order", (float("inf"),), ValueError, r"names each of 1 axes once"),
         ("p_tail", np.zeros(SMALL, np.int8), ValueError, "keeps the parameter as 'split16'"),
         ("p_master", np.zeros(SMALL, np.float32), ValueError, "load_float32_params"),
     ],

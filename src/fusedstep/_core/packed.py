@@ -154,7 +154,7 @@ def read_order(given: Any, ndim: int, where: str) -> tuple[int, ...]:
         return (*range(ndim),)
     try:
         axes = (*(int(k) for k in given),)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         axes = ()
     if sorted(max(k, ~k) for k in axes) != [*range(ndim)]:
         raise ValueError(
