@@ -22,7 +22,7 @@ from fusedstep._core.names_in_torch import (
     SECONDS,
     STEP,
 )
-from fusedstep._core.packed import along, base_name, decoded, read_order
+from fusedstep._core.packed import base_name, decoded, read_order, scattered
 from fusedstep._core.slices import ROW_T
 from fusedstep._core.tensor_file import Array
 from fusedstep._numerics.storage import STORAGES, Part, in_code_order, in_natural_order
@@ -73,7 +73,7 @@ def _numbers(checkpoint: Checkpoint, name: str, nonnegative: Collection[str]) ->
         if of_torch:
             _check_flat(array, storage.parts[0], p.size, f"{entry!r} of {where}")
             _check_flat(bases, storage.parts[1], p.size, f"{base_name(entry)!r} of {where}")
-            states[letter] = _scattered(storage.decode(p.size, (array, bases)), p.shape, axes)
+            states[letter] = scattered(storage.decode(p.size, (array, bases)), p.shape, axes)
         else:
             name_of_bases = f"{base_name(entry)!r} of {where}"
             states[letter] = decoded(array, bases, axes, storage, name_of_bases)
@@ -103,7 +103,7 @@ def _exact(p: Array, state: Mapping[str, Array], axes: tuple[int, ...], where: s
     elif second.dtype == np.int8:
         storage = STORAGES["split8"]
         _check_flat(second, storage.parts[1], p.size, f"{entry!r} of {where}")
-        shaped = _scattered(in_natural_order(second, p.size), p.shape, axes)
+        shaped = scattered(in_natural_order(second, p.size), p.shape, axes)
         rest = in_code_order(shaped.reshape(-1))
     elif second.dtype in (np.int16, BFLOAT16):
         storage, rest = STORAGES["split16"], second.view(np.int16).reshape(-1)
@@ -122,11 +122,3 @@ def _check_flat(flat: Array, part: Part, size: int, name: str) -> None:
             f"{name} is {flat.dtype} of shape {flat.shape}; for {size} elements it is "
             f"{part.dtype} of shape {(part.length(size),)}"
         )
-
-
-def _scattered(flat: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
-    """An array of a shape whose elements by these axes are those of a flat one."""
-    made = np.empty(shape, flat.dtype)
-    laid = along(made, axes)
-    laid[...] = flat.reshape(laid.shape)
-    return made

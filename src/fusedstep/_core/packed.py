@@ -132,13 +132,17 @@ def decoded(
             f"{name} is {bases.dtype} of shape {bases.shape}; for {codes.size} codes it is int32 "
             f"of shape {(blocks,)}: pass what state_dict() returned"
         )
-    laid = along(codes, axes)
-    values = np.empty(codes.shape, np.float32)
-    flat = storage.decode(
-        codes.size, (in_code_order(laid.reshape(-1)), np.ascontiguousarray(bases))
-    )
-    along(values, axes)[...] = flat.reshape(laid.shape)
-    return values
+    laid = in_code_order(along(codes, axes).reshape(-1))
+    flat = storage.decode(codes.size, (laid, np.ascontiguousarray(bases)))
+    return scattered(flat, codes.shape, axes)
+
+
+def scattered(flat: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    """An array of a shape whose elements by these axes are those of a flat one."""
+    made = np.empty(shape, flat.dtype)
+    laid = along(made, axes)
+    laid[...] = flat.reshape(laid.shape)
+    return made
 
 
 def along(array: Array, axes: tuple[int, ...]) -> Array:

@@ -170,19 +170,15 @@ class Giving:
 
         `letters` are all that it may have, and `needed` those that steps need.
         """
-        t = self.checkpoint.t[name]
+        numbers = self.numbers[name]
+        arrays = dict(numbers.states)
         if self.checkpoint.face != FACE:
-            numbers = self.numbers[name]
-            known = {key: array for key, array in numbers.states.items() if key in letters}
-            if t == 0:  # others make state at the first step
+            arrays = {key: array for key, array in arrays.items() if key in letters}
+            if numbers.t == 0:  # others make state at the first step
                 initial = {key: _initial(key, numbers.p, parameter) for key in needed}
-                known = {**initial, **known}
-            counted = {} if numbers.row_t is None else {ROW_T: numbers.row_t}
-            return {**known, **counted, "t": t}
-        names = names_in_torch(self.checkpoint.optimizer, [*letters])
-        ours = {theirs: key for key, theirs in names.items()}
-        entries = self.checkpoint.states[name].items()
-        return {**{ours.get(key, key): array for key, array in entries}, "t": t}
+                arrays = {**initial, **arrays}
+        counted = {} if numbers.row_t is None else {ROW_T: numbers.row_t}
+        return {**arrays, **counted, "t": numbers.t}
 
     def values(self, name: str, parameter: Parameter) -> Array:
         """The values of a parameter in the dtype of its steps."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fusedstep._arrays.at_once import Call, at_once
-from fusedstep._arrays.dtypes import BFLOAT16, FLOAT32
+from fusedstep._arrays.dtypes import BFLOAT16, FLOAT32, format_of
 from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.checkpoint import Checkpoint
 from fusedstep._core.digest import Numbers
@@ -30,13 +30,11 @@ from fusedstep._core.tensor_file import CODES, Array
 from fusedstep._numerics.momenta import momenta
 from fusedstep._numerics.storage import STORAGES
 from fusedstep.torch._arrays import HALVES, wide_dtype
+from fusedstep.torch._kept import as_tensor
 from fusedstep.torch._loading import Sealed
 
 NOT_OPTIONS = ("params", "param_names")
 """Entries of a group that are no hyperparameters."""
-
-FORMATS = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
-"""The formats of dtypes of 16 bits."""
 
 DTYPES = {getattr(torch, dtype.name, None) for dtype in CODES.values()}
 
@@ -226,7 +224,7 @@ def give(opt: torch.optim.Optimizer, given: Giving, params: Any) -> None:
     try:
         opt.load_state_dict({**named.saved, "state": state, "param_groups": groups})
         if wide:
-            exact = [as_tensor(values[name]) for name in named.names]
+            exact = [tensor_of(values[name]) for name in named.names]
             writes += cast("Any", opt).assigning(exact)
         at_once([*writes, partial(done.append, True)])
     except BaseException:
@@ -243,7 +241,7 @@ def _is_ours(opt: torch.optim.Optimizer) -> bool:
 def _as_saved(state: Mapping[str, Array]) -> dict[str, Any]:
     """State as torch has it: tensors, but for the order in which codes lie."""
     return {
-        entry: (*array.tolist(),) if entry == ORDER else as_tensor(array)
+        entry: (*array.tolist(),) if entry == ORDER else tensor_of(array)
         for entry, array in state.items()
     }
 
@@ -273,7 +271,7 @@ def _state(
         state[MU_PRODUCT] = torch.tensor(product)
     for letter, array in numbers.states.items():
         if letter in names or ours:
-            state[names.get(letter, letter)] = as_tensor(array)
+            state[names.get(letter, letter)] = tensor_of(array)
     if numbers.row_t is not None and ours:
         state[ROW_STEP] = torch.from_numpy(numbers.row_t.copy())
     return state
@@ -283,7 +281,7 @@ def _translated_params(given: Giving, named: Named) -> dict[str, Array]:
     """Parameters as steps see them; those of torch's own classes in 16 bits, if these will do."""
     params = {**given.checkpoint.params}
     for name, tensor in zip(named.names, named.parameters, strict=True):
-        p, form = given.numbers[name].p, FORMATS.get(tensor.dtype)
+        p, form = given.numbers[name].p, format_of(tensor)
         params[name] = p
         if form is not None and p.dtype == FLOAT32 and not _is_ours(named.opt):
             (bits,) = STORAGES[form].encode(p.reshape(-1))
@@ -311,7 +309,7 @@ def _writes(
     for name, tensor in tensors.items():
         if name not in params:
             given.reader.refuse(f"lacks {name!r}", "; pass as `params` what was saved, and no more")
-        source = as_tensor(params[name])
+        source = tensor_of(params[name])
         dtype = wide_dtype(tensor.dtype) if name in wide else tensor.dtype
         if (source.shape, source.dtype) != (tensor.shape, dtype):
             given.reader.refuse(
@@ -324,12 +322,9 @@ def _writes(
     return calls
 
 
-def as_tensor(array: Array) -> torch.Tensor:
+def tensor_of(array: Array) -> torch.Tensor:
     """A tensor over an array's memory, or over a copy of what cannot be written."""
-    array = array if array.flags.writeable else array.copy()
-    if array.dtype == BFLOAT16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    return as_tensor(array if array.flags.writeable else array.copy())
 
 
 def _loaded(option: Any) -> Any:

@@ -17,12 +17,12 @@ from fusedstep._core.saving import Giving
 from fusedstep._core.tensor_file import Array
 from fusedstep.torch._checkpoint import (
     Named,
-    as_tensor,
     give,
     in_file,
     loaded_options,
     numbers_of,
     saved_options,
+    tensor_of,
 )
 from fusedstep.torch._optimizer import OF_ALL, FusedOptimizer
 from fusedstep.torch._rows import is_sparse, rows_of
@@ -167,7 +167,7 @@ class Run:
 def _as_given(g: Any, p: torch.Tensor) -> Any:
     """A gradient of a file, or of a function, as a step takes it."""
     if isinstance(g, tuple):
-        index, values = (as_tensor(each) for each in g)
+        index, values = (tensor_of(each) for each in g)
         shape = (*p.shape,)
         return torch.sparse_coo_tensor(index[None], values, shape, check_invariants=False)
-    return g if g is None or isinstance(g, torch.Tensor) else as_tensor(g)
+    return g if g is None or isinstance(g, torch.Tensor) else tensor_of(g)
