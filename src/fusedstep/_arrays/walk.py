@@ -25,6 +25,9 @@ NOTHING: Array = np.empty(0)
 class Walk:
     """The order in which one parameter's elements are visited: as they lie in memory."""
 
+    turned: tuple[slice, ...] = ()
+    """The directions in which memory lies along the walk, if not all are its own."""
+
     def __init__(self, p: Array, place: Place) -> None:
         self.place = place
         self.shape = p.shape
@@ -38,6 +41,9 @@ class Walk:
         )
         self.axes = sorted(range(p.ndim), key=lambda axis: -abs(p.strides[axis]))
         self.back = sorted(range(p.ndim), key=self.axes.__getitem__)
+        turned = [slice(None, None, -1 if p.strides[axis] < 0 else 1) for axis in self.axes]
+        if not place.backwards and any(each.step < 0 for each in turned):
+            self.turned = tuple(turned)
 
     @classmethod
     def in_order(cls, shape: tuple[int, ...], place: Place) -> Walk:
@@ -46,6 +52,11 @@ class Walk:
         made.place, made.shape, made.plain = place, shape, True
         made.size = prod(shape)
         return made
+
+    def in_memory_order(self, flat: Array) -> Array:
+        """A view of a flat array along the walk that goes as the parameter's memory does."""
+        laid: Array = flat.reshape([self.shape[axis] for axis in self.axes])[self.turned]
+        return laid
 
     def lay(self, array: Array) -> Array:
         """A view of `array`, which has the parameter's shape, that has the walk as its C order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from dataclasses import replace
 from functools import cache
 
 from fusedstep._compiler.formula import Formula
@@ -15,10 +16,28 @@ MEMBERS = dict.fromkeys(Scalars._fields, float)
 """The type of each member of h in scalar.py."""
 
 
+DECAYS = ("l2", "l1")
+"""Scalars of what joins the gradient, by an `if`, where they are not 0."""
+
+
 @cache
-def gradient() -> Formula:
-    """The prologue of every rule, which computes the gradient that it takes."""
-    return parse(scalar.gradient, MEMBERS)
+def gradient(decays: bool = True) -> Formula:
+    """The prologue of every rule, which computes the gradient that it takes.
+
+    Without decays it is what it comes to where their scalars are 0.
+    """
+    whole = parse(scalar.gradient, MEMBERS)
+    if decays:
+        return whole
+    body = tuple(line for line in whole.body if not (isinstance(line, ast.If) and _decays(line)))
+    left = tuple(name for name in whole.scalars if name not in DECAYS)
+    return replace(whole, body=body, scalars=left)
+
+
+def _decays(line: ast.If) -> bool:
+    """Whether it is the scalar of a decay that an `if` asks for."""
+    read = [node.attr for node in ast.walk(line.test) if isinstance(node, ast.Attribute)]
+    return bool(read) and all(name in DECAYS for name in read)
 
 
 @cache
@@ -39,13 +58,13 @@ def formula(rule: Rule) -> Formula:
 
 
 @cache
-def step(rule: Rule) -> Formula:
+def step(rule: Rule, decays: bool = True) -> Formula:
     """All that a step does to one element: its gradient, the rule, and the average if kept.
 
     Its variables are p, g, the state arrays that are there, and ema; it returns them anew,
-    but for g.
+    but for g. Without decays it is for steps in which the scalars of these are 0.
     """
-    before, update, after = gradient(), formula(rule), average()
+    before, update, after = gradient(decays), formula(rule), average()
     p, g, *states = update.variables
     written = [p, *states]
     lines = [

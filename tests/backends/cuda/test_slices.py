@@ -105,9 +105,9 @@ def test_gradients_that_are_zeroed() -> None:
 
 @cuda
 def test_more_rows_than_there_was_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fusedstep._backends.cuda import touched
+    from fusedstep._backends.cuda.mail import Parcels
 
-    monkeypatch.setattr(touched, "LEAST", 2)
+    monkeypatch.setattr(Parcels, "LEAST", 2)
     p = Placed(np.zeros(6))
     optimizer = fs.SGD(p.array, lr=1.0, untouched="exact", momentum=0.5)
     expected = np.zeros(6)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from operator import itemgetter, setitem
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,12 @@ from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.overlap import WrittenMemory, extent
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
-from fusedstep._backends.cuda import device, formats, kernels, squares
+from fusedstep._backends.cuda import device, formats, kernels
 from fusedstep._backends.cuda.device import Device
+from fusedstep._backends.cuda.launches import Launch, Pieces, Squares, Tables, tile_of
+from fusedstep._backends.cuda.mail import Mail
 from fusedstep._backends.cuda.touched import Sliced
+from fusedstep._backends.cuda.turned import Turned
 from fusedstep._backends.plan import STEPPED, Cells, Job, Row, clips_of, new_keys, unfit_rows
 from fusedstep._backends.slices import Scalars, Touched
 from fusedstep._numerics import norm, variants
@@ -37,53 +40,6 @@ RING = 8
 
 NOWHERE = (None,)
 """The layout of no gradient."""
-
-
-class Launch:
-    """The rows of one job: the kernel, its addresses, and the number of tiles."""
-
-    def __init__(self, job: Job, ordinal: int, tiles: int, addresses: tuple[int, ...]) -> None:
-        self.plain = job.storages is None
-        module = kernels.module(job) if self.plain else formats.module(job)
-        self.kernel = device.kernel(module, ordinal)
-        self.pick = itemgetter(*variants.step(job.rule).scalars)
-        self.tiles = tiles
-        self.threads = threads_of(job)
-        self.addresses = addresses
-
-    def call(self, stream: int, given: JobScalars, zero: bool, clips: int, key: int) -> Call:
-        """The call of the kernel; `key` is that of the step's random bits, as an int64."""
-        constants, values = given
-        keys = () if self.plain else (key,)
-        arguments = (*self.addresses, zero, clips, *keys, *self.pick({**constants, **values}))
-        call: Call = self.kernel.launching(self.tiles, self.threads, stream, arguments)
-        return call
-
-
-def threads_of(job: Job) -> int:
-    """The threads of a block that steps a tile; with formats they are some times 64."""
-    if job.storages is None:
-        return device.THREADS
-    return max(device.THREADS // formats.WORDS, 1) * formats.WORDS
-
-
-def tile_of(job: Job) -> int:
-    """The elements of a tile."""
-    return threads_of(job) * kernels.LANES[job.dtype.itemsize]
-
-
-class Squares:
-    """The sums of squares of the gradients of one job: the kernel, and the number of blocks."""
-
-    def __init__(self, job: Job, ordinal: int, blocks: int, addresses: tuple[int, ...]) -> None:
-        held = None if job.storages is None else job.storages.g
-        self.kernel = device.kernel(squares.module(job.dtype, held), ordinal)
-        self.blocks = blocks
-        self.addresses = addresses
-
-    def call(self, stream: int) -> Call:
-        call: Call = self.kernel.launching(self.blocks, norm.LANES, stream, self.addresses)
-        return call
 
 
 class Gradient:
@@ -105,24 +61,6 @@ class Gradient:
         self.ordered = library(given).ordered
         # One that is read-only may be a copy, which nobody else holds until the launch.
         self.kept = None if self.ordered and self.writeable else given
-
-
-class Pieces:
-    """Rows cut into tiles or blocks, `counts` of each; rows of one job follow one another."""
-
-    def __init__(self, counts: Any, jobs: Any) -> None:
-        starts = np.cumsum(counts) - counts
-        edges = np.searchsorted(jobs, np.arange(jobs[-1] + 2))
-        self.bounds = np.append(starts, counts.sum())[edges]
-        self.rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        """The row of each piece."""
-        self.first = starts - self.bounds[jobs]
-        """The first piece of each row, counted from its job's first."""
-
-    def of_job(self, index: int) -> tuple[int, int]:
-        """Where a job's pieces begin, and how many they are."""
-        start, end = self.bounds[index : index + 2].tolist()
-        return start, end - start
 
 
 class Table:
@@ -183,39 +121,34 @@ class Table:
         whole = np.array([not row.by_slices for row in sorted_rows])
         tiles = Pieces(-(-table[:, kernels.N] // elements) * whole, of_job)
         summed = Pieces(blocks[order], of_job)
-        table[:, kernels.FIRST] = tiles.first
-        table[:, kernels.FIRST_BLOCK] = summed.first
 
-        with self.device.current():
-            self.ring = device.driver.pinned((RING, len(rows)))
-            self.events = [device.driver.Event() for _ in range(RING)]
-            self.factors = device.driver.pinned((len(rows),))
-            self.sent = device.driver.Event()
-        self.turn = 0
         self.order = order
         self.addresses = [0] * len(rows)
         self.stale = True
-        self.on_device = [
-            self.device.load(table),
-            self.device.empty(self.ring[0].shape, self.ring.dtype),
-            self.device.load(tiles.rows),
-            self.device.load(summed.rows),
-            self.device.empty(self.factors.shape, self.factors.dtype),
-        ]
-        at, gradients, at_tiles, at_blocks, _ = map(address, self.on_device)
+        self.gradients = Mail(self.device, len(rows), RING)
+        self.own_clips = Mail(self.device, len(rows), 1)
+        kept = [self.device.load(each) for each in (table, tiles.places, summed.places)]
         if any(job.storages is not None for job in jobs):
-            self.on_device.append(self.device.load(_seconds(sorted_rows)))
+            kept.append(self.device.load(_seconds(sorted_rows)))
+        self.kept = kept
+        """What launches have the addresses of."""
+        at, at_tiles, at_blocks, *seconds = map(address, kept)
+        tables = Tables(at, self.gradients.at, *seconds)
+        measured = tables
+        self.turned = {
+            index: Turned(row.walk, row.p.flat) for index, row in rows if row.walk.turned
+        }
+        if self.turned:
+            self.measured = Mail(self.device, len(rows), RING)
+            measured = tables._replace(gradients=self.measured.at)
         ordinal = self.device.ordinal
         for index, job in enumerate(jobs):
-            start, count = tiles.of_job(index)
-            if count:
-                seconds = () if job.storages is None else (address(self.on_device[-1]),)
-                addresses = (at, *seconds, gradients, at_tiles + 4 * start)
-                self.launches.append((index, Launch(job, ordinal, count, addresses)))
-            start, count = summed.of_job(index)
-            if count:
-                addresses = (at, gradients, at_blocks + 4 * start)
-                self.measures.append(Squares(job, ordinal, count, addresses))
+            span = tiles.of_job(index, at_tiles)
+            if span.pieces:
+                self.launches.append((index, Launch(job, ordinal, tables, span)))
+            span = summed.of_job(index, at_blocks)
+            if span.pieces:
+                self.measures.append(Squares(job, ordinal, measured, span))
         with self.device.current():
             for k, (index, row) in enumerate(rows):
                 if row.by_slices:
@@ -228,9 +161,12 @@ class Table:
         raise NotImplementedError
 
     def set_gradient(self, index: int, g: Array, operand: Operand, given: Any) -> None:
-        self.known[index] = Gradient(g, operand)
+        self.known[index] = known = Gradient(g, operand)
         self.moves += 1
         self._point(index, address(operand.flat))
+        if index in self.turned:
+            self.turned[index].read(operand.flat)
+            known.scratch = True  # others are read anew
 
     @staticmethod
     def scalars_of(job: Job) -> tuple[str, ...]:
@@ -252,9 +188,13 @@ class Table:
                 calls += sliced.stepping(stream, None, None)
         return calls
 
-    def _point(self, index: int, to: int) -> None:
+    def _place(self, index: int) -> int:
         place = self.places[index]
         assert place is not None
+        return place
+
+    def _point(self, index: int, to: int) -> None:
+        place = self._place(index)
         if self.addresses[place] != to:
             self.addresses[place] = to
             self.stale = True
@@ -300,15 +240,26 @@ class Table:
             for index, (_, sliced) in self.sliced.items():
                 self._point(index, sliced.gradient())
             with self.device.current():
-                stream = self._stream()
-                calls = [
-                    call for _, each in self.sliced.values() for call in each.gathering(stream)
-                ]
-                self.device.at_once([*calls, *(each.call(stream) for each in self.measures)])
+                self.device.at_once(self._measuring(self._stream()))
             self.sums = self.device.read(self.sums_on_device)
             for k, sliced in self.sliced.values():
                 sliced.put_sums(self.sums[self.first_sums[k] :])
         return norm.measure(norm.total(self.sums), scale, max_norm)
+
+    def _measuring(self, stream: int) -> list[Call]:
+        """The calls that sum the squares of the gradients."""
+        calls = [call for _, each in self.sliced.values() for call in each.gathering(stream)]
+        if self.turned:
+            calls += [call for each in self.turned.values() for call in each.calls()]
+            self.measured.send(self._measured(), stream)
+        return [*calls, *(each.call(stream) for each in self.measures)]
+
+    def _measured(self) -> list[int]:
+        """The addresses of the gradients in the order in which their squares are summed."""
+        measured = [*self.addresses]
+        for index, turned in self.turned.items():
+            measured[self._place(index)] = address(turned.copy)
+        return measured
 
     def clip_each(self, scale: float, max_norm: float) -> float:
         self.clips = clips_of(self.present, self.sums, scale, max_norm)
@@ -331,7 +282,7 @@ class Table:
                     given = scalars[self.present[k].job]
                     calls += sliced.stepping(stream, given, self.clips[k] if each else None)
             calls += [
-                launch.call(stream, scalars[job], zero, clips, keys[job])
+                launch.by_value(stream, scalars[job], zero, clips, keys[job])
                 for job, launch in self.launches
             ]
         count = partial(setitem, self.steps, 0, self.steps[0] + 1)
@@ -341,26 +292,14 @@ class Table:
         """The stream to work on, once the gradients' addresses are on their way there."""
         stream = _stream_now(self.device)
         if self.stale:
-            self._send_addresses(stream)
+            self.gradients.send(self.addresses, stream)
+            self.stale = False
         return stream
-
-    def _send_addresses(self, stream: int) -> None:
-        event, slot = self.events[self.turn], self.ring[self.turn]
-        event.wait()
-        slot[...] = self.addresses
-        device.driver.upload(address(self.on_device[1]), slot, stream)
-        event.record(stream)
-        self.turn = (self.turn + 1) % RING
-        self.stale = False
 
     def _send_clips(self, stream: int) -> int:
         """Send the factors of all rows, in the table's order; where they are then."""
-        self.sent.wait()
-        self.factors.view(np.float64)[...] = [self.clips[k] for k in self.order]
-        at = address(self.on_device[4])
-        device.driver.upload(at, self.factors, stream)
-        self.sent.record(stream)
-        return at
+        clips = np.array([self.clips[k] for k in self.order])
+        return self.own_clips.send(clips.view(np.int64), stream)
 
     def count_with(self, other: Table) -> None:
         self.steps = other.steps

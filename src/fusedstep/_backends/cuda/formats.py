@@ -20,20 +20,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from textwrap import fill
 from types import ModuleType
 from typing import NamedTuple
 
 from fusedstep._backends.cuda.kernels import (
     EMA,
-    FIRST,
     IMPORTS,
+    KEY,
     PARTS,
-    ROW,
+    PLACE,
+    PLAIN,
     STATES,
-    N,
     P,
+    Variant,
+    by_value,
+    indented,
     module_text,
+    scalar_lines,
+    unless_skipped,
 )
 from fusedstep._backends.plan import MOST_STATES, Held, Job
 from fusedstep._compiler import modules, narrow
@@ -76,9 +80,7 @@ from fusedstep._backends.cuda.scalars import stream_key
 
 from numba import int32
 
-SIGNATURE = (
-    "void(int64, int64, int64, int64, int64, int64, int64, UniTuple({{dtype}}, {{count}}))"
-)
+SIGNATURE = "void(int64, int64, int64, int64, int64, int64, {{scalars}})"
 
 Scalars = namedtuple("Scalars", "{{names}}")
 
@@ -226,24 +228,26 @@ class Array(NamedTuple):
         return CODED[self.format or ""].code.format(x=self.name, k=lane, r=r)
 
 
-def title(job: Job) -> str:
+def title(job: Job, variant: Variant) -> str:
     """A name for the kernel, which need not be the only one of that name."""
     assert job.storages is not None
     kept = [job.storages.p, job.storages.g, *job.storages.states]
     formats = "_".join("full" if each is None else each.format for each in kept)
-    return f"{variants.title(job.rule)}_{formats}_cuda"
+    return f"{variants.title(job.rule)}_{formats}{variant.title}_cuda"
 
 
 @cache
-def module(job: Job) -> ModuleType:
+def module(job: Job, variant: Variant = PLAIN) -> ModuleType:
     """The module of the kernel of a job with formats: `run`, and its SIGNATURE."""
-    return modules.load(title(job), text(job), *FILES)
+    return modules.load(title(job, variant), text(job, variant), *FILES)
 
 
-def text(job: Job) -> str:
+def text(job: Job, variant: Variant = PLAIN) -> str:
     """The text of that module."""
-    step = variants.step(job.rule)
-    return module_text(job, step, title(job), HEAD, _kernel(job, step))
+    step = variants.step(job.rule, variant.decays)
+    kernel = _kernel(job, step, variant)
+    given = "int64" if variant.judged else f"int64, {by_value(job, step)}"
+    return module_text(job, step, title(job, variant), HEAD, kernel, given)
 
 
 def _arrays(job: Job, step: Formula) -> list[Array]:
@@ -259,7 +263,7 @@ def _arrays(job: Job, step: Formula) -> list[Array]:
     return made
 
 
-def _kernel(job: Job, step: Formula) -> str:
+def _kernel(job: Job, step: Formula, variant: Variant) -> str:
     """The text of the kernel.
 
     Names that come from an array m end as no other names do, see kernels.py: they are `m_at`
@@ -270,17 +274,29 @@ def _kernel(job: Job, step: Formula) -> str:
     written = [array for array in arrays if array.name != "g"]
     assert job.storages is not None
     streams = range(job.storages.streams)
-    return "\n".join(
-        [
-            *_beginning(job, step, arrays),
-            *_keys(streams),
-            *_loads(arrays),
-            *(f"    {_stepped(arrays, written, lane)}" for lane in LANES),
-            *_stores(written, arrays[1], streams),
-            *_codes(written),
-            "",
-        ]
-    )
+    body = [
+        *_beginning(job, step, arrays, variant),
+        *_keys(streams),
+        *_loads(arrays),
+        *(_stepped(arrays, written, lane) for lane in LANES),
+        "",
+        *_bits(written),
+        *unless_skipped(_stores(written), variant),
+        "if zero:",
+        *(f"    {line}" for line in _zeros(arrays[1])),
+        *_codes(written, variant),
+    ]
+    scalars = "record" if variant.judged else "key, scalars"
+    return f"""\
+# {WORDS} threads step a block of {TILE} elements. `rows`, `seconds`, `gradients` and `tiles` are
+# the addresses of the tensors, of what else there is of them, of their gradients' addresses, and
+# of each tile's place: a tile is what a block of threads steps; 0: there is one tensor. `zero` says
+# whether zeros take the place of the gradients. `clips` is the address of a factor for each tensor,
+# which clips its gradient in place of the one in the scalars; 0: there is none. The key is that of
+# the step's random bits.
+def run(rows, seconds, gradients, tiles, zero, clips, {scalars}):
+{indented(body)}
+"""
 
 
 def _stepped(arrays: Sequence[Array], written: Sequence[Array], lane: int) -> str:
@@ -288,61 +304,45 @@ def _stepped(arrays: Sequence[Array], written: Sequence[Array], lane: int) -> st
     return f"{results} = step({', '.join(f'{array.name}_{lane}' for array in arrays)}, h)"
 
 
-def _beginning(job: Job, step: Formula, arrays: Sequence[Array]) -> Iterator[str]:
-    at_clip = step.scalars.index("clip")
-    given = [f"scalars[{k}]" for k in range(len(step.scalars))]
-    given[at_clip] = "clip"
-    yield f"""\
-# {WORDS} threads step a block of {TILE} elements. `rows`, `seconds`, `gradients` and `tiles` are
-# the addresses of the tensors, of what else there is of them, of their gradients' addresses, and
-# of each tile's row number: a tile is what a block of threads steps. `zero` says whether zeros take
-# the place of the gradients. `clips` is the address of a factor for each tensor, which clips its
-# gradient in place of the one in the scalars; 0: there is none. `key` is the key of the step's
-# random bits.
-def run(rows, seconds, gradients, tiles, zero, clips, key, scalars):
-    # The tensor that the tile is part of: its length, and where its arrays begin.
-    index = load_int32(tiles + 4 * cuda.blockIdx.x)
-    row = rows + {8 * ROW} * index
-    second = seconds + {8 * SECONDS} * index
-    n = load_int64(row + {8 * N})"""
+def _beginning(job: Job, step: Formula, arrays: Sequence[Array], variant: Variant) -> Iterator[str]:
+    yield "# The tensor that the tile is part of: its length, and where its arrays begin."
+    yield from PLACE
+    yield f"second = seconds + {8 * SECONDS} * index"
     for array in arrays:
         if array.column < 0:
-            yield f"    {array.name}_at = load_int64(gradients + 8 * index)"
+            yield f"{array.name}_at = load_int64(gradients + 8 * index)"
         else:
-            yield f"    {array.name}_at = load_int64(row + {8 * array.column})"
+            yield f"{array.name}_at = load_int64(row + {8 * array.column})"
         if array.has_second:
-            yield f"    {array.name}_second = load_int64(second + {8 * array.second})"
-    yield f"""\
-    clip = real(load_float64(clips + 8 * index)) if clips else scalars[{at_clip}]
-    h = Scalars(
-{fill(", ".join(given), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)}
-    )
-
-    # The block of elements, whether the tensor reaches so far, and the elements of this thread.
-    tile = cuda.blockIdx.x - load_int64(row + {8 * FIRST})
-    block = tile * (cuda.blockDim.x >> {SHIFT}) + (cuda.threadIdx.x >> {SHIFT})
-    word = cuda.threadIdx.x & {WORDS - 1}
-    inside = {TILE} * block < n
-    i0 = {TILE} * block + word"""
+            yield f"{array.name}_second = load_int64(second + {8 * array.second})"
+    yield from scalar_lines(job, step, variant)
+    if variant.judged:
+        yield f"key = load_int64(record + {KEY})"
+    yield ""
+    yield "# The block of elements, whether the tensor reaches so far, and those of this thread."
+    yield f"block = tile * (cuda.blockDim.x >> {SHIFT}) + (cuda.threadIdx.x >> {SHIFT})"
+    yield f"word = cuda.threadIdx.x & {WORDS - 1}"
+    yield f"inside = {TILE} * block < n"
+    yield f"i0 = {TILE} * block + word"
     for lane in LANES[1:]:
-        yield f"    i{lane} = i0 + {WORDS * lane}"
+        yield f"i{lane} = i0 + {WORDS * lane}"
 
 
 def _keys(streams: Sequence[int]) -> Iterator[str]:
     """The lines that draw the random bits: a hash for each stream and element of the thread."""
     if not streams:
         return
-    yield f"""
-    # Neighbours share a hash: of the near bits one has the lower half, the other the upper one.
-    near = 16 * (word & 1)
-    far = 16 - near
-    own = own_key(key, load_int64(second + {8 * ORDINAL}))"""
+    yield ""
+    yield "# Neighbours share a hash: of the near bits one has the lower half, the other the upper."
+    yield "near = 16 * (word & 1)"
+    yield "far = 16 - near"
+    yield f"own = own_key(key, load_int64(second + {8 * ORDINAL}))"
     for stream in streams:
-        yield f"    whole = stream_key(own, {stream}, i0)"
-        yield "    low, high = whole & 0xFFFFFFFF, (whole >> 32) & 0xFFFFFFFF"
+        yield f"whole = stream_key(own, {stream}, i0)"
+        yield "low, high = whole & 0xFFFFFFFF, (whole >> 32) & 0xFFFFFFFF"
         for lane in LANES:
             place = f"(i{lane} >> 1) & 0xFFFFFFFF"
-            yield f"    hash{stream}{lane} = hashed({place}, low, high)"
+            yield f"hash{stream}{lane} = hashed({place}, low, high)"
 
 
 def _loads(arrays: Sequence[Array]) -> Iterator[str]:
@@ -350,37 +350,45 @@ def _loads(arrays: Sequence[Array]) -> Iterator[str]:
     yield ""
     coded = [array for array in arrays if array.words]
     for array in coded:
-        yield f"    {array.name}_word, {array.name}_base = 0, 0"
+        yield f"{array.name}_word, {array.name}_base = 0, 0"
     if coded:
-        yield "    if inside:"
+        yield "if inside:"
     for array in coded:
-        yield f"        {array.name}_word = load_uint32({array.name}_{array.words} + {WORD_AT})"
+        yield f"    {array.name}_word = load_uint32({array.name}_{array.words} + {WORD_AT})"
         if array.format in CODED:
-            yield f"        {array.name}_base = load_uint32({array.name}_second + 4 * block)"
+            yield f"    {array.name}_base = load_uint32({array.name}_second + 4 * block)"
     for lane in LANES:
         names = " = ".join(f"{array.name}_{lane}" for array in arrays)
-        yield f"    {names} = real(0)"
-        yield f"    if i{lane} < n:"
+        yield f"{names} = real(0)"
+        yield f"if i{lane} < n:"
         for array in arrays:
-            yield from (f"        {line}" for line in array.load(lane))
+            yield from (f"    {line}" for line in array.load(lane))
 
 
-def _stores(written: Sequence[Array], g: Array, streams: Sequence[int]) -> Iterator[str]:
-    """The lines that store them, but for 8-bit codes."""
+def _bits(written: Sequence[Array]) -> Iterator[str]:
+    """The lines that have zeros for the bits of elements beyond the end."""
     coded = [array for array in written if array.words]
-    yield ""
+    for lane in LANES if coded else ():
+        yield f"{' = '.join(f'{array.name}_u{lane}' for array in coded)} = 0"
+
+
+def _stores(written: Sequence[Array]) -> Iterator[str]:
+    """The lines that store the elements of a thread, but for 8-bit codes."""
     for lane in LANES:
-        if coded:
-            yield f"    {' = '.join(f'{array.name}_u{lane}' for array in coded)} = 0"
-        yield f"    if i{lane} < n:"
+        yield f"if i{lane} < n:"
         for array in written:
-            yield from (f"        {line}" for line in array.store(lane))
-        zero = ZEROS.get(g.format, f"store_uint16({HALF_AT}, 0)")
-        yield "        if zero:"
-        yield f"            {zero.format(x=g.name, k=lane)}"
+            yield from (f"    {line}" for line in array.store(lane))
 
 
-def _codes(written: Sequence[Array]) -> Iterator[str]:
+def _zeros(g: Array) -> Iterator[str]:
+    """The lines that leave zeros in place of the gradient."""
+    zero = ZEROS.get(g.format, f"store_uint16({HALF_AT}, 0)")
+    for lane in LANES:
+        yield f"if i{lane} < n:"
+        yield f"    {zero.format(x=g.name, k=lane)}"
+
+
+def _codes(written: Sequence[Array], variant: Variant) -> Iterator[str]:
     """The lines that store words of codes, once the largest element of a block is known."""
     coded = [array for array in written if array.format in CODED]
     if coded:
@@ -388,21 +396,21 @@ def _codes(written: Sequence[Array]) -> Iterator[str]:
     if not any(array.words for array in written):
         return
     yield ""
-    yield "    if inside:"
+    yield "if inside and not skipped:" if variant.judged else "if inside:"
     for array in written:
         x = array.name
         if array.format == "split8":
-            yield f"        u = {x}_u0 >> 8 & 0xFF | {x}_u1 & 0xFF00"
-            yield f"        u |= {x}_u2 << 8 & 0xFF0000 | {x}_u3 << 16 & 0xFF000000"
+            yield f"    u = {x}_u0 >> 8 & 0xFF | {x}_u1 & 0xFF00"
+            yield f"    u |= {x}_u2 << 8 & 0xFF0000 | {x}_u3 << 16 & 0xFF000000"
         elif array.format in CODED:
-            yield f"        {x}_base = base_of({x}_most, {CODED[array.format].span})"
-            yield f"        u = {array.code(0)}"
+            yield f"    {x}_base = base_of({x}_most, {CODED[array.format].span})"
+            yield f"    u = {array.code(0)}"
             for lane in LANES[1:]:
-                yield f"        u |= {array.code(lane)} << {8 * lane}"
-            yield "        if word == 0:"
-            yield f"            store_uint32({x}_second + 4 * block, {x}_base)"
+                yield f"    u |= {array.code(lane)} << {8 * lane}"
+            yield "    if word == 0:"
+            yield f"        store_uint32({x}_second + 4 * block, {x}_base)"
         if array.words:
-            yield f"        store_uint32({x}_{array.words} + {WORD_AT}, u)"
+            yield f"    store_uint32({x}_{array.words} + {WORD_AT}, u)"
 
 
 def _largest(coded: Sequence[Array]) -> Iterator[str]:
@@ -412,27 +420,27 @@ def _largest(coded: Sequence[Array]) -> Iterator[str]:
     are left.
     """
     count = len(coded)
-    yield f"""
-    # The largest finite element of the block.
-    all_of_them = cuda.shared.array(({count}, {MOST_THREADS}), int32)
-    eighths = cuda.shared.array(({count}, {MOST_THREADS // 8}), int32)
-    first = cuda.threadIdx.x - word"""
+    yield ""
+    yield "# The largest finite element of the block."
+    yield f"all_of_them = cuda.shared.array(({count}, {MOST_THREADS}), int32)"
+    yield f"eighths = cuda.shared.array(({count}, {MOST_THREADS // 8}), int32)"
+    yield "first = cuda.threadIdx.x - word"
     for k, array in enumerate(coded):
         x = array.name
-        yield f"    {x}_most = max(size_if_finite({x}_u0), size_if_finite({x}_u1))"
-        yield f"    {x}_most = max({x}_most, max(size_if_finite({x}_u2), size_if_finite({x}_u3)))"
-        yield f"    all_of_them[{k}, cuda.threadIdx.x] = {x}_most"
-    yield "    cuda.syncthreads()"
+        yield f"{x}_most = max(size_if_finite({x}_u0), size_if_finite({x}_u1))"
+        yield f"{x}_most = max({x}_most, max(size_if_finite({x}_u2), size_if_finite({x}_u3)))"
+        yield f"all_of_them[{k}, cuda.threadIdx.x] = {x}_most"
+    yield "cuda.syncthreads()"
     yield from _most_of(coded, "all_of_them", "first + (word & 7) + 8 * k")
     for k, array in enumerate(coded):
-        yield f"    eighths[{k}, (first >> 3) + (word & 7)] = {array.name}_most"
-    yield "    cuda.syncthreads()"
+        yield f"eighths[{k}, (first >> 3) + (word & 7)] = {array.name}_most"
+    yield "cuda.syncthreads()"
     yield from _most_of(coded, "eighths", "(first >> 3) + k")
 
 
 def _most_of(coded: Sequence[Array], shared: str, place: str) -> Iterator[str]:
     """The lines by which a thread takes the largest of eight that others left, array by array."""
-    yield "    for k in range(8):"
+    yield "for k in range(8):"
     for row, array in enumerate(coded):
         x = array.name
-        yield f"        {x}_most = max({x}_most, int({shared}[{row}, {place}]))"
+        yield f"    {x}_most = max({x}_most, int({shared}[{row}, {place}]))"

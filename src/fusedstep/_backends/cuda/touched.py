@@ -6,7 +6,6 @@ copy for each step, through a ring of pinned buffers, so that it need not wait f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from operator import itemgetter, setitem
 from typing import Any, NamedTuple
@@ -19,52 +18,11 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array
 from fusedstep._backends.cuda import device, slices
 from fusedstep._backends.cuda.device import Device
+from fusedstep._backends.cuda.mail import Parcels
 from fusedstep._backends.plan import Job, Row
 from fusedstep._backends.slices import Integers, Scalars, Touched
 from fusedstep._numerics import variants
 from fusedstep._numerics.coefficients import JobScalars, Values
-
-SLOTS = 4
-"""How many steps the host may be ahead of the device."""
-
-LEAST = 1024
-"""Integers that there is room for from the first."""
-
-
-class Mail:
-    """Integers on their way to the device, in the order of the stream."""
-
-    def __init__(self, where: Device) -> None:
-        self.device = where
-        self.turn = 0
-        self.events = [device.driver.Event() for _ in range(SLOTS)]
-        self._make_room(LEAST)
-
-    def _make_room(self, size: int) -> None:
-        for event in self.events:
-            event.wait()  # for copies from the buffers that are given up
-        self.size = size
-        self.ring = device.driver.pinned((SLOTS, size))
-        self.on_device = self.device.empty((size,), np.dtype(np.int64))
-
-    def send(self, parts: Sequence[Integers | None], stream: int) -> list[int]:
-        """Send arrays, and return where they will be on the device; 0 for None."""
-        total = sum(part.size for part in parts if part is not None)
-        if total > self.size:
-            self._make_room(max(total, 2 * self.size))
-        event, slot = self.events[self.turn], self.ring[self.turn]
-        event.wait()
-        where, end = [], 0
-        for part in parts:
-            where.append(0 if part is None else address(self.on_device) + 8 * end)
-            if part is not None:
-                slot[end : end + part.size] = part
-                end += part.size
-        if total:
-            device.driver.upload(address(self.on_device), slot[:total], stream)
-            event.record(stream)
-            self.turn = (self.turn + 1) % SLOTS
-        return where
 
 
 class Sent(NamedTuple):
@@ -100,7 +58,7 @@ class Sliced:
     def __init__(self, job: Job, row: Row, where: Device) -> None:
         self.job = job
         self.device = where
-        self.mail = Mail(where)
+        self.mail = Parcels(where)
         self.names = variants.step(job.rule).scalars
         self.pick = itemgetter(*self.names)
         self.slices = row.walk.shape[0]
