@@ -81,6 +81,25 @@ class Job(NamedTuple):
         return self if self.storages is None else Job(self.rule, self.dtype)
 
 
+class Asked(NamedTuple):
+    """What a step asks for besides its rule, where it is judged by its gradients' norm."""
+
+    scale: float = 1.0
+    max_norm: float = inf
+    skips: bool = False
+    """Whether it is left out if a gradient is not finite."""
+    each: bool = False
+    """Whether each gradient is clipped by its own norm."""
+    scale_at: int = 0
+    """The address of a float32 on the device that stands for the scale; 0: there is none."""
+    found_at: int = 0
+    """The address of one that is not 0 if a gradient is not finite; 0: there is none."""
+
+
+Line: TypeAlias = tuple[Sequence[JobScalars], Keys]
+"""The scalars of a step, job by job, and the keys of its random bits."""
+
+
 class Watched(NamedTuple):
     """An array of the user's as it was found, for `Table.stands`."""
 
@@ -181,6 +200,9 @@ class Table(Protocol):
     reads_rows: bool
     """Whether it takes gradients of rows by itself, by the scalars that it was given last."""
 
+    judges: bool
+    """Whether it has `judging`."""
+
     @property
     def moves(self) -> int:
         """A count that rises whenever a gradient is in other memory than the one before."""
@@ -188,6 +210,14 @@ class Table(Protocol):
     @property
     def steps(self) -> Sequence[int]:
         """One count, of the steps that the table has run: it rises with what they write."""
+
+    @property
+    def known_steps(self) -> int:
+        """The count of steps before all that are pending."""
+
+    @property
+    def pending(self) -> Sequence[Any]:
+        """The verdicts on steps that may have been left out, in order."""
 
     @property
     def clips(self) -> Sequence[float]:
@@ -258,6 +288,16 @@ class Table(Protocol):
 
         Nothing is written before. `zero` says that they fill the gradients with zeros, `each`
         that each gradient is clipped by the factor that `clip_each` found for its row.
+        """
+
+    def judging(
+        self, lines: Sequence[Line], asked: Asked, zero: bool
+    ) -> tuple[Sequence[Call], Any]:
+        """The calls that measure the gradients, judge a step by them and take it or leave it out,
+        and its verdict, see judging.py. Nobody waits for that.
+
+        The first of `lines` is for the step that comes after those that are known, the others for
+        it if the pending ones were taken.
         """
 
     def count_with(self, other: Any) -> None:
@@ -337,7 +377,8 @@ class Cells:
 class CheckedTable:
     """Base of tables that check every gradient at every step."""
 
-    selects = aims = reads_rows = False
+    selects = aims = reads_rows = judges = False
+    pending = ()
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         self.jobs = jobs
@@ -412,6 +453,15 @@ class CheckedTable:
     ) -> Sequence[Call]:
         raise NotImplementedError
 
+    @property
+    def known_steps(self) -> int:
+        return self.steps[0]
+
+    def judging(
+        self, lines: Sequence[Line], asked: Asked, zero: bool
+    ) -> tuple[Sequence[Call], Any]:
+        raise NotImplementedError
+
     def count_with(self, other: CheckedTable) -> None:
         self.steps = other.steps
 
@@ -472,6 +522,16 @@ class Plan:
     def moves(self) -> int:
         """See `Table.moves`."""
         return self.table.moves
+
+    @property
+    def known(self) -> int:
+        """The steps that are known to have been taken, before all that are pending."""
+        return self.table.known_steps
+
+    @property
+    def pending(self) -> Sequence[Any]:
+        """The verdicts on further ones, which may have been left out."""
+        return self.table.pending
 
     def set_gradient(self, index: int, g: Array, given: Any = None) -> None:
         """Use `g` as the gradient of that parameter.
@@ -559,7 +619,19 @@ class Plan:
         """See `Table.calls`; what has gaps is copied back from its scratch."""
         for operand in self.scratch:
             operand.fetch()
-        calls = [*self.table.calls(scalars, zero, each)]
+        return [*self.table.calls(scalars, zero, each), *self._putting_back(zero)]
+
+    def judge(self, lines: Sequence[Line], asked: Asked, zero: bool) -> Any:
+        """Take a step if its gradients allow it, and return its verdict; see `Table.judging`."""
+        for operand in self.scratch:
+            operand.fetch()
+        calls, verdict = self.table.judging(lines, asked, zero)
+        self.at_once([*calls, *self._putting_back(zero)])
+        return verdict
+
+    def _putting_back(self, zero: bool) -> list[Call]:
+        """The calls that copy what has gaps back from its scratch."""
+        calls: list[Call] = []
         for operand in self.scratch:
             calls += operand.put_back()
         if zero:

@@ -8,16 +8,17 @@ from typing import Any
 
 from fusedstep._arrays.libraries import by_numpy, numpy_reads
 from fusedstep._arrays.overlap import WrittenMemory
-from fusedstep._backends.plan import STEPPED, Job, Plan, Row, Table
+from fusedstep._backends.plan import STEPPED, Asked, Job, Line, Plan, Row, Table
 from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
+from fusedstep._core.late_report import late_report
 from fusedstep._core.parameters import Cohort, rule_of
-from fusedstep._core.request import Report, report_of
+from fusedstep._core.request import Report, Request, report_of
 from fusedstep._core.rows import has_rows
 from fusedstep._core.tensors import Steppable, Tensor
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import JobScalars, Rule
+from fusedstep._numerics.coefficients import JobScalars, Rule, step_scalars
 from fusedstep._numerics.rounding import check_rounding
 from fusedstep._numerics.storage import step_key
 
@@ -156,9 +157,13 @@ class Layout:
 
     # ---- a step ----
 
-    def scalars(self) -> list[JobScalars] | None:
-        """The scalars of the step that comes, job by job; None if another rule is called for."""
-        declaration, given, steps = self.declaration, [], self.steps[0] + 1
+    def scalars(self, steps: int | None = None) -> list[JobScalars] | None:
+        """The scalars of the step that comes, job by job; None if another rule is called for.
+
+        `steps` is what the count of steps will be after it; None: it is known.
+        """
+        declaration, given = self.declaration, []
+        steps = self.steps[0] + 1 if steps is None else steps
         if steps == self.due:
             self.tensors.look_around()
             self.due = power_above(self.most + steps) - self.most
@@ -255,6 +260,51 @@ class Layout:
         plan = self._by_parameter() if each else self.plan
         self._record(scalars, plan if each else None)
         plan.run(scalars, zero, each)
+
+    # ---- a step that is judged where its gradients are ----
+
+    def judges(self, request: Request, nonfinite: str) -> bool:
+        """Whether such a step is judged where its gradients are, so that nobody waits for it.
+
+        An arena's is not if it may be left out, as the report names parameters, which are measured
+        by themselves then; nor one that leaves a count of steps beside the arrays.
+        """
+        if nonfinite == "raise" or not self.plan.kind.judges or not self.cohorts:
+            return False
+        if any(row is not None and row.by_slices for row in self.rows):
+            return False
+        if nonfinite == "skip":
+            return self.tensors.by_parameter is None and not any(
+                row is not None and row.cells for row in self.rows
+            )
+        return request.max_norm is not None
+
+    def lines(self) -> list[Line] | None:
+        """The scalars of the next step, for each count of steps that there may have been.
+
+        None if another rule is called for.
+        """
+        made: list[Line] = []
+        for ahead in range(len(self.plan.pending) + 1):
+            scalars = self.scalars(self.plan.known + ahead + 1)
+            if scalars is None:
+                return None
+            copied = [(constants, {**values}) for constants, values in scalars]
+            made.append((copied, self.plan.keys.copy()))
+        return made
+
+    def judge(self, lines: Sequence[Line], request: Request, nonfinite: str) -> Report:
+        """Step with the gradients that were taken, if they allow it."""
+        each = request.clip == "tensor"
+        plan = self._by_parameter() if each else self.plan
+        most = inf if request.max_norm is None else request.max_norm
+        asked = Asked(request.scale, most, nonfinite == "skip", each)
+        for copied, _ in lines:
+            for _, values in copied:
+                values.update(step_scalars(request.scale, 1.0, request.max_value))
+        verdict = plan.judge(lines, asked, request.zero_grads)
+        paths = [parameter.path for parameter in self.tensors.parameters]
+        return late_report(verdict, request.max_norm is not None, plan.at, paths, self.most)
 
     def _ready_slices(self) -> None:
         """Give the plan what is known of the next step by slices, whose gradients it may take."""

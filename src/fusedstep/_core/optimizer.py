@@ -56,7 +56,7 @@ from fusedstep._core.state_dict import (
 from fusedstep._core.tensors import Tensors, parameters_of
 from fusedstep._core.turn import Turn
 from fusedstep._core.unpickled import Originals
-from fusedstep._core.whole_step import whole_step
+from fusedstep._core.whole_step import begin, whole_step
 
 UNSCALED = PLAIN.scale
 
@@ -352,11 +352,11 @@ class Optimizer:
                 return report
             while (
                 layout is None
-                or (scalars := layout.scalars()) is None
+                or (begun := begin(layout, request, self._nonfinite)) is None
                 or not layout.take(flat, request.zero_grads)
             ):
                 layout = self._lay_out(flat)
-            return whole_step(layout, flat, scalars, request, self._nonfinite)
+            return whole_step(layout, flat, begun, request, self._nonfinite)
         finally:
             turn.holder = turn.next
 

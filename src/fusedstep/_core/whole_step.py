@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+from fusedstep._backends.plan import Line
 from fusedstep._core.layout import Layout
 from fusedstep._core.request import Report, Request, check_bound, check_scale
 from fusedstep._numerics.coefficients import JobScalars, step_scalars
 
 
+class Begun(NamedTuple):
+    """A step of which it is known what it steps by."""
+
+    scalars: Sequence[JobScalars] = ()
+    lines: Sequence[Line] = ()
+    """The scalars for each count of steps that there may have been; none: they are known."""
+
+
+def begin(layout: Layout, request: Request, nonfinite: str) -> Begun | None:
+    """Find the scalars of the step that comes; None if another rule is called for."""
+    if layout.judges(request, nonfinite):
+        lines = layout.lines()
+        return None if lines is None else Begun(lines=lines)
+    scalars = layout.scalars()
+    return None if scalars is None else Begun(scalars)
+
+
 def whole_step(
     layout: Layout,
     grads: list[Any],
-    scalars: Sequence[JobScalars],
+    begun: Begun,
     request: Request,
     nonfinite: str,
 ) -> Report:
@@ -23,13 +41,15 @@ def whole_step(
     `nonfinite` is the policy for gradients with NaN or infinity. All that may raise comes
     before anything is written.
     """
-    scale = request.scale
+    scale, scalars = request.scale, begun.scalars
     if scale != 1:
         for cohort in layout.cohorts:
             check_scale(scale, cohort.dtype)
     if request.max_value != inf:
         for cohort in layout.cohorts:
             check_bound(request.max_value, cohort.dtype)
+    if begun.lines:
+        return layout.judge(begun.lines, request, nonfinite)
     grad_norm, clip = None, 1.0
     each = request.clip == "tensor"
     if request.max_norm is not None or nonfinite != "propagate":

@@ -50,11 +50,11 @@ def storage_uses(tensor: Any) -> int:
 class Numbered(Layout):
     """A layout whose steps leave their count, and NAdam's product, where torch can read it."""
 
-    def scalars(self) -> list[JobScalars] | None:
-        given = super().scalars()
+    def scalars(self, steps: int | None = None) -> list[JobScalars] | None:
+        given = super().scalars(steps)
         numbers = self.plan.numbers
         if given is not None and numbers.size:
-            coming = self.steps[0] + 1
+            coming = self.steps[0] + 1 if steps is None else steps
             for at, cohort in enumerate(self.cohorts):
                 numbers[at, COUNT] = cohort.start + coming
             if numbers.shape[1] > PRODUCT:

@@ -26,7 +26,7 @@ from fusedstep._arrays.overlap import WrittenMemory, extent
 from fusedstep._arrays.plain import address, plain
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends import threads
-from fusedstep._backends.plan import Cells, Held, Job, Rest, Row, Watched, new_keys
+from fusedstep._backends.plan import Asked, Cells, Held, Job, Line, Rest, Row, Watched, new_keys
 from fusedstep._backends.slices import Integers, Scalars, Touched
 from fusedstep._engine import ffi, lib
 from fusedstep._numerics import norm, variants
@@ -448,6 +448,8 @@ class Runner:
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
 
     selects = aims = reads_rows = True
+    judges = False
+    pending = ()
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
@@ -688,6 +690,15 @@ class Runner:
     ) -> Sequence[Call]:
         self.prepare(scalars)
         return [partial(lib.fs_step, self.table, threads.get_num_threads(), zero, each)]
+
+    @property
+    def known_steps(self) -> int:
+        return int(self.steps[0])
+
+    def judging(
+        self, lines: Sequence[Line], asked: Asked, zero: bool
+    ) -> tuple[Sequence[Call], Any]:
+        raise NotImplementedError
 
     def count_with(self, other: Runner) -> None:
         self.table.steps = self.steps = other.steps

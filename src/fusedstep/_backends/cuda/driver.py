@@ -31,8 +31,9 @@ from fusedstep._backends.cuda.ptx import compile_ptx, parameters
 from fusedstep._compiler import files
 from fusedstep._compiler.interrupts import delayed
 
-LAUNCH: Any = [ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3]
-"""The types of the arguments of `cuLaunchKernel`, which returns an int."""
+LAUNCH: Any = (ctypes.c_void_p, *[ctypes.c_uint] * 7, *[ctypes.c_void_p] * 3)
+RECORD: Any = (ctypes.c_void_p, ctypes.c_void_p)
+"""The types of the arguments of `cuLaunchKernel` and `cuEventRecord`, which return an int."""
 
 C_TYPES = {
     "int64": ctypes.c_longlong,
@@ -140,6 +141,10 @@ class Event:
     def record(self, stream: int) -> None:
         _done(driver.cuEventRecord(self.handle, stream))
 
+    def recording(self, stream: int) -> Call:
+        """The call that records it; it returns 0, or an error's number."""
+        return partial(_function("cuEventRecord", RECORD), self.handle, stream)
+
     def wait(self) -> None:
         _done(driver.cuEventSynchronize(self.handle))
 
@@ -166,7 +171,8 @@ class Kernel:
         Floats are rounded to nearest even of their type.
         """
         grid = blocks, 1, 1, threads, 1, 1, 0
-        return partial(_launch(), self.function, *grid, stream, pack(self.types, arguments), None)
+        launch = _function("cuLaunchKernel", LAUNCH)
+        return partial(launch, self.function, *grid, stream, pack(self.types, arguments), None)
 
 
 def pack(types: Sequence[Any], arguments: Sequence[int | float]) -> Any:
@@ -178,12 +184,12 @@ def pack(types: Sequence[Any], arguments: Sequence[int | float]) -> Any:
 
 
 @cache
-def _launch() -> Any:
-    """The driver's own `cuLaunchKernel`: a call of the bindings' runs Python code as well."""
+def _function(name: str, types: tuple[Any, ...]) -> Any:
+    """A function of the driver's own: a call of the bindings' runs Python code as well."""
     library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    launch = library.cuLaunchKernel
-    launch.argtypes = LAUNCH
-    return launch
+    function = getattr(library, name)
+    function.argtypes = types
+    return function
 
 
 def check(code: int | None) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,22 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, formats, kernels
 from fusedstep._backends.cuda.device import Device
+from fusedstep._backends.cuda.judging import Judge, Steps
 from fusedstep._backends.cuda.launches import Launch, Pieces, Squares, Tables, tile_of
 from fusedstep._backends.cuda.mail import Mail
 from fusedstep._backends.cuda.touched import Sliced
 from fusedstep._backends.cuda.turned import Turned
-from fusedstep._backends.plan import STEPPED, Cells, Job, Row, clips_of, new_keys, unfit_rows
+from fusedstep._backends.plan import (
+    STEPPED,
+    Asked,
+    Cells,
+    Job,
+    Line,
+    Row,
+    clips_of,
+    new_keys,
+    unfit_rows,
+)
 from fusedstep._backends.slices import Scalars, Touched
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import JobScalars
@@ -67,13 +77,18 @@ class Table:
     """A `plan.Table` in the memory of a device."""
 
     selects = aims = reads_rows = False
+    judges = True
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
     ) -> None:
         self.written = written
         self.moves = 0
-        self.steps = [0]
+        self.steps = Steps()
+        self.taken: Array | None = None
+        """The count of steps on the device, for those that are judged."""
+        self.judge: Judge | None = None
+        """What judged steps need; None before the first."""
         self.cells = Cells(jobs, [row for row in rows if row is not None])
         self.numbers = self.cells.numbers
         self.keys = new_keys(jobs)
@@ -93,15 +108,15 @@ class Table:
         """The tensors that are stepped by slices, by the parameter, each with its number among
         those that step."""
         self.present = [row for row in rows if row is not None]
-        active = [(index, row) for index, row in enumerate(rows) if row is not None]
-        if active:
-            where = active[0][1].walk.place
+        self.active = [(index, row) for index, row in enumerate(rows) if row is not None]
+        if self.active:
+            where = self.active[0][1].walk.place
             assert isinstance(where, Device)
             self.device = where
             self.at_once = where.at_once
             with where.current():
                 _stream_now(where)  # to allocate would end the recording
-            self._lay_out(jobs, active)
+            self._lay_out(jobs, self.active)
 
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
         blocks = np.array([norm.blocks(row.p.flat.size) for _, row in rows])
@@ -153,6 +168,14 @@ class Table:
             for k, (index, row) in enumerate(rows):
                 if row.by_slices:
                     self.sliced[index] = k, Sliced(jobs[row.job], row, self.device)
+
+    @property
+    def known_steps(self) -> int:
+        return self.steps.known
+
+    @property
+    def pending(self) -> Sequence[Any]:
+        return self.steps.pending
 
     def stands(self, everything: bool) -> bool:
         return all(row.stands(everything) for row in self.present) and self.cells.stand()
@@ -285,8 +308,31 @@ class Table:
                 launch.by_value(stream, scalars[job], zero, clips, keys[job])
                 for job, launch in self.launches
             ]
-        count = partial(setitem, self.steps, 0, self.steps[0] + 1)
+        count = self.steps.counting(self.steps[0] + 1)
         return [*calls, *self.cells.writing(), count]
+
+    def judging(
+        self, lines: Sequence[Line], asked: Asked, zero: bool
+    ) -> tuple[Sequence[Call], Any]:
+        with self.device.current():
+            if self.judge is None:
+                self.judge = self._new_judge()
+            stream = self._stream()
+            calls, verdict = self.judge.calls(stream, lines, asked, zero, self.steps)
+            calls = [*self._measuring(stream), *calls]
+        if asked.skips or asked.found_at:
+            return [*calls, partial(self.steps.pending.append, verdict)], verdict
+        count = self.steps.counting(self.steps.known + 1)
+        return [*calls, *self.cells.writing(), count], verdict
+
+    def _new_judge(self) -> Judge:
+        if self.taken is None:
+            self.taken = self.device.zeros((1,), np.dtype(np.int64))
+        places = [
+            (self._place(index), row.p.flat.dtype == np.float64) for index, row in self.active
+        ]
+        arrays = self.sums_on_device, self.first_sums
+        return Judge(self.device, self.launches, *arrays, places, self.taken)
 
     def _stream(self) -> int:
         """The stream to work on, once the gradients' addresses are on their way there."""
@@ -302,7 +348,9 @@ class Table:
         return self.own_clips.send(clips.view(np.int64), stream)
 
     def count_with(self, other: Table) -> None:
-        self.steps = other.steps
+        if other.taken is None:
+            other.taken = self.device.zeros((1,), np.dtype(np.int64))
+        self.steps, self.taken = other.steps, other.taken
 
     def let_go(self, indices: Iterable[int]) -> None:
         for known in filter(None, self.known):

@@ -32,11 +32,13 @@ if simulated():
     # function gives what IEEE-754 defines and does not warn, as on a device.
     device = np.errstate(all="ignore")
 
-    def load_int32(address):
-        return ctypes.c_int32.from_address(address).value
-
     def load_int64(address):
         return ctypes.c_int64.from_address(address).value
+
+    read_int64 = load_int64
+
+    def store_int64(address, x):
+        ctypes.c_int64.from_address(address).value = x
 
     def _integers(c_type):
         def load(address):
@@ -120,7 +122,6 @@ else:
     device = cuda.jit(device=True, inline="always")
 
     _LLVM = {
-        types.int32: ir.IntType(32),
         types.int64: ir.IntType(64),
         types.float32: ir.FloatType(),
         types.float64: ir.DoubleType(),
@@ -140,7 +141,7 @@ else:
                     _pointer(builder, arguments[0], llvm), align=kind.bitwidth // 8
                 )
                 value.set_metadata("invariant.load", builder.module.add_metadata([]))
-                return builder.sext(value, ir.IntType(64)) if kind is types.int32 else value
+                return value
 
             return types.int64(types.int64), generate
 
@@ -257,8 +258,8 @@ else:
     load_uint32, store_uint32 = _load_integer(32), _store_integer(32)
     load_int16 = _load_integer(16, signed=True)
 
-    load_int32 = _constant(types.int32)
     load_int64 = _constant(types.int64)
+    read_int64, store_int64 = _load(types.int64), _store(types.int64)
 
     load_float32 = _load(types.float32)
     store_float32 = _store(types.float32)

@@ -97,6 +97,9 @@ class Event:
     def record(self, stream: int) -> None:
         pass
 
+    def recording(self, stream: int) -> Call:
+        return partial(int)
+
     def wait(self) -> None:
         pass
 
