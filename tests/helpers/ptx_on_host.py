@@ -1,0 +1,91 @@
+"""Kernels that ptx_in_c.py has translated, compiled and launched over NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ptx_in_c import FLAGS, translate
+
+CHECK_RACES = 1
+
+READ_ONLY = 1
+
+COMPILER = shutil.which("gcc") or shutil.which("clang")
+
+Argument = int | np.generic
+
+
+class Allocation(ctypes.Structure):
+    """`struct allocation` of ptx_device.h."""
+
+    _fields_ = [("low", ctypes.c_uint64), ("high", ctypes.c_uint64), ("flags", ctypes.c_uint32)]
+
+
+class Device(ctypes.Structure):
+    """`struct device` of ptx_device.h."""
+
+    _fields_ = [
+        ("allocations", ctypes.POINTER(Allocation)),
+        ("count", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    ]
+
+
+class LaunchError(Exception):
+    """What a launch has ended with."""
+
+
+class Kernel:
+    """A kernel, compiled for the host."""
+
+    def __init__(self, ptx: str, folder: Path, flags: Sequence[str] = ()) -> None:
+        assert COMPILER is not None
+        number = len([*folder.glob("*.c")])
+        source, built = folder / f"{number}.c", folder / f"{number}.so"
+        source.write_text(translate(ptx))
+        command = [COMPILER, *FLAGS, *flags, "-shared", "-fPIC", source, "-o", built, "-lm"]
+        subprocess.run(command, check=True)
+        library = ctypes.CDLL(str(built))
+        library.kernel_name.restype = ctypes.c_char_p
+        self.name = library.kernel_name().decode()
+        sizes = (ctypes.c_uint32 * 256)()
+        self.sizes = sizes[: library.parameters(sizes)]
+        """The sizes of the parameters."""
+        self._run = library.run
+
+    def launch(
+        self,
+        blocks: int | Sequence[int],
+        threads: int | Sequence[int],
+        arguments: Sequence[Argument],
+        arrays: Sequence[np.ndarray[Any, Any]],
+        seed: int = 0,
+        flags: int = CHECK_RACES,
+    ) -> None:
+        """Run it over arrays, each an allocation that is read only if the array is.
+
+        An int among the arguments is one of 64 bits.
+        """
+        allocations = sorted(
+            (at, at + each.nbytes, 0 if each.flags.writeable else READ_ONLY)
+            for each in arrays
+            for at in [each.ctypes.data]
+        )
+        table = (Allocation * len(allocations))(*allocations)
+        device = Device(table, len(allocations), flags)
+        kept = [np.array(each, None if isinstance(each, np.generic) else "i8") for each in arguments]
+        assert [each.nbytes for each in kept] == self.sizes
+        given = (ctypes.c_void_p * (len(kept) + 1))(*(each.ctypes.data for each in kept))
+        error = ctypes.create_string_buffer(1000)
+        shape = [
+            (ctypes.c_uint32 * 3)(*((each, 1, 1) if isinstance(each, int) else each))
+            for each in (blocks, threads)
+        ]
+        if self._run(ctypes.byref(device), *shape, ctypes.c_uint64(seed), given, error, 1000):
+            raise LaunchError(error.value.decode())
