@@ -173,13 +173,23 @@ typedef struct {
     fs_pace pool, openmp; /* one for each kind of helper */
 } fs_paces;
 
-/* A library whose array objects are read here: NumPy's as they lie in memory, all others by the
- * function that their type's DLPack exchange interface has for it. */
+/* The ways in which array objects are read here. */
+enum {
+    FS_AS_NUMPYS = 0,  /* as they lie in memory */
+    FS_BY_DLPACK = 1,  /* by the function that their type's DLPack exchange interface has for it */
+    FS_BY_ATTRIBUTE = 2, /* by `__cuda_array_interface__` */
+    FS_BY_MEMORY = 3,    /* not at all: each is remembered from when Python looked at it */
+};
+
+/* A library whose array objects are read here. */
 typedef struct {
     uintptr_t type;     /* address of the type object of its arrays */
-    uintptr_t read;     /* that function; 0: these are NumPy's */
+    uintptr_t read;     /* the function of DLPack's interface */
     uintptr_t deferred; /* address of a method that returns False for an array whose memory holds
                            its values, as all do but those negated lazily; 0: there is none */
+    int32_t way;        /* in which they are read */
+    int32_t device;     /* where they have to be, by DLPack's number of a kind of device; */
+    int32_t ordinal;    /* and of those which one; -1: any */
 } fs_library;
 
 /* How a parameter's gradient is laid out: at first as the parameter is, which most are, and then
@@ -197,6 +207,17 @@ typedef struct {
     int8_t writeable; /* 1: a step may put zeros into the array */
     int8_t library;   /* index of its library in the table; -1: Python checks it every time */
 } fs_header;
+
+/* An array that Python has looked at: it is known by its object for as long as that lives, since its
+ * memory stays as it is until then. */
+typedef struct {
+    uintptr_t reference; /* address of a weak reference to it; 0: there is none */
+    intptr_t data;
+} fs_memory;
+
+/* Gradients of one parameter that are remembered: loops that take turns with a few sets of arrays
+ * bring them again and again. */
+enum { FS_MEMORIES = 4 };
 
 /* An array of the user's as it was found. C holds its address alone; its table holds it. */
 typedef struct {
@@ -267,6 +288,8 @@ typedef struct {
     uintptr_t mask;         /* and None */
     uintptr_t integers;     /* the dtype of numbers that are taken here, int64 */
     int64_t *steps;         /* how many steps were run: it rises with what they write */
+    fs_memory *memories;    /* FS_MEMORIES for each parameter; NULL: nothing is remembered */
+    int64_t nremembered;    /* how many there were, which says the next one's place */
     fs_paces paces;         /* of steps */
     fs_paces squares_paces; /* of sums of squares */
 } fs_table;
@@ -327,6 +350,12 @@ int fs_catch_up(fs_table *table, int threads);
  * on. Returns the index of the first that does not match its header, or whose parameter is not
  * as it was found, for Python to check, or nheaders. */
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
+
+/* Remember that a gradient has its memory at `data`, or forget all of that parameter, or of a whole
+ * table. */
+void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data);
+void fs_forget(fs_table *table, int64_t index);
+void fs_forget_all(fs_table *table);
 
 /* Take all of `list`, and step without zeroing if every gradient matches. Returns FS_STEPPED, or
  * what fs_take does, or FS_REFUSED. */
@@ -391,6 +420,67 @@ int fs_isa_select(const char *name);
 
 /* The threads that ran the last step of the calling thread: "caller", "pool" or "openmp". */
 const char *fs_team(void);
+
+/* ---- steps on a CUDA device: see cuda.c ---- */
+
+enum { FS_ARGUMENTS = 64, FS_RING = 8 };
+
+/* Functions of the driver, by their addresses. */
+typedef struct {
+    uintptr_t launch;    /* cuLaunchKernel */
+    uintptr_t copy;      /* cuMemcpyHtoDAsync */
+    uintptr_t record;    /* cuEventRecord */
+    uintptr_t wait;      /* cuEventSynchronize */
+    uintptr_t capturing; /* cuStreamIsCapturing */
+    uintptr_t current;   /* cuCtxGetCurrent */
+    uintptr_t push;      /* cuCtxPushCurrent */
+    uintptr_t pop;       /* cuCtxPopCurrent */
+} fs_driver;
+
+/* A kernel that is launched: its integers come first among its arguments, and then its scalars, in
+ * the dtype that it computes in. */
+typedef struct {
+    uintptr_t function;
+    uint32_t blocks, threads;
+    int64_t integers[FS_ARGUMENTS];
+    int64_t nintegers;
+    double scalars[FS_ARGUMENTS]; /* as Python computes them */
+    int64_t nscalars;
+    int64_t itemsize;
+    double rounded[FS_ARGUMENTS];
+    void *arguments[2 * FS_ARGUMENTS];
+} fs_launch;
+
+/* The host's part of a step on a device. */
+typedef struct {
+    const fs_driver *driver;
+    uintptr_t context;
+    fs_launch *launches;
+    int64_t nlaunches;
+    const fs_row *rows;    /* of which the gradients' addresses are sent */
+    const int64_t *places; /* the place of each in the table on the device */
+    int64_t nrows;
+    int64_t *ring;      /* FS_RING times room for these addresses, in memory that the device reads */
+    uintptr_t *events;  /* one for each */
+    int64_t turn;
+    uintptr_t to;       /* where they are on the device */
+    int64_t *moves;     /* the count of the table whose rows these are */
+    int64_t sent;       /* what it was when they were sent */
+} fs_host;
+
+/* Further results: the stream's work is not run, but recorded for a graph; Python has to look at the
+ * gradient at FS_LOOK minus the result. */
+enum { FS_CAPTURED = -5, FS_LOOK = -16 };
+
+/* Send the addresses of gradients that are others than before, and launch all kernels, on a stream.
+ * Returns 0; or FS_REFUSED, FS_CAPTURED, or, above 0, the error that the driver returned. */
+int64_t fs_launch_all(fs_host *host, uintptr_t stream);
+
+/* Take all of `list`, and do so if every gradient matches. Returns the same, or FS_LOOK or less. */
+int64_t fs_take_and_launch(fs_table *table, uintptr_t list, fs_host *host, uintptr_t stream);
+
+/* Send the addresses alone. Returns 0, or what the driver returned. */
+int32_t fs_send(fs_host *host, uintptr_t stream);
 
 /* ---- steps inside of programs that JAX compiles: see jax.c ---- */
 

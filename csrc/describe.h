@@ -22,7 +22,7 @@ typedef struct {
 
 typedef int (*dlpack_reader)(void *array, dltensor *to);
 
-enum { DLPACK_CPU = 1 };
+enum { INTERFACE_AXES = 16 };
 
 _Static_assert(sizeof(npy_intp) == sizeof(int64_t),
                "shapes are read as numbers of 64 bits, so this needs a system of 64 bits");
@@ -34,7 +34,11 @@ typedef struct {
     int ndim;
     int writeable;
     const int64_t *shape, *strides;
+    int64_t room[2 * INTERFACE_AXES]; /* for both, where no object has them as such numbers */
 } description;
+
+/* Reads an array by its attribute `__cuda_array_interface__`: 1, or 0 if that cannot be done here. */
+int describe_by_attribute(PyObject *item, description *to);
 
 static inline int64_t elements_of(const description *array) {
     int64_t elements = 1;
@@ -45,7 +49,9 @@ static inline int64_t elements_of(const description *array) {
 
 /* Returns 1, and the description, if the library has one of the array. */
 static inline int describe(const fs_library *library, PyObject *item, description *to) {
-    if (!library->read) {
+    if (library->way == FS_BY_ATTRIBUTE)
+        return describe_by_attribute(item, to);
+    if (library->way == FS_AS_NUMPYS) {
         PyArrayObject *array = (PyArrayObject *)item;
         to->data = (intptr_t)PyArray_DATA(array);
         to->dtype = (uintptr_t)PyArray_DESCR(array);
@@ -55,6 +61,8 @@ static inline int describe(const fs_library *library, PyObject *item, descriptio
         to->strides = (const int64_t *)PyArray_STRIDES(array);
         return 1;
     }
+    if (library->way == FS_BY_MEMORY)
+        return 0;
     dltensor seen;
     if (((dlpack_reader)library->read)(item, &seen) != 0) {
         pass_over();
@@ -66,7 +74,9 @@ static inline int describe(const fs_library *library, PyObject *item, descriptio
     to->writeable = 1;
     to->shape = seen.shape;
     to->strides = seen.strides;
-    return seen.device == DLPACK_CPU && (seen.strides || !seen.ndim) &&
+    return seen.device == library->device &&
+           (library->ordinal < 0 || seen.ordinal == library->ordinal) &&
+           (seen.strides || !seen.ndim) &&
            (seen.data || !elements_of(to)); /* zeros of torch's autograd are nowhere */
 }
 

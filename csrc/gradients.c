@@ -44,7 +44,7 @@ static int stands(const fs_table *table, const fs_array *known) {
                           !equal(known->layout + found.ndim, found.strides, found.ndim)))
         return 0;
     /* Of NumPy's only an array that owns its memory can be resized. */
-    if (!library->read && !(PyArray_FLAGS((PyArrayObject *)item) & NPY_ARRAY_OWNDATA))
+    if (library->way == FS_AS_NUMPYS && !(PyArray_FLAGS((PyArrayObject *)item) & NPY_ARRAY_OWNDATA))
         return 1;
     return elements_of(&found) == known->elements;
 }
@@ -185,6 +185,66 @@ static int take_slices(fs_table *table, PyObject *item, fs_header *known) {
     return taken;
 }
 
+/* Lets a row read its gradient from there, if it is laid out as the one before: 1, or 0 if Python
+ * has to look. */
+static int move(fs_table *table, fs_header *known, intptr_t data) {
+    if (data == known->data)
+        return 1;
+    intptr_t low = data + known->below;
+    if (known->scratch || data % known->itemsize != 0 ||
+        !lies_clear(table, low, low + known->bytes))
+        return 0;
+    known->data = data;
+    known->row->g = (void *)low;
+    table->moves++;
+    return 1;
+}
+
+/* Returns 1, and where the memory of a gradient is, if Python has looked at it before. */
+static int recall(const fs_table *table, int64_t index, PyObject *item, intptr_t *data) {
+    const fs_memory *memory = table->memories + FS_MEMORIES * index;
+    for (int at = 0; at < FS_MEMORIES && memory[at].reference; at++)
+        if (PyWeakref_GetObject((PyObject *)memory[at].reference) == item) {
+            *data = memory[at].data;
+            return 1;
+        }
+    return 0;
+}
+
+void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *reference = PyWeakref_NewRef((PyObject *)array, NULL);
+    if (!reference)
+        PyErr_Clear(); /* of an object that cannot be referred to so: Python looks at it each time */
+    fs_memory *memory = table->memories + FS_MEMORIES * index;
+    for (int at = 0; reference && at < FS_MEMORIES; at++)
+        if (!memory[at].reference) {
+            memory[at] = (fs_memory){(uintptr_t)reference, data};
+            reference = NULL;
+        }
+    if (reference) {
+        memory += table->nremembered++ % FS_MEMORIES;
+        Py_DECREF((PyObject *)memory->reference);
+        *memory = (fs_memory){(uintptr_t)reference, data};
+    }
+    PyGILState_Release(gil);
+}
+
+void fs_forget(fs_table *table, int64_t index) {
+    PyGILState_STATE gil = PyGILState_Ensure();
+    fs_memory *memory = table->memories + FS_MEMORIES * index;
+    for (int at = 0; at < FS_MEMORIES; at++) {
+        Py_XDECREF((PyObject *)memory[at].reference);
+        memory[at].reference = 0;
+    }
+    PyGILState_Release(gil);
+}
+
+void fs_forget_all(fs_table *table) {
+    for (int64_t index = 0; table->memories && index < table->nheaders; index++)
+        fs_forget(table, index);
+}
+
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
 static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (!known->row)
@@ -195,7 +255,12 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         return 0;
     const fs_library *library = table->libraries + known->library;
     description found;
-    if ((uintptr_t)Py_TYPE(item) != library->type || !describe(library, item, &found))
+    if ((uintptr_t)Py_TYPE(item) != library->type)
+        return 0;
+    if (library->way == FS_BY_MEMORY)
+        return recall(table, known - table->headers, item, &found.data) &&
+               (table->leaves != FS_ZEROS || known->writeable) && move(table, known, found.data);
+    if (!describe(library, item, &found))
         return 0;
     if (found.dtype != known->dtype || found.ndim != known->ndim ||
         !equal(known->layout, found.shape, known->ndim) ||
@@ -203,18 +268,7 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         return 0;
     if (table->leaves == FS_ZEROS && !(known->writeable && found.writeable))
         return 0;
-    if (!is_plain(library, item))
-        return 0;
-    if (found.data == known->data)
-        return 1;
-    intptr_t low = found.data + known->below;
-    if (known->scratch || found.data % known->itemsize != 0 ||
-        !lies_clear(table, low, low + known->bytes))
-        return 0;
-    known->data = found.data;
-    known->row->g = (void *)low;
-    table->moves++;
-    return 1;
+    return is_plain(library, item) && move(table, known, found.data);
 }
 
 /* The word of an array object where NumPy has its memory, and torch what a tensor consists of. */

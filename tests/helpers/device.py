@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,9 @@ cuda = pytest.mark.cuda
 
 MISSING = why_missing()
 SIMULATED = MISSING is None and simulated()
+
+IN_MEMORY = getattr(sys.modules.get("cuda_in_memory"), "DRIVER", None)
+"""The driver over the memory of the host, if it is there in place of NVIDIA's."""
 
 
 def _there(library: str) -> bool:

@@ -13,9 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusedstep._arrays.dtypes import BFLOAT16, foreign_dtype
-from fusedstep._arrays.libraries import EXCHANGE, library_of
+from fusedstep._arrays.libraries import EXCHANGE, UNKNOWN, library_of
 
 CAPSULE = b"dlpack_exchange_api"
+
+AS_NUMPYS, BY_DLPACK, BY_ATTRIBUTE, BY_MEMORY = range(4)
+"""The ways in which C reads arrays, see fs_library in csrc/api.h."""
+
+CPU, CUDA = 1, 2
+"""DLPack's numbers of the kinds of devices."""
 
 MAJOR = 1
 """The version of DLPack whose structs csrc/gradients.c knows."""
@@ -46,10 +52,13 @@ class Exchange(NamedTuple):
     """The address of DLPack's function; 0 for NumPy's arrays."""
     deferred: Any
     """The method that tells arrays whose memory does not hold their values; None: there is none."""
+    way: int = BY_DLPACK
 
     def dtype(self, dtype: np.dtype[Any], array: Any = None) -> int:
         """A dtype as these arrays have it: that of `array` if it is given."""
-        if not self.read:
+        if self.way in (BY_ATTRIBUTE, BY_MEMORY):
+            return 0 if dtype == BFLOAT16 else dtype.itemsize
+        if self.way == AS_NUMPYS:
             if dtype == BFLOAT16:
                 return id(foreign_dtype(dtype) if array is None else array.dtype)
             # The address of NumPy's own object; one that is equal to it may be gone tomorrow.
@@ -59,10 +68,20 @@ class Exchange(NamedTuple):
 
     def unit(self, dtype: np.dtype[Any]) -> int:
         """Bytes that their strides count."""
-        return dtype.itemsize if self.read else 1
+        return dtype.itemsize if self.way == BY_DLPACK else 1
 
 
-NUMPYS = Exchange(np.ndarray, 0, None)
+NUMPYS = Exchange(np.ndarray, 0, None, AS_NUMPYS)
+
+
+def on_device(kind: type) -> Exchange | None:
+    """How C reads the arrays of a type on a CUDA device; None: only Python can."""
+    found = None if kind is np.ndarray else exchange(kind)
+    if found is not None:
+        return found
+    if library_of(kind).lasting:
+        return Exchange(kind, 0, None, BY_MEMORY)
+    return Exchange(kind, 0, None, BY_ATTRIBUTE) if library_of(kind) is UNKNOWN else None
 
 
 def exchange(kind: type) -> Exchange | None:

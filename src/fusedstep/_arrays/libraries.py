@@ -204,6 +204,8 @@ class Library:
     ordered: bool = False
     """Whether freed memory is handed out again in the order of the stream, so that a gradient
     which a launch reads may be freed before the launch has run."""
+    lasting: bool = False
+    """Whether an array on a device has the same memory for as long as it lives."""
     hold: Callable[[Any], Any] = lambda array: array
     """An object that keeps an array's memory as it is now."""
     view: Callable[[Any, str], Array] = _view_by_dlpack
@@ -229,6 +231,7 @@ LIBRARIES = (
         to_device="`cuda.to_device(x)` of Numba",
         to_host="`x.copy_to_host()` of Numba's",
         glance=_glance_numba,
+        lasting=True,
     ),
     Library(
         "cupy",
@@ -238,6 +241,7 @@ LIBRARIES = (
         ordinal=lambda array: array.device.id,
         stream=lambda ordinal: sys.modules["cupy"].cuda.get_current_stream(ordinal).ptr,
         ordered=True,
+        lasting=True,
     ),
     Library(
         "torch",

@@ -152,9 +152,13 @@ def _numba() -> type[Table]:
 
 
 def _cuda() -> type[Table]:
-    from fusedstep._backends.cuda.engine import Table
+    if available.simulated() or why_missing("c") is not None:
+        from fusedstep._backends.cuda import engine
 
-    return Table
+        return engine.Table
+    from fusedstep._backends.cuda import hosted
+
+    return hosted.Table
 
 
 def _numpy() -> type[Table]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.dtypes import HALVES
-from fusedstep._arrays.exchange import NUMPYS, exchange
+from fusedstep._arrays.exchange import CPU, NUMPYS, exchange, on_device
 from fusedstep._arrays.libraries import library
 from fusedstep._arrays.overlap import WrittenMemory, extent
 from fusedstep._arrays.plain import address, plain
@@ -215,12 +215,19 @@ def fill_rest(in_c: Any, row: Row, rest: Rest) -> None:
 
 
 class Libraries:
-    """The libraries in C whose arrays it reads by itself: NumPy first, others as they come."""
+    """The libraries in C whose arrays it reads by itself: NumPy first, others as they come.
+
+    They are in the memory of the CPU, unless `device` has another number, of a kind of device, and
+    `ordinal` says which of those.
+    """
 
     MOST = 8
 
-    def __init__(self) -> None:
+    def __init__(self, device: int = CPU, ordinal: int = -1) -> None:
         self.in_c = ffi.new("fs_library[]", self.MOST)
+        self.device, self.ordinal = device, ordinal
+        self.exchange = exchange if device == CPU else on_device
+        """How arrays of a type are read."""
         self.known: dict[type, int] = {}
         self.index(np.ndarray)
 
@@ -231,11 +238,12 @@ class Libraries:
     def index(self, kind: type[Any]) -> int:
         """The index of the library of exactly this type of arrays; -1 if C cannot read them."""
         if kind not in self.known:
-            found = exchange(kind)
+            found = NUMPYS if kind is np.ndarray else self.exchange(kind)
             if found is None or len(self.known) == self.MOST:
                 return -1
             deferred = 0 if found.deferred is None else id(found.deferred)
-            self.in_c[len(self.known)] = [id(kind), found.read, deferred]
+            where = self.device, self.ordinal
+            self.in_c[len(self.known)] = [id(kind), found.read, deferred, found.way, *where]
             self.known[kind] = len(self.known)
         return self.known[kind]
 
@@ -274,7 +282,7 @@ class Headers:
             header.layout = layout
             header.library = -1
             if row.walk.plain and row.p.flat.size and dtype not in HALVES and not row.by_slices:
-                found = exchange(row.gradients) or NUMPYS
+                found = libraries.exchange(row.gradients) or NUMPYS
                 layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize // found.unit(dtype))
                 header.bytes = row.p.flat.nbytes
                 header.itemsize = dtype.itemsize
@@ -302,7 +310,7 @@ class Headers:
             self.kept[index] = g
         if header.library < 0:
             return
-        found = exchange(type(given)) or NUMPYS
+        found = self.libraries.exchange(type(given)) or NUMPYS
         unit = found.unit(g.dtype)
         header.layout[0 : 2 * g.ndim] = [*g.shape, *(stride // unit for stride in g.strides)]
         header.dtype = found.dtype(g.dtype, given)

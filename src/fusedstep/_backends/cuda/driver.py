@@ -192,6 +192,27 @@ def _function(name: str, types: tuple[Any, ...]) -> Any:
     return function
 
 
+FUNCTIONS = (
+    *("cuLaunchKernel", "cuMemcpyHtoDAsync", "cuEventRecord", "cuEventSynchronize"),
+    *("cuStreamIsCapturing", "cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent"),
+)
+"""The functions of the driver that C calls by itself, in the order of fs_driver in csrc/api.h."""
+
+
+@cache
+def functions() -> tuple[int, ...]:
+    """Their addresses."""
+    default = driver.CUdriverProcAddress_flags.CU_GET_PROC_ADDRESS_DEFAULT
+    version = _done(driver.cuDriverGetVersion())
+    found = (driver.cuGetProcAddress(name.encode(), version, default) for name in FUNCTIONS)
+    return tuple(int(_done(answer[:2])) for answer in found)
+
+
+def context(ordinal: int) -> int:
+    """The address of the primary context of a device."""
+    return int(_context(ordinal))
+
+
 def check(code: int | None) -> None:
     """Raise the error that a launch returned, if it did."""
     if code:

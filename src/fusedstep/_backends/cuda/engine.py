@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -55,7 +55,9 @@ NOWHERE = (None,)
 class Gradient:
     """A gradient as it was checked last, and where its bytes begin and end."""
 
-    __slots__ = ("address", "below", "kept", "layout", "length", "ordered", "scratch", "writeable")
+    __slots__ = (
+        *("address", "below", "kept", "layout", "length", "library", "scratch", "writeable"),
+    )
 
     kept: Any
     """The holder of its memory until the next one is there; None where none is needed."""
@@ -68,9 +70,9 @@ class Gradient:
         self.length = high - low
         self.scratch = operand.scratch
         self.writeable = g.flags.writeable
-        self.ordered = library(given).ordered
+        self.library = library(given)
         # One that is read-only may be a copy, which nobody else holds until the launch.
-        self.kept = None if self.ordered and self.writeable else given
+        self.kept = None if self.library.ordered and self.writeable else given
 
 
 class Table:
@@ -240,17 +242,21 @@ class Table:
 
     def _moves(self, index: int, known: Gradient, g: Any, to: int) -> bool:
         """Take `g`, which lies as the gradient before, at its new address; False: check it."""
-        if not to or known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
+        if not self._may_move(known, to):
             return False
-        # Layouts of other libraries do not say which device it is on.
-        several = not known.ordered and device.driver.several()
-        if several and device.driver.ordinal(to) != self.device.ordinal:
-            return False
-        known.kept = None if known.ordered else g
+        known.kept = None if known.library.ordered else g
         known.address = to
         self.moves += 1
         self._point(index, to)
         return True
+
+    def _may_move(self, known: Gradient, to: int) -> bool:
+        """Whether a gradient that lies as the one before may be read at an address."""
+        if not to or known.scratch or (to - known.address) % 16 or self._overlaps(to, known):
+            return False
+        # Layouts of other libraries do not say which device it is on.
+        several = not known.library.ordered and device.driver.several()
+        return not several or device.driver.ordinal(to) == self.device.ordinal
 
     def _overlaps(self, to: int, known: Gradient) -> bool:
         low = to + known.below
@@ -279,7 +285,7 @@ class Table:
 
     def _measured(self) -> list[int]:
         """The addresses of the gradients in the order in which their squares are summed."""
-        measured = [*self.addresses]
+        measured = self._addresses()
         for index, turned in self.turned.items():
             measured[self._place(index)] = address(turned.copy)
         return measured
@@ -297,19 +303,25 @@ class Table:
         check_rounding()
         calls: list[Call] = []
         if self.present:
-            keys = self.keys.view(np.int64).tolist()
             with self.device.current():
                 stream = self._stream()
                 clips = self._send_clips(stream) if each else 0
                 for k, sliced in self.sliced.values():
                     given = scalars[self.present[k].job]
                     calls += sliced.stepping(stream, given, self.clips[k] if each else None)
-            calls += [
-                launch.by_value(stream, scalars[job], zero, clips, keys[job])
-                for job, launch in self.launches
-            ]
+            calls += self._launching(stream, scalars, zero, clips)
         count = self.steps.counting(self.steps[0] + 1)
         return [*calls, *self.cells.writing(), count]
+
+    def _launching(
+        self, stream: int, scalars: Sequence[JobScalars], zero: bool, clips: int
+    ) -> list[Call]:
+        """The calls that step all rows that are not stepped by slices."""
+        keys = self.keys.view(np.int64).tolist()
+        return [
+            launch.by_value(stream, scalars[job], zero, clips, keys[job])
+            for job, launch in self.launches
+        ]
 
     def judging(
         self, lines: Sequence[Line], asked: Asked, zero: bool
@@ -337,10 +349,18 @@ class Table:
     def _stream(self) -> int:
         """The stream to work on, once the gradients' addresses are on their way there."""
         stream = _stream_now(self.device)
+        self._send(stream)
+        return stream
+
+    def _send(self, stream: int) -> None:
+        """Send the gradients' addresses, if they are others than before."""
         if self.stale:
             self.gradients.send(self.addresses, stream)
             self.stale = False
-        return stream
+
+    def _addresses(self) -> list[int]:
+        """The gradients' addresses, in the table's order."""
+        return [*self.addresses]
 
     def _send_clips(self, stream: int) -> int:
         """Send the factors of all rows, in the table's order; where they are then."""
@@ -370,11 +390,16 @@ def _stream_now(where: Device) -> int:
     """The stream to work on; refused while its work is recorded, before it has any."""
     stream = where.stream()
     if device.driver.recorded(stream):
-        raise RuntimeError(
-            "a step cannot be part of a CUDA graph, which would repeat it with the same "
-            "t and learning rate; step outside of the graph"
-        )
+        refuse_recording()
     return stream
+
+
+def refuse_recording() -> NoReturn:
+    """Refuse to be part of a CUDA graph."""
+    raise RuntimeError(
+        "a step cannot be part of a CUDA graph, which would repeat it with the same "
+        "t and learning rate; step outside of the graph"
+    )
 
 
 def _columns(rows: Sequence[Row]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any, NamedTuple
 from weakref import ReferenceType, ref
 
@@ -109,7 +108,6 @@ class Judge:
         self.taken = taken
         self.blocks, self.tensors = len(sums), len(places)
         self.threads = device.THREADS
-        self.picks: dict[tuple[int, bool], itemgetter[Any]] = {}
         starts = np.append(first_sums, self.blocks).astype(np.int64)
         int64, float64 = np.dtype(np.int64), np.dtype(np.float64)
         self.kinds = where.load(np.array(places, np.int64).reshape(-1, 2))
@@ -183,9 +181,7 @@ class Judge:
             joined = any(map(has_decays, values))
             decays.append(joined)
             names = launch.scalars(joined)
-            if (k, joined) not in self.picks:
-                self.picks[k, joined] = itemgetter(*names)
-            pick, count = self.picks[k, joined], len(names)
+            pick, count = launch.pick(joined), len(names)
             job = self.at_jobs + verdict.JOB * k
             size = launch.job.dtype.itemsize
             asked = names.index("unscale"), names.index("clip")

@@ -104,15 +104,19 @@ class Launch:
         """The names of the scalars that the kernel takes."""
         return variants.step(self.job.rule, decays).scalars
 
+    def pick(self, decays: bool) -> itemgetter[Any]:
+        """The function that picks these scalars from all of them."""
+        if decays not in self.picks:
+            self.picks[decays] = itemgetter(*self.scalars(decays))
+        return self.picks[decays]
+
     def by_value(self, stream: int, given: JobScalars, zero: bool, clips: int, key: int) -> Call:
         """The call of the kernel; `key` is that of the step's random bits, as an int64."""
         values = {**given[0], **given[1]}
         decays = has_decays(values)
-        if decays not in self.picks:
-            self.picks[decays] = itemgetter(*self.scalars(decays))
         keys = () if self.job.storages is None else (key,)
         own = self.own(clips)
-        arguments = (*self.addresses, zero, own, *keys, *self.picks[decays](values))
+        arguments = (*self.addresses, zero, own, *keys, *self.pick(decays)(values))
         kernel = self.kernel(Variant(decays))
         call: Call = kernel.launching(self.tiles.pieces, self.threads, stream, arguments)
         return call

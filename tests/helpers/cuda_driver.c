@@ -49,8 +49,8 @@ enum { AT_ONCE, LATE, BY_CHANCE };
 
 static int mode = AT_ONCE, devices = 1, broken = SUCCESS;
 static uint64_t chance = 1;
-static int64_t calls_of[8]; /* launches, copies to the device, from it, waits, fills, allocations */
-enum { LAUNCHES, UPLOADS, DOWNLOADS, WAITS, FILLS, ALLOCATIONS };
+enum { LAUNCHES, UPLOADS, DOWNLOADS, WAITS, FILLS, ALLOCATIONS, RECORDS, COUNTS };
+static int64_t calls_of[COUNTS]; /* how many calls of each kind there were */
 static char message[1024];
 
 static uint64_t draw(void) {
@@ -80,7 +80,7 @@ struct block {
 
 static struct block blocks[MOST_ALLOCATIONS];
 static struct allocation allocations[MOST_ALLOCATIONS];
-static size_t nblocks;
+static uint32_t nblocks;
 
 static size_t place_of(uint64_t at) { /* the first block that ends beyond it */
     size_t low = 0, high = nblocks;
@@ -136,11 +136,9 @@ static result release(pointer at) {
 
 /* ---- kernels ---- */
 
-typedef int32_t (*runner)(const struct device *, const uint32_t *, const uint32_t *, uint64_t,
-                          void **, char *, size_t);
-
 struct function {
-    runner run;
+    int32_t (*run)(const struct device *, const uint32_t *, const uint32_t *, uint64_t, void **,
+                   char *, size_t);
     const char *name;
     uint32_t count, sizes[256];
     void *library;
@@ -161,10 +159,11 @@ static result load(struct function **loaded, const void *image) {
         free(made);
         return INVALID_IMAGE;
     }
-    uint32_t (*parameters)(uint32_t *) = dlsym(made->library, "parameters");
-    made->run = (runner)dlsym(made->library, "run");
-    made->name = dlsym(made->library, "name");
-    made->count = parameters(made->sizes);
+    uint32_t (*count)(uint32_t *) = dlsym(made->library, "parameters");
+    const char *(*name)(void) = dlsym(made->library, "kernel_name");
+    made->run = dlsym(made->library, "run");
+    made->name = name();
+    made->count = count(made->sizes);
     *loaded = made;
     return SUCCESS;
 }
@@ -244,7 +243,7 @@ static void launch(struct op *op) {
     }
     for (size_t k = 0; k < nblocks; k++)
         allocations[k] = (struct allocation){.low = blocks[k].low, .high = blocks[k].high};
-    struct device device = {.allocations = allocations, .count = nblocks};
+    struct device device = {allocations, nblocks, CHECK_RACES};
     char error[512] = "";
     if (op->function->run(&device, op->grid, op->block, draw(), addresses, error, sizeof error))
         fail(ILLEGAL_ADDRESS, "%s", error);
@@ -699,6 +698,7 @@ API result cuEventDestroy(struct event *event) {
 
 API result cuEventRecord(struct event *event, void *handle) {
     struct stream *stream = stream_of(handle);
+    calls_of[RECORDS]++;
     result bad = put(handle, (struct op){.work = RECORD});
     if (!stream->capture)
         *event = (struct event){stream, serials};

@@ -1,0 +1,182 @@
+/*
+ * The host's part of a step on a CUDA device: gradients that came at new addresses, and launches.
+ *
+ * All of it is done by functions of NVIDIA's driver, whose addresses Python has found: nothing here
+ * is linked with it. A call of Python's for each launch takes microseconds, and a device is done
+ * with a small step in fewer.
+ */
+#include "describe.h"
+#include "rounding.h"
+
+typedef int32_t (*launcher)(uintptr_t function, uint32_t blocks, uint32_t, uint32_t,
+                            uint32_t threads, uint32_t, uint32_t, uint32_t shared, uintptr_t stream,
+                            void **arguments, void **extra);
+typedef int32_t (*copier)(uintptr_t to, const void *from, size_t size, uintptr_t stream);
+typedef int32_t (*recorder)(uintptr_t event, uintptr_t stream);
+typedef int32_t (*waiter)(uintptr_t event);
+typedef int32_t (*asker)(uintptr_t stream, int *status);
+typedef int32_t (*context_of)(uintptr_t *context);
+typedef int32_t (*context_to)(uintptr_t context);
+
+int32_t fs_send(fs_host *host, uintptr_t stream) {
+    if (host->sent == *host->moves || !host->nrows)
+        return 0;
+    const fs_driver *driver = host->driver;
+    int64_t *slot = host->ring + host->turn * host->nrows;
+    uintptr_t event = host->events[host->turn];
+    int32_t error = ((waiter)driver->wait)(event); /* until the device has read it */
+    if (error)
+        return error;
+    for (int64_t row = 0; row < host->nrows; row++)
+        slot[host->places[row]] = (int64_t)host->rows[row].g;
+    const int64_t moves = *host->moves;
+    error = ((copier)driver->copy)(host->to, slot, host->nrows * sizeof *slot, stream);
+    if (!error)
+        error = ((recorder)driver->record)(event, stream);
+    if (error)
+        return error;
+    host->turn = (host->turn + 1) % FS_RING;
+    host->sent = moves;
+    return 0;
+}
+
+/* Rounds the scalars of a kernel, each once, and points its arguments at all that it is given. */
+static void fill(fs_launch *launch) {
+    void **to = launch->arguments;
+    for (int64_t k = 0; k < launch->nintegers; k++)
+        *to++ = launch->integers + k;
+    for (int64_t k = 0; k < launch->nscalars; k++) {
+        if (launch->itemsize == sizeof(float)) {
+            float *rounded = (float *)(launch->rounded + k);
+            *rounded = (float)launch->scalars[k];
+        } else {
+            launch->rounded[k] = launch->scalars[k];
+        }
+        *to++ = launch->rounded + k;
+    }
+}
+
+static int32_t launch(const fs_host *host, fs_launch *each, uintptr_t stream) {
+    fill(each);
+    return ((launcher)host->driver->launch)(each->function, each->blocks, 1, 1, each->threads, 1, 1,
+                                            0, stream, each->arguments, NULL);
+}
+
+/* Sends and launches in the context of the device, which is the current one. */
+static int64_t launch_here(fs_host *host, uintptr_t stream) {
+    int recorded = 0;
+    int32_t error = ((asker)host->driver->capturing)(stream, &recorded);
+    if (!error && recorded)
+        return FS_CAPTURED;
+    if (!error)
+        error = fs_send(host, stream);
+    for (int64_t k = 0; k < host->nlaunches && !error; k++)
+        error = launch(host, host->launches + k, stream);
+    return error;
+}
+
+/* The same, whichever context is the current one. */
+static int64_t launch_there(fs_host *host, uintptr_t stream) {
+    const fs_driver *driver = host->driver;
+    uintptr_t current = 0;
+    int64_t error = ((context_of)driver->current)(&current);
+    if (!error && current == host->context)
+        return launch_here(host, stream);
+    if (!error)
+        error = ((context_to)driver->push)(host->context);
+    if (error)
+        return error;
+    error = launch_here(host, stream);
+    ((context_of)driver->pop)(&current);
+    return error;
+}
+
+int64_t fs_launch_all(fs_host *host, uintptr_t stream) {
+    if (!rounding_is_to_nearest())
+        return FS_REFUSED;
+    rounding callers = rounding_begin();
+    int64_t result = launch_there(host, stream);
+    rounding_end(callers);
+    return result;
+}
+
+int64_t fs_take_and_launch(fs_table *table, uintptr_t list, fs_host *host, uintptr_t stream) {
+    int64_t taken = fs_take(table, list, 0, 0);
+    return taken < table->nheaders ? FS_LOOK - taken : fs_launch_all(host, stream);
+}
+
+/* ---- `__cuda_array_interface__` ---- */
+
+static struct {
+    PyObject *interface, *mask, *data, *typestr, *shape, *strides;
+} names;
+
+static int have_names(void) {
+    if (names.interface)
+        return 1;
+    names.mask = PyUnicode_InternFromString("mask");
+    names.data = PyUnicode_InternFromString("data");
+    names.typestr = PyUnicode_InternFromString("typestr");
+    names.shape = PyUnicode_InternFromString("shape");
+    names.strides = PyUnicode_InternFromString("strides");
+    names.interface = PyUnicode_InternFromString("__cuda_array_interface__");
+    return names.mask && names.data && names.typestr && names.shape && names.strides &&
+           names.interface;
+}
+
+/* Reads a tuple of numbers: how many there are, or -1 if it is none of so few. */
+static int read_tuple(PyObject *tuple, int64_t *to) {
+    if (!tuple || !PyTuple_Check(tuple) || PyTuple_Size(tuple) > INTERFACE_AXES)
+        return -1;
+    int n = (int)PyTuple_Size(tuple);
+    for (int k = 0; k < n; k++) {
+        PyObject *number = PyTuple_GetItem(tuple, k);
+        to[k] = PyLong_Check(number) ? PyLong_AsLongLong(number) : -1;
+    }
+    return n;
+}
+
+static int read_interface(PyObject *dict, description *to) {
+    PyObject *mask = PyDict_GetItem(dict, names.mask);
+    PyObject *data = PyDict_GetItem(dict, names.data);
+    PyObject *typestr = PyDict_GetItem(dict, names.typestr);
+    PyObject *strides = PyDict_GetItem(dict, names.strides);
+    if ((mask && mask != Py_None) || !data || !PyTuple_Check(data) || PyTuple_Size(data) != 2 ||
+        !typestr || !PyUnicode_Check(typestr))
+        return 0;
+    PyObject *address = PyTuple_GetItem(data, 0), *readonly = PyTuple_GetItem(data, 1);
+    if (!PyLong_Check(address) || (readonly != Py_False && readonly != Py_True))
+        return 0;
+    to->data = (intptr_t)PyLong_AsUnsignedLongLong(address);
+    to->writeable = readonly == Py_False;
+    Py_ssize_t length;
+    const char *text = PyUnicode_AsUTF8AndSize(typestr, &length);
+    if (!text || length != 3 || text[0] != '<' || text[1] != 'f') /* others are for Python */
+        return 0;
+    const int64_t itemsize = text[2] - '0';
+    to->dtype = (uintptr_t)itemsize;
+    to->ndim = read_tuple(PyDict_GetItem(dict, names.shape), to->room);
+    if (to->ndim < 0)
+        return 0;
+    int64_t *steps = to->room + INTERFACE_AXES, stride = itemsize;
+    to->shape = to->room, to->strides = steps;
+    if (strides && strides != Py_None)
+        return read_tuple(strides, steps) == to->ndim;
+    for (int axis = to->ndim - 1; axis >= 0; stride *= to->shape[axis--])
+        steps[axis] = stride;
+    return 1;
+}
+
+int describe_by_attribute(PyObject *item, description *to) {
+    if (!have_names()) {
+        PyErr_Clear();
+        return 0;
+    }
+    PyObject *dict = PyObject_GetAttr(item, names.interface);
+    int read = dict && PyDict_Check(dict) && read_interface(dict, to) &&
+               (to->data || !elements_of(to));
+    if (!dict || PyErr_Occurred())
+        pass_over();
+    Py_XDECREF(dict);
+    return read;
+}

@@ -1,0 +1,121 @@
+"""A pytest plugin that runs the CUDA backend without a device: in memory of the host, as PTX.
+
+    PYTHONPATH=tests/helpers pytest -p cuda_in_memory -m cuda tests/backends/cuda
+
+What the compiler for the device has made of the kernels runs as C (ptx_in_c.py), under a driver
+over the memory of the host (cuda_driver.c), which is there in the place of NVIDIA's before anything
+asks for that. So all that the package does with a device runs as it is, except that nothing is
+linked to machine code. LATE=1 has a stream's work run as late as it may, LATE=2 by chance.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+HERE = Path(__file__).parent
+
+COMPILER = os.environ.get("CC", "gcc")
+
+FOLDER = Path(tempfile.gettempdir()) / f"fusedstep-cuda-in-memory-{os.getuid()}"
+"""What was compiled before, by what it was made of."""
+
+AT_ONCE, LATE, BY_CHANCE = range(3)
+
+KINDS = ("launch", "upload", "download", "wait", "fill", "allocate", "record")
+"""The calls that are counted."""
+
+CC = (9, 0)
+
+
+def built(text: str, *flags: str) -> Path:
+    """The shared library that a C text makes."""
+    key = hashlib.sha256("\0".join([text, *flags, COMPILER]).encode()).hexdigest()[:32]
+    made = FOLDER / f"{key}.so"
+    if not made.exists():
+        FOLDER.mkdir(mode=0o700, exist_ok=True)
+        source = FOLDER / f"{key}.{os.getpid()}.c"
+        source.write_text(text)
+        target = source.with_suffix(".so")
+        command = [COMPILER, "-shared", "-fPIC", f"-I{HERE}", *flags, source, "-o", target, "-lm"]
+        subprocess.run([*map(str, command), "-ldl"], check=True)
+        os.replace(target, made)
+        source.unlink()
+    return made
+
+
+class InMemory:
+    """The driver over memory of the host."""
+
+    def __init__(self) -> None:
+        text = (HERE / "cuda_driver.c").read_text() + (HERE / "ptx_device.h").read_text()
+        path = built(text, "-O1", "-g", "-Wl,-soname,libcuda.so.1")
+        # Whoever opens libcuda.so.1 from now on gets this one.
+        self.library = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+        self.translator = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)(self.translate)
+        self.library.fs_driver_translator(self.translator)
+        self.library.fs_driver_message.restype = ctypes.c_char_p
+        self.library.fs_driver_counts.restype = ctypes.c_void_p
+        self.paths: list[Any] = []
+        """The paths of kernels that were loaded: C reads them."""
+
+    def translate(self, ptx: bytes) -> int | None:
+        """The path of a shared library of a kernel; None, and a line of errors, if there is none."""
+        from ptx_in_c import FLAGS, translate
+
+        try:
+            path = built(translate(ptx.decode()), *FLAGS)
+        except Exception as error:  # noqa: BLE001  C can hand on none
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return None
+        self.paths.append(ctypes.create_string_buffer(str(path).encode()))
+        return ctypes.addressof(self.paths[-1])
+
+    def mode(self, mode: int, seed: int = 1) -> None:
+        """Have a stream's work run at once, late, or by chance."""
+        self.library.fs_driver_mode(mode, ctypes.c_uint64(seed))
+
+    def counts(self) -> dict[str, int]:
+        """How many calls of each kind there have been."""
+        found = (ctypes.c_int64 * len(KINDS)).from_address(self.library.fs_driver_counts())
+        return dict(zip(KINDS, found, strict=True))
+
+    def message(self) -> str:
+        """The driver's last complaint, which it then forgets."""
+        return bytes(self.library.fs_driver_message()).decode()
+
+
+def as_ptx(module: ModuleType, ordinal: int) -> bytes:
+    """What stands for machine code: PTX, which a driver loads as well."""
+    from fusedstep._backends.cuda.ptx import compile_ptx
+    from fusedstep._compiler import files
+
+    name = f"{module.__name__}.{'.'.join(map(str, CC))}.ptx"
+    kept = files.load(name)
+    if kept is None:
+        kept = compile_ptx(module, CC).encode() + b"\0"
+        files.save(name, kept)
+    return bytes(kept)
+
+
+DRIVER = InMemory()
+DRIVER.mode(int(os.environ.get("LATE", "0")))
+
+
+def install() -> Any:
+    """Have the package load PTX."""
+    from fusedstep._backends.cuda import driver
+
+    driver.cubin = as_ptx
+    return driver
+
+
+def pytest_configure(config: Any) -> None:
+    install()
