@@ -17,10 +17,9 @@ from pathlib import Path
 
 from ptx_liveness import Step, live_after
 from ptx_opcodes import OPCODES, width
-from ptx_source import KIND, Array, Instruction, Module, Statement
+from ptx_source import KIND, Array, Instruction, Module, Statement, parse, registers
 from ptx_source import array as array_of
 from ptx_source import instruction as instruction_of
-from ptx_source import parse, registers
 
 FLAGS = ("-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv")
 
@@ -173,7 +172,7 @@ class _Translation:
         if found := SHUFFLE.fullmatch(opcode):
             return self._shuffle(SHUFFLES[found[1]], *self._counted(operands, 5))
         if PREFETCH.fullmatch(opcode):
-            return f"(void)({self._address(*self._counted(operands, 1))});"
+            return f"(void)({self._address(self._counted(operands, 1)[0])});"
         if FENCE.fullmatch(opcode):
             self._counted(operands, 0)
             return ""  # threads run one after another
@@ -191,8 +190,7 @@ class _Translation:
         if second and not known.second:
             raise self._wrong("it has one result")
         values = [
-            self._value(each, kind, known.widens)
-            for each, kind in zip(given, kinds, strict=True)
+            self._value(each, kind, known.widens) for each, kind in zip(given, kinds, strict=True)
         ]
         # Both results are of the operands before either is there.
         code = "".join(
@@ -404,12 +402,11 @@ class _Translation:
         yield "typedef double f64;"
         yield "typedef _Bool pred;"
         yield f"#define NAME {_quoted(module.name)}"
-        ends = [each.start + each.size for each in (*self.arrays, *module.parameters)]
         sizes = {
             "SITES": len(self.sites),
-            "SHARED": max(ends[: len(self.arrays)], default=0),
+            "SHARED": max((each.start + each.size for each in self.arrays), default=0),
             "SHARED_ARRAYS": len(self.arrays),
-            "ARGUMENTS": max(ends[len(self.arrays) :], default=0),
+            "ARGUMENTS": max((each.start + each.size for each in module.parameters), default=0),
             "PARAMETERS": len(module.parameters),
         }
         yield f"enum {{ {', '.join(f'{name} = {value}' for name, value in sizes.items())} }};"
@@ -431,8 +428,8 @@ class _Translation:
         yield "};"
 
     def _beginning(self) -> Iterator[str]:
-        yield "static u32 thread(struct launch *l, struct thread *t UNUSED, struct registers *r UNUSED)"
-        yield "{"
+        yield "static u32 thread(struct launch *l, struct thread *t UNUSED,"
+        yield "                  struct registers *r UNUSED) {"
         for name, kind in self.variables.items():
             yield f"    {kind} {name} UNUSED = {_undefined(kind)};"
         yield "    u32 turns UNUSED = 0;"

@@ -172,14 +172,14 @@ def _arithmetic() -> Iterator[tuple[str, Opcode]]:
         for kind in FLOATS:
             kinds, expression = tuple(_named(types, kind).split()), _named(pattern, kind)
             operands = "abc"[: len(kinds) - 1]
-            directed = {
-                rounding: _directed(mode, kind, kind, expression, *operands)
+            values = {f"{name}.rn": expression}
+            if name in NEAREST_UNLESS_NAMED:
+                values[name] = expression
+            values |= {
+                f"{name}.{rounding}": _directed(mode, kind, kind, expression, *operands)
                 for rounding, mode in DIRECTIONS.items()
             }
-            nearest = {f"{name}.rn": expression}
-            if name in NEAREST_UNLESS_NAMED:
-                nearest[name] = expression
-            for each, value in {**nearest, **{f"{name}.{r}": v for r, v in directed.items()}}.items():
+            for each, value in values.items():
                 yield f"{each}.{kind}", Opcode(kinds, value)
                 if kind == "f32":
                     yield f"{each}.ftz.f32", Opcode(kinds, f"flushed({_flushed(value)})")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pytest
 from ptx_in_c import translate
-from ptx_on_host import CHECK_RACES, COMPILER, Kernel, LaunchError
+from ptx_on_host import COMPILER, Kernel, LaunchError
 from ptx_source import PtxError
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -116,7 +116,7 @@ VALUES = [
     ("mul.wide.s32 %d3, %r1, -0x10; bra.uni $end; trap; $end:", "s64", "%d3", 0),
     # What does nothing here.
     ("prefetch.global.L2 [%d0+1000000]; prefetch.global.L1 [%d0];", "u32", "%r1", 0),
-    ("membar.gl; fence.acq_rel.gpu; .pragma \"nounroll\";", "u32", "%r1", 0),
+    ('membar.gl; fence.acq_rel.gpu; .pragma "nounroll";', "u32", "%r1", 0),
 ]
 """What is done, and then which register is stored, as what; and what that is."""
 
@@ -230,7 +230,7 @@ def test_the_seed_decides_on_the_order(tmp_path: Path) -> None:
     seen = [last(seed) for seed in range(300)]
     assert seen == [last(seed) for seed in range(300)]
     assert {*seen} == {*range(32)}
-    with pytest.raises(LaunchError, match="a race at .*: it writes what .* wrote"):
+    with pytest.raises(LaunchError, match=r"a race at .*: it writes what .* wrote"):
         kernel.launch(4, 8, [0, at(found)], [found])
 
 
@@ -252,7 +252,12 @@ def shuffled(mode: str, values: Array, b: int, clamp: int) -> tuple[Array, Array
 
 EXCHANGES = [
     (mode, b, clamp)
-    for mode, clamps in {"up": (0, 0x1800), "down": (31, 0x181F), "bfly": (31,), "idx": (31, 0x101F)}.items()
+    for mode, clamps in {
+        "up": (0, 0x1800),
+        "down": (31, 0x181F),
+        "bfly": (31,),
+        "idx": (31, 0x101F),
+    }.items()
     for clamp in clamps
     for b in (1, 5, 16)
 ]
@@ -316,7 +321,7 @@ def test_accesses_are_inside_of_one_allocation(tmp_path: Path) -> None:
             assert ("no multiple" in str(raised.value)) == (offset % width != 0)
     memory.flags.writeable = False
     kernel.launch(1, 1, [whole, 0, 2], [memory])
-    with pytest.raises(LaunchError, match="0x.* is read only"):
+    with pytest.raises(LaunchError, match=r"0x.* is read only"):
         kernel.launch(1, 1, [whole, 0, 3], [memory])
 
 
@@ -337,7 +342,7 @@ WRONG = [
     Wrong(
         "a thread reads what another writes",
         "ld.global.u32 %r1, [%d1]; setp.eq.u32 %p1, %r0, 9; @%p1 st.global.u8 [%d1+3], 1;",
-        "a race at 0x.*: it (reads what thread 9 of the block wrote|writes what several threads read)",
+        "a race at 0x.*: it (reads what thread 9 .* wrote|writes what several threads read)",
     ),
     Wrong(
         "two threads write halves that overlap",
@@ -433,6 +438,53 @@ ld.global.u32 %r2, [%d0];
     given, found = np.zeros(1, "i4"), np.ones(64, "u1")
     kernel.launch(1, 64, [at(given), at(found)], [given, found])
     assert (found == 2 + np.arange(64)).all()
+
+
+FIRST_OF_BLOCK = """\
+// The first thread writes what all have read before a barrier, and then all read it once more.
+ld.global.u32 %r1, [%d1];
+bar.sync 0;
+setp.eq.u32 %p1, %r0, 0;
+@%p1 st.global.u32 [%d1], 7;
+bar.sync 0;
+ld.global.u32 %r1, [%d1];
+st.global.u32 [%d4+4], %r1;
+"""
+
+
+@needs_a_compiler
+def test_barriers_order_the_accesses_of_a_block(tmp_path: Path) -> None:
+    """And those of another block no more than if there were none."""
+    kernel = Kernel(module(BEGINNING + FIRST_OF_BLOCK), tmp_path)
+    found = np.zeros(65, "i4")
+    for seed in range(5):
+        kernel.launch(1, 64, [0, at(found)], [found], seed)
+        assert (found == 7).all()
+        with pytest.raises(LaunchError, match=r"a race at .* what another block (wrote|read)"):
+            kernel.launch(2, 64, [0, at(found)], [found], seed)
+
+
+@needs_a_compiler
+def test_several_may_write_the_same_into_shared_memory(tmp_path: Path) -> None:
+    code = """\
+shr.u32 %r1, %r0, 3;
+mul.wide.u32 %d5, %r1, 4;
+mov.u64 %d6, room;
+add.s64 %d5, %d5, %d6;
+ld.global.u32 %r2, [%d3];
+st.shared.u32 [%d5], %r2;
+bar.sync 0;
+ld.shared.u32 %r3, [%d5];
+st.global.u32 [%d4], %r3;
+"""
+    kernel = Kernel(module(BEGINNING + code, before=ROOM), tmp_path)
+    given, found = np.repeat(np.arange(8, dtype="i4"), 8), np.zeros(64, "i4")
+    for seed in range(5):
+        kernel.launch(1, 64, [at(given), at(found)], [given, found], seed)
+        assert (found == given).all()
+    given[9] = 100
+    with pytest.raises(LaunchError, match=r"a race at .*: it writes what thread .* wrote"):
+        kernel.launch(1, 64, [at(given), at(found)], [given, found])
 
 
 @needs_a_compiler

@@ -20,7 +20,7 @@ from ptx_on_host import COMPILER, Kernel
 from fusedstep._backends import numpy as in_numpy
 from fusedstep._backends.cuda import available, copies, formats, kernels, slices, squares
 from fusedstep._backends.cuda.ptx import compile_ptx
-from fusedstep._backends.plan import Job, Row
+from fusedstep._backends.plan import Job
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import Rule
 
@@ -86,9 +86,7 @@ def test_adamw(dtype: Any, tmp_path: Path) -> None:
     scalars = {name: dtype(values.get(name, 0.1 + 0.05 * k)) for k, name in enumerate(names)}
     with np.errstate(all="ignore"):
         expected = [
-            in_numpy.stepped(
-                rule, np.dtype(dtype), p, g, [m, v, None], SimpleNamespace(**scalars)
-            )
+            in_numpy.stepped(rule, np.dtype(dtype), p, g, [m, v, None], SimpleNamespace(**scalars))
             for p, g, m, v in tensors
         ]
     table = tables(tensors, THREADS * kernels.LANES[size], kernels.FIRST)
@@ -144,7 +142,9 @@ def test_gradients_of_slices(tmp_path: Path) -> None:
     whole, expected = np.zeros((5, 30), "f4"), np.zeros((5, 30), "f4")
     for row, first, last in zip(ids, starts, starts[1:], strict=False):
         for place in places[first:last]:
-            expected[row] = values[place] + expected[row] if place != places[first] else values[place]
+            expected[row] = (
+                values[place] + expected[row] if place != places[first] else values[place]
+            )
     kernel = compiled(slices.gathering(np.dtype("f4")), tmp_path)
     n = len(ids) * 30
     arguments = [values.ctypes.data, n, 30, *(each.ctypes.data for each in listed)]
@@ -177,7 +177,7 @@ class Beside:
             second[: len(rest)] = [address_of(self.copy(each)) for each in rest]
         laid = [rows, seconds, gradients, tiles]
         picked = {**constants, **values}
-        arguments = [
+        arguments: list[Any] = [
             *map(address_of, laid),
             *(int(zero), 0, int(table.keys.view(np.int64)[0])),
             *(np.float32(picked[name]) for name in variants.step(job.rule).scalars),
@@ -191,7 +191,7 @@ class Beside:
         return self.pairs[-1][0]
 
 
-@pytest.mark.parametrize("index", [0, 2, 6])
+@pytest.mark.parametrize("index", [2, 7])
 def test_formats(index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without codes and with signed and unsigned ones, rounded to nearest and at random."""
     case = fewer_bytes.FEW[index]
@@ -207,7 +207,9 @@ def test_formats(index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(0)
 
     def made(dtype: str) -> list[Array]:
-        return [fewer_bytes.rounded(rng.standard_normal(n).astype("f4"), dtype) for n in (4097, 5000)]
+        return [
+            fewer_bytes.rounded(rng.standard_normal(n).astype("f4"), dtype) for n in (4097, 5000)
+        ]
 
     optimizer = case.optimizer(made(case.p), "numpy")
     for request in ({}, {"zero_grads": True, "max_norm": 1.0}):
