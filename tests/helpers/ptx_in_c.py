@@ -347,7 +347,7 @@ class _Translation:
 
     def _address(self, text: str, shared: bool = False) -> str:
         found = ADDRESS.fullmatch(text)
-        if found is None:
+        if found is None or found[1].isdigit():
             raise self._wrong(f"{text} is no address that is known")
         base = self._register(found[1])
         kind = "u32" if shared and base and width(base[1]) == 32 else "u64"

@@ -210,6 +210,13 @@ def _bounds(kind: str) -> tuple[str, str]:
     return (f"INT{bits}_MIN", f"INT{bits}_MAX") if kind[0] == "s" else ("0", f"UINT{bits}_MAX")
 
 
+def _holds(to: str, source: str) -> bool:
+    """Whether a type has all of another's integers."""
+    if to[0] == source[0]:
+        return width(to) >= width(source)
+    return source[0] == "u" and width(to) > width(source)
+
+
 def _conversions() -> Iterator[tuple[str, Opcode]]:
     integers = ("u8", "s8", *INTEGERS)
     for to in integers:
@@ -218,7 +225,8 @@ def _conversions() -> Iterator[tuple[str, Opcode]]:
             types = (to, source)
             yield f"cvt.{to}.{source}", Opcode(types, "a", widens=True)
             clamped = f"(s128)a < {least} ? {least} : (s128)a > {most} ? {most} : a"
-            yield f"cvt.sat.{to}.{source}", Opcode(types, clamped, widens=True)
+            if not _holds(to, source):
+                yield f"cvt.sat.{to}.{source}", Opcode(types, clamped, widens=True)
         for source in FLOATS:
             bound = f"0x1p{width(to) - (to[0] == 's')}"
             zero = source == "f32" and width(to) < 64

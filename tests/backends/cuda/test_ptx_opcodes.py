@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
+from ptx_assembler import refusal
 from ptx_on_host import COMPILER, Kernel
 from ptx_opcodes import OPCODES
 
@@ -359,7 +360,8 @@ def saturated(x: Any) -> Any:
 def of_integers() -> Iterator[Row]:
     for to, source in product(INTEGERS, INTEGERS):
         yield Row(f"cvt.{to}.{source}", to, (source,), int)
-        yield Row(f"cvt.sat.{to}.{source}", to, (source,), partial(clamped, kind=to))
+        if any(clamped(x, to) != x for x in bounds(source)):
+            yield Row(f"cvt.sat.{to}.{source}", to, (source,), partial(clamped, kind=to))
     for (to, dtype), source in product(DTYPES.items(), INTEGERS):
         for mode in ("rn", "rz", "rm", "rp"):
             convert = partial(float_of, dtype=dtype, mode=mode)
@@ -425,7 +427,7 @@ def edges(kind: str) -> list[Any]:
         info = np.finfo(DTYPES[kind])
         first = [0.0, -0.0, 1.0, -1.0, np.nan, -np.nan, np.inf, -np.inf, info.max, -info.max]
         small = [info.tiny, -info.tiny / 2, info.smallest_subnormal, 1 + info.eps, 2.5, -0.5]
-        whole = [1.5, -3.5, 255.5, -129.0, 3e9, -3e9, 1e19, -1e19, 2.0**31, 2.0**31 - 1, 2.0**63]
+        whole = [1.5, -3.5, 255.5, -129.0, 4e4, 3e9, -3e9, 1e19, -1e19, 2e19, 2.0**31, 2.0**63]
         return [*np.array([*first, *small, *whole, 0.3, info.tiny / 3], DTYPES[kind])]
     low, high = bounds(kind)
     first = [0, 1, -1, 2, low, high, low + 1, high - 1, 15, 16, 31, 32, 33, 63, 64, -7]
@@ -517,9 +519,9 @@ def kernel_of(rows: list[Row], inputs: list[tuple[str, int]]) -> str:
 )
 {{
     .reg .b64 %in, %out, %at;
-    .reg .b32 %tid, %flag;
-    mov.u32 %tid, %tid.x;
-    mul.wide.u32 %at, %tid, 8;
+    .reg .b32 %thread, %flag;
+    mov.u32 %thread, %tid.x;
+    mul.wide.u32 %at, %thread, 8;
     ld.param.u64 %in, [inputs];
     add.s64 %in, %in, %at;
     ld.param.u64 %out, [outputs];
@@ -558,7 +560,9 @@ def test_opcodes(family: Callable[[], Iterator[Row]], tmp_path: Path) -> None:
     values = {each: values_of(*each) for each in inputs}
     given = np.stack([slots(values[each], each[0]) for each in inputs])
     found = np.zeros((len(rows), N), "u8")
-    kernel = Kernel(kernel_of(rows, inputs), tmp_path)
+    ptx = kernel_of(rows, inputs)
+    assert refusal(ptx) is None
+    kernel = Kernel(ptx, tmp_path)
     kernel.launch(1, N, [given.ctypes.data, found.ctypes.data], [given, found])
     with np.errstate(all="ignore"):
         wrong = [
