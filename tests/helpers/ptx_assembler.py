@@ -6,7 +6,7 @@ from fusedstep._backends.cuda import available
 
 
 def refusal(ptx: str) -> str | None:
-    """What the assembler says against a text; None: nothing, or there is no assembler here."""
+    """The assembler's objections to a text; None: it has none, or there is no assembler here."""
     if available.why_no_compiler() is not None or available.simulated():
         return None
     from cuda.core import Linker, LinkerOptions, ObjectCode

@@ -174,14 +174,14 @@ def _no_barrier(lines: Lines) -> Iterator[Change]:
 
 
 def _always(lines: Lines) -> Iterator[Change]:
-    """What is guarded, whatever the guard says."""
+    """A guarded instruction that is always done."""
     for k, line in enumerate(lines):
         if found := re.match(r"\s*@!?%\w+\s+", line):
             yield {k: f"\t{line[found.end() :]}"}
 
 
 def _never(lines: Lines) -> Iterator[Change]:
-    """What is guarded left out."""
+    """A guarded instruction that is never done."""
     for k, line in enumerate(lines):
         if re.match(r"\s*@!?%\w+\s", line):
             yield {k: ""}
@@ -209,7 +209,7 @@ FAMILIES: dict[str, Callable[[Lines], Iterator[Change]]] = {
     "min": _substituted(r"\bmin\.(?=[suf]\d)", "max."),
     "max": _substituted(r"\bmax\.(?=[suf]\d)", "min."),
 }
-"""What can be wrong, by its name: the changes that make a kernel so, each in one place."""
+"""Ways to be wrong, by their names: the changes that make a kernel so, each in one place."""
 
 
 def mutants(ptx: str, most: int | None = None, families: Sequence[str] = ()) -> Iterator[Mutant]:

@@ -38,7 +38,7 @@ class Device(ctypes.Structure):
 
 
 class LaunchError(Exception):
-    """What a launch has ended with."""
+    """The message with which a launch has ended."""
 
 
 class Kernel:

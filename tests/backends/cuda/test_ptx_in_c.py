@@ -66,7 +66,7 @@ def aligned(count: int, dtype: Any, offset: int = 0) -> Array:
 # ---- values ----
 
 GIVEN = 0x11223344556677F8
-"""What %d2 is, and the input."""
+"""The value of %d2, and the input."""
 
 VALUES = [
     # Into wider registers with the sign or zeros, and out of them what is asked for.
@@ -126,7 +126,7 @@ VALUES = [
     ("prefetch.global.L2 [%d0+1000000]; prefetch.global.L1 [%d0];", "u32", "%r1", 0),
     ('membar.gl; fence.acq_rel.gpu; .pragma "nounroll";', "u32", "%r1", 0),
 ]
-"""What is done, and then which register is stored, as what; and what that is."""
+"""Code, then a register that is stored, as what type, and the value that is expected there."""
 
 
 @needs_a_compiler
@@ -217,6 +217,41 @@ def test_threads_meet_at_barriers(tmp_path: Path) -> None:
         assert (found == np.arange(7)[:, None] * ((thread + 1) % 100)).all()
 
 
+KEPT = """\
+ld.global.u32 %r1, [%d3];
+setp.gt.u32 %p1, %r1, 50;
+cvt.rn.f64.u32 %g1, %r1;
+cvt.rn.f32.u32 %f1, %r1;
+cvt.u16.u32 %h1, %r1;
+setp.gt.u32 %p3, %r1, 1000;
+mov.u32 %r2, 0;
+$up:
+bar.sync 0;
+add.rn.f64 %g1, %g1, %g1;
+add.u32 %r2, %r2, 1;
+setp.lt.u32 %p2, %r2, 3;
+@%p2 bra $up;
+// What is needed behind a return that no thread takes is kept as well.
+@%p3 ret;
+@%p1 add.rn.f32 %f1, %f1, 0f3F000000;
+cvt.f64.f32 %g2, %f1;
+add.rn.f64 %g1, %g1, %g2;
+cvt.rn.f64.u16 %g2, %h1;
+add.rn.f64 %g1, %g1, %g2;
+add.s64 %d4, %d4, %d2;
+st.global.f64 [%d4], %g1;
+"""
+
+
+@needs_a_compiler
+def test_registers_are_kept_while_a_thread_waits(tmp_path: Path) -> None:
+    kernel = built(module(BEGINNING + KEPT), tmp_path)
+    given = np.arange(100, dtype="i4")
+    found = np.zeros(100)
+    kernel.launch(1, 100, [at(given), at(found)], [given, found])
+    assert (found == 10 * given + np.where(given > 50, 0.5, 0)).all()
+
+
 LAST = """\
 mov.u32 %r1, %ctaid.x;
 mov.u32 %r2, %ntid.x;
@@ -243,7 +278,7 @@ def test_the_seed_decides_on_the_order(tmp_path: Path) -> None:
 
 
 def shuffled(mode: str, values: Array, b: int, clamp: int) -> tuple[Array, Array]:
-    """What lanes get from one another, as the manual of PTX has it in words."""
+    """The values that lanes get from one another, as the manual of PTX defines them."""
     result, found = values.copy(), np.zeros(len(values), "i4")
     for lane in range(32):
         segment, limit = clamp >> 8, clamp & 31
@@ -350,7 +385,7 @@ WRONG = [
     Wrong(
         "a thread reads what another writes",
         "ld.global.u32 %r1, [%d1]; setp.eq.u32 %p1, %r0, 9; @%p1 st.global.u8 [%d1+3], 1;",
-        "a race at 0x.*: it (reads what thread 9 .* wrote|writes what several threads read)",
+        "a race at 0x.*: it (reads what thread 9 wrote|writes what several threads read)",
     ),
     Wrong(
         "two threads write halves that overlap",
@@ -400,7 +435,7 @@ WRONG = [
     Wrong(
         "two barriers in one warp",
         "setp.lt.u32 %p1, %r0, 40; @%p1 bra $one; bar.sync 0; ret; $one: bar.sync 0;",
-        "a divergent barrier: in its warp, thread 40 waits at line",
+        "thread 40: a divergent barrier: the first thread of its warp waits at line",
     ),
     Wrong(
         "a lane that does not exchange",
@@ -413,6 +448,7 @@ WRONG = [
         "lane .* is (no member|not a member)",
     ),
     Wrong("a loop without an end", "$up: bra $up;", "a loop without an end"),
+    Wrong("barriers without an end", "$up: bar.sync 0; bra $up;", "a loop without an end"),
     Wrong("a trap", "setp.eq.u32 %p1, %r0, 5; @%p1 trap;", "thread 5: a trap"),
 ]
 
@@ -553,6 +589,8 @@ UNKNOWN = [
     ("@%r1 mov.u32 %r2, 0;", "%r1 is of type b32, not pred"),
     ("bra $nowhere;", "there is no such label"),
     ("$a: $a:", "a label that there is already"),
+    ("mov.u64 %d1, 18446744073709551616;", "is not known as u64"),
+    ('.pragma "other";', "not known"),
     ("bar.sync 1;", "only barrier 0"),
     ("bar.sync 0, 32;", "only barrier 0"),
     ("mov.b64 {%r1, %r2}, {%r2, %r1};", "not known"),

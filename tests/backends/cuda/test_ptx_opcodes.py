@@ -450,7 +450,7 @@ def edges(kind: str) -> list[Any]:
 
 
 def values_of(kind: str, place: int) -> list[Any]:
-    """What the operands at a place are: pairs of edges, other edges, and random numbers."""
+    """The operands at a place: pairs of edges, other edges, and random numbers."""
     rng = np.random.default_rng(place)
     special, paired = edges(kind), PAIRED**2
     at = [(k // PAIRED**place if place < 2 else 5 * k + k // PAIRED) for k in range(paired)]
