@@ -17,17 +17,16 @@ from pathlib import Path
 
 from ptx_liveness import Step, live_after
 from ptx_opcodes import OPCODES, width
-from ptx_source import KIND, Array, Instruction, Module, Statement
+from ptx_source import KIND, Array, Instruction, Module, Statement, parse, registers
 from ptx_source import array as array_of
 from ptx_source import instruction as instruction_of
-from ptx_source import parse, registers
 
 FLAGS = ("-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv")
 
 HERE = Path(__file__).parent
 
 UNDEFINED = 0xA5A5A5A5A5A5A5A5
-"""What is in a register that has not been written: the same at each run, and seldom any good."""
+"""The bits of a register that has not been written: the same at each run, and seldom any good."""
 
 SPECIAL = {
     "%tid.x": "l->tid",
@@ -40,12 +39,16 @@ SPECIAL = {
 }
 """Special registers, all of type u32."""
 
-HINTS = r"(?:\.c[agsv]|\.lu|\.wb|\.wt)?(\.nc)?(?:\.L1::\w+)?(?:\.L2::\w+)*"
-"""What an access says about caches, and .nc, which says that the kernel writes none of it."""
+EVICT = "evict_(?:normal|unchanged|first|last)"
+
+HINTS = (
+    rf"(?:\.c[agsv]|\.lu|\.wb|\.wt)?(\.nc)?"
+    rf"(?:\.L1::(?:{EVICT}|no_allocate))?(?:\.L2::{EVICT})?(?:\.L2::(?:64|128|256)B)?"
+)
+"""Hints of an access about caches, and .nc, which says that the kernel writes none of it."""
 
 ACCESS = re.compile(
-    r"(ld|st)(?:\.weak|\.volatile)?\.(global|shared|param)"
-    rf"{HINTS}(?:\.v([24]))?\.({KIND})"
+    rf"(ld|st)(?:\.weak|\.volatile)?\.(global|shared|param){HINTS}(?:\.v([24]))?\.({KIND})"
 )
 
 MOVE = re.compile(r"mov\.(pred|[bus](?:16|32|64)|f32|f64)")
@@ -60,7 +63,7 @@ SHUFFLE = re.compile(r"shfl\.sync\.(up|down|bfly|idx)\.b32")
 
 SHUFFLES = {"up": "UP", "down": "DOWN", "bfly": "BUTTERFLY", "idx": "INDEX"}
 
-PREFETCH = re.compile(r"prefetchu?(?:\.global)?\.L[12](?:::evict_\w+)?")
+PREFETCH = re.compile(rf"prefetchu?(?:\.global)?\.L[12](?:::{EVICT})?")
 
 FENCE = re.compile(r"membar\.(?:cta|gl|sys)|fence(?:\.sc|\.acq_rel)?\.(?:cta|cluster|gpu|sys)")
 
@@ -136,7 +139,7 @@ class _Translation:
             self.scopes.append({})
         elif statement.text == "}":
             self.scopes.pop()
-        elif statement.text.startswith(".pragma "):
+        elif statement.text == '.pragma "nounroll"':
             pass
         elif declared := registers(statement):
             for name, kind in declared:
@@ -164,7 +167,7 @@ class _Translation:
             return self._branch(*self._counted(operands, 1))
         if END.fullmatch(opcode):
             self._counted(operands, 0)
-            self.step.goes_on = False
+            self.step.goes_on = self.step.guarded
             return "return ENDED;"
         if BARRIER.fullmatch(opcode):
             if [*operands] != ["0"]:
@@ -173,7 +176,7 @@ class _Translation:
         if found := SHUFFLE.fullmatch(opcode):
             return self._shuffle(SHUFFLES[found[1]], *self._counted(operands, 5))
         if PREFETCH.fullmatch(opcode):
-            return f"(void)({self._address(*self._counted(operands, 1))});"
+            return f"(void)({self._address(self._counted(operands, 1)[0])});"
         if FENCE.fullmatch(opcode):
             self._counted(operands, 0)
             return ""  # threads run one after another
@@ -191,8 +194,7 @@ class _Translation:
         if second and not known.second:
             raise self._wrong("it has one result")
         values = [
-            self._value(each, kind, known.widens)
-            for each, kind in zip(given, kinds, strict=True)
+            self._value(each, kind, known.widens) for each, kind in zip(given, kinds, strict=True)
         ]
         # Both results are of the operands before either is there.
         code = "".join(
@@ -210,16 +212,16 @@ class _Translation:
     def _access(self, found: re.Match[str], *operands: str) -> str:
         operation, space, constant, count, kind = found.groups()
         loads = operation == "ld"
-        registers, place = operands if loads else operands[::-1]
-        named = _members(registers)
-        if len(named) != int(count or 1) or (count and registers[0] != "{"):
+        values, place = operands if loads else operands[::-1]
+        named = _members(values)
+        if len(named) != int(count or 1) or (count and values[0] != "{"):
             raise self._wrong("a wrong number of registers")
         if (constant and (space, loads) != ("global", True)) or (space == "param" and not loads):
             raise self._wrong("there is no such access")
         size = width(kind) // 8
-        if size * len(named) > 16:
-            raise self._wrong("an access is of 16 bytes at most")
         total = size * len(named)
+        if total > 16:
+            raise self._wrong("an access is of 16 bytes at most")
         before, after = "", ""
         if space == "param":
             before = f"const u8 *at_ = {self._parameter(place, total)};"
@@ -326,8 +328,9 @@ class _Translation:
             if kind in (have, f"f{have[1:]}"):
                 return _as(f"0x{number[1] or number[2]}u", have, kind)
         elif (whole := WHOLE.fullmatch(text)) and kind[0] != "f":
-            number_ = int(whole[1] + whole[2], 0) % 2**64
-            return f"({kind}){number_}u"
+            value = int(whole[1] + whole[2], 0)
+            if -(2**63) <= value < 2**64:
+                return f"({kind}){value % 2**64}u"
         elif (found := IN_ARRAY.fullmatch(text)) and kind[0] in "bu" and width(kind) >= 32:
             for index, array in enumerate(self.arrays):
                 if array.name == found[1]:
@@ -349,7 +352,7 @@ class _Translation:
 
     def _address(self, text: str, shared: bool = False) -> str:
         found = ADDRESS.fullmatch(text)
-        if found is None:
+        if found is None or WHOLE.fullmatch(found[1]):
             raise self._wrong(f"{text} is no address that is known")
         base = self._register(found[1])
         kind = "u32" if shared and base and width(base[1]) == 32 else "u64"
@@ -393,7 +396,7 @@ class _Translation:
         )
 
     def _tables(self, kept: Sequence[str]) -> Iterator[str]:
-        """What ptx_run.h knows about the kernel."""
+        """Tables of the kernel, which ptx_run.h reads."""
         module = self.module
         for bits in (8, 16, 32, 64):
             yield f"typedef uint{bits}_t u{bits}, b{bits};"
@@ -404,12 +407,11 @@ class _Translation:
         yield "typedef double f64;"
         yield "typedef _Bool pred;"
         yield f"#define NAME {_quoted(module.name)}"
-        ends = [each.start + each.size for each in (*self.arrays, *module.parameters)]
         sizes = {
             "SITES": len(self.sites),
-            "SHARED": max(ends[: len(self.arrays)], default=0),
+            "SHARED": max((each.start + each.size for each in self.arrays), default=0),
             "SHARED_ARRAYS": len(self.arrays),
-            "ARGUMENTS": max(ends[len(self.arrays) :], default=0),
+            "ARGUMENTS": max((each.start + each.size for each in module.parameters), default=0),
             "PARAMETERS": len(module.parameters),
         }
         yield f"enum {{ {', '.join(f'{name} = {value}' for name, value in sizes.items())} }};"
@@ -431,8 +433,8 @@ class _Translation:
         yield "};"
 
     def _beginning(self) -> Iterator[str]:
-        yield "static u32 thread(struct launch *l, struct thread *t UNUSED, struct registers *r UNUSED)"
-        yield "{"
+        yield "static u32 thread(struct launch *l, struct thread *t UNUSED,"
+        yield "                  struct registers *r UNUSED) {"
         for name, kind in self.variables.items():
             yield f"    {kind} {name} UNUSED = {_undefined(kind)};"
         yield "    u32 turns UNUSED = 0;"
@@ -453,7 +455,7 @@ def _label(name: str) -> str:
 
 
 def _members(text: str) -> list[str]:
-    """The members of a vector, or what is none."""
+    """The members of a vector; of what is none, itself."""
     if text.startswith("{"):
         return [each.strip() for each in text[1:-1].split(",")]
     return [text]

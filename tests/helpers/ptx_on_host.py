@@ -38,7 +38,7 @@ class Device(ctypes.Structure):
 
 
 class LaunchError(Exception):
-    """What a launch has ended with."""
+    """The message with which a launch has ended."""
 
 
 class Kernel:
@@ -49,7 +49,8 @@ class Kernel:
         number = len([*folder.glob("*.c")])
         source, built = folder / f"{number}.c", folder / f"{number}.so"
         source.write_text(translate(ptx))
-        command = [COMPILER, *FLAGS, *flags, "-shared", "-fPIC", source, "-o", built, "-lm"]
+        paths = [str(source), "-o", str(built)]
+        command = [COMPILER, *FLAGS, *flags, "-shared", "-fPIC", *paths, "-lm"]
         subprocess.run(command, check=True)
         library = ctypes.CDLL(str(built))
         library.kernel_name.restype = ctypes.c_char_p
@@ -72,14 +73,14 @@ class Kernel:
 
         An int among the arguments is one of 64 bits.
         """
-        allocations = sorted(
-            (at, at + each.nbytes, 0 if each.flags.writeable else READ_ONLY)
-            for each in arrays
-            for at in [each.ctypes.data]
-        )
-        table = (Allocation * len(allocations))(*allocations)
-        device = Device(table, len(allocations), flags)
-        kept = [np.array(each, None if isinstance(each, np.generic) else "i8") for each in arguments]
+        table = (Allocation * len(arrays))()
+        ordered = sorted(arrays, key=lambda array: array.ctypes.data)
+        for row, array in zip(table, ordered, strict=True):
+            low = array.ctypes.data
+            row.low, row.high = low, low + array.nbytes
+            row.flags = 0 if array.flags.writeable else READ_ONLY
+        device = Device(table, len(arrays), flags)
+        kept = [np.array(x, np.int64 if isinstance(x, int) else x.dtype) for x in arguments]
         assert [each.nbytes for each in kept] == self.sizes
         given = (ctypes.c_void_p * (len(kept) + 1))(*(each.ctypes.data for each in kept))
         error = ctypes.create_string_buffer(1000)

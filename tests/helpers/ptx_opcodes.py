@@ -172,14 +172,14 @@ def _arithmetic() -> Iterator[tuple[str, Opcode]]:
         for kind in FLOATS:
             kinds, expression = tuple(_named(types, kind).split()), _named(pattern, kind)
             operands = "abc"[: len(kinds) - 1]
-            directed = {
-                rounding: _directed(mode, kind, kind, expression, *operands)
+            values = {f"{name}.rn": expression}
+            if name in NEAREST_UNLESS_NAMED:
+                values[name] = expression
+            values |= {
+                f"{name}.{rounding}": _directed(mode, kind, kind, expression, *operands)
                 for rounding, mode in DIRECTIONS.items()
             }
-            nearest = {f"{name}.rn": expression}
-            if name in NEAREST_UNLESS_NAMED:
-                nearest[name] = expression
-            for each, value in {**nearest, **{f"{name}.{r}": v for r, v in directed.items()}}.items():
+            for each, value in values.items():
                 yield f"{each}.{kind}", Opcode(kinds, value)
                 if kind == "f32":
                     yield f"{each}.ftz.f32", Opcode(kinds, f"flushed({_flushed(value)})")
@@ -210,6 +210,13 @@ def _bounds(kind: str) -> tuple[str, str]:
     return (f"INT{bits}_MIN", f"INT{bits}_MAX") if kind[0] == "s" else ("0", f"UINT{bits}_MAX")
 
 
+def _holds(to: str, source: str) -> bool:
+    """Whether a type has all of another's integers."""
+    if to[0] == source[0]:
+        return width(to) >= width(source)
+    return source[0] == "u" and width(to) > width(source)
+
+
 def _conversions() -> Iterator[tuple[str, Opcode]]:
     integers = ("u8", "s8", *INTEGERS)
     for to in integers:
@@ -218,7 +225,8 @@ def _conversions() -> Iterator[tuple[str, Opcode]]:
             types = (to, source)
             yield f"cvt.{to}.{source}", Opcode(types, "a", widens=True)
             clamped = f"(s128)a < {least} ? {least} : (s128)a > {most} ? {most} : a"
-            yield f"cvt.sat.{to}.{source}", Opcode(types, clamped, widens=True)
+            if not _holds(to, source):
+                yield f"cvt.sat.{to}.{source}", Opcode(types, clamped, widens=True)
         for source in FLOATS:
             bound = f"0x1p{width(to) - (to[0] == 's')}"
             zero = source == "f32" and width(to) < 64

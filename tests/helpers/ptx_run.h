@@ -13,7 +13,7 @@
 #define UNUSED __attribute__((unused))
 #define RARELY(condition) __builtin_expect(!!(condition), 0)
 
-enum { WARP = 32, MOST_THREADS = 1024, MOST_TURNS = 1 << 24 };
+enum { WARP = 32, MOST_THREADS = 1024, MOST_TURNS = 1 << 24, MOST_BARRIERS = 1 << 16 };
 
 #define ENDED UINT32_MAX /* where a thread is that has ended */
 
@@ -60,7 +60,7 @@ struct launch {
     u64 random;
     struct hit hits[SITES + 1];
     u32 interval, block_began; /* the number of this interval, and of the block's first */
-    union shadow **shadows;   /* of each allocation, once it is touched */
+    union shadow **shadows;    /* of each allocation, once it is touched */
     u32 *blocks;               /* in the order in which they run */
     u32 order[MOST_THREADS];
     struct thread threads[MOST_THREADS];
@@ -99,36 +99,37 @@ fail(struct launch *l, u32 site, const char *format, ...) {
 /* ---- races ---- */
 
 static __attribute__((noreturn, noinline)) void race(struct launch *l, u32 site, u64 address,
-                                                     const union shadow *s, const char *does) {
-    u64 at = address;
-    if (s->history & CONSTANT)
-        fail(l, site, "a race at 0x%llx: it %s what is read as a constant", (long long)at, does);
-    if (s->interval < l->block_began)
-        fail(l, site, "a race at 0x%llx: it %s what another block %s", (long long)at, does,
-             s->history & WRITTEN ? "wrote" : "read");
-    if (s->interval < l->interval || (s->history & WRITTEN && s->thread == l->tid + 1))
-        fail(l, site, "a race at 0x%llx: it %s what the kernel has written", (long long)at, does);
-    if (!s->thread)
-        fail(l, site, "a race at 0x%llx: it %s what several threads read", (long long)at, does);
-    fail(l, site, "a race at 0x%llx: it %s what thread %u of the block %s", (long long)at, does,
-         s->thread - 1, s->writes ? "wrote" : "read");
+                                                     union shadow s, const char *does) {
+    const char *did = s.history & WRITTEN ? "wrote" : "read";
+    char other[40];
+    if (s.history & CONSTANT)
+        snprintf(other, sizeof other, "is read as a constant");
+    else if (s.history & BLOCKS || s.interval < l->block_began)
+        snprintf(other, sizeof other, "another block %s", did);
+    else if (s.interval < l->interval || s.thread == l->tid + 1)
+        snprintf(other, sizeof other, "its block %s", did);
+    else if (!s.thread)
+        snprintf(other, sizeof other, "several threads read");
+    else
+        snprintf(other, sizeof other, "thread %u %s", s.thread - 1u, s.writes ? "wrote" : "read");
+    fail(l, site, "a race at 0x%llx: it %s what %s", (long long)address, does, other);
 }
 
 /* What an access makes of a byte's shadow; `same`: a write leaves the byte as it was. Several
  * threads may write what one of them has written: whichever is the last, the result is the same. */
-static union shadow touched(struct launch *l, u32 site, u64 address, union shadow s,
-                             enum access access, pred same) {
+static union shadow shadow_after(struct launch *l, u32 site, u64 address, union shadow s,
+                                 enum access access, pred same) {
     pred elsewhere = s.interval && s.interval < l->block_began;
     pred now = s.interval == l->interval, own = now && s.thread == l->tid + 1;
     if (access == WRITES) {
         same = same && s.writes;
         if (RARELY(elsewhere || s.history & (CONSTANT | BLOCKS) || (now && !own && !same)))
-            race(l, site, address, &s, "writes");
+            race(l, site, address, s, "writes");
         return now && !own ? s : (union shadow){{l->interval, (u16)(l->tid + 1), 1, WRITTEN}};
     }
     if (RARELY(s.history & WRITTEN && (elsewhere || access == READS_CONSTANT)) ||
         RARELY(now && !own && s.writes))
-        race(l, site, address, &s, access == READS ? "reads" : "reads as a constant");
+        race(l, site, address, s, access == READS ? "reads" : "reads as a constant");
     s.history |= (elsewhere ? BLOCKS : 0) | (access == READS_CONSTANT ? CONSTANT : 0);
     if (!now)
         s.thread = (u16)(l->tid + 1), s.writes = 0, s.interval = l->interval;
@@ -141,12 +142,12 @@ static union shadow touched(struct launch *l, u32 site, u64 address, union shado
 static __attribute__((noinline)) UNUSED void touch(struct launch *l, u32 site, u64 address,
                                                    union shadow *shadows, u64 width,
                                                    enum access access) {
-    union shadow before = shadows[0], after = touched(l, site, address, before, access, 0);
+    union shadow before = shadows[0], after = shadow_after(l, site, address, before, access, 0);
     for (u64 k = 0; k < width; k++)
         if (shadows[k].whole == before.whole)
             shadows[k] = after;
         else
-            shadows[k] = touched(l, site, address + k, shadows[k], access, 0);
+            shadows[k] = shadow_after(l, site, address + k, shadows[k], access, 0);
 }
 
 /* ---- global memory ---- */
@@ -197,7 +198,8 @@ static inline UNUSED void *global_at(struct launch *l, u32 site, u64 address, u6
 
 /* ---- shared memory ---- */
 
-/* Each array has addresses of its own, 2^24 of them, and is aligned there as declared, no better. */
+/* Each array has addresses of its own, 2^24 of them, and is aligned there as declared, no better.
+ */
 #define SHARED_ADDRESS(array) ((((u64)(array) + 1) << 24) + shared_arrays[array].align)
 
 /* Where an address is in l->shared. */
@@ -228,8 +230,8 @@ static __attribute__((noinline)) UNUSED void shared_put(struct launch *l, u32 si
                                                         u64 width, const u8 *from) {
     u64 at = shared_offset(l, site, address, width);
     for (u64 k = at; k < at + width; k++)
-        l->shared_shadow[k] = touched(l, site, address + (k - at), l->shared_shadow[k], WRITES,
-                                      l->shared[k] == from[k - at]);
+        l->shared_shadow[k] = shadow_after(l, site, address + (k - at), l->shared_shadow[k], WRITES,
+                                           l->shared[k] == from[k - at]);
     memcpy(l->shared + at, from, width);
     memset(l->stored + at, 1, width);
 }
@@ -279,7 +281,7 @@ BITS_AND_BACK(f64, b64)
         whole_ != whole_        ? (T)(OF_NAN)                                                      \
         : whole_ < (f64)(LEAST) ? (T)(LEAST)                                                       \
         : whole_ >= (BOUND)     ? (T)(MOST)                                                        \
-                                : (T)whole_;                                                       \
+                                : (T)whole_;                                                           \
     })
 
 #define FLOATS(F, SUFFIX)                                                                          \
@@ -298,14 +300,10 @@ FLOATS(f32, f)
 FLOATS(f64, )
 
 /* Zero, of the same sign, in place of a subnormal number. */
-static inline UNUSED f32 flushed(f32 x) {
-    return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x;
-}
+static inline UNUSED f32 flushed(f32 x) { return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x; }
 
 /* A result that an approximation may have: off by one unit, where its last bit is 1. */
-static inline UNUSED f32 coarse(f32 x) {
-    return x != x ? x : f32_of_b32(b32_of_f32(x) & ~1u);
-}
+static inline UNUSED f32 coarse(f32 x) { return x != x ? x : f32_of_b32(b32_of_f32(x) & ~1u); }
 
 /* ---- threads and blocks ---- */
 
@@ -371,20 +369,21 @@ static u32 exchange(struct launch *l, u32 first) {
 /* Lets all threads of a block go on from a barrier, which none may have missed. */
 static void pass_barrier(struct launch *l) {
     for (u32 tid = 0; tid < l->ntid; tid++) {
-        struct thread *t = &l->threads[tid], *other = t->where == ENDED ? l->threads : t - tid % WARP;
-        while (t->where == ENDED && other->where == ENDED)
-            other++;
-        if (t->where == other->where)
-            continue;
-        l->tid = (u32)(other - l->threads);
-        if (t->where == ENDED)
-            fail(l, other->site, "a divergent barrier, which thread %u has not reached", tid);
-        fail(l, other->site, "a divergent barrier: in its warp, thread %u waits at line %u", tid,
-             sites[t->site].line);
+        struct thread *t = &l->threads[tid], *first_of_warp = t - tid % WARP;
+        if (t->where == ENDED) {
+            for (l->tid = 0; l->threads[l->tid].where == ENDED;)
+                l->tid++;
+            fail(l, l->threads[l->tid].site, "a divergent barrier, which thread %u has not reached",
+                 tid);
+        }
+        l->tid = tid;
+        if (t->where != first_of_warp->where)
+            fail(l, t->site, "a divergent barrier: the first thread of its warp waits at line %u",
+                 sites[first_of_warp->site].line);
+        t->ready = 1;
     }
-    for (u32 tid = 0; tid < l->ntid; tid++)
-        l->threads[tid].ready = 1;
-    l->interval++;
+    if (++l->interval - l->block_began == MOST_BARRIERS)
+        fail(l, l->threads[0].site, "a loop without an end");
 }
 
 static void run_block(struct launch *l) {
@@ -450,7 +449,7 @@ static void run_blocks(struct launch *l, const uint32_t grid[3], const uint32_t 
 int32_t run(const struct device *device, const uint32_t grid[3], const uint32_t block[3],
             uint64_t seed, void **arguments, char *error, size_t room) {
     struct launch *l = calloc(1, sizeof *l);
-    int32_t failed;
+    volatile int32_t failed = 1;
     if (!l) {
         snprintf(error, room, "%s: there is no memory for it", NAME);
         return 1;
@@ -459,9 +458,10 @@ int32_t run(const struct device *device, const uint32_t grid[3], const uint32_t 
     l->random = seed;
     l->error = error;
     l->room = room;
-    failed = setjmp(l->end);
-    if (!failed)
+    if (!setjmp(l->end)) {
         run_blocks(l, grid, block, arguments);
+        failed = 0;
+    }
     for (u32 k = 0; l->shadows && k < device->count; k++)
         free(l->shadows[k]);
     free(l->shadows);

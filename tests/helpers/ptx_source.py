@@ -22,7 +22,7 @@ HEADER = re.compile(
     r"\.version \d+\.\d+|\.target sm_\w+|\.address_size 64"
     rf"|\.(?:common|visible) \.global \.align \d+ \.[bu]\d+ {NAME}(?:\[\d+\])?"
 )
-"""What stands around a kernel and is nothing to it: no kernel gets at those variables."""
+"""Lines around a kernel that are nothing to it: it does not get at those variables."""
 
 ARRAY = re.compile(rf"(?:\.visible )?\.shared(?: \.align (\d+))? \.({KIND}) ({NAME})((?:\[\d+\])*)")
 
@@ -40,7 +40,7 @@ INSTRUCTION = re.compile(rf"(?:@(!?)(%?{NAME}) )?([a-zA-Z][\w.:]*)(?: (.+))?")
 
 
 class PtxError(ValueError):
-    """What a line of PTX says is not understood."""
+    """A line of PTX is not understood."""
 
     def __init__(self, line: int, text: str, why: str) -> None:
         super().__init__(f"line {line}: {why}: {text}")
@@ -85,7 +85,7 @@ class Module(NamedTuple):
     parameters: list[Parameter]
     arrays: list[Array]
     statements: list[Statement]
-    """Those of the kernel, with its braces."""
+    """The kernel's own, with braces of blocks."""
 
 
 def parse(ptx: str) -> Module:

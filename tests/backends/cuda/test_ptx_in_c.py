@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
+from ptx_assembler import refusal
 from ptx_in_c import translate
-from ptx_on_host import CHECK_RACES, COMPILER, Kernel, LaunchError
+from ptx_on_host import COMPILER, Kernel, LaunchError
 from ptx_source import PtxError
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -43,6 +45,12 @@ add.s64 %d4, %d1, %d2;  // and of the output
 """
 
 
+def built(ptx: str, folder: Path, flags: Sequence[str] = ()) -> Kernel:
+    """A kernel, which NVIDIA's assembler knows as well."""
+    assert refusal(ptx) is None
+    return Kernel(ptx, folder, flags)
+
+
 def at(array: Array, offset: int = 0) -> int:
     return int(array.ctypes.data) + offset
 
@@ -58,7 +66,7 @@ def aligned(count: int, dtype: Any, offset: int = 0) -> Array:
 # ---- values ----
 
 GIVEN = 0x11223344556677F8
-"""What %d2 is, and the input."""
+"""The value of %d2, and the input."""
 
 VALUES = [
     # Into wider registers with the sign or zeros, and out of them what is asked for.
@@ -90,7 +98,7 @@ VALUES = [
     ("mov.b64 {%r1, %r2}, %d2;", "u32", "%r2", 0x11223344),
     ("mov.b64 {%r1, _}, %d2;", "u32", "%r1", 0x556677F8),
     ("mov.b64 {%h0, %h1, %h2, %h3}, %d2;", "u16", "%h2", 0x3344),
-    ("mov.b64 {%r1, %f1}, %d2; mov.b64 %d3, {%f1, 5};", "u64", "%d3", 0x511223344),
+    ("mov.b64 {%f1, %f2}, %d2; mov.b64 %d3, {%f2, %f1};", "u64", "%d3", 0x556677F811223344),
     ("mov.b32 {%h0, %h1}, 0x12345678; mov.b32 %r1, {%h1, %h0};", "u32", "%r1", 0x56781234),
     # Predicates, and what they guard.
     ("setp.lt.s32 %p1|%p2, -1, 1; selp.u32 %r1, 2, 3, %p1;", "u32", "%r1", 2),
@@ -116,9 +124,9 @@ VALUES = [
     ("mul.wide.s32 %d3, %r1, -0x10; bra.uni $end; trap; $end:", "s64", "%d3", 0),
     # What does nothing here.
     ("prefetch.global.L2 [%d0+1000000]; prefetch.global.L1 [%d0];", "u32", "%r1", 0),
-    ("membar.gl; fence.acq_rel.gpu; .pragma \"nounroll\";", "u32", "%r1", 0),
+    ('membar.gl; fence.acq_rel.gpu; .pragma "nounroll";', "u32", "%r1", 0),
 ]
-"""What is done, and then which register is stored, as what; and what that is."""
+"""Code, then a register that is stored, as what type, and the value that is expected there."""
 
 
 @needs_a_compiler
@@ -127,7 +135,7 @@ def test_values(tmp_path: Path) -> None:
     for k, (code, kind, register, _) in enumerate(VALUES):
         lines += f"{code}\nst.global.{kind} [%d1+{8 * k}], {register};\n"
     parameters = ".u64 in, .u64 .ptr .global .align 8 out, .f32 real, .align 4 .b8 numbers[8]"
-    kernel = Kernel(module(lines, parameters), tmp_path, ["-Wall", "-Wextra", "-Werror"])
+    kernel = built(module(lines, parameters), tmp_path, ["-Wall", "-Wextra", "-Werror"])
     given, found = np.array([GIVEN]), np.zeros(len(VALUES), "u8")
     numbers = np.array([4, 5], "i4").view("i8")[0]
     kernel.launch(1, 1, [at(given), at(found), np.float32(1.5), numbers], [given, found])
@@ -156,7 +164,7 @@ def test_every_width_is_copied(tmp_path: Path) -> None:
         lines += f"mov.u64 %d5, room; add.s64 %d5, %d5, %d2; st.shared.{opcode} [%d5], {values};\n"
         lines += f"ld.volatile.shared.{opcode} {values}, [%d5];\n"
         lines += f"st.global.{opcode} [%d4+{256 * k}], {values};\n"
-    kernel = Kernel(module(lines, before=".shared .align 16 .b8 room[256];"), tmp_path)
+    kernel = built(module(lines, before=".shared .align 16 .b8 room[256];"), tmp_path)
     rng = np.random.default_rng(0)
     given = aligned(256 * len(COPIED), "u1").reshape(-1, 16, 16)
     given[...] = rng.integers(0, 256, given.shape)
@@ -201,12 +209,47 @@ st.global.u32 [%d6], %r3;
 def test_threads_meet_at_barriers(tmp_path: Path) -> None:
     """Whatever the order of the threads and of the blocks."""
     room = ".shared .align 4 .b8 room[400];"
-    kernel = Kernel(module(BEGINNING + SUMMED, before=room), tmp_path)
+    kernel = built(module(BEGINNING + SUMMED, before=room), tmp_path)
     thread = np.arange(100)
     for seed in range(5):
         found = np.zeros((7, 100), "i4")
         kernel.launch(7, 100, [at(found), at(found)], [found], seed)
         assert (found == np.arange(7)[:, None] * ((thread + 1) % 100)).all()
+
+
+KEPT = """\
+ld.global.u32 %r1, [%d3];
+setp.gt.u32 %p1, %r1, 50;
+cvt.rn.f64.u32 %g1, %r1;
+cvt.rn.f32.u32 %f1, %r1;
+cvt.u16.u32 %h1, %r1;
+setp.gt.u32 %p3, %r1, 1000;
+mov.u32 %r2, 0;
+$up:
+bar.sync 0;
+add.rn.f64 %g1, %g1, %g1;
+add.u32 %r2, %r2, 1;
+setp.lt.u32 %p2, %r2, 3;
+@%p2 bra $up;
+// What is needed behind a return that no thread takes is kept as well.
+@%p3 ret;
+@%p1 add.rn.f32 %f1, %f1, 0f3F000000;
+cvt.f64.f32 %g2, %f1;
+add.rn.f64 %g1, %g1, %g2;
+cvt.rn.f64.u16 %g2, %h1;
+add.rn.f64 %g1, %g1, %g2;
+add.s64 %d4, %d4, %d2;
+st.global.f64 [%d4], %g1;
+"""
+
+
+@needs_a_compiler
+def test_registers_are_kept_while_a_thread_waits(tmp_path: Path) -> None:
+    kernel = built(module(BEGINNING + KEPT), tmp_path)
+    given = np.arange(100, dtype="i4")
+    found = np.zeros(100)
+    kernel.launch(1, 100, [at(given), at(found)], [given, found])
+    assert (found == 10 * given + np.where(given > 50, 0.5, 0)).all()
 
 
 LAST = """\
@@ -220,7 +263,7 @@ st.global.u32 [%d1], %r1;
 @needs_a_compiler
 def test_the_seed_decides_on_the_order(tmp_path: Path) -> None:
     """Each thread writes the same word: the last one is of any block, and any in it."""
-    kernel = Kernel(module(BEGINNING + LAST), tmp_path)
+    kernel = built(module(BEGINNING + LAST), tmp_path)
     found = np.zeros(1, "i4")
 
     def last(seed: int) -> int:
@@ -230,12 +273,12 @@ def test_the_seed_decides_on_the_order(tmp_path: Path) -> None:
     seen = [last(seed) for seed in range(300)]
     assert seen == [last(seed) for seed in range(300)]
     assert {*seen} == {*range(32)}
-    with pytest.raises(LaunchError, match="a race at .*: it writes what .* wrote"):
+    with pytest.raises(LaunchError, match=r"a race at .*: it writes what .* wrote"):
         kernel.launch(4, 8, [0, at(found)], [found])
 
 
 def shuffled(mode: str, values: Array, b: int, clamp: int) -> tuple[Array, Array]:
-    """What lanes get from one another, as the manual of PTX has it in words."""
+    """The values that lanes get from one another, as the manual of PTX defines them."""
     result, found = values.copy(), np.zeros(len(values), "i4")
     for lane in range(32):
         segment, limit = clamp >> 8, clamp & 31
@@ -252,7 +295,12 @@ def shuffled(mode: str, values: Array, b: int, clamp: int) -> tuple[Array, Array
 
 EXCHANGES = [
     (mode, b, clamp)
-    for mode, clamps in {"up": (0, 0x1800), "down": (31, 0x181F), "bfly": (31,), "idx": (31, 0x101F)}.items()
+    for mode, clamps in {
+        "up": (0, 0x1800),
+        "down": (31, 0x181F),
+        "bfly": (31,),
+        "idx": (31, 0x101F),
+    }.items()
     for clamp in clamps
     for b in (1, 5, 16)
 ]
@@ -265,7 +313,7 @@ def test_lanes_exchange_values(tmp_path: Path) -> None:
         lines += f"shfl.sync.{mode}.b32 %r2|%p1, %r1, {b}, {clamp}, -1;\n"
         lines += "selp.u32 %r3, 1, 0, %p1;\n"
         lines += f"st.global.u32 [%d4+{512 * k}], %r2;\nst.global.u32 [%d4+{512 * k + 256}], %r3;\n"
-    kernel = Kernel(module(lines), tmp_path)
+    kernel = built(module(lines), tmp_path)
     given = np.random.default_rng(0).integers(0, 2**31, 64).astype("i4")
     found = np.zeros((len(EXCHANGES), 2, 2, 32), "i4")
     kernel.launch(1, 64, [at(given), at(found)], [given, found])
@@ -296,7 +344,7 @@ setp.eq.u64 %p3, %d2, 3;
 @needs_a_compiler
 def test_accesses_are_inside_of_one_allocation(tmp_path: Path) -> None:
     """Allocations side by side and with a gap; the widths are those of ACCESSED."""
-    kernel = Kernel(module(ACCESSED, ".u64 in, .u64 out, .u64 which"), tmp_path)
+    kernel = built(module(ACCESSED, ".u64 in, .u64 out, .u64 which"), tmp_path)
     memory = aligned(40, "f4")
     whole = at(memory)
     allocations = [memory[:8], memory[8:20], memory[24:32]]
@@ -316,7 +364,7 @@ def test_accesses_are_inside_of_one_allocation(tmp_path: Path) -> None:
             assert ("no multiple" in str(raised.value)) == (offset % width != 0)
     memory.flags.writeable = False
     kernel.launch(1, 1, [whole, 0, 2], [memory])
-    with pytest.raises(LaunchError, match="0x.* is read only"):
+    with pytest.raises(LaunchError, match=r"0x.* is read only"):
         kernel.launch(1, 1, [whole, 0, 3], [memory])
 
 
@@ -337,7 +385,7 @@ WRONG = [
     Wrong(
         "a thread reads what another writes",
         "ld.global.u32 %r1, [%d1]; setp.eq.u32 %p1, %r0, 9; @%p1 st.global.u8 [%d1+3], 1;",
-        "a race at 0x.*: it (reads what thread 9 of the block wrote|writes what several threads read)",
+        "a race at 0x.*: it (reads what thread 9 wrote|writes what several threads read)",
     ),
     Wrong(
         "two threads write halves that overlap",
@@ -373,7 +421,7 @@ WRONG = [
         r"thread 63: 4 bytes at 260 are not inside of the 260 of room",
     ),
     Wrong("ahead of an array", "st.shared.u32 [other+-4], 1;", "4 bytes at -4 .* 16 of other"),
-    Wrong("between arrays", "st.shared.u32 [1234567892], 1;", "in no shared array"),
+    Wrong("in no array", "mov.u64 %d5, 1234567892; st.shared.u32 [%d5], 1;", "in no shared array"),
     Wrong(
         "better aligned than the array",
         "st.shared.v2.u32 [other], {%r1, %r1};",
@@ -387,7 +435,7 @@ WRONG = [
     Wrong(
         "two barriers in one warp",
         "setp.lt.u32 %p1, %r0, 40; @%p1 bra $one; bar.sync 0; ret; $one: bar.sync 0;",
-        "a divergent barrier: in its warp, thread 40 waits at line",
+        "thread 40: a divergent barrier: the first thread of its warp waits at line",
     ),
     Wrong(
         "a lane that does not exchange",
@@ -400,6 +448,7 @@ WRONG = [
         "lane .* is (no member|not a member)",
     ),
     Wrong("a loop without an end", "$up: bra $up;", "a loop without an end"),
+    Wrong("barriers without an end", "$up: bar.sync 0; bra $up;", "a loop without an end"),
     Wrong("a trap", "setp.eq.u32 %p1, %r0, 5; @%p1 trap;", "thread 5: a trap"),
 ]
 
@@ -407,7 +456,7 @@ WRONG = [
 @needs_a_compiler
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.name)
 def test_what_ends_a_launch(wrong: Wrong, tmp_path: Path) -> None:
-    kernel = Kernel(module(BEGINNING + wrong.code, before=ROOM), tmp_path)
+    kernel = built(module(BEGINNING + wrong.code, before=ROOM), tmp_path)
     found = np.zeros(64, "i4")
     for seed in range(3):
         with pytest.raises(LaunchError, match=wrong.message):
@@ -429,10 +478,57 @@ st.global.u8 [%d6], %r1;
 ld.global.nc.u32 %r2, [%d0];
 ld.global.u32 %r2, [%d0];
 """
-    kernel = Kernel(module(BEGINNING + code), tmp_path)
+    kernel = built(module(BEGINNING + code), tmp_path)
     given, found = np.zeros(1, "i4"), np.ones(64, "u1")
     kernel.launch(1, 64, [at(given), at(found)], [given, found])
     assert (found == 2 + np.arange(64)).all()
+
+
+FIRST_OF_BLOCK = """\
+// The first thread writes what all have read before a barrier, and then all read it once more.
+ld.global.u32 %r1, [%d1];
+bar.sync 0;
+setp.eq.u32 %p1, %r0, 0;
+@%p1 st.global.u32 [%d1], 7;
+bar.sync 0;
+ld.global.u32 %r1, [%d1];
+st.global.u32 [%d4+4], %r1;
+"""
+
+
+@needs_a_compiler
+def test_barriers_order_the_accesses_of_a_block(tmp_path: Path) -> None:
+    """And those of another block no more than if there were none."""
+    kernel = built(module(BEGINNING + FIRST_OF_BLOCK), tmp_path)
+    found = np.zeros(65, "i4")
+    for seed in range(5):
+        kernel.launch(1, 64, [0, at(found)], [found], seed)
+        assert (found == 7).all()
+        with pytest.raises(LaunchError, match=r"a race at .* what another block (wrote|read)"):
+            kernel.launch(2, 64, [0, at(found)], [found], seed)
+
+
+@needs_a_compiler
+def test_several_may_write_the_same_into_shared_memory(tmp_path: Path) -> None:
+    code = """\
+shr.u32 %r1, %r0, 3;
+mul.wide.u32 %d5, %r1, 4;
+mov.u64 %d6, room;
+add.s64 %d5, %d5, %d6;
+ld.global.u32 %r2, [%d3];
+st.shared.u32 [%d5], %r2;
+bar.sync 0;
+ld.shared.u32 %r3, [%d5];
+st.global.u32 [%d4], %r3;
+"""
+    kernel = built(module(BEGINNING + code, before=ROOM), tmp_path)
+    given, found = np.repeat(np.arange(8, dtype="i4"), 8), np.zeros(64, "i4")
+    for seed in range(5):
+        kernel.launch(1, 64, [at(given), at(found)], [given, found], seed)
+        assert (found == given).all()
+    given[9] = 100
+    with pytest.raises(LaunchError, match=r"a race at .*: it writes what thread .* wrote"):
+        kernel.launch(1, 64, [at(given), at(found)], [given, found])
 
 
 @needs_a_compiler
@@ -453,7 +549,7 @@ def test_launches_that_are_refused(blocks: Any, threads: Any, message: str, one:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
-    return Kernel(module(""), tmp_path_factory.mktemp("one"))
+    return built(module(""), tmp_path_factory.mktemp("one"))
 
 
 # ---- what is not known ----
@@ -482,6 +578,7 @@ UNKNOWN = [
     ("ld.global.f32 %d1, [%d0];", "%d1 is of type b64, not f32"),
     ("ld.global.u32 %r1, [%r2];", "%r2 is of type b32, not u64"),
     ("ld.global.u32 %r1, %d0;", "no address"),
+    ("ld.global.u32 %r1, [1024];", "no address"),
     ("ld.global.v2.f32 %f1, [%d0];", "a wrong number of registers"),
     ("ld.global.v4.f32 {%f1, %f2}, [%d0];", "a wrong number of registers"),
     ("ld.global.v4.f64 {%g1, %g2, %g3, %g4}, [%d0];", "16 bytes at most"),
@@ -492,6 +589,8 @@ UNKNOWN = [
     ("@%r1 mov.u32 %r2, 0;", "%r1 is of type b32, not pred"),
     ("bra $nowhere;", "there is no such label"),
     ("$a: $a:", "a label that there is already"),
+    ("mov.u64 %d1, 18446744073709551616;", "is not known as u64"),
+    ('.pragma "other";', "not known"),
     ("bar.sync 1;", "only barrier 0"),
     ("bar.sync 0, 32;", "only barrier 0"),
     ("mov.b64 {%r1, %r2}, {%r2, %r1};", "not known"),

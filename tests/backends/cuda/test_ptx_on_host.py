@@ -20,7 +20,7 @@ from ptx_on_host import COMPILER, Kernel
 from fusedstep._backends import numpy as in_numpy
 from fusedstep._backends.cuda import available, copies, formats, kernels, slices, squares
 from fusedstep._backends.cuda.ptx import compile_ptx
-from fusedstep._backends.plan import Job, Row
+from fusedstep._backends.plan import Job
 from fusedstep._numerics import norm, variants
 from fusedstep._numerics.coefficients import Rule
 
@@ -86,9 +86,7 @@ def test_adamw(dtype: Any, tmp_path: Path) -> None:
     scalars = {name: dtype(values.get(name, 0.1 + 0.05 * k)) for k, name in enumerate(names)}
     with np.errstate(all="ignore"):
         expected = [
-            in_numpy.stepped(
-                rule, np.dtype(dtype), p, g, [m, v, None], SimpleNamespace(**scalars)
-            )
+            in_numpy.stepped(rule, np.dtype(dtype), p, g, [m, v, None], SimpleNamespace(**scalars))
             for p, g, m, v in tensors
         ]
     table = tables(tensors, THREADS * kernels.LANES[size], kernels.FIRST)
@@ -110,8 +108,10 @@ def test_adamw(dtype: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_squares(dtype: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    scales = 10.0 ** (rng.integers(-200, 150, 9001) if dtype == np.float64 else 0)
-    g = [(rng.standard_normal(9001) * scales)[:n].astype(dtype) for n in (1, 31, 4096, 4097, 9001)]
+    scales = rng.choice([1e-155, 1.0, 1e150] if dtype == np.float64 else [1.0], 9001)
+    values = rng.standard_normal(9001) * scales
+    sizes = (1, 31, *range(33, 400, 32), 4096, 4097, 9001)  # a wrong bit is lost in a long sum
+    g = [values[-n:].astype(dtype) for n in sizes]
     table = tables([(each, each) for each in g], norm.BLOCK, kernels.FIRST_BLOCK)
     sums = [np.full((norm.blocks(each.size), norm.SUMS), 7.0) for each in g]
     table[0][:, kernels.SUMS] = [each.ctypes.data for each in sums]
@@ -144,7 +144,9 @@ def test_gradients_of_slices(tmp_path: Path) -> None:
     whole, expected = np.zeros((5, 30), "f4"), np.zeros((5, 30), "f4")
     for row, first, last in zip(ids, starts, starts[1:], strict=False):
         for place in places[first:last]:
-            expected[row] = values[place] + expected[row] if place != places[first] else values[place]
+            expected[row] = (
+                values[place] + expected[row] if place != places[first] else values[place]
+            )
     kernel = compiled(slices.gathering(np.dtype("f4")), tmp_path)
     n = len(ids) * 30
     arguments = [values.ctypes.data, n, 30, *(each.ctypes.data for each in listed)]
@@ -177,7 +179,7 @@ class Beside:
             second[: len(rest)] = [address_of(self.copy(each)) for each in rest]
         laid = [rows, seconds, gradients, tiles]
         picked = {**constants, **values}
-        arguments = [
+        arguments: list[Any] = [
             *map(address_of, laid),
             *(int(zero), 0, int(table.keys.view(np.int64)[0])),
             *(np.float32(picked[name]) for name in variants.step(job.rule).scalars),
@@ -191,7 +193,7 @@ class Beside:
         return self.pairs[-1][0]
 
 
-@pytest.mark.parametrize("index", [0, 2, 6])
+@pytest.mark.parametrize("index", [2, 7])
 def test_formats(index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without codes and with signed and unsigned ones, rounded to nearest and at random."""
     case = fewer_bytes.FEW[index]
@@ -207,7 +209,9 @@ def test_formats(index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(0)
 
     def made(dtype: str) -> list[Array]:
-        return [fewer_bytes.rounded(rng.standard_normal(n).astype("f4"), dtype) for n in (4097, 5000)]
+        return [
+            fewer_bytes.rounded(rng.standard_normal(n).astype("f4"), dtype) for n in (4097, 5000)
+        ]
 
     optimizer = case.optimizer(made(case.p), "numpy")
     for request in ({}, {"zero_grads": True, "max_norm": 1.0}):

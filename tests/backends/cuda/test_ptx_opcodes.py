@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
+from ptx_assembler import refusal
 from ptx_on_host import COMPILER, Kernel
 from ptx_opcodes import OPCODES
 
@@ -126,7 +127,7 @@ def of_bits() -> Iterator[Row]:
         yield Row(f"shf.r.{name}.b32", "b32", kinds, right)
     for kind in ("b32", "b64"):
         yield Row(f"popc.{kind}", "u32", (kind,), lambda a: bin(a).count("1"))
-        yield Row(f"clz.{kind}", "u32", (kind,), lambda a, n=bits_of(kind): n - a.bit_length())
+        yield Row(f"clz.{kind}", "u32", (kind,), lambda a, k=kind: bits_of(k) - a.bit_length())
 
 
 # ---- floats ----
@@ -286,7 +287,7 @@ def directed() -> Iterator[Row]:
             "sub": (2, operator.sub, operator.sub),
             "mul": (2, operator.mul, operator.mul),
             "div": (2, operator.truediv, operator.truediv),
-            "rcp": (1, lambda a: 1 / a, lambda a, one=dtype(1): one / a),
+            "rcp": (1, lambda a: 1 / a, lambda a, kind=dtype: kind(1) / a),
             "fma": (3, added_product, plain_fma),
         }
         rows = [
@@ -359,7 +360,8 @@ def saturated(x: Any) -> Any:
 def of_integers() -> Iterator[Row]:
     for to, source in product(INTEGERS, INTEGERS):
         yield Row(f"cvt.{to}.{source}", to, (source,), int)
-        yield Row(f"cvt.sat.{to}.{source}", to, (source,), partial(clamped, kind=to))
+        if any(clamped(x, to) != x for x in bounds(source)):
+            yield Row(f"cvt.sat.{to}.{source}", to, (source,), partial(clamped, kind=to))
     for (to, dtype), source in product(DTYPES.items(), INTEGERS):
         for mode in ("rn", "rz", "rm", "rp"):
             convert = partial(float_of, dtype=dtype, mode=mode)
@@ -409,42 +411,58 @@ FAMILIES = [
     of_floats,
 ]
 
-FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -3.5, 0.3, 255.5, -129.0, 3e9, -3e9, 1e19]
-"""Floats of both types, and of each the edges."""
-
 N = 512
 """Threads, and lines of operands."""
+
+
+PAIRED = 16
+"""So many edges, the first, meet each other."""
 
 
 def edges(kind: str) -> list[Any]:
     """Values that an operation might get wrong."""
     if kind == "pred":
-        return [True, False]
+        return [True, False] * (PAIRED // 2)
     if kind in DTYPES:
-        dtype = DTYPES[kind]
-        info = np.finfo(dtype)
-        far = [info.max, info.tiny, info.smallest_subnormal, info.tiny / 2, info.eps]
-        near = [1 + info.eps, 2.0**31, 2.0**31 - 1, np.inf, np.nan]
-        values = np.array([*FLOATS, *far, *near], dtype)
-        return [*values, *-values]
+        info = np.finfo(DTYPES[kind])
+        first = [0.0, -0.0, 1.0, -1.0, np.nan, -np.nan, np.inf, -np.inf, info.max, -info.max]
+        small = [info.tiny, -info.tiny / 2, info.smallest_subnormal, 1 + info.eps, 2.5, -0.5]
+        whole = [1.5, -3.5, 255.5, -129.0, 4e4, 3e9, -3e9, 1e19, -1e19, 2e19, 2.0**31, 2.0**63]
+        return [*np.array([*first, *small, *whole, 0.3, info.tiny / 3], DTYPES[kind])]
     low, high = bounds(kind)
-    values = [0, 1, -1, 2, 3, -7, 15, 16, 17, 31, 32, 33, 63, 64, 127, 128, -128, 255, 256, 32768]
-    more = [low, low + 1, high, high - 1, 2**24 + 1, 2**53 + 1, -(2**31), 2**63 + 1025]
-    return [wrapped(x, kind) for x in (*values, *more)]
+    first = [0, 1, -1, 2, low, high, low + 1, high - 1, 15, 16, 31, 32, 33, 63, 64, -7]
+    more = [
+        17,
+        65,
+        127,
+        128,
+        -128,
+        255,
+        256,
+        32768,
+        2**24 + 1,
+        2**53 + 1,
+        2**63 + 1025,
+        3,
+        -(2**31),
+    ]
+    return [wrapped(x, kind) for x in (*first, *more)]
 
 
 def values_of(kind: str, place: int) -> list[Any]:
-    """What the operands at a place are: pairs of edges, and random numbers."""
+    """The operands at a place: pairs of edges, other edges, and random numbers."""
     rng = np.random.default_rng(place)
-    special = edges(kind)
-    step = (1, 7, 11)[place]
-    values = [special[(k * step + k // len(special) * place) % len(special)] for k in range(N // 2)]
+    special, paired = edges(kind), PAIRED**2
+    at = [(k // PAIRED**place if place < 2 else 5 * k + k // PAIRED) for k in range(paired)]
+    values = [special[k % PAIRED] for k in at]
+    values += [special[(k * (1, 7, 11)[place]) % len(special)] for k in range(N // 4)]
+    count = N - len(values)
     if kind == "pred":
-        return values + values
+        return values + values[:count]
     if kind in DTYPES:
-        scaled = rng.standard_normal(N // 2) * 10.0 ** rng.integers(-12, 12, N // 2)
+        scaled = rng.standard_normal(count) * 10.0 ** rng.integers(-12, 12, count)
         return [*values, *scaled.astype(DTYPES[kind])]
-    bits = rng.integers(0, 2**64, N // 2, dtype=np.uint64) >> rng.integers(0, 64, N // 2, np.uint64)
+    bits = rng.integers(0, 2**64, count, np.uint64) >> rng.integers(0, 64, count, np.uint64)
     return [*values, *(wrapped(int(x), kind) for x in bits)]
 
 
@@ -501,9 +519,9 @@ def kernel_of(rows: list[Row], inputs: list[tuple[str, int]]) -> str:
 )
 {{
     .reg .b64 %in, %out, %at;
-    .reg .b32 %tid, %flag;
-    mov.u32 %tid, %tid.x;
-    mul.wide.u32 %at, %tid, 8;
+    .reg .b32 %thread, %flag;
+    mov.u32 %thread, %tid.x;
+    mul.wide.u32 %at, %thread, 8;
     ld.param.u64 %in, [inputs];
     add.s64 %in, %in, %at;
     ld.param.u64 %out, [outputs];
@@ -542,13 +560,17 @@ def test_opcodes(family: Callable[[], Iterator[Row]], tmp_path: Path) -> None:
     values = {each: values_of(*each) for each in inputs}
     given = np.stack([slots(values[each], each[0]) for each in inputs])
     found = np.zeros((len(rows), N), "u8")
-    kernel = Kernel(kernel_of(rows, inputs), tmp_path)
+    ptx = kernel_of(rows, inputs)
+    assert refusal(ptx) is None
+    kernel = Kernel(ptx, tmp_path)
     kernel.launch(1, N, [given.ctypes.data, found.ctypes.data], [given, found])
     with np.errstate(all="ignore"):
         wrong = [
             line
             for row, each in zip(rows, found, strict=True)
-            for line in differing(row, [values[kind, j] for j, kind in enumerate(row.operands)], each)
+            for line in differing(
+                row, [values[kind, j] for j, kind in enumerate(row.operands)], each
+            )
         ]
     assert not wrong, wrong[:20]
 
