@@ -175,8 +175,8 @@ typedef struct {
 
 /* The ways in which array objects are read here. */
 enum {
-    FS_AS_NUMPYS = 0,  /* as they lie in memory */
-    FS_BY_DLPACK = 1,  /* by the function that their type's DLPack exchange interface has for it */
+    FS_AS_NUMPYS = 0, /* as they lie in memory */
+    FS_BY_DLPACK = 1, /* by the function that their type's DLPack exchange interface has for it */
     FS_BY_ATTRIBUTE = 2, /* by `__cuda_array_interface__` */
     FS_BY_MEMORY = 3,    /* not at all: each is remembered from when Python looked at it */
 };
@@ -208,10 +208,11 @@ typedef struct {
     int8_t library;   /* index of its library in the table; -1: Python checks it every time */
 } fs_header;
 
-/* An array that Python has looked at: it is known by its object for as long as that lives, since its
- * memory stays as it is until then. */
+/* A gradient that was looked at: it is known by an object for as long as that is there, since its
+ * memory stays as it is until then. That is the array itself, or what its attribute tells of it. */
 typedef struct {
-    uintptr_t reference; /* address of a weak reference to it; 0: there is none */
+    uintptr_t object;  /* address of a weak reference to the array, or of the dict; 0: none */
+    uintptr_t content; /* address of the dict's item "data", or 0 */
     intptr_t data;
 } fs_memory;
 
@@ -351,8 +352,8 @@ int fs_catch_up(fs_table *table, int threads);
  * as it was found, for Python to check, or nheaders. */
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 
-/* Remember that a gradient has its memory at `data`, or forget all of that parameter, or of a whole
- * table. */
+/* Remember that a gradient, an array, has its memory at `data`; or forget all of that parameter, or
+ * of a whole table. */
 void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data);
 void fs_forget(fs_table *table, int64_t index);
 void fs_forget_all(fs_table *table);
@@ -460,16 +461,16 @@ typedef struct {
     const fs_row *rows;    /* of which the gradients' addresses are sent */
     const int64_t *places; /* the place of each in the table on the device */
     int64_t nrows;
-    int64_t *ring;      /* FS_RING times room for these addresses, in memory that the device reads */
-    uintptr_t *events;  /* one for each */
+    int64_t *ring;     /* FS_RING times room for these addresses, in memory that the device reads */
+    uintptr_t *events; /* one for each */
     int64_t turn;
-    uintptr_t to;       /* where they are on the device */
-    int64_t *moves;     /* the count of the table whose rows these are */
-    int64_t sent;       /* what it was when they were sent */
+    uintptr_t to;   /* where they are on the device */
+    int64_t *moves; /* the count of the table whose rows these are */
+    int64_t sent;   /* what it was when they were sent */
 } fs_host;
 
-/* Further results: the stream's work is not run, but recorded for a graph; Python has to look at the
- * gradient at FS_LOOK minus the result. */
+/* Further results: the stream's work is not run, but recorded for a graph; Python has to look at
+ * the gradient at FS_LOOK minus the result. */
 enum { FS_CAPTURED = -5, FS_LOOK = -16 };
 
 /* Send the addresses of gradients that are others than before, and launch all kernels, on a stream.

@@ -18,8 +18,22 @@ typedef int32_t (*asker)(uintptr_t stream, int *status);
 typedef int32_t (*context_of)(uintptr_t *context);
 typedef int32_t (*context_to)(uintptr_t context);
 
-int32_t fs_send(fs_host *host, uintptr_t stream) {
+/* Returns 1 if the device has these addresses, or has been sent them last. */
+static int are_sent(fs_host *host) {
     if (host->sent == *host->moves || !host->nrows)
+        return 1;
+    if (host->sent < 0)
+        return 0;
+    const int64_t *last = host->ring + (host->turn + FS_RING - 1) % FS_RING * host->nrows;
+    for (int64_t row = 0; row < host->nrows; row++)
+        if (last[host->places[row]] != (int64_t)host->rows[row].g)
+            return 0;
+    host->sent = *host->moves; /* gradients that were looked at, and are where they were */
+    return 1;
+}
+
+int32_t fs_send(fs_host *host, uintptr_t stream) {
+    if (are_sent(host))
         return 0;
     const fs_driver *driver = host->driver;
     int64_t *slot = host->ring + host->turn * host->nrows;
@@ -107,9 +121,7 @@ int64_t fs_take_and_launch(fs_table *table, uintptr_t list, fs_host *host, uintp
 
 /* ---- `__cuda_array_interface__` ---- */
 
-static struct {
-    PyObject *interface, *mask, *data, *typestr, *shape, *strides;
-} names;
+static struct { PyObject *interface, *mask, *data, *typestr, *shape, *strides; } names;
 
 static int have_names(void) {
     if (names.interface)
@@ -167,16 +179,21 @@ static int read_interface(PyObject *dict, description *to) {
     return 1;
 }
 
-int describe_by_attribute(PyObject *item, description *to) {
-    if (!have_names()) {
-        PyErr_Clear();
-        return 0;
-    }
-    PyObject *dict = PyObject_GetAttr(item, names.interface);
-    int read = dict && PyDict_Check(dict) && read_interface(dict, to) &&
-               (to->data || !elements_of(to));
-    if (!dict || PyErr_Occurred())
+PyObject *interface_of(PyObject *item) {
+    PyObject *dict = have_names() ? PyObject_GetAttr(item, names.interface) : NULL;
+    if (dict && PyDict_Check(dict))
+        return dict;
+    if (!dict)
         pass_over();
     Py_XDECREF(dict);
+    return NULL;
+}
+
+PyObject *item_of_interface(PyObject *dict) { return PyDict_GetItem(dict, names.data); }
+
+int describe_interface(PyObject *dict, description *to) {
+    int read = read_interface(dict, to) && (to->data || !elements_of(to));
+    if (PyErr_Occurred())
+        PyErr_Clear();
     return read;
 }

@@ -37,8 +37,14 @@ typedef struct {
     int64_t room[2 * INTERFACE_AXES]; /* for both, where no object has them as such numbers */
 } description;
 
-/* Reads an array by its attribute `__cuda_array_interface__`: 1, or 0 if that cannot be done here. */
-int describe_by_attribute(PyObject *item, description *to);
+/* The attribute `__cuda_array_interface__` of an array, a dict, as a new reference; or NULL. */
+PyObject *interface_of(PyObject *item);
+
+/* The item "data" of that dict, borrowed; or NULL. */
+PyObject *item_of_interface(PyObject *dict);
+
+/* Reads an array by that dict: 1, or 0 if that cannot be done here. */
+int describe_interface(PyObject *dict, description *to);
 
 static inline int64_t elements_of(const description *array) {
     int64_t elements = 1;
@@ -49,8 +55,6 @@ static inline int64_t elements_of(const description *array) {
 
 /* Returns 1, and the description, if the library has one of the array. */
 static inline int describe(const fs_library *library, PyObject *item, description *to) {
-    if (library->way == FS_BY_ATTRIBUTE)
-        return describe_by_attribute(item, to);
     if (library->way == FS_AS_NUMPYS) {
         PyArrayObject *array = (PyArrayObject *)item;
         to->data = (intptr_t)PyArray_DATA(array);
@@ -61,7 +65,7 @@ static inline int describe(const fs_library *library, PyObject *item, descriptio
         to->strides = (const int64_t *)PyArray_STRIDES(array);
         return 1;
     }
-    if (library->way == FS_BY_MEMORY)
+    if (library->way != FS_BY_DLPACK)
         return 0;
     dltensor seen;
     if (((dlpack_reader)library->read)(item, &seen) != 0) {

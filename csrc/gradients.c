@@ -188,7 +188,7 @@ static int take_slices(fs_table *table, PyObject *item, fs_header *known) {
 /* Lets a row read its gradient from there, if it is laid out as the one before: 1, or 0 if Python
  * has to look. */
 static int move(fs_table *table, fs_header *known, intptr_t data) {
-    if (data == known->data)
+    if (data == known->data || !known->bytes)
         return 1;
     intptr_t low = data + known->below;
     if (known->scratch || data % known->itemsize != 0 ||
@@ -200,49 +200,96 @@ static int move(fs_table *table, fs_header *known, intptr_t data) {
     return 1;
 }
 
-/* Returns 1, and where the memory of a gradient is, if Python has looked at it before. */
+/* Returns 1, and where the memory of an array is, if Python has looked at it before. */
 static int recall(const fs_table *table, int64_t index, PyObject *item, intptr_t *data) {
     const fs_memory *memory = table->memories + FS_MEMORIES * index;
-    for (int at = 0; at < FS_MEMORIES && memory[at].reference; at++)
-        if (PyWeakref_GetObject((PyObject *)memory[at].reference) == item) {
+    for (int at = 0; at < FS_MEMORIES && memory[at].object; at++)
+        if (PyWeakref_GetObject((PyObject *)memory[at].object) == item) {
             *data = memory[at].data;
             return 1;
         }
     return 0;
 }
 
+/* The same of an array whose attribute is this dict, of which one item is looked at: who changes
+ * the memory puts another one there. */
+static int recall_dict(const fs_table *table, int64_t index, PyObject *dict, intptr_t *data) {
+    const fs_memory *memory = table->memories + FS_MEMORIES * index;
+    for (int at = 0; at < FS_MEMORIES && memory[at].object; at++)
+        if (memory[at].object == (uintptr_t)dict &&
+            memory[at].content == (uintptr_t)item_of_interface(dict)) {
+            *data = memory[at].data;
+            return 1;
+        }
+    return 0;
+}
+
+static void forget(fs_memory *memory) {
+    Py_XDECREF((PyObject *)memory->object);
+    Py_XDECREF((PyObject *)memory->content);
+    memory->object = memory->content = 0;
+}
+
+/* Remembers by an object of which the reference is taken over. */
+static void remember(fs_table *table, int64_t index, PyObject *object, PyObject *content,
+                     intptr_t data) {
+    fs_memory *memory = table->memories + FS_MEMORIES * index;
+    int at = 0;
+    while (at < FS_MEMORIES && memory[at].object)
+        at++;
+    if (at == FS_MEMORIES)
+        at = (int)(table->nremembered++ % FS_MEMORIES);
+    forget(memory + at);
+    Py_XINCREF(content);
+    memory[at] = (fs_memory){(uintptr_t)object, (uintptr_t)content, data};
+}
+
 void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data) {
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *reference = PyWeakref_NewRef((PyObject *)array, NULL);
-    if (!reference)
-        PyErr_Clear(); /* of an object that cannot be referred to so: Python looks at it each time */
-    fs_memory *memory = table->memories + FS_MEMORIES * index;
-    for (int at = 0; reference && at < FS_MEMORIES; at++)
-        if (!memory[at].reference) {
-            memory[at] = (fs_memory){(uintptr_t)reference, data};
-            reference = NULL;
-        }
-    if (reference) {
-        memory += table->nremembered++ % FS_MEMORIES;
-        Py_DECREF((PyObject *)memory->reference);
-        *memory = (fs_memory){(uintptr_t)reference, data};
-    }
+    if (reference)
+        remember(table, index, reference, NULL, data);
+    else
+        PyErr_Clear(); /* there can be none: Python looks at the array each time */
     PyGILState_Release(gil);
 }
 
 void fs_forget(fs_table *table, int64_t index) {
     PyGILState_STATE gil = PyGILState_Ensure();
-    fs_memory *memory = table->memories + FS_MEMORIES * index;
-    for (int at = 0; at < FS_MEMORIES; at++) {
-        Py_XDECREF((PyObject *)memory[at].reference);
-        memory[at].reference = 0;
-    }
+    for (int at = 0; at < FS_MEMORIES; at++)
+        forget(table->memories + FS_MEMORIES * index + at);
     PyGILState_Release(gil);
 }
 
 void fs_forget_all(fs_table *table) {
     for (int64_t index = 0; table->memories && index < table->nheaders; index++)
         fs_forget(table, index);
+}
+
+/* Returns 1 if the array that a description is of is laid out as its header says. */
+static int is_alike(const fs_header *known, const description *found) {
+    return found->dtype == known->dtype && found->ndim == known->ndim &&
+           equal(known->layout, found->shape, known->ndim) &&
+           equal(known->layout + known->ndim, found->strides, known->ndim);
+}
+
+/* Returns 1 if an array may be taken by its attribute, which is looked at once for each dict. */
+static int take_by_attribute(fs_table *table, PyObject *item, fs_header *known) {
+    const int64_t index = known - table->headers;
+    PyObject *dict = interface_of(item);
+    if (!dict)
+        return 0;
+    description found;
+    int taken = recall_dict(table, index, dict, &found.data);
+    if (!taken && describe_interface(dict, &found) && is_alike(known, &found) &&
+        (found.writeable || !known->writeable)) {
+        PyObject *content = item_of_interface(dict);
+        Py_INCREF(dict);
+        remember(table, index, dict, content, found.data);
+        taken = 1;
+    }
+    Py_DECREF(dict);
+    return taken && move(table, known, found.data);
 }
 
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
@@ -257,16 +304,16 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
     description found;
     if ((uintptr_t)Py_TYPE(item) != library->type)
         return 0;
+    if (table->leaves == FS_ZEROS && !known->writeable)
+        return 0;
+    if (library->way == FS_BY_ATTRIBUTE)
+        return take_by_attribute(table, item, known);
     if (library->way == FS_BY_MEMORY)
         return recall(table, known - table->headers, item, &found.data) &&
-               (table->leaves != FS_ZEROS || known->writeable) && move(table, known, found.data);
-    if (!describe(library, item, &found))
+               move(table, known, found.data);
+    if (!describe(library, item, &found) || !is_alike(known, &found))
         return 0;
-    if (found.dtype != known->dtype || found.ndim != known->ndim ||
-        !equal(known->layout, found.shape, known->ndim) ||
-        !equal(known->layout + known->ndim, found.strides, known->ndim))
-        return 0;
-    if (table->leaves == FS_ZEROS && !(known->writeable && found.writeable))
+    if (table->leaves == FS_ZEROS && !found.writeable)
         return 0;
     return is_plain(library, item) && move(table, known, found.data);
 }

@@ -8,7 +8,8 @@
  *
  * Work on a stream is put off, as on a device, and nobody can tell until when. MODE says how:
  * at once; as late as it may be, when somebody waits for it; or some of it, by chance, at each
- * call. So what reads a result without a wait, or gives memory up too early, is found.
+ * call. So what reads a result without a wait, or gives memory up too early, is found. Or launches
+ * are dropped, so that the host's own part of a step can be timed.
  *
  * An error of a kernel stays with the process as it does with a context: each call after it
  * returns its number. `fs_driver_message` tells what it was.
@@ -45,9 +46,10 @@ enum {
 typedef int result;
 typedef uint64_t pointer;
 
-enum { AT_ONCE, LATE, BY_CHANCE };
+enum { AT_ONCE, LATE, BY_CHANCE, NEVER };
 
 static int mode = AT_ONCE, devices = 1, broken = SUCCESS;
+static uint32_t checks = CHECK_RACES;
 static uint64_t chance = 1;
 enum { LAUNCHES, UPLOADS, DOWNLOADS, WAITS, FILLS, ALLOCATIONS, RECORDS, COUNTS };
 static int64_t calls_of[COUNTS]; /* how many calls of each kind there were */
@@ -126,7 +128,8 @@ static result release(pointer at) {
     if (!found || found->low != at)
         return INVALID_VALUE;
     void *start = found->start;
-    memset((void *)found->low, 0x5A, found->high - found->low); /* whoever still reads it learns it */
+    memset((void *)found->low, 0x5A,
+           found->high - found->low); /* whoever still reads it learns it */
     size_t k = found - blocks;
     memmove(found, found + 1, (nblocks - k - 1) * sizeof *blocks);
     nblocks--;
@@ -197,7 +200,7 @@ struct graph {
 
 struct stream {
     struct op *first, **end;
-    uint64_t done;        /* the serial of the last op that has run */
+    uint64_t done;         /* the serial of the last op that has run */
     struct graph *capture; /* NULL: work is run */
     struct stream *next;
     int blocking;
@@ -207,9 +210,7 @@ static struct stream legacy = {.blocking = 1};
 static struct stream *streams = &legacy;
 static uint64_t serials;
 
-static struct stream *stream_of(void *handle) {
-    return (uintptr_t)handle <= 2 ? &legacy : handle;
-}
+static struct stream *stream_of(void *handle) { return (uintptr_t)handle <= 2 ? &legacy : handle; }
 
 static void run_op(struct op *op);
 
@@ -243,7 +244,7 @@ static void launch(struct op *op) {
     }
     for (size_t k = 0; k < nblocks; k++)
         allocations[k] = (struct allocation){.low = blocks[k].low, .high = blocks[k].high};
-    struct device device = {allocations, nblocks, CHECK_RACES};
+    struct device device = {allocations, nblocks, checks};
     char error[512] = "";
     if (op->function->run(&device, op->grid, op->block, draw(), addresses, error, sizeof error))
         fail(ILLEGAL_ADDRESS, "%s", error);
@@ -301,7 +302,7 @@ static result put(void *handle, struct op op) {
         stream->end = &stream->first;
     *stream->end = made;
     stream->end = &made->next;
-    if (mode == AT_ONCE)
+    if (mode == AT_ONCE || mode == NEVER)
         run_to(stream, UINT64_MAX);
     some_by_chance();
     return broken;
@@ -332,8 +333,9 @@ static result copy_now(void *to, const void *from, size_t size) {
 
 static result check(pointer at, size_t size) {
     if (size && !find(at, size)) {
-        snprintf(message, sizeof message, "a copy of %zu bytes at %#llx, outside of what is allocated",
-                 size, (unsigned long long)at);
+        snprintf(message, sizeof message,
+                 "a copy of %zu bytes at %#llx, outside of what is allocated", size,
+                 (unsigned long long)at);
         return INVALID_VALUE;
     }
     return SUCCESS;
@@ -634,8 +636,10 @@ static result filled(pointer at, int value, int width, size_t count, void *strea
     result bad = check(at, count * width);
     if (bad || !count)
         return bad;
-    return put(stream, (struct op){.work = FILL, .to = (void *)at, .size = count * width,
-                                   .value = value, .width = width});
+    return put(
+        stream,
+        (struct op){
+            .work = FILL, .to = (void *)at, .size = count * width, .value = value, .width = width});
 }
 
 API result cuMemsetD8Async(pointer at, unsigned char value, size_t count, void *stream) {
@@ -711,7 +715,10 @@ API result cuEventRecordWithFlags(struct event *event, void *handle, unsigned fl
 }
 
 API result cuEventSynchronize(struct event *event) {
-    return event->stream ? wait_for(event->stream, event->serial) : broken;
+    if (event->stream)
+        return wait_for(event->stream, event->serial);
+    calls_of[WAITS]++;
+    return broken;
 }
 
 API result cuEventQuery(struct event *event) {
@@ -822,6 +829,8 @@ API result cuLaunchKernel(struct function *function, unsigned grid_x, unsigned g
     calls_of[LAUNCHES]++;
     if (broken)
         return broken;
+    if (mode == NEVER)
+        return SUCCESS;
     if (!grid_x || !block_x || block_x > 1024 || shared || extra || current() < 0)
         return current() < 0 ? INVALID_CONTEXT : INVALID_VALUE;
     unsigned char *arguments = calloc(1, room_of(function) + 1), *at = arguments;
@@ -829,9 +838,11 @@ API result cuLaunchKernel(struct function *function, unsigned grid_x, unsigned g
         memcpy(at, parameters[k], function->sizes[k]);
         at += (function->sizes[k] + 7) / 8 * 8;
     }
-    return put(stream, (struct op){.work = LAUNCH, .function = function,
+    return put(stream, (struct op){.work = LAUNCH,
+                                   .function = function,
                                    .grid = {grid_x, grid_y, grid_z},
-                                   .block = {block_x, block_y, block_z}, .arguments = arguments});
+                                   .block = {block_x, block_y, block_z},
+                                   .arguments = arguments});
 }
 
 /* ---- how others find these functions ---- */
@@ -865,6 +876,9 @@ API void fs_driver_mode(int given, uint64_t seed) {
 }
 
 API void fs_driver_devices(int count) { devices = count; }
+
+/* Has launches checked for races, or not, which is ten times as fast. */
+API void fs_driver_checks(int races) { checks = races ? CHECK_RACES : 0; }
 
 /* Forgets an error, and returns what it was. */
 API const char *fs_driver_message(void) {

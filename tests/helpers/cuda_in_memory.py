@@ -27,7 +27,7 @@ COMPILER = os.environ.get("CC", "gcc")
 FOLDER = Path(tempfile.gettempdir()) / f"fusedstep-cuda-in-memory-{os.getuid()}"
 """What was compiled before, by what it was made of."""
 
-AT_ONCE, LATE, BY_CHANCE = range(3)
+AT_ONCE, LATE, BY_CHANCE, NEVER = range(4)
 
 KINDS = ("launch", "upload", "download", "wait", "fill", "allocate", "record")
 """The calls that are counted."""
@@ -67,19 +67,19 @@ class InMemory:
         """The paths of kernels that were loaded: C reads them."""
 
     def translate(self, ptx: bytes) -> int | None:
-        """The path of a shared library of a kernel; None, and a line of errors, if there is none."""
+        """The path of a shared library of a kernel; None, and a line that says why, if not."""
         from ptx_in_c import FLAGS, translate
 
         try:
             path = built(translate(ptx.decode()), *FLAGS)
-        except Exception as error:  # noqa: BLE001  C can hand on none
+        except Exception as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return None
         self.paths.append(ctypes.create_string_buffer(str(path).encode()))
         return ctypes.addressof(self.paths[-1])
 
     def mode(self, mode: int, seed: int = 1) -> None:
-        """Have a stream's work run at once, late, or by chance."""
+        """Have a stream's work run at once, late, by chance, or, as far as it is launches, never."""
         self.library.fs_driver_mode(mode, ctypes.c_uint64(seed))
 
     def counts(self) -> dict[str, int]:

@@ -77,11 +77,17 @@ NUMPYS = Exchange(np.ndarray, 0, None, AS_NUMPYS)
 def on_device(kind: type) -> Exchange | None:
     """How C reads the arrays of a type on a CUDA device; None: only Python can."""
     found = None if kind is np.ndarray else exchange(kind)
-    if found is not None:
-        return found
-    if library_of(kind).lasting:
+    if found is None and library_of(kind).lasting:
         return Exchange(kind, 0, None, BY_MEMORY)
-    return Exchange(kind, 0, None, BY_ATTRIBUTE) if library_of(kind) is UNKNOWN else None
+    if found is None and library_of(kind) is UNKNOWN:
+        return Exchange(kind, 0, None, BY_ATTRIBUTE)
+    return found
+
+
+def on_one_of_several(kind: type) -> Exchange | None:
+    """The same where there are several devices, of which the attribute does not tell one."""
+    found = on_device(kind)
+    return None if found is None or found.way == BY_ATTRIBUTE else found
 
 
 def exchange(kind: type) -> Exchange | None:

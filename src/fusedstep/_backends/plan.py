@@ -215,9 +215,8 @@ class Table(Protocol):
     def known_steps(self) -> int:
         """The count of steps before all that are pending."""
 
-    @property
-    def pending(self) -> Sequence[Any]:
-        """The verdicts on steps that may have been left out, in order."""
+    def uncertain(self) -> int:
+        """How many steps after these may have been left out, as far as is known by now."""
 
     @property
     def clips(self) -> Sequence[float]:
@@ -378,7 +377,6 @@ class CheckedTable:
     """Base of tables that check every gradient at every step."""
 
     selects = aims = reads_rows = judges = False
-    pending = ()
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         self.jobs = jobs
@@ -457,6 +455,9 @@ class CheckedTable:
     def known_steps(self) -> int:
         return self.steps[0]
 
+    def uncertain(self) -> int:
+        return 0
+
     def judging(
         self, lines: Sequence[Line], asked: Asked, zero: bool
     ) -> tuple[Sequence[Call], Any]:
@@ -528,10 +529,9 @@ class Plan:
         """The steps that are known to have been taken, before all that are pending."""
         return self.table.known_steps
 
-    @property
-    def pending(self) -> Sequence[Any]:
-        """The verdicts on further ones, which may have been left out."""
-        return self.table.pending
+    def uncertain(self) -> int:
+        """How many further ones may have been left out."""
+        return self.table.uncertain()
 
     def set_gradient(self, index: int, g: Array, given: Any = None) -> None:
         """Use `g` as the gradient of that parameter.

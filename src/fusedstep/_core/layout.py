@@ -285,7 +285,8 @@ class Layout:
         None if another rule is called for.
         """
         made: list[Line] = []
-        for ahead in range(len(self.plan.pending) + 1):
+        uncertain = self.plan.uncertain()
+        for ahead in range(uncertain + 1):
             scalars = self.scalars(self.plan.known + ahead + 1)
             if scalars is None:
                 return None

@@ -9,7 +9,7 @@ the dtypes of arrays by their libraries, and the users' arrays by the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache, partial
 from itertools import accumulate
 from math import lcm, prod
@@ -20,7 +20,7 @@ import numpy as np
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.dtypes import HALVES
-from fusedstep._arrays.exchange import CPU, NUMPYS, exchange, on_device
+from fusedstep._arrays.exchange import CPU, NUMPYS, Exchange, exchange
 from fusedstep._arrays.libraries import library
 from fusedstep._arrays.overlap import WrittenMemory, extent
 from fusedstep._arrays.plain import address, plain
@@ -218,16 +218,19 @@ class Libraries:
     """The libraries in C whose arrays it reads by itself: NumPy first, others as they come.
 
     They are in the memory of the CPU, unless `device` has another number, of a kind of device, and
-    `ordinal` says which of those.
+    `ordinal` says which of those; `exchange` is how arrays of a type are read there.
     """
 
     MOST = 8
 
-    def __init__(self, device: int = CPU, ordinal: int = -1) -> None:
+    def __init__(
+        self,
+        device: int = CPU,
+        ordinal: int = -1,
+        exchange: Callable[[type], Exchange | None] = exchange,
+    ) -> None:
         self.in_c = ffi.new("fs_library[]", self.MOST)
-        self.device, self.ordinal = device, ordinal
-        self.exchange = exchange if device == CPU else on_device
-        """How arrays of a type are read."""
+        self.device, self.ordinal, self.exchange = device, ordinal, exchange
         self.known: dict[type, int] = {}
         self.index(np.ndarray)
 
@@ -457,7 +460,6 @@ class Runner:
 
     selects = aims = reads_rows = True
     judges = False
-    pending = ()
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory
@@ -702,6 +704,9 @@ class Runner:
     @property
     def known_steps(self) -> int:
         return int(self.steps[0])
+
+    def uncertain(self) -> int:
+        return 0
 
     def judging(
         self, lines: Sequence[Line], asked: Asked, zero: bool

@@ -148,6 +148,13 @@ class Event:
     def wait(self) -> None:
         _done(driver.cuEventSynchronize(self.handle))
 
+    def is_over(self) -> bool:
+        """Whether nobody needs to wait for it."""
+        (answer,) = driver.cuEventQuery(self.handle)
+        if answer != driver.CUresult.CUDA_ERROR_NOT_READY:
+            _done((answer,))
+        return bool(answer == driver.CUresult.CUDA_SUCCESS)
+
 
 # ---- kernels ----
 

@@ -175,9 +175,8 @@ class Table:
     def known_steps(self) -> int:
         return self.steps.known
 
-    @property
-    def pending(self) -> Sequence[Any]:
-        return self.steps.pending
+    def uncertain(self) -> int:
+        return self.steps.uncertain()
 
     def stands(self, everything: bool) -> bool:
         return all(row.stands(everything) for row in self.present) and self.cells.stand()

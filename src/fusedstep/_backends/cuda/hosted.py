@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fusedstep._arrays.at_once import Call, at_once
-from fusedstep._arrays.exchange import BY_MEMORY, CUDA
+from fusedstep._arrays.exchange import BY_MEMORY, CUDA, on_device, on_one_of_several
 from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.walk import Array, Operand
@@ -74,7 +74,8 @@ class Table(engine.Table):
         """Make what C reads. C holds addresses alone: these attributes keep their memory."""
         present = [row for row in self.rows if row is not None]
         self.c_rows = ffi.new("fs_row[]", max(len(present), 1))
-        self.libraries = Libraries(CUDA, ordinal)
+        reads = on_one_of_several if device.driver.several() else on_device
+        self.libraries = Libraries(CUDA, ordinal, reads)
         self.headers = Headers(self.rows, self.c_rows, self.libraries)
         self.headers.expect(self.rows, jobs)
         self.c_parameters = ffi.new("fs_array[]", max(len(self.rows), 1))

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
-from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -48,6 +47,10 @@ class Verdict:
         self.tensors = tensors
         self.answer: Answer | None = None
 
+    def is_there(self) -> bool:
+        """Whether it can be read without a wait."""
+        return self.answer is not None or bool(self.event.is_over())
+
     def read(self) -> Answer:
         """Wait for the verdict, the first time, and return it."""
         if self.answer is None:
@@ -79,10 +82,19 @@ class Steps(list[int]):
 
     def __getitem__(self, at: Any) -> Any:
         while self.pending:
-            # In this order, so that whoever is interrupted here begins again.
-            list.__setitem__(self, 0, self.pending[0].read().taken)
-            self.pending.popleft()
+            self._settle_first()
         return super().__getitem__(at)
+
+    def uncertain(self) -> int:
+        """How many steps are pending, once those are settled that are judged by now."""
+        while self.pending and (len(self.pending) >= SLOTS or self.pending[0].is_there()):
+            self._settle_first()
+        return len(self.pending)
+
+    def _settle_first(self) -> None:
+        # In this order, so that whoever is interrupted here begins again.
+        list.__setitem__(self, 0, self.pending[0].read().taken)
+        self.pending.popleft()
 
     def counting(self, count: int) -> Call:
         """The call that sets the count."""
@@ -126,7 +138,7 @@ class Judge:
             self.letters = device.driver.pinned((SLOTS, room))
             self.events = [device.driver.Event() for _ in range(SLOTS)]
             self.kernel = device.kernel(verdict.module(self.threads), where.ordinal)
-        self.readers: list[ReferenceType[Verdict] | None] = [None] * SLOTS
+        self.verdicts: list[Verdict | None] = [None] * SLOTS
         self.turn = 0
 
     def calls(
@@ -146,7 +158,7 @@ class Judge:
         self._ask(letter, asked, known, steps.known)
         decays = self._write_lines(letter, lines)
         judged = Verdict(letter, self.events[turn], tensors if asked.skips else 0)
-        self.readers[turn] = ref(judged)
+        self.verdicts[turn] = judged
         calls = self._judging(stream, letter, tensors)
         clips = address(self.clips) if asked.each else 0
         for (_, launch), record, joined in zip(self.launches, self.record_of, decays, strict=True):
@@ -156,14 +168,11 @@ class Judge:
         return calls, judged
 
     def _clear(self, turn: int) -> None:
-        """Wait until a letter may be written anew: its verdict is read if anybody has it."""
-        reader = self.readers[turn]
-        judged = None if reader is None else reader()
-        if judged is None:
-            self.events[turn].wait()
-        else:
-            judged.read()
-        self.readers[turn] = None
+        """Wait until a letter may be written anew, and read what it says."""
+        last = self.verdicts[turn]
+        if last is not None:
+            last.read()
+        self.verdicts[turn] = None
 
     @staticmethod
     def _ask(letter: Any, asked: Asked, known: int, base: int) -> None:
