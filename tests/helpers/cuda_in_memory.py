@@ -79,7 +79,7 @@ class InMemory:
         return ctypes.addressof(self.paths[-1])
 
     def mode(self, mode: int, seed: int = 1) -> None:
-        """Have a stream's work run at once, late, by chance, or, as far as it is launches, never."""
+        """Have a stream's work run at once, late or by chance; or leave launches out."""
         self.library.fs_driver_mode(mode, ctypes.c_uint64(seed))
 
     def counts(self) -> dict[str, int]:
