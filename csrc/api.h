@@ -477,7 +477,10 @@ enum { FS_CAPTURED = -5, FS_LOOK = -16 };
  * Returns 0; or FS_REFUSED, FS_CAPTURED, or, above 0, the error that the driver returned. */
 int64_t fs_launch_all(fs_host *host, uintptr_t stream);
 
-/* Take all of `list`, and do so if every gradient matches. Returns the same, or FS_LOOK or less. */
+/* Send the addresses, make these launches, and record an event. Returns the same. */
+int64_t fs_run(fs_host *host, fs_launch *launches, int64_t n, uintptr_t stream, uintptr_t event);
+
+/* Take all of `list`, and launch if every gradient matches. Returns the same, or FS_LOOK or less. */
 int64_t fs_take_and_launch(fs_table *table, uintptr_t list, fs_host *host, uintptr_t stream);
 
 /* Send the addresses alone. Returns 0, or what the driver returned. */

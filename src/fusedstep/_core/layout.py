@@ -152,6 +152,9 @@ class Layout:
         """The count of steps at which the tensors look around."""
         self.coming = 0
         """The t of that cohort in the step that `scalars` was last called for."""
+        by_slices = any(row is not None and row.by_slices for row in self.rows)
+        self.judged = self.plan.kind.judges and bool(self.cohorts) and not by_slices
+        """Whether steps may be judged where their gradients are."""
         self.unshared_at = -1
         """Count of the plan's `moves` when its gradients were last found to share no memory."""
 
@@ -269,14 +272,10 @@ class Layout:
         An arena's is not if it may be left out, as the report names parameters, which are measured
         by themselves then; nor one that leaves a count of steps beside the arrays.
         """
-        if nonfinite == "raise" or not self.plan.kind.judges or not self.cohorts:
-            return False
-        if any(row is not None and row.by_slices for row in self.rows):
+        if nonfinite == "raise" or not self.judged:
             return False
         if nonfinite == "skip":
-            return self.tensors.by_parameter is None and not any(
-                row is not None and row.cells for row in self.rows
-            )
+            return self.tensors.by_parameter is None and not self.plan.numbers.size
         return request.max_norm is not None
 
     def lines(self) -> list[Line] | None:
@@ -304,8 +303,8 @@ class Layout:
             for _, values in copied:
                 values.update(step_scalars(request.scale, 1.0, request.max_value))
         verdict = plan.judge(lines, asked, request.zero_grads)
-        paths = [parameter.path for parameter in self.tensors.parameters]
-        return late_report(verdict, request.max_norm is not None, plan.at, paths, self.most)
+        measured = request.max_norm is not None
+        return late_report(verdict, measured, plan.at, self.tensors.parameters, self.most)
 
     def _ready_slices(self) -> None:
         """Give the plan what is known of the next step by slices, whose gradients it may take."""

@@ -23,7 +23,7 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, formats, kernels
 from fusedstep._backends.cuda.device import Device
-from fusedstep._backends.cuda.judging import Judge, Steps
+from fusedstep._backends.cuda.judging import Judge, Program, Steps
 from fusedstep._backends.cuda.launches import Launch, Pieces, Squares, Tables, tile_of
 from fusedstep._backends.cuda.mail import Mail
 from fusedstep._backends.cuda.touched import Sliced
@@ -280,7 +280,7 @@ class Table:
         if self.turned:
             calls += [call for each in self.turned.values() for call in each.calls()]
             self.measured.send(self._measured(), stream)
-        return [*calls, *(each.call(stream) for each in self.measures)]
+        return [*calls, *(each.go().call(stream) for each in self.measures)]
 
     def _measured(self) -> list[int]:
         """The addresses of the gradients in the order in which their squares are summed."""
@@ -328,13 +328,18 @@ class Table:
         with self.device.current():
             if self.judge is None:
                 self.judge = self._new_judge()
-            stream = self._stream()
-            calls, verdict = self.judge.calls(stream, lines, asked, zero, self.steps)
-            calls = [*self._measuring(stream), *calls]
+            program, verdict = self.judge.begin(lines, asked, zero, self.steps)
+            calls = self._judged(self._stream(), self.judge, program)
         if asked.skips or asked.found_at:
             return [*calls, partial(self.steps.pending.append, verdict)], verdict
         count = self.steps.counting(self.steps.known + 1)
         return [*calls, *self.cells.writing(), count], verdict
+
+    def _judged(self, stream: int, judge: Judge, program: Program) -> list[Call]:
+        """The calls that measure the gradients, judge the step and take it."""
+        launches = judge.launches_of(program)
+        calls = [*self._measuring(stream), *(each.call(stream) for each in launches)]
+        return [*calls, judge.events[program.turn].recording(stream)]
 
     def _new_judge(self) -> Judge:
         if self.taken is None:
