@@ -164,7 +164,10 @@ class Table(engine.Table):
         self.headers.fill(index, g, operand, given)
         if index in self.turned:
             self.headers.in_c[index].scratch = True
-        self.unordered |= self.known[index].kept is not None  # type: ignore[union-attr]
+        known = self.known[index]
+        assert known is not None
+        self.unordered |= known.kept is not None
+        known.kept = None  # `held` has it, until the next step has another one
         self._remember(index, given)
 
     def _remember(self, index: int, given: Any) -> None:
