@@ -70,7 +70,7 @@ DEVICES = (
 """Published clocks and sizes; a copy reaches some nine tenths of a memory's nominal bandwidth."""
 
 REGISTERS, MOST_THREADS, MOST_BLOCKS = 65_536, 2048, 32
-"""What a multiprocessor of sm_80 to sm_100 has."""
+"""Limits of a multiprocessor of sm_80 to sm_100."""
 
 SCHEDULERS = 4
 """Warps of which each issues one instruction a cycle."""
@@ -79,7 +79,7 @@ ELEMENTS = (1 << 16, 1 << 20, 1 << 24, 1 << 28)
 
 
 class Figures(NamedTuple):
-    """What a kernel's machine code says."""
+    """Figures of a kernel's machine code."""
 
     registers: int
     spilled: int
@@ -90,7 +90,7 @@ class Figures(NamedTuple):
     loaded: int
     """Bytes that a thread has under way at once."""
     threads: int
-    """Of a block."""
+    """The threads of a block."""
 
     @property
     def resident(self) -> int:

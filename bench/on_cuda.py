@@ -70,7 +70,7 @@ class Times(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What is measured."""
+    """The sizes that are measured."""
 
     bandwidth: Sequence[int]
     lists: Sequence[tuple[str, tuple[Shape, ...]]]
@@ -163,7 +163,8 @@ def tests() -> dict[str, Any]:
     if IN_MEMORY is not None:
         where, given = ["tests/backends/cuda/test_steps.py"], [*given, "-k", "norm or groups"]
         given += ["-p", "cuda_in_memory"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", str(HELPERS)])}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**own, "PYTHONPATH": os.pathsep.join(["src", str(HELPERS)])}
     command = [sys.executable, "-m", "pytest", *given, *where]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=420, check=False
@@ -351,7 +352,7 @@ def picture(results: dict[str, Any], path: str) -> None:
     left.axhline(1.0, color="black", linewidth=0.8)
     left.set(xscale="log", xlabel="elements of one tensor", ylabel="share of a copy's bandwidth")
     left.set_ylim(bottom=0)
-    left.legend()
+    left.legend(loc="lower right")
     rows = results.get("against", [])
     workloads = [*dict.fromkeys(row["workload"] for row in rows)]
     kinds = [*dict.fromkeys(row["contestant"] for row in rows)]
@@ -363,7 +364,7 @@ def picture(results: dict[str, Any], path: str) -> None:
     right.set_yticks([at + 0.4 - height / 2 for at in range(len(workloads))], workloads)
     right.invert_yaxis()
     right.set(xscale="log", xlabel="microseconds of an AdamW step on the device")
-    right.legend()
+    right.legend(loc="lower right")
     figure.suptitle(f"fusedstep {fs.__version__} on {results['device']}")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

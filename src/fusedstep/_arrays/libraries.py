@@ -212,7 +212,7 @@ class Library:
     glance: Callable[[Any], tuple[int, Geometry]] = _glance_by_interface
     """An array's address and geometry; no geometry, an empty one, if it is not on a device."""
     interface: Callable[[Any], Any] = _interface
-    """What `__cuda_array_interface__` says of an array, as a dict."""
+    """A function that returns what `__cuda_array_interface__` says of an array."""
     ordinal: Callable[[Any], int] | None = None
     """The number of the device that an array is on; None: the driver has to be asked."""
     stream: Callable[[int], int] = lambda ordinal: 0

@@ -82,7 +82,7 @@ class Job(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a step asks for besides its rule, where it is judged by its gradients' norm."""
+    """The wishes of a step besides its rule, where it is judged by its gradients' norm."""
 
     scale: float = 1.0
     max_norm: float = inf

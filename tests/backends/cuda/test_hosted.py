@@ -193,7 +193,7 @@ def test_an_attribute_that_is_none_any_more() -> None:
 
 
 def test_arrays_that_are_remembered_may_go(looks: list[int]) -> None:
-    """What is known of an array of Numba does not keep it alive."""
+    """An array of Numba is not kept alive by what is known of it."""
     from numba import cuda as numba_cuda
 
     p = numba_cuda.to_device(np.zeros(8, np.float32))

@@ -90,7 +90,7 @@ class Table:
         self.taken: Array | None = None
         """The count of steps on the device, for those that are judged."""
         self.judge: Judge | None = None
-        """What judged steps need; None before the first."""
+        """The memory and launches of judged steps; None before the first."""
         self.cells = Cells(jobs, [row for row in rows if row is not None])
         self.numbers = self.cells.numbers
         self.keys = new_keys(jobs)
@@ -148,7 +148,7 @@ class Table:
         if any(job.storages is not None for job in jobs):
             kept.append(self.device.load(_seconds(sorted_rows)))
         self.kept = kept
-        """What launches have the addresses of."""
+        """The arrays whose addresses launches have."""
         at, at_tiles, at_blocks, *seconds = map(address, kept)
         tables = Tables(at, self.gradients.at, *seconds)
         measured = tables

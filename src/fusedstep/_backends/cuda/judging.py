@@ -27,7 +27,7 @@ FIRST = list.__getitem__
 
 
 ASKED, JOB, ANSWER = Struct("=2d6q"), Struct("=6q"), Struct("=2d2q")
-"""What a letter begins with, what it has of each job, and what is answered."""
+"""The layouts of a letter's beginning, of each job in it, and of the answer."""
 
 
 class Answer(NamedTuple):
@@ -104,7 +104,7 @@ class Steps(list[int]):
 
 
 class Program(NamedTuple):
-    """What the launches of a judged step depend on, besides their table."""
+    """All that the launches of a judged step depend on, besides their table."""
 
     turn: int
     """The number of its letter."""
@@ -123,7 +123,7 @@ def layout_of(count: int) -> Struct:
 
 
 class Judge:
-    """What a table needs for judged steps, made with the first of them."""
+    """A table's memory for judged steps, made with the first of them."""
 
     def __init__(
         self,
