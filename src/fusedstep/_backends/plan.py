@@ -90,10 +90,6 @@ class Asked(NamedTuple):
     """Whether it is left out if a gradient is not finite."""
     each: bool = False
     """Whether each gradient is clipped by its own norm."""
-    scale_at: int = 0
-    """The address of a float32 on the device that stands for the scale; 0: there is none."""
-    found_at: int = 0
-    """The address of one that is not 0 if a gradient is not finite; 0: there is none."""
 
 
 Line: TypeAlias = tuple[Sequence[JobScalars], Keys]

@@ -330,7 +330,7 @@ class Table:
                 self.judge = self._new_judge()
             program, verdict = self.judge.begin(lines, asked, zero, self.steps)
             calls = self._judged(self._stream(), self.judge, program)
-        if asked.skips or asked.found_at:
+        if asked.skips:
             return [*calls, partial(self.steps.pending.append, verdict)], verdict
         count = self.steps.counting(self.steps.known + 1)
         return [*calls, *self.cells.writing(), count], verdict

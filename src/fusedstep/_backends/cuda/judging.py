@@ -26,7 +26,7 @@ SLOTS = 8
 FIRST = list.__getitem__
 
 
-ASKED, JOB, ANSWER = Struct("=2d6q"), Struct("=6q"), Struct("=2d2q")
+ASKED, JOB, ANSWER = Struct("=2d4q"), Struct("=6q"), Struct("=2d2q")
 """The layouts of a letter's beginning, of each job in it, and of the answer."""
 
 
@@ -206,8 +206,8 @@ class Judge:
 
     @staticmethod
     def _ask(letter: memoryview, asked: Asked, known: int, base: int) -> None:
-        given = asked.skips, asked.each, known, base, asked.scale_at, asked.found_at
-        ASKED.pack_into(letter, 0, asked.scale, asked.max_norm, *given)
+        given = asked.scale, asked.max_norm, asked.skips, asked.each, known, base
+        ASKED.pack_into(letter, 0, *given)
 
     def _write_lines(self, letter: memoryview, lines: Sequence[Line]) -> tuple[bool, ...]:
         """Write the jobs and their lines; whether the gradients of each are joined by decays."""
