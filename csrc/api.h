@@ -328,6 +328,10 @@ int fs_catch_up(fs_table *table, int threads);
  * as it was found, for Python to check, or nheaders. */
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 
+/* The same without putting them anywhere, while another thread may run a step of the table: it stops
+ * at gradients of rows, too, and where zeros would be written to another address than before. */
+int64_t fs_fits(const fs_table *table, uintptr_t list, int64_t start, int zeroes);
+
 /* Take all of `list`, and step without zeroing if every gradient matches. Returns FS_STEPPED, or
  * what fs_take does, or FS_REFUSED. */
 int64_t fs_take_and_step(fs_table *table, uintptr_t list, int threads);

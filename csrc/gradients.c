@@ -185,34 +185,45 @@ static int take_slices(fs_table *table, PyObject *item, fs_header *known) {
     return taken;
 }
 
+/* Returns 1, and the description, if `item` is as its header says, but for its address. */
+static int is_as_known(const fs_table *table, PyObject *item, const fs_header *known, int zeroes,
+                       description *found) {
+    if (known->library < 0 || !stands(table, table->parameters + (known - table->headers)))
+        return 0;
+    const fs_library *library = table->libraries + known->library;
+    if ((uintptr_t)Py_TYPE(item) != library->type || !describe(library, item, found))
+        return 0;
+    if (found->dtype != known->dtype || found->ndim != known->ndim ||
+        !equal(known->layout, found->shape, known->ndim) ||
+        !equal(known->layout + known->ndim, found->strides, known->ndim))
+        return 0;
+    if (zeroes && !(known->writeable && found->writeable))
+        return 0;
+    return is_plain(library, item);
+}
+
+/* Returns 1 if a gradient that is as its header says may be read at another address. */
+static int may_move(const fs_table *table, const fs_header *known, intptr_t data) {
+    intptr_t low = data + known->below;
+    return !known->scratch && data % known->itemsize == 0 &&
+           lies_clear(table, low, low + known->bytes);
+}
+
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
 static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (!known->row)
         return item == Py_None;
     if (known->row->slices)
         return take_slices(table, item, known);
-    if (known->library < 0 || !stands(table, table->parameters + (known - table->headers)))
-        return 0;
-    const fs_library *library = table->libraries + known->library;
     description found;
-    if ((uintptr_t)Py_TYPE(item) != library->type || !describe(library, item, &found))
-        return 0;
-    if (found.dtype != known->dtype || found.ndim != known->ndim ||
-        !equal(known->layout, found.shape, known->ndim) ||
-        !equal(known->layout + known->ndim, found.strides, known->ndim))
-        return 0;
-    if (table->leaves == FS_ZEROS && !(known->writeable && found.writeable))
-        return 0;
-    if (!is_plain(library, item))
+    if (!is_as_known(table, item, known, table->leaves == FS_ZEROS, &found))
         return 0;
     if (found.data == known->data)
         return 1;
-    intptr_t low = found.data + known->below;
-    if (known->scratch || found.data % known->itemsize != 0 ||
-        !lies_clear(table, low, low + known->bytes))
+    if (!may_move(table, known, found.data))
         return 0;
     known->data = found.data;
-    known->row->g = (void *)low;
+    known->row->g = (void *)(found.data + known->below);
     table->moves++;
     return 1;
 }
@@ -244,6 +255,28 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
         if (!take(table, item, table->headers + at))
             break;
     }
+    PyGILState_Release(gil);
+    return at;
+}
+
+/* Returns 1 if `take` would take this, of the whole of its tensor, and find no new address to write
+ * zeros to: those must be held against one another. */
+static int fits(const fs_table *table, PyObject *item, const fs_header *known, int zeroes) {
+    if (!known->row)
+        return item == Py_None;
+    description found;
+    if (known->row->slices || !is_as_known(table, item, known, zeroes, &found))
+        return 0;
+    return found.data == known->data || (!zeroes && may_move(table, known, found.data));
+}
+
+int64_t fs_fits(const fs_table *table, uintptr_t list, int64_t start, int zeroes) {
+    int64_t at = start;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int64_t n = PyList_Size((PyObject *)list);
+    n = n < table->nheaders ? n : table->nheaders;
+    while (at < n && fits(table, PyList_GetItem((PyObject *)list, at), table->headers + at, zeroes))
+        at++;
     PyGILState_Release(gil);
     return at;
 }
