@@ -78,6 +78,8 @@ class Group(MutableMapping[str, Any]):
     """Whether the rate is a number that any other may replace, whatever the rest is."""
     usual: bool
     """Whether every dtype is known to hold all that the rule makes of them."""
+    held: Group | None = None
+    """The group as it was when a step was asked for that is under way now, in flight."""
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class Group(MutableMapping[str, Any]):
         self.replace_params(params)
         put(self, "where", where)
         put(self, "declaration", declaration)
+        put(self, "held", None)
         self._take(declaration.check(with_initial_lr(hyperparameters), where))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -151,6 +154,20 @@ class Group(MutableMapping[str, Any]):
                 f"finite number, 0 or more{more}"
             ) from None
         return checked
+
+    def as_now(self) -> Group:
+        """A group that stays what this one is now, for a step in flight."""
+        put(self, "free_rate", False)  # so that the next rate is not written into the same dict
+        made = object.__new__(Group)
+        vars(made).update(vars(self), held=None)
+        return made
+
+    def hold(self, held: Group | None) -> None:
+        """Have steps see another group's hyperparameters for a while; None: its own again."""
+        put(self, "held", held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "held": None}
 
     def replace_params(self, params: Sequence[Any]) -> None:
         """Hold other arrays in place of its own, before an optimizer has taken them up."""

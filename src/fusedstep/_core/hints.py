@@ -282,7 +282,7 @@ def without_others(function: Any) -> Signature:
     return found.replace(parameters=own)
 
 
-STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads", "clip")
+STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads", "clip", "wait", "after")
 """The arguments of a step."""
 
 

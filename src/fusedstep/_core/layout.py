@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -30,7 +30,9 @@ NO_ROWS: Mapping[int, Row] = {}
 
 def rules_of(declaration: Declaration, groups: Iterable[Group]) -> Rules:
     """The rule of each group, with the moving average if it has one."""
-    return {id(group): rule_of(declaration, group.hyperparameters) for group in groups}
+    return {
+        id(group): rule_of(declaration, (group.held or group).hyperparameters) for group in groups
+    }
 
 
 def power_above(t: int) -> int:
@@ -95,7 +97,8 @@ class Layout:
                 continue
             group = tensor.cohort.group
             if id(group) not in states:
-                states[id(group)] = rule_of(self.declaration, group.hyperparameters).states
+                values = tensor.cohort.settings.hyperparameters
+                states[id(group)] = rule_of(self.declaration, values).states
             if row is None or row.rule.states != states[id(group)]:
                 return False
         return True
@@ -116,16 +119,16 @@ class Layout:
             if tensor is not None and grads[index] is not None:
                 # A new cohort for those that step: those that do not keep theirs, and its t.
                 old = tensor.cohort
-                group = old.group
+                group, values = old.group, old.settings.hyperparameters
                 if id(group) not in rules:
-                    rules[id(group)] = rule_of(self.declaration, group.hyperparameters)
+                    rules[id(group)] = rule_of(self.declaration, values)
                 self.gradient_formats[index] = g = tensor.gradient_format(grads[index])
                 storages = tensor.storages(rules[id(group)], g)
                 key = old.key, storages
                 cohort = fresh.get(key)
                 if cohort is None:
                     cohort = fresh[key] = old.again()
-                    cohort.settle(self.declaration, group.hyperparameters)
+                    cohort.settle(self.declaration, values)
                     cohort.by_slices = True
                     cohort.storages = storages
                     jobs[cohort] = len(jobs)
@@ -164,6 +167,8 @@ class Layout:
             self.due = power_above(self.most + steps) - self.most
         for cohort in self.cohorts:
             group, t = cohort.group, cohort.start + steps
+            if group.held is not None:  # as `Cohort.settings` has it, for less
+                group = group.held
             values = group.hyperparameters
             if values is not cohort.settled and not cohort.settle(declaration, values):
                 return None
@@ -183,7 +188,7 @@ class Layout:
                 given.append(cohort.given(declaration, values, t))
         for at in self.random:
             cohort = self.cohorts[at]
-            seed = cohort.group.hyperparameters["seed"]
+            seed = cohort.settings.hyperparameters["seed"]
             self.plan.keys[at] = step_key(seed, cohort.start + steps)
         self.coming = self.most + steps if given else 0
         return given
@@ -218,12 +223,26 @@ class Layout:
         taken = self.plan.take(grads, 0, zero)
         if taken < len(grads) and not self._look(grads, taken, zero):
             return False
-        if zero and self.unshared_at != self.plan.moves:
+        if zero and not self.are_apart():
             # One of two that share memory would be read after the other was zeroed.
             WrittenMemory(self.tensors.seen(grads)).refuse_overlaps()
             self.unshared_at = self.plan.moves
         self.plan.fetch_gradients()
         return True
+
+    def new_among(self, grads: list[Any], zero: bool) -> Iterator[int]:
+        """The indices of gradients that are not like those before, and have to be checked.
+
+        Nothing is done with any. A step may be under way.
+        """
+        at = self.plan.fits(grads, 0, zero)
+        while at < len(grads):
+            yield at
+            at = self.plan.fits(grads, at + 1, zero)
+
+    def are_apart(self) -> bool:
+        """Whether the gradients taken last are known to share no memory."""
+        return self.unshared_at == self.plan.moves
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
         """Measure the gradients that were taken, all together."""

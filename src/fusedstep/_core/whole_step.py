@@ -7,7 +7,7 @@ from math import inf
 from typing import Any, NoReturn
 
 from fusedstep._core.layout import Layout
-from fusedstep._core.request import Report, Request, check_bound, check_scale
+from fusedstep._core.request import Report, Request, check_in_dtypes
 from fusedstep._numerics.coefficients import JobScalars, step_scalars
 
 
@@ -24,12 +24,8 @@ def whole_step(
     before anything is written.
     """
     scale = request.scale
-    if scale != 1:
-        for cohort in layout.cohorts:
-            check_scale(scale, cohort.dtype)
-    if request.max_value != inf:
-        for cohort in layout.cohorts:
-            check_bound(request.max_value, cohort.dtype)
+    if scale != 1 or request.max_value != inf:
+        check_in_dtypes(request, {cohort.dtype for cohort in layout.cohorts})
     grad_norm, clip = None, 1.0
     each = request.clip == "tensor"
     if request.max_norm is not None or nonfinite != "propagate":

@@ -1,0 +1,269 @@
+"""Steps in flight: asked for by `step(..., wait=False)`, and taken by a thread of their own.
+
+One thread takes the steps of all optimizers, in the order in which they were asked for. A step has
+threads of its own already, so that two at once would only fight for the cores.
+
+To ask for a step is one chain of calls that no signal interrupts: before it nothing has happened,
+and after it the step is going to be taken. That goes for a process that ends, too, which waits for
+all that were asked for. The turns of an optimizer, see turn.py, have its steps in flight in
+`flights` until they are done.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from _thread import allocate_lock, start_new_thread
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TimedOut
+from functools import partial
+from queue import SimpleQueue
+from threading import TIMEOUT_MAX, get_ident
+from typing import Any, NoReturn
+
+from fusedstep._arrays.at_once import Call, at_once
+from fusedstep._checks.values import flag
+from fusedstep._checks.wording import describe
+from fusedstep._core.request import Report
+from fusedstep._core.turn import Turn
+
+
+class Untold:
+    """The error of a step in flight, which is told when its handle goes before anybody has asked.
+
+    Only a step that failed has one: Ctrl-C would get lost in what Python calls when things go.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException | None = error
+
+    def __del__(self) -> None:
+        if self.error is not None:
+            raise RuntimeError(
+                "a step in flight failed, and its handle is gone without having been asked; keep "
+                "it, `handle = opt.step(grads, wait=False)`, and call `handle.result()`"
+            ) from self.error
+
+
+class Handle(Future[Report]):
+    """A step in flight: a future of its report, which nobody can cancel.
+
+    Its waits are chains of calls in C. Those of the base take a lock in Python, and Ctrl-C in
+    between would leave it taken for ever, also for the thread that takes the steps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._report: Report | None = None
+        self._error: BaseException | None = None
+        self._untold: Untold | None = None
+        self._is_over = False
+        self._gate = allocate_lock()
+        """A lock that is held until the step is over; whoever waits passes through it."""
+        self._gate.acquire()
+
+    def cancel(self) -> bool:
+        """Nothing, and False: a step that was asked for is taken."""
+        return False
+
+    def done(self) -> bool:
+        """Whether the step has been taken, or has failed."""
+        return self._is_over
+
+    def running(self) -> bool:
+        """Whether the step is still in flight."""
+        return not self._is_over
+
+    def result(self, timeout: float | None = None) -> Report:
+        """The report of the step, or what the step raised, once it is over."""
+        error = self.exception(timeout)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del self, error  # of which the error's traceback would make a circle
+        assert self._report is not None
+        return self._report
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error that the step raised, None if it was taken, once it is over."""
+        self.wait_until_over(timeout)
+        untold = self._untold
+        if untold is not None:
+            untold.error = None
+        return self._error
+
+    def wait_until_over(self, timeout: float | None = None) -> None:
+        """Wait until the step is over; a TimeoutError if it is not after so many seconds."""
+        if self._is_over:
+            return
+        if worker.is_here():
+            raise RuntimeError(
+                "a wait for a step in flight in the thread that takes them, which would never end: "
+                "by a function that a step calls, such as the one for the learning rate, or by "
+                "one that a handle calls when it is done; wait in another thread"
+            )
+        seconds = -1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX)
+        gate = self._gate
+        passing: list[Call] = [partial(gate.acquire, True, seconds), partial(gate.release)]
+        all(map(partial.__call__, passing))  # of a wait in vain nothing is released
+        if not self._is_over:
+            raise TimedOut(f"the step is still in flight after {timeout} seconds")
+
+    def land(self, report: Report) -> None:
+        """Have the step over, and taken."""
+        self._report = report
+        self._open()
+        self.set_result(report)
+
+    def fail(self, error: BaseException, *, told: bool = False) -> None:
+        """Have the step over, and failed; `told` that it need not be told when the handle goes."""
+        self._untold = None if told else Untold(error)
+        self._error = error
+        self._open()
+        self.set_exception(error)
+
+    def lose(self) -> None:
+        """Have the step over in a child of fork, which has not the thread that takes it."""
+        super().__init__()  # anew: another thread may have had its lock, and nobody is called back
+        error = RuntimeError(
+            "this step was in flight when this process was forked: the parent takes it, and here "
+            "it is lost; wait for its handle, `handle.result()`, before the fork"
+        )
+        self.fail(error, told=True)
+
+    def _open(self) -> None:
+        self._is_over = True
+        self._gate.release()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = f"; the report has it: `handle.result().{name}`" if name in Report._fields else ""
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self
+        )
+
+
+class Flight:
+    """A step in flight: what takes it, and what has to come before."""
+
+    def __init__(self, turn: Turn, step: Callable[[], Report], after: Any) -> None:
+        self.turn = turn
+        self.step = step
+        self.after = after
+        self.handle = Handle()
+
+    def take(self) -> None:
+        """Take the step, or fail, and have the handle know."""
+        flights, handle = self.turn.flights, self.handle
+        report, error = outcome(self.step, self.after)
+        flights.popleft()  # before anybody who waits for the handle goes on
+        if report is not None:
+            handle.land(report)
+        elif error is not None:
+            handle.fail(error)
+
+
+def outcome(step: Callable[[], Report], after: Any) -> tuple[Report | None, BaseException | None]:
+    """The report of a step that comes after something else, or the error of either.
+
+    The error's traceback has this frame and those below, and none that has the handle: it would be
+    in a circle with its error, and not go when the last who knows it does.
+    """
+    try:
+        if after is not None:
+            after.synchronize()
+        return step(), None
+    except BaseException as error:  # whatever it is, it is the handle's
+        return None, error
+
+
+class Worker:
+    """The thread that takes steps in flight, which starts with the first of them."""
+
+    THREAD = "thread"
+    """The key of its number in `role`."""
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        """Whether the process is ending, and no steps are taken in flight any more."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin without the thread: a child of fork has none of its parent's."""
+        self.queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.role: dict[str, int] = {}
+
+    def is_here(self) -> bool:
+        """Whether this is called in the thread that takes the steps."""
+        return self.role.get(self.THREAD) == get_ident()
+
+    def launch(self, flight: Flight) -> Handle:
+        """Have a step taken after all those that were asked for before."""
+        if not self.role:  # or not yet: of two threads the second finds that there is one
+            start_new_thread(self._work, (self.queue, self.role))
+        asking = [partial(flight.turn.flights.append, flight), partial(self.queue.put, flight.take)]
+        at_once(asking)
+        return flight.handle
+
+    def _work(self, queue: SimpleQueue[Callable[[], None]], role: dict[str, int]) -> None:
+        if role.setdefault(self.THREAD, get_ident()) != get_ident():
+            return
+        while True:
+            queue.get()()
+
+    def end(self) -> None:
+        """Wait until all steps in flight are over: the process is ending."""
+        self.has_ended = True
+        if self.role or not self.queue.empty():
+            last = allocate_lock()
+            last.acquire()
+            self.queue.put(last.release)
+            last.acquire()
+
+
+worker = Worker()
+
+# As concurrent.futures does it: `atexit` is too late for children of multiprocessing, which do
+# not call it.
+try:
+    threading._register_atexit(worker.end)  # type: ignore[attr-defined]  # noqa: SLF001
+except RuntimeError:  # the process is ending already
+    worker.has_ended = True
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=worker.reset)
+
+
+# ---- what is asked for ----
+
+
+def check_wait(wait: Any, after: Any) -> bool:
+    """Whether a step is to be waited for: the arguments of `step` that say so, checked."""
+    waits = flag("wait", wait)
+    if after is not None and waits:
+        raise TypeError(
+            f"after={describe(after)} is what a step in flight comes after; pass `wait=False` with "
+            "it, or call `after.synchronize()` before the step"
+        )
+    if after is not None and not callable(getattr(after, "synchronize", None)):
+        raise TypeError(
+            f"after={describe(after)}; pass what has a method `synchronize`, as an event of "
+            "torch.cuda or CuPy that was recorded after the gradients' copies"
+        )
+    return waits
+
+
+def landed(step: Callable[[], Report], after: Any) -> Handle:
+    """The handle of a step that is taken here and now, after something else.
+
+    What is refused is raised; that gradients are not finite comes with the handle.
+    """
+    handle = Handle()
+    report, error = outcome(step, after)
+    if report is not None:
+        handle.land(report)
+    elif isinstance(error, FloatingPointError):
+        handle.fail(error)
+    elif error is not None:
+        raise error
+    return handle
