@@ -585,6 +585,7 @@ class Optimizer:
     @property
     def layout(self) -> Layout:
         """The steps as they are laid out, for tools that look inside."""
+        self._turn.wait_to_look()
         if self._layout is None:
             raise RuntimeError("steps are laid out by the first of them, or after a load; step")
         return self._layout
@@ -758,7 +759,8 @@ class Optimizer:
         after the next step.
         """
         self._whole(self._catch_up_all)
-        states = (State(parameter, self._table) for parameter in self._parameters)
+        of_each = partial(State, kind=self._table, turn=self._turn)
+        states = map(of_each, self._parameters)
         return with_hints(self._structure.rebuild(states))
 
     def state_dict(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from fusedstep._core.hints import letter_hint
 from fusedstep._core.kept import SMALL, format_of_parameter, format_of_state, storages
 from fusedstep._core.rows import has_rows
 from fusedstep._core.slices import ROW_T, Slices
+from fusedstep._core.turn import Turn
 from fusedstep._numerics.coefficients import (
     Hyperparameters,
     JobScalars,
@@ -724,12 +725,14 @@ class State(Mapping[str, Any]):
     Each look-up gives a new array over the same memory, whose shape or dtype may be set.
     """
 
-    def __init__(self, parameter: Parameter, kind: type[Table]) -> None:
+    def __init__(self, parameter: Parameter, kind: type[Table], turn: Turn) -> None:
         self._parameter = parameter
         self._kind = kind
+        self._turn = turn
 
     def __getitem__(self, key: str) -> Any:
         key = as_identifier(key)
+        self._turn.wait_to_look()
         if key == "t":
             return self._parameter.cohort.t
         if key == ROW_T and self._row_t is not None:

@@ -103,6 +103,11 @@ class Turn:
             return
         last.handle.wait_until_over()
 
+    def wait_to_look(self) -> None:
+        """Wait for the steps that are in flight now, unless one of them asks by what it calls."""
+        if self.flights and self.holder != get_ident():
+            self.wait_for_flights()
+
     def wait_for_copy(self) -> None:
         """Wait a little, and have copies let a step go first meanwhile."""
         self.asked = monotonic() + PATIENCE
