@@ -274,12 +274,18 @@ def step_misfit(surplus: Sequence[Any], unknown: Mapping[str, Any]) -> TypeError
     return unexpected("step", name, hint)
 
 
-def without_others(function: Any) -> Signature:
-    """The signature of a function without the arguments that it takes to say that it has none."""
-    found = signature(function)
-    caught = Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD
-    own = [each for each in found.parameters.values() if each.kind not in caught]
-    return found.replace(parameters=own)
+def signature_of_step(step: Any, otherwise: Any) -> Signature:
+    """The signature of a step: its own arguments, and those of what it hands the others to."""
+    own, further = signature(step), signature(otherwise).parameters
+    given = [each for each in own.parameters.values() if each.name in ("self", *STEPS_OWN)]
+    more = [
+        each.replace(kind=Parameter.KEYWORD_ONLY)
+        for each in further.values()
+        if each.name in STEPS_OWN and each.name not in own.parameters
+    ]
+    return own.replace(
+        parameters=[*given, *more], return_annotation=signature(otherwise).return_annotation
+    )
 
 
 STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads", "clip", "wait", "after")

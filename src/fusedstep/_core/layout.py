@@ -159,16 +159,19 @@ class Layout:
 
     # ---- a step ----
 
-    def scalars(self) -> list[JobScalars] | None:
-        """The scalars of the step that comes, job by job; None if another rule is called for."""
+    def scalars(self, in_flight: bool = False) -> list[JobScalars] | None:
+        """The scalars of the step that comes, job by job; None if another rule is called for.
+
+        A step in flight has groups that are held.
+        """
         declaration, given, steps = self.declaration, [], self.steps[0] + 1
         if steps == self.due:
             self.tensors.look_around()
             self.due = power_above(self.most + steps) - self.most
         for cohort in self.cohorts:
             group, t = cohort.group, cohort.start + steps
-            if group.held is not None:  # as `Cohort.settings` has it, for less
-                group = group.held
+            if in_flight:
+                group = cohort.settings
             values = group.hyperparameters
             if values is not cohort.settled and not cohort.settle(declaration, values):
                 return None
@@ -193,9 +196,9 @@ class Layout:
         self.coming = self.most + steps if given else 0
         return given
 
-    def step(self, grads: list[Any]) -> Report | None:
+    def step(self, grads: list[Any], in_flight: bool = False) -> Report | None:
         """Step with `grads`; None, and nothing done, if it takes another layout."""
-        scalars = self.scalars()
+        scalars = self.scalars(in_flight)
         if scalars is None:
             return None
         if self.plan.touched and self.plan.kind.reads_rows:

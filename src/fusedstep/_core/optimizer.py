@@ -30,14 +30,15 @@ from fusedstep._core.digest import Numbers, digest, names_of
 from fusedstep._core.groups import Group, rate_all, read_groups
 from fusedstep._core.hints import (
     MISSING,
+    STEPS_OWN,
     Groups,
     Missing,
     key_hint,
     refuse_attribute,
+    signature_of_step,
     step_misfit,
     with_missing,
     without_optimizer,
-    without_others,
 )
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
 from fusedstep._core.numbers_in_file import with_digest
@@ -271,6 +272,20 @@ class Optimizer:
         after: Any = ...,
     ) -> Future[Report]: ...
 
+    @overload
+    def step(
+        self,
+        grads: Any = ...,
+        *,
+        scale: float = ...,
+        max_norm: float | None = ...,
+        max_value: float | None = ...,
+        zero_grads: bool = ...,
+        clip: str = ...,
+        wait: bool,
+        after: Any = ...,
+    ) -> Report | Future[Report]: ...
+
     def step(
         self,
         grads: Any = ARENA_GRADIENTS,
@@ -280,9 +295,7 @@ class Optimizer:
         max_value: float | None = None,
         zero_grads: bool = False,
         clip: str = GLOBAL,
-        wait: bool = True,
-        after: Any = None,
-        **unknown: NoReturn,
+        **others: Any,
     ) -> Any:
         """Update the parameters in place.
 
@@ -361,11 +374,9 @@ class Optimizer:
         >>> g
         array([0., 0.])
         """
-        if surplus or unknown:
-            raise step_misfit(surplus, unknown)
-        if wait is not True or after is not None:
+        if surplus or others:  # `wait` and `after`, which most steps need not look at
             asked = (scale, max_norm, max_value, zero_grads, clip)
-            return Optimizer._step_in_flight(self, grads, asked, wait, after)
+            return Optimizer._step_otherwise(self, grads, surplus, asked, others)
         try:
             turn, me = self._turn, get_ident()
         except AttributeError:
@@ -402,16 +413,16 @@ class Optimizer:
         finally:
             turn.holder = turn.next
 
-    def _step_by(self, flat: list[Any], request: Request) -> Report:
+    def _step_by(self, flat: list[Any], request: Request, in_flight: bool = False) -> Report:
         """Step by these gradients of the tensors; the turn has been taken."""
         layout = self._layout
         if request == PLAIN and self._nonfinite == "propagate":
-            while layout is None or (report := layout.step(flat)) is None:
+            while layout is None or (report := layout.step(flat, in_flight)) is None:
                 layout = self._lay_out(flat)
             return report
         while (
             layout is None
-            or (scalars := layout.scalars()) is None
+            or (scalars := layout.scalars(in_flight)) is None
             or not layout.take(flat, request.zero_grads)
         ):
             layout = self._lay_out(flat)
@@ -419,10 +430,19 @@ class Optimizer:
 
     # ---- steps in flight ----
 
-    def _step_in_flight(
-        self, grads: Any, asked: Sequence[Any], wait: Any, after: Any
+    def _step_otherwise(
+        self, grads: Any, surplus: Sequence[Any], asked: Sequence[Any], others: dict[str, Any]
     ) -> Report | Future[Report]:
-        """A step that is not waited for, with these arguments as `check_request` has them."""
+        """A step with further arguments; those of every step are as `check_request` has them."""
+        unknown = {name: value for name, value in others.items() if name not in STEPS_OWN}
+        if surplus or unknown:
+            raise step_misfit(surplus, unknown)
+        return Optimizer._step_in_flight(self, grads, asked, **others)
+
+    def _step_in_flight(
+        self, grads: Any, asked: Sequence[Any], wait: bool = True, after: Any = None
+    ) -> Report | Future[Report]:
+        """A step that need not be waited for."""
         from fusedstep._core import in_flight  # which brings `concurrent.futures`, and is rare
 
         waits = in_flight.check_wait(wait, after)
@@ -482,7 +502,7 @@ class Optimizer:
                 group.hold(own)
             flat = given if self._arena is None else self._gradients_with(given)
             assert flat is not None
-            return self._step_by(flat, request)
+            return self._step_by(flat, request, in_flight=True)
         finally:
             for group in self._groups:
                 group.hold(None)
@@ -1034,4 +1054,7 @@ def of_arena(gathered: Tensors, given: Iterable[tuple[Any, Any]]) -> list[Any]:
 
 
 with_missing(Optimizer, MISSING)
-Optimizer.step.__signature__ = without_others(Optimizer.step)  # type: ignore[attr-defined]
+Optimizer.step.__signature__ = signature_of_step(  # type: ignore[attr-defined]
+    Optimizer.step,
+    Optimizer._step_in_flight,  # noqa: SLF001
+)

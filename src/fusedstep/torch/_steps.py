@@ -50,8 +50,8 @@ def storage_uses(tensor: Any) -> int:
 class Numbered(Layout):
     """A layout whose steps leave their count, and NAdam's product, where torch can read it."""
 
-    def scalars(self) -> list[JobScalars] | None:
-        given = super().scalars()
+    def scalars(self, in_flight: bool = False) -> list[JobScalars] | None:
+        given = super().scalars(in_flight)
         numbers = self.plan.numbers
         if given is not None and numbers.size:
             coming = self.steps[0] + 1
