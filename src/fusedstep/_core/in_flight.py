@@ -39,11 +39,13 @@ class Untold:
         self.error: BaseException | None = error
 
     def __del__(self) -> None:
-        if self.error is not None:
+        error = self.error
+        if error is not None:
             raise RuntimeError(
                 "a step in flight failed, and its handle is gone without having been asked; keep "
-                "it, `handle = opt.step(grads, wait=False)`, and call `handle.result()`"
-            ) from self.error
+                "it, `handle = opt.step(grads, wait=False)`, and call `handle.result()`. "
+                f"{type(error).__name__}: {error}"
+            ).with_traceback(error.__traceback__) from error
 
 
 class Handle(Future[Report]):
@@ -162,14 +164,11 @@ class Flight:
             handle.land(report)
         elif error is not None:
             handle.fail(error)
+        del self, handle, error  # of which the error's traceback makes a circle
 
 
 def outcome(step: Callable[[], Report], after: Any) -> tuple[Report | None, BaseException | None]:
-    """The report of a step that comes after something else, or the error of either.
-
-    The error's traceback has this frame and those below, and none that has the handle: it would be
-    in a circle with its error, and not go when the last who knows it does.
-    """
+    """The report of a step that comes after something else, or the error of either."""
     try:
         if after is not None:
             after.synchronize()
