@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol, TypeVar, cast
 from fusedstep._checks.elsewhere import (
     ATTRIBUTES,
     BACKENDS,
+    BEFORE,
     BETAS,
     HYPERPARAMETERS,
     INSTEAD,
@@ -20,6 +21,7 @@ from fusedstep._checks.elsewhere import (
     OF_A_STEP,
     SAVING,
     STATE,
+    WAITING,
 )
 from fusedstep._checks.hints import code, filled, nearest, written
 from fusedstep._checks.wording import quoted
@@ -267,6 +269,10 @@ def step_misfit(surplus: Sequence[Any], unknown: Mapping[str, Any]) -> TypeError
         hint = "a step takes the gradients: `opt.step(grads)`"
     elif name in OF_A_STEP:
         hint = f"pass `{of_a_step(name, value)}`"
+    elif name in WAITING:
+        hint = f"pass `wait={bool(value) is WAITING[name]}`"
+    elif name in BEFORE:
+        hint = f"a step in flight may come after it: pass `wait=False, after={name}`"
     else:
         near = nearest(name, STEPS_OWN)
         known = f"it has {', '.join(map(repr, STEPS_OWN))}"
