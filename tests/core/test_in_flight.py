@@ -47,7 +47,7 @@ SECONDS = 60
 
 
 class Held:
-    """What a step comes after, and that is over when a test says so."""
+    """An event for a step to come after, which a test lets happen."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -70,7 +70,7 @@ def held() -> Iterator[Held]:
 
 
 def waits_for(held: Held, call: Callable[[], Any]) -> Any:
-    """What a call returns, which has to wait until something is released."""
+    """The result of a call that has to wait until something is released."""
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(call()))
     thread.start()
@@ -218,7 +218,7 @@ def test_gradients_in_any_layout(backend: str) -> None:
 
 @on_each_backend
 def test_many_in_flight(backend: str) -> None:
-    """With other rates, other gradients that are None, and looks at the state, in between."""
+    """Rates change in between, other gradients are None, and somebody looks at the state."""
     rng = np.random.default_rng(1)
     seeds = rng.integers(0, 2**31, 1000)
 
@@ -583,7 +583,7 @@ def test_a_rate_may_fail_and_a_gradient_change() -> None:
 
 @pytest.fixture
 def untold(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was told of errors that nobody has asked for."""
+    """The errors that nobody has asked for, as they are told."""
     told: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda each: told.append(each.exc_value.__cause__))
     return told
@@ -1025,7 +1025,7 @@ def test_the_signature_has_all_arguments() -> None:
 
 
 def test_a_second_thread_ends_at_once() -> None:
-    """As it may be started when two threads ask at the same time for the first step."""
+    """It may be started when two threads ask for the first step at the same time."""
     worker = in_flight.Worker()
     queue, role = worker.queue, worker.role
     role[worker.THREAD] = -1

@@ -392,7 +392,7 @@ class InFlightByRows(ByExactRows):
 
 
 class Slow:
-    """What a step in flight comes after, for long enough that others wait for it."""
+    """An event for a step in flight to come after, so late that others wait for the step."""
 
     def synchronize(self) -> None:
         sleep(0.001)

@@ -334,11 +334,20 @@ class Optimizer:
             What `max_norm` bounds: `"global"` the norm of all gradients together, of all groups;
             `"tensor"` the norm of each gradient by itself, each over an arena, too. One NaN or
             infinity then reaches its own gradient alone. It needs `max_norm`.
+        wait
+            False to return at once. The step is then in flight: a thread takes it after all that
+            were asked for before, by the hyperparameters of now. Until it is done it holds the
+            gradients, and nobody else may write to them, nor read or write parameters and state.
+            Further steps come after it, and what reads or loads state waits for it.
+        after
+            With `wait=False`: what that thread waits for before it reads a gradient, by a method
+            `synchronize`, as an event of `torch.cuda` or CuPy has it after copies from a device.
 
         Returns
         -------
-        Report
-            `grad_norm`, `clip`, `skipped` and `t`, see `fusedstep.Report`.
+        Report, or concurrent.futures.Future
+            `grad_norm`, `clip`, `skipped` and `t`, see `fusedstep.Report`; with `wait=False` a
+            future of it, which nobody can cancel. On a CUDA device that is done already.
 
         Raises
         ------
@@ -346,7 +355,9 @@ class Optimizer:
             If a gradient does not fit, or overlaps what the step writes, or another argument
             is out of its range. The message names it, and nothing has been written.
         FloatingPointError
-            If a gradient is not finite, under `nonfinite="raise"`. Nothing has been written.
+            If a gradient is not finite, under `nonfinite="raise"`. Nothing has been written. With
+            `wait=False` the future raises it, or what a learning rate's function or `after` does,
+            and steps in flight behind go on as if this one had been left out.
         RuntimeError
             If a step of the same optimizer is under way, in another thread or further up in this
             one, or if this thread's arithmetic does not round to nearest. Nothing has been written.
@@ -373,6 +384,12 @@ class Optimizer:
         array([-0.6, -0.8])
         >>> g
         array([0., 0.])
+        >>> opt = fs.SGD(p, lr=1.0)
+        >>> handles = [opt.step(np.array([0.4, -0.2]), wait=False) for _ in range(2)]
+        >>> handles[1].result().t
+        2
+        >>> p
+        array([-1.4, -0.4])
         """
         if surplus or others:  # `wait` and `after`, which most steps need not look at
             asked = (scale, max_norm, max_value, zero_grads, clip)

@@ -232,7 +232,7 @@ class Tensors:
 
 
 def of_rows(name: str) -> tuple[str, str]:
-    """What begins, and what ends, the error about a gradient of rows that cannot be taken."""
+    """The beginning and the end of the error about a gradient of rows that cannot be taken."""
     return f"{name} is of rows", "pass the whole gradient"
 
 
