@@ -17,6 +17,7 @@ from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TimedOut
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import TIMEOUT_MAX, get_ident
@@ -106,6 +107,7 @@ class Handle(Future[Report]):
                 "by a function that a step calls, such as the one for the learning rate, or by "
                 "one that a handle calls when it is done; wait in another thread"
             )
+        worker.start()  # if there was no memory for it before
         seconds = -1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX)
         gate = self._gate
         passing: list[Call] = [partial(gate.acquire, True, seconds), partial(gate.release)]
@@ -113,18 +115,20 @@ class Handle(Future[Report]):
         if not self._is_over:
             raise TimedOut(f"the step is still in flight after {timeout} seconds")
 
-    def land(self, report: Report) -> None:
-        """Have the step over, and taken."""
+    def end(self, report: Report | None, error: BaseException | None) -> None:
+        """Have the step over, by its report or its error."""
+        self._untold = None if error is None else Untold(error)
         self._report = report
-        self._open()
-        self.set_result(report)
-
-    def fail(self, error: BaseException, *, told: bool = False) -> None:
-        """Have the step over, and failed; `told` that it need not be told when the handle goes."""
-        self._untold = None if told else Untold(error)
         self._error = error
-        self._open()
-        self.set_exception(error)
+        self._is_over = True
+        self._gate.release()
+
+    def tell(self) -> None:
+        """Have those know that the step is over who wait for futures, or are to be called."""
+        if self._report is not None:
+            self.set_result(self._report)
+        else:
+            self.set_exception(self._error)
 
     def lose(self) -> None:
         """Have the step over in a child of fork, which has not the thread that takes it."""
@@ -133,11 +137,8 @@ class Handle(Future[Report]):
             "this step was in flight when this process was forked: the parent takes it, and here "
             "it is lost; wait for its handle, `handle.result()`, before the fork"
         )
-        self.fail(error, told=True)
-
-    def _open(self) -> None:
-        self._is_over = True
-        self._gate.release()
+        self.end(None, error)
+        self.set_exception(self.exception())  # which is asked for, so that nobody is told of it
 
     def __getattr__(self, name: str) -> NoReturn:
         hint = f"; the report has it: `handle.result().{name}`" if name in Report._fields else ""
@@ -147,34 +148,37 @@ class Handle(Future[Report]):
 
 
 class Flight:
-    """A step in flight: what takes it, and what has to come before."""
+    """A step in flight: the function that takes it, and what has to come before."""
 
     def __init__(self, turn: Turn, step: Callable[[], Report], after: Any) -> None:
         self.turn = turn
         self.step = step
         self.after = after
         self.handle = Handle()
+        self.has_begun = False
+        self.report: Report | None = None
+        self.failure: BaseException | None = None
 
     def take(self) -> None:
-        """Take the step, or fail, and have the handle know."""
+        """Take the step, or fail, and have the handle know.
+
+        It may be called again if there was no memory for all of it: a step is taken once.
+        """
         flights, handle = self.turn.flights, self.handle
-        report, error = outcome(self.step, self.after)
-        flights.popleft()  # before anybody who waits for the handle goes on
-        if report is not None:
-            handle.land(report)
-        elif error is not None:
-            handle.fail(error)
-        del self, handle, error  # of which the error's traceback makes a circle
-
-
-def outcome(step: Callable[[], Report], after: Any) -> tuple[Report | None, BaseException | None]:
-    """The report of a step that comes after something else, or the error of either."""
-    try:
-        if after is not None:
-            after.synchronize()
-        return step(), None
-    except BaseException as error:  # whatever it is, it is the handle's
-        return None, error
+        if not self.has_begun:
+            self.has_begun = True
+            try:
+                if self.after is not None:
+                    self.after.synchronize()
+                self.report = self.step()
+            except BaseException as error:  # whatever it is, it is the handle's
+                self.failure = error
+        if flights and flights[0] is self:
+            flights.popleft()  # before anybody who waits for the handle goes on
+        if not handle.done():
+            handle.end(self.report, self.failure)
+            handle.tell()
+        del self, flights, handle  # of which the failure's traceback makes a circle
 
 
 class Worker:
@@ -197,19 +201,36 @@ class Worker:
         """Whether this is called in the thread that takes the steps."""
         return self.role.get(self.THREAD) == get_ident()
 
+    def start(self) -> None:
+        """Have the thread start, if none has begun to work: of two the second ends at once."""
+        if not self.role:
+            start_new_thread(self._work, (self.queue, self.role))
+
     def launch(self, flight: Flight) -> Handle:
         """Have a step taken after all those that were asked for before."""
-        if not self.role:  # or not yet: of two threads the second finds that there is one
-            start_new_thread(self._work, (self.queue, self.role))
-        asking = [partial(flight.turn.flights.append, flight), partial(self.queue.put, flight.take)]
-        at_once(asking)
+        self.start()
+        flights = flight.turn.flights
+        asking = [partial(flights.append, flight), partial(self.queue.put, flight.take)]
+        try:
+            at_once(asking)
+        except MemoryError:  # of one or the other: in the queue it is not
+            with suppress(ValueError):
+                flights.remove(flight)
+            raise
         return flight.handle
 
     def _work(self, queue: SimpleQueue[Callable[[], None]], role: dict[str, int]) -> None:
-        if role.setdefault(self.THREAD, get_ident()) != get_ident():
-            return
+        call: Callable[[], None] | None = None
         while True:
-            queue.get()()
+            try:
+                me = get_ident()
+                if role.setdefault(self.THREAD, me) != me:
+                    return
+                call = call or queue.get()
+                call()
+                call = None
+            except MemoryError:  # of the call itself, which is made again
+                continue
 
     def end(self) -> None:
         """Wait until all steps in flight are over: the process is ending."""
@@ -257,12 +278,16 @@ def landed(step: Callable[[], Report], after: Any) -> Handle:
 
     What is refused is raised; that gradients are not finite comes with the handle.
     """
-    handle = Handle()
-    report, error = outcome(step, after)
-    if report is not None:
-        handle.land(report)
-    elif isinstance(error, FloatingPointError):
-        handle.fail(error)
-    elif error is not None:
-        raise error
-    return handle
+    if after is not None:
+        after.synchronize()
+    handle, report, failure = Handle(), None, None
+    try:
+        report = step()
+    except FloatingPointError as error:
+        failure = error
+    handle.end(report, failure)
+    handle.tell()
+    try:
+        return handle
+    finally:
+        del handle, failure  # of which the failure's traceback makes a circle

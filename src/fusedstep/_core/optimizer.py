@@ -65,7 +65,7 @@ from fusedstep._core.state_dict import (
     saved_group,
 )
 from fusedstep._core.tensors import Tensors, of_rows, parameters_of
-from fusedstep._core.turn import Turn
+from fusedstep._core.turn import NONE_HELD, Turn
 from fusedstep._core.unpickled import Originals
 from fusedstep._core.whole_step import whole_step
 
@@ -225,6 +225,8 @@ class Optimizer:
         self._parameters = parameters_of(groups, paths, self._place, arena, copies)
         self._out = copies
         self._turn = Turn()
+        for group in groups:
+            group.join(self._turn)
         self._gathered = self._layout = None
 
     @property
@@ -468,7 +470,7 @@ class Optimizer:
         except AttributeError:
             raise without_optimizer(self) from None
         if waits or in_flight.worker.has_ended or not isinstance(self._place, Host):
-            step = partial(self.step, grads, **dict(zip(ASKED, asked, strict=True)))
+            step = partial(Optimizer.step, self, grads, **dict(zip(ASKED, asked, strict=True)))
             return step() if waits else in_flight.landed(step, after)
         if turn.holder:
             turn.refuse_inside(get_ident(), "step")
@@ -477,7 +479,8 @@ class Optimizer:
             self._refuse_ahead("step")
         request = check_request(*asked)
         given = self._fitting(grads, request, after is None)
-        step = partial(self._fly, given, request, [group.as_now() for group in self._groups])
+        held = {id(group): group.as_now() for group in self._groups}
+        step = partial(self._fly, given, request, held)
         return in_flight.worker.launch(in_flight.Flight(turn, step, after))
 
     def _fitting(self, grads: Any, request: Request, ready: bool) -> list[Any] | None:
@@ -504,7 +507,7 @@ class Optimizer:
             WrittenMemory(tensors.seen(flat)).refuse_overlaps()
         return rows if in_arena else flat
 
-    def _fly(self, given: list[Any] | None, request: Request, held: Sequence[Group]) -> Report:
+    def _fly(self, given: list[Any] | None, request: Request, held: Mapping[int, Group]) -> Report:
         """Take a step in flight, with the groups as they were when it was asked for."""
         turn, me = self._turn, get_ident()
         while True:
@@ -515,14 +518,12 @@ class Optimizer:
         try:
             if self._ahead:
                 self._refuse_ahead("step")
-            for group, own in zip(self._groups, held, strict=True):
-                group.hold(own)
+            turn.held = held
             flat = given if self._arena is None else self._gradients_with(given)
             assert flat is not None
             return self._step_by(flat, request, in_flight=True)
         finally:
-            for group in self._groups:
-                group.hold(None)
+            turn.held = NONE_HELD
             turn.holder = turn.next
 
     if not TYPE_CHECKING:  # to checkers of types an optimizer is not to be called

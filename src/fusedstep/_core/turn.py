@@ -40,10 +40,13 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from collections.abc import Mapping
 from threading import get_ident
 from time import monotonic, sleep
 from typing import Any
 from weakref import ReferenceType, ref
+
+NONE_HELD: Mapping[int, Any] = {}
 
 PAUSE = 5e-5
 """Seconds between two looks whether the turn has come."""
@@ -59,7 +62,7 @@ thread has this number: its own may be another's in the child."""
 class Turn:
     """The turns of one optimizer."""
 
-    __slots__ = ("__weakref__", "asked", "flights", "holder", "next")
+    __slots__ = ("__weakref__", "asked", "flights", "held", "holder", "next")
 
     def __init__(self) -> None:
         self.holder = 0
@@ -70,6 +73,8 @@ class Turn:
         """The time until which copies let a step go first, see `monotonic`."""
         self.flights: deque[Any] = deque()
         """The steps in flight, in their order, with the one that is under way."""
+        self.held: Mapping[int, Any] = NONE_HELD
+        """The groups as the step in flight that is under way is to see them, by their ids."""
         TURNS.add(ref(self, TURNS.discard))
 
     def wait(self, me: int, what: str) -> None:
