@@ -758,6 +758,24 @@ def test_what_a_handle_calls_may_ask_for_the_next_step() -> None:
     assert opt.state["t"] == 5
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_steps_go_on_after_what_a_handle_calls_has_ended_the_thread(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: None)
+    opt = fs.SGD(np.zeros(2), lr=1.0)
+    held = Held()
+
+    def end(done: Any) -> None:
+        raise error
+
+    opt.step(np.ones(2), wait=False, after=held).add_done_callback(end)
+    handles = [opt.step(np.ones(2), wait=False) for _ in range(3)]
+    held.release()
+    assert [handle.result(SECONDS).t for handle in handles] == [2, 3, 4]
+    assert opt.step(np.ones(2), wait=False).result(SECONDS).t == 5
+
+
 def test_one_thread_takes_them_all() -> None:
     found: set[int] = set()
 

@@ -231,11 +231,16 @@ class Worker:
                 call = None
             except MemoryError:  # of the call itself, which is made again
                 continue
+            except BaseException:  # of a function that a handle calls: another thread goes on
+                role.clear()
+                start_new_thread(self._work, (queue, role))
+                raise
 
     def end(self) -> None:
         """Wait until all steps in flight are over: the process is ending."""
         self.has_ended = True
         if self.role or not self.queue.empty():
+            self.start()
             last = allocate_lock()
             last.acquire()
             self.queue.put(last.release)
