@@ -352,6 +352,10 @@ int fs_catch_up(fs_table *table, int threads);
  * as it was found, for Python to check, or nheaders. */
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 
+/* The same without putting them anywhere, while another thread may run a step of the table: it stops
+ * at gradients of rows, too, and where zeros would be written to another address than before. */
+int64_t fs_fits(const fs_table *table, uintptr_t list, int64_t start, int zeroes);
+
 /* Remember that a gradient, an array, has its memory at `data`; or forget all of that parameter, or
  * of a whole table. */
 void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data);

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import inf
 from operator import setitem
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -309,6 +309,17 @@ class Table(Protocol):
         """Hold no gradient any more; those of some parameters need a check in any case."""
 
 
+class OnHost(Table, Protocol):
+    """A table over arrays in the memory of the CPU, whose steps may be in flight."""
+
+    def fits(self, grads: list[Any], start: int, zero: bool) -> int:
+        """Look at `grads` as `take` does, and return what it would, but use none of them.
+
+        It may be called while another thread runs a step. It stops at gradients of rows, too, and
+        where zeros would be written to other memory than before.
+        """
+
+
 class Aimable(Table, Protocol):
     """A table of one row that can be aimed at other arrays than it was made for."""
 
@@ -424,6 +435,9 @@ class CheckedTable:
                 return index
         return len(grads)
 
+    def fits(self, grads: list[Any], start: int, zero: bool) -> int:
+        return CheckedTable.take(self, grads, start, zero)
+
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
         if taken < len(grads):
@@ -528,6 +542,10 @@ class Plan:
     def uncertain(self) -> int:
         """How many further ones may have been left out."""
         return self.table.uncertain()
+
+    def fits(self, grads: list[Any], start: int, zero: bool) -> int:
+        """See `OnHost.fits`."""
+        return cast(OnHost, self.table).fits(grads, start, zero)
 
     def set_gradient(self, index: int, g: Array, given: Any = None) -> None:
         """Use `g` as the gradient of that parameter.
