@@ -71,10 +71,13 @@ TABLE = (ctypes.c_void_p * 8)()
 TABLE[0] = 1  # the version, 1.0
 TABLE[5] = ctypes.cast(READER, ctypes.c_void_p)
 
+NAME = b"dlpack_exchange_api"
+"""The capsule's name, which it has the address of."""
+
 new = ctypes.pythonapi.PyCapsule_New
 new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 Exchanged.__dlpack_c_exchange_api__ = new(  # type: ignore[attr-defined]
-    ctypes.addressof(TABLE), b"dlpack_exchange_api", None
+    ctypes.addressof(TABLE), NAME, None
 )
 
 
