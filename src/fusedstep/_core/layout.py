@@ -163,9 +163,7 @@ class Layout:
 
     # ---- a step ----
 
-    def scalars(
-        self, in_flight: bool = False, steps: int | None = None
-    ) -> list[JobScalars] | None:
+    def scalars(self, in_flight: bool = False, steps: int | None = None) -> list[JobScalars] | None:
         """The scalars of the step that comes, job by job; None if another rule is called for.
 
         A step in flight has groups that are held. `steps` is what the count of steps will be after

@@ -37,6 +37,9 @@ class Report(NamedTuple):
     t
         The steps taken so far: of the parameter that has taken most, of those in this step.
 
+    On a CUDA device, where a step that is clipped or may be skipped is judged, whoever reads the
+    first of these waits for it.
+
     >>> import numpy as np, fusedstep as fs
     >>> opt = fs.SGD({"w": np.zeros(2), "b": np.zeros(1)}, nonfinite="skip")
     >>> report = opt.step({"w": np.ones(2), "b": np.array([np.nan])})

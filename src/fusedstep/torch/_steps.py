@@ -50,9 +50,7 @@ def storage_uses(tensor: Any) -> int:
 class Numbered(Layout):
     """A layout whose steps leave their count, and NAdam's product, where torch can read it."""
 
-    def scalars(
-        self, in_flight: bool = False, steps: int | None = None
-    ) -> list[JobScalars] | None:
+    def scalars(self, in_flight: bool = False, steps: int | None = None) -> list[JobScalars] | None:
         given = super().scalars(in_flight, steps)
         numbers = self.plan.numbers
         if given is not None and numbers.size:
