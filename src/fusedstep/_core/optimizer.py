@@ -373,9 +373,9 @@ class Optimizer:
         Clipping by the norm is that of Pascanu, Mikolov, Bengio (2013), "On the difficulty of
         training recurrent neural networks". torch's `clip_grad_norm_` divides by the norm +
         10⁻⁶; here a clipped norm is `max_norm` but for rounding. The norm is a sum over a fixed
-        tree in float64, so that backend and threads do not change a bit of it. On a CUDA device it is
-        taken and judged there, and the report's numbers are fetched when they are read; only under
-        `nonfinite="raise"`, of rows, or where steps over an arena may be skipped, the step waits.
+        tree in float64, so that backend and threads do not change a bit of it. On a CUDA device
+        it is taken and judged there, and the report's numbers are fetched when they are read; a
+        step waits under `nonfinite="raise"`, of rows, and where one over an arena may be skipped.
 
         Examples
         --------
