@@ -5,8 +5,8 @@
     pytest tests/core -k zero_grads         a folder, and tests of some name in it
     pytest -m slow                          what takes minutes: builds of the package, all PTX
     pytest -m cuda                          the CUDA backend on a device
-    PYTHONPATH=tests/helpers pytest -p cuda_in_memory -m cuda tests/backends/cuda    the same without
-                                            a device: what was compiled for one runs as C
+    PYTHONPATH=tests/helpers pytest -p cuda_in_memory -m cuda tests/backends/cuda
+                                            the same without one: what was compiled for it, as C
     NUMBA_ENABLE_CUDASIM=1 pytest -m "cuda and not slow"    the same in Numba's simulator, as
                                             `pytest` does it
     PYTHONPATH=tests/helpers pytest -p without_c    all tests as if C had not been compiled
