@@ -352,6 +352,10 @@ int fs_catch_up(fs_table *table, int threads);
  * as it was found, for Python to check, or nheaders. */
 int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
 
+/* The same without putting them anywhere, while another thread may run a step of the table: it stops
+ * at gradients of rows, too, and where zeros would be written to another address than before. */
+int64_t fs_fits(const fs_table *table, uintptr_t list, int64_t start, int zeroes);
+
 /* Remember that a gradient, an array, has its memory at `data`; or forget all of that parameter, or
  * of a whole table. */
 void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data);
@@ -477,7 +481,10 @@ enum { FS_CAPTURED = -5, FS_LOOK = -16 };
  * Returns 0; or FS_REFUSED, FS_CAPTURED, or, above 0, the error that the driver returned. */
 int64_t fs_launch_all(fs_host *host, uintptr_t stream);
 
-/* Take all of `list`, and do so if every gradient matches. Returns the same, or FS_LOOK or less. */
+/* Send the addresses, make these launches, and record an event. Returns the same. */
+int64_t fs_run(fs_host *host, fs_launch *launches, int64_t n, uintptr_t stream, uintptr_t event);
+
+/* Take all of `list`, and launch if every gradient matches. Returns the same, or FS_LOOK or less. */
 int64_t fs_take_and_launch(fs_table *table, uintptr_t list, fs_host *host, uintptr_t stream);
 
 /* Send the addresses alone. Returns 0, or what the driver returned. */

@@ -76,42 +76,56 @@ static int32_t launch(const fs_host *host, fs_launch *each, uintptr_t stream) {
                                             0, stream, each->arguments, NULL);
 }
 
-/* Sends and launches in the context of the device, which is the current one. */
-static int64_t launch_here(fs_host *host, uintptr_t stream) {
+/* What a step consists of, on a stream: addresses that are sent, launches, an event or 0. */
+typedef struct {
+    fs_launch *launches;
+    int64_t n;
+    uintptr_t stream, event;
+} program;
+
+/* Runs it in the context of the device, which is the current one. */
+static int64_t run_here(fs_host *host, const program *run) {
     int recorded = 0;
-    int32_t error = ((asker)host->driver->capturing)(stream, &recorded);
+    int32_t error = ((asker)host->driver->capturing)(run->stream, &recorded);
     if (!error && recorded)
         return FS_CAPTURED;
     if (!error)
-        error = fs_send(host, stream);
-    for (int64_t k = 0; k < host->nlaunches && !error; k++)
-        error = launch(host, host->launches + k, stream);
+        error = fs_send(host, run->stream);
+    for (int64_t k = 0; k < run->n && !error; k++)
+        error = launch(host, run->launches + k, run->stream);
+    if (!error && run->event)
+        error = ((recorder)host->driver->record)(run->event, run->stream);
     return error;
 }
 
 /* The same, whichever context is the current one. */
-static int64_t launch_there(fs_host *host, uintptr_t stream) {
+static int64_t run_there(fs_host *host, const program *run) {
     const fs_driver *driver = host->driver;
     uintptr_t current = 0;
     int64_t error = ((context_of)driver->current)(&current);
     if (!error && current == host->context)
-        return launch_here(host, stream);
+        return run_here(host, run);
     if (!error)
         error = ((context_to)driver->push)(host->context);
     if (error)
         return error;
-    error = launch_here(host, stream);
+    error = run_here(host, run);
     ((context_of)driver->pop)(&current);
     return error;
 }
 
-int64_t fs_launch_all(fs_host *host, uintptr_t stream) {
+int64_t fs_run(fs_host *host, fs_launch *launches, int64_t n, uintptr_t stream, uintptr_t event) {
     if (!rounding_is_to_nearest())
         return FS_REFUSED;
+    const program run = {launches, n, stream, event};
     rounding callers = rounding_begin();
-    int64_t result = launch_there(host, stream);
+    int64_t result = run_there(host, &run);
     rounding_end(callers);
     return result;
+}
+
+int64_t fs_launch_all(fs_host *host, uintptr_t stream) {
+    return fs_run(host, host->launches, host->nlaunches, stream, 0);
 }
 
 int64_t fs_take_and_launch(fs_table *table, uintptr_t list, fs_host *host, uintptr_t stream) {

@@ -185,17 +185,44 @@ static int take_slices(fs_table *table, PyObject *item, fs_header *known) {
     return taken;
 }
 
+/* Returns 1 if the array that a description is of is laid out as its header says. */
+static int is_alike(const fs_header *known, const description *found) {
+    return found->dtype == known->dtype && found->ndim == known->ndim &&
+           equal(known->layout, found->shape, known->ndim) &&
+           equal(known->layout + known->ndim, found->strides, known->ndim);
+}
+
+/* Returns 1, and the description, if `item` is as its header says, but for its address. */
+static int is_as_known(const fs_table *table, PyObject *item, const fs_header *known, int zeroes,
+                       description *found) {
+    if (known->library < 0 || !stands(table, table->parameters + (known - table->headers)))
+        return 0;
+    const fs_library *library = table->libraries + known->library;
+    if ((uintptr_t)Py_TYPE(item) != library->type || !describe(library, item, found))
+        return 0;
+    if (!is_alike(known, found))
+        return 0;
+    if (zeroes && !(known->writeable && found->writeable))
+        return 0;
+    return is_plain(library, item);
+}
+
+/* Returns 1 if a gradient that is as its header says may be read at another address. */
+static int may_move(const fs_table *table, const fs_header *known, intptr_t data) {
+    intptr_t low = data + known->below;
+    return !known->scratch && data % known->itemsize == 0 &&
+           lies_clear(table, low, low + known->bytes);
+}
+
 /* Lets a row read its gradient from there, if it is laid out as the one before: 1, or 0 if Python
  * has to look. */
 static int move(fs_table *table, fs_header *known, intptr_t data) {
     if (data == known->data || !known->bytes)
         return 1;
-    intptr_t low = data + known->below;
-    if (known->scratch || data % known->itemsize != 0 ||
-        !lies_clear(table, low, low + known->bytes))
+    if (!may_move(table, known, data))
         return 0;
     known->data = data;
-    known->row->g = (void *)low;
+    known->row->g = (void *)(data + known->below);
     table->moves++;
     return 1;
 }
@@ -266,13 +293,6 @@ void fs_forget_all(fs_table *table) {
         fs_forget(table, index);
 }
 
-/* Returns 1 if the array that a description is of is laid out as its header says. */
-static int is_alike(const fs_header *known, const description *found) {
-    return found->dtype == known->dtype && found->ndim == known->ndim &&
-           equal(known->layout, found->shape, known->ndim) &&
-           equal(known->layout + known->ndim, found->strides, known->ndim);
-}
-
 /* Returns 1 if an array may be taken by its attribute, which is looked at once for each dict. */
 static int take_by_attribute(fs_table *table, PyObject *item, fs_header *known) {
     const int64_t index = known - table->headers;
@@ -292,14 +312,8 @@ static int take_by_attribute(fs_table *table, PyObject *item, fs_header *known) 
     return taken && move(table, known, found.data);
 }
 
-/* Returns 1 if `item` is as its header says, and puts its address into the row. */
-static int take(fs_table *table, PyObject *item, fs_header *known) {
-    if (!known->row)
-        return item == Py_None;
-    if (known->row->slices)
-        return take_slices(table, item, known);
-    if (known->library < 0 || !stands(table, table->parameters + (known - table->headers)))
-        return 0;
+/* The same of an array on a device, by its attribute or as it is remembered. */
+static int take_on_device(fs_table *table, PyObject *item, fs_header *known) {
     const fs_library *library = table->libraries + known->library;
     description found;
     if ((uintptr_t)Py_TYPE(item) != library->type)
@@ -308,14 +322,21 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
         return 0;
     if (library->way == FS_BY_ATTRIBUTE)
         return take_by_attribute(table, item, known);
-    if (library->way == FS_BY_MEMORY)
-        return recall(table, known - table->headers, item, &found.data) &&
-               move(table, known, found.data);
-    if (!describe(library, item, &found) || !is_alike(known, &found))
-        return 0;
-    if (table->leaves == FS_ZEROS && !found.writeable)
-        return 0;
-    return is_plain(library, item) && move(table, known, found.data);
+    return recall(table, known - table->headers, item, &found.data) &&
+           move(table, known, found.data);
+}
+
+/* Returns 1 if `item` is as its header says, and puts its address into the row. */
+static int take(fs_table *table, PyObject *item, fs_header *known) {
+    if (!known->row)
+        return item == Py_None;
+    if (known->row->slices)
+        return take_slices(table, item, known);
+    description found;
+    if (known->library >= 0 && table->libraries[known->library].way >= FS_BY_ATTRIBUTE)
+        return take_on_device(table, item, known);
+    return is_as_known(table, item, known, table->leaves == FS_ZEROS, &found) &&
+           move(table, known, found.data);
 }
 
 /* The word of an array object where NumPy has its memory, and torch what a tensor consists of. */
@@ -345,6 +366,28 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
         if (!take(table, item, table->headers + at))
             break;
     }
+    PyGILState_Release(gil);
+    return at;
+}
+
+/* Returns 1 if `take` would take this, of the whole of its tensor, and find no new address to write
+ * zeros to: those must be held against one another. */
+static int fits(const fs_table *table, PyObject *item, const fs_header *known, int zeroes) {
+    if (!known->row)
+        return item == Py_None;
+    description found;
+    if (known->row->slices || !is_as_known(table, item, known, zeroes, &found))
+        return 0;
+    return found.data == known->data || (!zeroes && may_move(table, known, found.data));
+}
+
+int64_t fs_fits(const fs_table *table, uintptr_t list, int64_t start, int zeroes) {
+    int64_t at = start;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int64_t n = PyList_Size((PyObject *)list);
+    n = n < table->nheaders ? n : table->nheaders;
+    while (at < n && fits(table, PyList_GetItem((PyObject *)list, at), table->headers + at, zeroes))
+        at++;
     PyGILState_Release(gil);
     return at;
 }

@@ -229,7 +229,7 @@ class SGD(Optimizer):
         """Move the parameters ahead, and leave the calls that undo it in `back`."""
         turn, me = self._turn, get_ident()
         while True:
-            if not turn.holder:
+            if not turn.holder and not turn.flights:
                 turn.holder = me
                 break
             turn.wait(me, "lookahead")

@@ -202,7 +202,10 @@ def test_state_copied_by_another_thread_is_whole(arena: bool, backend: str) -> N
 
 @pytest.mark.parametrize(
     "takes",
-    [fs.SGD.step, fs.SGD._load, fs.SGD._go_ahead, Turn.wait_to_copy],  # noqa: SLF001
+    [
+        *(fs.SGD.step, fs.SGD._load, fs.SGD._go_ahead),  # noqa: SLF001
+        *(fs.SGD.catch_up, fs.SGD._fly, Turn.wait_to_copy),  # noqa: SLF001
+    ],
 )
 def test_no_other_thread_comes_between_a_look_at_the_turn_and_its_taking(takes: Any) -> None:
     """Up to Python 3.10 one may wherever a branch is taken."""

@@ -213,6 +213,7 @@ def check_command(words: list[str]) -> None:
         options = argparse.ArgumentParser()
         options.add_argument("-m", choices=["slow", "cuda"])
         options.add_argument("-n", type=int)
+        options.add_argument("-p", choices=["cuda_in_memory", "without_c"])
         options.add_argument("--benchmark-json")
         options.add_argument("paths", nargs="*")
         known, _ = options.parse_known_args(arguments)

@@ -947,6 +947,14 @@ API void fs_driver_fail(int64_t nth, result code, int lasting) {
 /* Has the `nth` launch from now on fail when it runs; 0: none. */
 API void fs_driver_fault(int64_t nth) { fault.launch = nth ? calls_of[LAUNCHES] + nth : 0; }
 
+/* How much work a graph has. */
+API int64_t fs_driver_recorded(const struct graph *graph) {
+    int64_t count = 0;
+    for (const struct op *op = graph->first; op; op = op->next)
+        count++;
+    return count;
+}
+
 /* How many calls that may fail there have been. */
 API int64_t fs_driver_calls(void) { return fault.calls; }
 

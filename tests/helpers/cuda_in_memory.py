@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 COMPILER = os.environ.get("CC", "gcc")
 
 FOLDER = Path(tempfile.gettempdir()) / f"fusedstep-cuda-in-memory-{os.getuid()}"
-"""What was compiled before, by what it was made of."""
+"""The folder of what was compiled before, by what it was made of."""
 
 AT_ONCE, LATE, BY_CHANCE, NEVER = range(4)
 
@@ -127,7 +127,7 @@ class InMemory:
 
 
 def as_ptx(module: ModuleType, ordinal: int) -> bytes:
-    """What stands for machine code: PTX, which a driver loads as well."""
+    """Make what stands for machine code: PTX, which a driver loads as well."""
     from fusedstep._backends.cuda.ptx import compile_ptx
     from fusedstep._compiler import files
 

@@ -120,6 +120,16 @@ class Tensor(Plain):
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
 
+class Bfloat16:
+    """The dtype of bfloat16, which CuPy has from ml_dtypes."""
+
+    def __init__(self) -> None:
+        self.str = "<V2"
+
+    def __str__(self) -> Any:
+        return "bfloat16"
+
+
 class Ndarray(Plain):
     """An array of CuPy, as far as the backend looks at one."""
 
@@ -128,7 +138,7 @@ class Ndarray(Plain):
         self.device = SimpleNamespace(id=ordinal_of(address))
         self.data = SimpleNamespace(ptr=address)
         self.shape, self.strides = like.shape, like.strides
-        self.dtype = "bfloat16" if like.dtype == BFLOAT16 else like.dtype
+        self.dtype = Bfloat16() if like.dtype == BFLOAT16 else like.dtype
 
 
 Tensor.__module__, Ndarray.__module__ = "torch", "cupy"

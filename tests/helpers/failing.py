@@ -24,12 +24,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any, NamedTuple
 
 import numpy as np
 from sides import difference
 
 import fusedstep as fs
+from fusedstep._core import in_flight
 
 SOURCE = Path(__file__).with_suffix(".c")
 
@@ -160,6 +162,40 @@ class OfAnArena(World):
 
     def go(self) -> None:
         self.opt.step(**self.request)
+
+
+class InFlight(Mixed):
+    """A step that another thread takes."""
+
+    def step(self) -> None:
+        handle: Any = self.opt.step(self.given[self.taken], wait=False, **self.request)
+        while not is_over(handle):
+            pass
+        failure = handle._error  # noqa: SLF001  to ask for it takes memory
+        self.taken += failure is None
+        if failure is not None:
+            raise failure
+
+
+def is_over(handle: in_flight.Handle) -> bool:
+    """Whether a step in flight is over, as far as there is memory to ask."""
+    try:
+        sleep(1e-4)
+        return handle.done()
+    except MemoryError:
+        return False
+
+
+class InFlightAtFirst(InFlight):
+    """The first step in flight of a process, which starts the thread."""
+
+    fresh = True
+
+    def step(self) -> None:
+        if self.taken < self.steps:
+            World.step(self)
+        else:
+            super().step()
 
 
 class Rows(World):
@@ -295,7 +331,7 @@ class Scheduled(OfAList):
 KINDS: list[type[World]] = [
     *(Single, First, VeryFirst, OfAList, OfManyTensors, Mixed, OfAnArena, WithGaps, Scheduled),
     *(Rows, SharedRows, ExactRows, RatesByColumn, Halves, EightBits),
-    *(Clipped, ClippedEach, Skipping, Threads, SharedAgain),
+    *(Clipped, ClippedEach, Skipping, Threads, SharedAgain, InFlight, InFlightAtFirst),
     *(Functional, FunctionalFirst, FunctionalWithGaps),
 ]
 

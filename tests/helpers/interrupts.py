@@ -22,7 +22,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
-from time import perf_counter
+from time import perf_counter, sleep
 from types import CodeType
 from typing import Any
 
@@ -366,6 +366,65 @@ class Saving(Mixed):
         self.opt.state_dict()
 
 
+class InFlight(Mixed):
+    """A step that another thread takes, with a rate of its own."""
+
+    def prepare(self) -> None:
+        self.opt.lr = 0.5
+
+    def act(self) -> None:
+        self.opt.step(self.grads, wait=False, **self.request)
+
+
+class InFlightWhole(Zeroing):
+    def act(self) -> None:
+        self.opt.step(self.grads, wait=False, **self.request)
+
+
+class InFlightInArena(InArena):
+    def act(self) -> None:
+        self.opt.step(wait=False, **self.request)
+
+
+class InFlightByRows(ByExactRows):
+    def step(self) -> None:
+        self.opt.step([fs.Rows([3, 1, 3], self.grads[0])], wait=False)
+
+
+class Slow:
+    """An event for a step in flight to come after, so late that others wait for the step."""
+
+    def synchronize(self) -> None:
+        sleep(0.001)
+
+
+class BehindAnother(OneTensor):
+    """A step that waits for one in flight."""
+
+    def prepare(self) -> None:
+        self.opt.step(self.grads, wait=False, after=Slow())
+
+
+class InFlightBehindAnother(BehindAnother):
+    def act(self) -> None:
+        self.opt.step(self.grads, wait=False)
+
+
+class WaitingForOne(OneTensor):
+    """The result of a handle."""
+
+    def prepare(self) -> None:
+        self.handle = self.opt.step(self.grads, wait=False, after=Slow())
+
+    def act(self) -> None:
+        assert self.handle.result().t == self.steps + 1
+
+
+class SavingBehindOne(BehindAnother):
+    def act(self) -> None:
+        self.opt.state_dict()
+
+
 WORK: list[type[World]] = [
     *(OneTensor, FirstStep, Mixed, Zeroing, Skipping, Scheduled, SomeNone, NewState, CustomRule),
     *(
@@ -379,6 +438,8 @@ WORK: list[type[World]] = [
         Saving,
     ),
     *(ByRows, ByExactRows, NewLines, OtherColumns),
+    *(InFlight, InFlightWhole, InFlightInArena, InFlightByRows),
+    *(BehindAnother, InFlightBehindAnother, WaitingForOne, SavingBehindOne),
 ]
 
 

@@ -2016,6 +2016,84 @@ STEPS = [
         "(grads['w'] == 0).all()",
     ),
     Mistake(
+        "opt.step(grads, wait=0)",
+        "TypeError",
+        "wait=0 (int); pass True or False: `wait=False`",
+        "handle = opt.step(grads, {0})",
+        "handle.result().t == 1",
+    ),
+    Mistake(
+        "opt.step(grads, non_blocking=True)",
+        "TypeError",
+        "step() got an unexpected keyword argument 'non_blocking'; pass `wait=False`",
+        "handle = opt.step(grads, {0})",
+        "handle.result().t == 1",
+    ),
+    Mistake(
+        "opt.step(grads, blocking=True)",
+        "TypeError",
+        "step() got an unexpected keyword argument 'blocking'; pass `wait=True`",
+        "opt.step(grads, {0})",
+        "opt.state['w']['t'] == 1",
+    ),
+    Mistake(
+        "opt.step(grads, wiat=False)",
+        "TypeError",
+        "step() got an unexpected keyword argument 'wiat'; did you mean `wait=False`?",
+        "handle = opt.step(grads, {0})",
+        "handle.result().t == 1",
+    ),
+    Mistake(
+        "opt.step(grads, event=event)",
+        "TypeError",
+        (
+            "step() got an unexpected keyword argument 'event'; a step in flight may come after "
+            "it: pass `wait=False, after=event`"
+        ),
+        "handle = opt.step(grads, {0})",
+        "handle.result().t == 1",
+        setup="class Event:\n    def synchronize(self): pass\nevent = Event()",
+    ),
+    Mistake(
+        "opt.step(grads, after=event)",
+        "TypeError",
+        (
+            "after=... (Event) is what a step in flight comes after; pass `wait=False` with it, "
+            "or call `after.synchronize()` before the step"
+        ),
+        "handle = opt.step(grads, after=event, {0})",
+        "handle.result().t == 1",
+        setup="class Event:\n    def synchronize(self): pass\nevent = Event()",
+    ),
+    Mistake(
+        "handle.grad_norm",
+        "AttributeError",
+        (
+            "'Handle' object has no attribute 'grad_norm'; the report has it: "
+            "`handle.result().grad_norm`"
+        ),
+        "norm = {0}",
+        "norm > 0",
+        setup="handle = opt.step(grads, max_norm=1.0, wait=False); handle.result()",
+    ),
+    Mistake(
+        "opt.step(wait=False)",
+        "TypeError",
+        (
+            "step() got an unexpected keyword argument 'wait'; hooks, GradScaler and schedulers "
+            "of torch find a step done when it returns. Steps in flight are those of "
+            "`fusedstep.AdamW([p.detach() for p in parameters])`, or its siblings"
+        ),
+        "opt = {0}; handle = opt.step([p.grad for p in parameters], wait=False)",
+        "handle.result().t == 1",
+        setup=(
+            "import torch, fusedstep.torch; model = torch.nn.Linear(2, 3)\n"
+            "parameters = [*model.parameters()]; opt = fusedstep.torch.AdamW(parameters)\n"
+            "model(torch.ones(2)).sum().backward()"
+        ),
+        needs="torch",
+    ),
+    Mistake(
         "opt.step(grads, max_nrom=1.0)",
         "TypeError",
         "step() got an unexpected keyword argument 'max_nrom'; did you mean `max_norm=1.0`?",

@@ -40,25 +40,36 @@ def put_off(mode: int, seed: int = 1) -> Iterator[None]:
         DRIVER.mode(AT_ONCE)
 
 
-def stream(blocks: bool = False) -> int:
-    """A new stream; whether it waits for the default one, and that for it."""
+def stream(ordinal: int = 0) -> int:
+    """A new stream of a device, which does not wait for the default one."""
+    return _made("cuStreamCreate", 1, ordinal)
+
+
+def _made(name: str, flags: int, ordinal: int) -> int:
+    from fusedstep._backends.cuda.device import driver as of_package
+
     made = ctypes.c_uint64()
-    driver("cuStreamCreate", ctypes.byref(made), 0 if blocks else 1)
+    with of_package.current(ordinal):
+        driver(name, ctypes.byref(made), flags)
     return made.value
 
 
-def event() -> int:
-    """A new event."""
-    made = ctypes.c_uint64()
-    driver("cuEventCreate", ctypes.byref(made), 2)
-    return made.value
-
-
-def order(before: int, after: int) -> None:
+def order(before: int, after: int, ordinal: int = 0) -> None:
     """Have all that comes on one stream wait for what another has by now."""
-    made = event()
+    made = _made("cuEventCreate", 2, ordinal)
     driver("cuEventRecord", made, before)
     driver("cuStreamWaitEvent", after, made, 0)
+
+
+@contextmanager
+def recording(stream: int) -> Iterator[list[int]]:
+    """Record a stream's work, for the time of a block; the list has the number of pieces then."""
+    found: list[int] = []
+    driver("cuStreamBeginCapture", stream, 0)
+    yield found
+    graph = ctypes.c_uint64()
+    driver("cuStreamEndCapture", stream, ctypes.byref(graph))
+    found.append(int(DRIVER.library.fs_driver_recorded(graph)))
 
 
 def wait(stream: int) -> None:

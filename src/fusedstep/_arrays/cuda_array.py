@@ -82,7 +82,7 @@ def is_viewed(value: Any) -> bool:
 def see(array: Any, name: str) -> Array:
     """The shadow of a user's array, which errors call `name`."""
     try:
-        described = getattr(array, INTERFACE)
+        described = library(array).interface(array)
     except RuntimeError as error:
         raise TypeError(
             f"{name} is a tensor that requires grad; pass `tensor.detach()` of a parameter and "

@@ -57,6 +57,20 @@ def _glance_cupy(array: Any) -> tuple[int, Geometry]:
     return array.data.ptr, (array.shape, array.strides, array.dtype, array.device.id)
 
 
+def _interface(array: Any) -> Any:
+    return getattr(array, INTERFACE)
+
+
+def _interface_cupy(array: Any) -> dict[str, Any]:
+    # What the attribute says, without CuPy's question which stream is the current one.
+    return {
+        "data": (array.data.ptr, False),
+        "shape": array.shape,
+        "strides": array.strides,
+        "typestr": array.dtype.str,
+    }
+
+
 def _glance_torch(array: Any) -> tuple[int, Geometry]:
     if not array.is_cuda or array.layout is not sys.modules["torch"].strided:
         return 0, ()
@@ -197,6 +211,8 @@ class Library:
     """How to copy an array to the CPU, as errors advise it."""
     glance: Callable[[Any], tuple[int, Geometry]] = _glance_by_interface
     """An array's address and geometry; no geometry, an empty one, if it is not on a device."""
+    interface: Callable[[Any], Any] = _interface
+    """A function that returns what `__cuda_array_interface__` says of an array."""
     ordinal: Callable[[Any], int] | None = None
     """The number of the device that an array is on; None: the driver has to be asked."""
     stream: Callable[[int], int] = lambda ordinal: 0
@@ -238,6 +254,7 @@ LIBRARIES = (
         to_device="`cupy.asarray(x)`",
         to_host="`x.get()` of CuPy's",
         glance=_glance_cupy,
+        interface=_interface_cupy,
         ordinal=lambda array: array.device.id,
         stream=lambda ordinal: sys.modules["cupy"].cuda.get_current_stream(ordinal).ptr,
         ordered=True,

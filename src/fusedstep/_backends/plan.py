@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import inf
 from operator import setitem
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class Job(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a step asks for besides its rule, where it is judged by its gradients' norm."""
+    """The wishes of a step besides its rule, where it is judged by its gradients' norm."""
 
     scale: float = 1.0
     max_norm: float = inf
@@ -90,10 +90,6 @@ class Asked(NamedTuple):
     """Whether it is left out if a gradient is not finite."""
     each: bool = False
     """Whether each gradient is clipped by its own norm."""
-    scale_at: int = 0
-    """The address of a float32 on the device that stands for the scale; 0: there is none."""
-    found_at: int = 0
-    """The address of one that is not 0 if a gradient is not finite; 0: there is none."""
 
 
 Line: TypeAlias = tuple[Sequence[JobScalars], Keys]
@@ -313,6 +309,17 @@ class Table(Protocol):
         """Hold no gradient any more; those of some parameters need a check in any case."""
 
 
+class OnHost(Table, Protocol):
+    """A table over arrays in the memory of the CPU, whose steps may be in flight."""
+
+    def fits(self, grads: list[Any], start: int, zero: bool) -> int:
+        """Look at `grads` as `take` does, and return what it would, but use none of them.
+
+        It may be called while another thread runs a step. It stops at gradients of rows, too, and
+        where zeros would be written to other memory than before.
+        """
+
+
 class Aimable(Table, Protocol):
     """A table of one row that can be aimed at other arrays than it was made for."""
 
@@ -428,6 +435,9 @@ class CheckedTable:
                 return index
         return len(grads)
 
+    def fits(self, grads: list[Any], start: int, zero: bool) -> int:
+        return CheckedTable.take(self, grads, start, zero)
+
     def take_and_run(self, grads: list[Any], scalars: Sequence[JobScalars]) -> int:
         taken = self.take(grads, 0, False)
         if taken < len(grads):
@@ -532,6 +542,10 @@ class Plan:
     def uncertain(self) -> int:
         """How many further ones may have been left out."""
         return self.table.uncertain()
+
+    def fits(self, grads: list[Any], start: int, zero: bool) -> int:
+        """See `OnHost.fits`."""
+        return cast(OnHost, self.table).fits(grads, start, zero)
 
     def set_gradient(self, index: int, g: Array, given: Any = None) -> None:
         """Use `g` as the gradient of that parameter.

@@ -69,6 +69,17 @@ OF_A_STEP = {
 }
 """Arguments of an optimizer or a step that are here of `step`."""
 
+WAITING = {
+    **dict.fromkeys(("block", "blocking", "sync", "synchronous"), True),
+    **dict.fromkeys(
+        ("async_op", "asynchronous", "background", "no_wait", "non_blocking", "nonblocking"), False
+    ),
+}
+"""Other names of a step's `wait`, and whether True means to wait."""
+
+BEFORE = ("event", "events", "depends_on", "wait_event", "wait_for")
+"""Other names of a step's `after`."""
+
 NEEDLESS = {
     **dict.fromkeys(("foreach", "fused", "jit_compile"), "every step is fused"),
     **dict.fromkeys(("capturable", "differentiable"), "no graph is recorded here"),

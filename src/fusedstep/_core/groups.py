@@ -30,6 +30,7 @@ from fusedstep._core.declaration import Declaration
 from fusedstep._core.hints import key_hint, refuse_group_attribute
 from fusedstep._core.kept import FIXED
 from fusedstep._core.schedule import Schedule
+from fusedstep._core.turn import Turn
 from fusedstep._numerics.range import LARGE, SMALL, is_usual
 
 DECIDING = {"lr", "decay_scale", "initial_lr"}
@@ -78,6 +79,8 @@ class Group(MutableMapping[str, Any]):
     """Whether the rate is a number that any other may replace, whatever the rest is."""
     usual: bool
     """Whether every dtype is known to hold all that the rule makes of them."""
+    turn: Turn | None = None
+    """The turns at its optimizer; None until that has taken it up."""
 
     def __init__(
         self,
@@ -151,6 +154,25 @@ class Group(MutableMapping[str, Any]):
                 f"finite number, 0 or more{more}"
             ) from None
         return checked
+
+    def as_now(self) -> Group:
+        """A group that stays what this one is now, for a step in flight."""
+        put(self, "free_rate", False)  # so that the next rate is not written into the same dict
+        made = object.__new__(Group)
+        vars(made).update(vars(self))
+        return made
+
+    def join(self, turn: Turn) -> None:
+        """Belong to an optimizer, which has these turns."""
+        put(self, "turn", turn)
+
+    @property
+    def held(self) -> Group | None:
+        """The group as it was when a step was asked for that is under way now, in flight."""
+        return None if self.turn is None else self.turn.held.get(id(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "turn": None}
 
     def replace_params(self, params: Sequence[Any]) -> None:
         """Hold other arrays in place of its own, before an optimizer has taken them up."""

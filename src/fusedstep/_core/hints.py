@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol, TypeVar, cast
 from fusedstep._checks.elsewhere import (
     ATTRIBUTES,
     BACKENDS,
+    BEFORE,
     BETAS,
     HYPERPARAMETERS,
     INSTEAD,
@@ -20,6 +21,7 @@ from fusedstep._checks.elsewhere import (
     OF_A_STEP,
     SAVING,
     STATE,
+    WAITING,
 )
 from fusedstep._checks.hints import code, filled, nearest, written
 from fusedstep._checks.wording import quoted
@@ -267,6 +269,10 @@ def step_misfit(surplus: Sequence[Any], unknown: Mapping[str, Any]) -> TypeError
         hint = "a step takes the gradients: `opt.step(grads)`"
     elif name in OF_A_STEP:
         hint = f"pass `{of_a_step(name, value)}`"
+    elif name in WAITING:
+        hint = f"pass `wait={bool(value) is WAITING[name]}`"
+    elif name in BEFORE:
+        hint = f"a step in flight may come after it: pass `wait=False, after={name}`"
     else:
         near = nearest(name, STEPS_OWN)
         known = f"it has {', '.join(map(repr, STEPS_OWN))}"
@@ -274,15 +280,21 @@ def step_misfit(surplus: Sequence[Any], unknown: Mapping[str, Any]) -> TypeError
     return unexpected("step", name, hint)
 
 
-def without_others(function: Any) -> Signature:
-    """The signature of a function without the arguments that it takes to say that it has none."""
-    found = signature(function)
-    caught = Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD
-    own = [each for each in found.parameters.values() if each.kind not in caught]
-    return found.replace(parameters=own)
+def signature_of_step(step: Any, otherwise: Any) -> Signature:
+    """The signature of a step: its own arguments, and those of what it hands the others to."""
+    own, further = signature(step), signature(otherwise).parameters
+    given = [each for each in own.parameters.values() if each.name in ("self", *STEPS_OWN)]
+    more = [
+        each.replace(kind=Parameter.KEYWORD_ONLY)
+        for each in further.values()
+        if each.name in STEPS_OWN and each.name not in own.parameters
+    ]
+    return own.replace(
+        parameters=[*given, *more], return_annotation=signature(otherwise).return_annotation
+    )
 
 
-STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads", "clip")
+STEPS_OWN = ("grads", "scale", "max_norm", "max_value", "zero_grads", "clip", "wait", "after")
 """The arguments of a step."""
 
 

@@ -91,12 +91,12 @@ def _plain(value: Any) -> Any:
 
 
 def late_report(
-    verdict: Any, measured: bool, at: Sequence[int], paths: Sequence[str], before: int
+    verdict: Any, measured: bool, at: Sequence[int], parameters: Sequence[Any], before: int
 ) -> Report:
     """The report of a step with that verdict.
 
-    `measured` says whether its norm was asked for. `at` has the parameter of each row, `paths`
-    that of each parameter, and `before` the steps that were taken before those of the verdict.
+    `measured` says whether its norm was asked for. `at` has the number of each row's parameter, and
+    `before` the steps that were taken before those of the verdict.
     """
 
     def fetch() -> Report:
@@ -104,7 +104,9 @@ def late_report(
         return Report(
             found.norm if measured else None,
             found.clip,
-            tuple(f"params{paths[at[row]]}" for row in found.unfit) if found.skipped else (),
+            tuple(f"params{parameters[at[row]].path}" for row in found.unfit)
+            if found.skipped
+            else (),
             before + found.taken,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -31,7 +31,9 @@ NO_ROWS: Mapping[int, Row] = {}
 
 def rules_of(declaration: Declaration, groups: Iterable[Group]) -> Rules:
     """The rule of each group, with the moving average if it has one."""
-    return {id(group): rule_of(declaration, group.hyperparameters) for group in groups}
+    return {
+        id(group): rule_of(declaration, (group.held or group).hyperparameters) for group in groups
+    }
 
 
 def power_above(t: int) -> int:
@@ -96,7 +98,8 @@ class Layout:
                 continue
             group = tensor.cohort.group
             if id(group) not in states:
-                states[id(group)] = rule_of(self.declaration, group.hyperparameters).states
+                values = tensor.cohort.settings.hyperparameters
+                states[id(group)] = rule_of(self.declaration, values).states
             if row is None or row.rule.states != states[id(group)]:
                 return False
         return True
@@ -117,16 +120,16 @@ class Layout:
             if tensor is not None and grads[index] is not None:
                 # A new cohort for those that step: those that do not keep theirs, and its t.
                 old = tensor.cohort
-                group = old.group
+                group, values = old.group, old.settings.hyperparameters
                 if id(group) not in rules:
-                    rules[id(group)] = rule_of(self.declaration, group.hyperparameters)
+                    rules[id(group)] = rule_of(self.declaration, values)
                 self.gradient_formats[index] = g = tensor.gradient_format(grads[index])
                 storages = tensor.storages(rules[id(group)], g)
                 key = old.key, storages
                 cohort = fresh.get(key)
                 if cohort is None:
                     cohort = fresh[key] = old.again()
-                    cohort.settle(self.declaration, group.hyperparameters)
+                    cohort.settle(self.declaration, values)
                     cohort.by_slices = True
                     cohort.storages = storages
                     jobs[cohort] = len(jobs)
@@ -152,15 +155,19 @@ class Layout:
         """The count of steps at which the tensors look around."""
         self.coming = 0
         """The t of that cohort in the step that `scalars` was last called for."""
+        by_slices = any(row is not None and row.by_slices for row in self.rows)
+        self.judged = self.plan.kind.judges and bool(self.cohorts) and not by_slices
+        """Whether steps may be judged where their gradients are."""
         self.unshared_at = -1
         """Count of the plan's `moves` when its gradients were last found to share no memory."""
 
     # ---- a step ----
 
-    def scalars(self, steps: int | None = None) -> list[JobScalars] | None:
+    def scalars(self, in_flight: bool = False, steps: int | None = None) -> list[JobScalars] | None:
         """The scalars of the step that comes, job by job; None if another rule is called for.
 
-        `steps` is what the count of steps will be after it; None: it is known.
+        A step in flight has groups that are held. `steps` is what the count of steps will be after
+        it; None: it is known.
         """
         declaration, given = self.declaration, []
         steps = self.steps[0] + 1 if steps is None else steps
@@ -169,6 +176,8 @@ class Layout:
             self.due = power_above(self.most + steps) - self.most
         for cohort in self.cohorts:
             group, t = cohort.group, cohort.start + steps
+            if in_flight:
+                group = cohort.settings
             values = group.hyperparameters
             if values is not cohort.settled and not cohort.settle(declaration, values):
                 return None
@@ -188,14 +197,14 @@ class Layout:
                 given.append(cohort.given(declaration, values, t))
         for at in self.random:
             cohort = self.cohorts[at]
-            seed = cohort.group.hyperparameters["seed"]
+            seed = cohort.settings.hyperparameters["seed"]
             self.plan.keys[at] = step_key(seed, cohort.start + steps)
         self.coming = self.most + steps if given else 0
         return given
 
-    def step(self, grads: list[Any]) -> Report | None:
+    def step(self, grads: list[Any], in_flight: bool = False) -> Report | None:
         """Step with `grads`; None, and nothing done, if it takes another layout."""
-        scalars = self.scalars()
+        scalars = self.scalars(in_flight)
         if scalars is None:
             return None
         if self.plan.touched and self.plan.kind.reads_rows:
@@ -223,12 +232,26 @@ class Layout:
         taken = self.plan.take(grads, 0, zero)
         if taken < len(grads) and not self._look(grads, taken, zero):
             return False
-        if zero and self.unshared_at != self.plan.moves:
+        if zero and not self.are_apart():
             # One of two that share memory would be read after the other was zeroed.
             WrittenMemory(self.tensors.seen(grads)).refuse_overlaps()
             self.unshared_at = self.plan.moves
         self.plan.fetch_gradients()
         return True
+
+    def new_among(self, grads: list[Any], zero: bool) -> Iterator[int]:
+        """The indices of gradients that are not like those before, and have to be checked.
+
+        Nothing is done with any. A step may be under way.
+        """
+        at = self.plan.fits(grads, 0, zero)
+        while at < len(grads):
+            yield at
+            at = self.plan.fits(grads, at + 1, zero)
+
+    def are_apart(self) -> bool:
+        """Whether the gradients taken last are known to share no memory."""
+        return self.unshared_at == self.plan.moves
 
     def measure(self, scale: float, max_norm: float) -> norm.Measured:
         """Measure the gradients that were taken, all together."""
@@ -269,14 +292,10 @@ class Layout:
         An arena's is not if it may be left out, as the report names parameters, which are measured
         by themselves then; nor one that leaves a count of steps beside the arrays.
         """
-        if nonfinite == "raise" or not self.plan.kind.judges or not self.cohorts:
-            return False
-        if any(row is not None and row.by_slices for row in self.rows):
+        if nonfinite == "raise" or not self.judged:
             return False
         if nonfinite == "skip":
-            return self.tensors.by_parameter is None and not any(
-                row is not None and row.cells for row in self.rows
-            )
+            return self.tensors.by_parameter is None and not self.plan.numbers.size
         return request.max_norm is not None
 
     def lines(self) -> list[Line] | None:
@@ -287,7 +306,7 @@ class Layout:
         made: list[Line] = []
         uncertain = self.plan.uncertain()
         for ahead in range(uncertain + 1):
-            scalars = self.scalars(self.plan.known + ahead + 1)
+            scalars = self.scalars(steps=self.plan.known + ahead + 1)
             if scalars is None:
                 return None
             copied = [(constants, {**values}) for constants, values in scalars]
@@ -304,8 +323,8 @@ class Layout:
             for _, values in copied:
                 values.update(step_scalars(request.scale, 1.0, request.max_value))
         verdict = plan.judge(lines, asked, request.zero_grads)
-        paths = [parameter.path for parameter in self.tensors.parameters]
-        return late_report(verdict, request.max_norm is not None, plan.at, paths, self.most)
+        measured = request.max_norm is not None
+        return late_report(verdict, measured, plan.at, self.tensors.parameters, self.most)
 
     def _ready_slices(self) -> None:
         """Give the plan what is known of the next step by slices, whose gradients it may take."""

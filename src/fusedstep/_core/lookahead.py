@@ -79,7 +79,7 @@ class Lookahead:
         """The scalars of a move by each cohort's momentum, as of its next step."""
         given = []
         for cohort in self.cohorts:
-            group, t = cohort.group, cohort.t + 1
+            group, t = cohort.settings, cohort.t + 1
             values = group.hyperparameters
             if callable(values["lr"]):
                 values = group.at(values, t)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import getattr_static
+from math import inf
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, overload
 
 import numpy as np
 
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.checks import check_like
+from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Host
 from fusedstep._arrays.plain import plain
 from fusedstep._arrays.structure import Structure, named, refuse_fleeting
@@ -28,20 +30,29 @@ from fusedstep._core.digest import Numbers, digest, names_of
 from fusedstep._core.groups import Group, rate_all, read_groups
 from fusedstep._core.hints import (
     MISSING,
+    STEPS_OWN,
     Groups,
     Missing,
     key_hint,
     refuse_attribute,
+    signature_of_step,
     step_misfit,
     with_missing,
     without_optimizer,
-    without_others,
 )
 from fusedstep._core.layout import NO_ROWS, Layout, Rules, rules_of
 from fusedstep._core.numbers_in_file import with_digest
 from fusedstep._core.parameters import Parameter, State, rule_of, with_hints
 from fusedstep._core.repr import show
-from fusedstep._core.request import GLOBAL, PLAIN, Report, check_policy, check_request
+from fusedstep._core.request import (
+    GLOBAL,
+    PLAIN,
+    Report,
+    Request,
+    check_in_dtypes,
+    check_policy,
+    check_request,
+)
 from fusedstep._core.rows import has_rows, ids_of
 from fusedstep._core.saving import FACE, Giving, Saved, named_arrays, other_arrays, states_in_file
 from fusedstep._core.state_dict import (
@@ -53,12 +64,18 @@ from fusedstep._core.state_dict import (
     saved,
     saved_group,
 )
-from fusedstep._core.tensors import Tensors, parameters_of
-from fusedstep._core.turn import Turn
+from fusedstep._core.tensors import Tensors, of_rows, parameters_of
+from fusedstep._core.turn import NONE_HELD, Turn
 from fusedstep._core.unpickled import Originals
 from fusedstep._core.whole_step import begin, whole_step
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 UNSCALED = PLAIN.scale
+
+ASKED = Request._fields
+"""The names of a step's arguments, as `check_request` has them."""
 
 
 class Inside(NamedTuple):
@@ -208,6 +225,8 @@ class Optimizer:
         self._parameters = parameters_of(groups, paths, self._place, arena, copies)
         self._out = copies
         self._turn = Turn()
+        for group in groups:
+            group.join(self._turn)
         self._gathered = self._layout = None
 
     @property
@@ -228,6 +247,47 @@ class Optimizer:
 
     # ---- the step ----
 
+    @overload
+    def step(
+        self,
+        grads: Any = ...,
+        *,
+        scale: float = ...,
+        max_norm: float | None = ...,
+        max_value: float | None = ...,
+        zero_grads: bool = ...,
+        clip: str = ...,
+        wait: Literal[True] = ...,
+    ) -> Report: ...
+
+    @overload
+    def step(
+        self,
+        grads: Any = ...,
+        *,
+        scale: float = ...,
+        max_norm: float | None = ...,
+        max_value: float | None = ...,
+        zero_grads: bool = ...,
+        clip: str = ...,
+        wait: Literal[False],
+        after: Any = ...,
+    ) -> Future[Report]: ...
+
+    @overload
+    def step(
+        self,
+        grads: Any = ...,
+        *,
+        scale: float = ...,
+        max_norm: float | None = ...,
+        max_value: float | None = ...,
+        zero_grads: bool = ...,
+        clip: str = ...,
+        wait: bool,
+        after: Any = ...,
+    ) -> Report | Future[Report]: ...
+
     def step(
         self,
         grads: Any = ARENA_GRADIENTS,
@@ -237,8 +297,8 @@ class Optimizer:
         max_value: float | None = None,
         zero_grads: bool = False,
         clip: str = GLOBAL,
-        **unknown: NoReturn,
-    ) -> Report:
+        **others: Any,
+    ) -> Any:
         """Update the parameters in place.
 
         ::
@@ -276,11 +336,20 @@ class Optimizer:
             What `max_norm` bounds: `"global"` the norm of all gradients together, of all groups;
             `"tensor"` the norm of each gradient by itself, each over an arena, too. One NaN or
             infinity then reaches its own gradient alone. It needs `max_norm`.
+        wait
+            False to return at once. The step is then in flight: a thread takes it after all that
+            were asked for before, by the hyperparameters of now. Until it is done it holds the
+            gradients, and nobody else may write to them, nor read or write parameters and state.
+            Further steps come after it, and what reads or loads state waits for it.
+        after
+            With `wait=False`: what that thread waits for before it reads a gradient, by a method
+            `synchronize`, as an event of `torch.cuda` or CuPy has it after copies from a device.
 
         Returns
         -------
-        Report
-            `grad_norm`, `clip`, `skipped` and `t`, see `fusedstep.Report`.
+        Report, or concurrent.futures.Future
+            `grad_norm`, `clip`, `skipped` and `t`, see `fusedstep.Report`; with `wait=False` a
+            future of it, which nobody can cancel. On a CUDA device that is done already.
 
         Raises
         ------
@@ -288,7 +357,9 @@ class Optimizer:
             If a gradient does not fit, or overlaps what the step writes, or another argument
             is out of its range. The message names it, and nothing has been written.
         FloatingPointError
-            If a gradient is not finite, under `nonfinite="raise"`. Nothing has been written.
+            If a gradient is not finite, under `nonfinite="raise"`. Nothing has been written. With
+            `wait=False` the future raises it, or what a learning rate's function or `after` does,
+            and steps in flight behind go on as if this one had been left out.
         RuntimeError
             If a step of the same optimizer is under way, in another thread or further up in this
             one, or if this thread's arithmetic does not round to nearest. Nothing has been written.
@@ -302,8 +373,9 @@ class Optimizer:
         Clipping by the norm is that of Pascanu, Mikolov, Bengio (2013), "On the difficulty of
         training recurrent neural networks". torch's `clip_grad_norm_` divides by the norm +
         10⁻⁶; here a clipped norm is `max_norm` but for rounding. The norm is a sum over a fixed
-        tree in float64, so that backend and threads do not change a bit of it. On a CUDA device a
-        step waits for it.
+        tree in float64, so that backend and threads do not change a bit of it. On a CUDA device
+        it is taken and judged there, and the report's numbers are fetched when they are read; a
+        step waits under `nonfinite="raise"`, of rows, and where one over an arena may be skipped.
 
         Examples
         --------
@@ -315,15 +387,22 @@ class Optimizer:
         array([-0.6, -0.8])
         >>> g
         array([0., 0.])
+        >>> opt = fs.SGD(p, lr=1.0)
+        >>> handles = [opt.step(np.array([0.4, -0.2]), wait=False) for _ in range(2)]
+        >>> handles[1].result().t
+        2
+        >>> p
+        array([-1.4, -0.4])
         """
-        if surplus or unknown:
-            raise step_misfit(surplus, unknown)
+        if surplus or others:  # `wait` and `after`, which most steps need not look at
+            asked = (scale, max_norm, max_value, zero_grads, clip)
+            return Optimizer._step_otherwise(self, grads, surplus, asked, others)
         try:
             turn, me = self._turn, get_ident()
         except AttributeError:
             raise without_optimizer(self) from None
         while True:
-            if not turn.holder:
+            if not turn.holder and not turn.flights:
                 turn.holder = me
                 break
             turn.wait(me, "step")
@@ -345,19 +424,107 @@ class Optimizer:
                 flat = self._arena_gradients(grads)
             else:
                 flat = self._structure.flatten(grads, "grads")
-            layout = self._layout
             if request is PLAIN and self._nonfinite == "propagate":
+                layout = self._layout  # as `_step_by` has it, without its call
                 while layout is None or (report := layout.step(flat)) is None:
                     layout = self._lay_out(flat)
                 return report
-            while (
-                layout is None
-                or (begun := begin(layout, request, self._nonfinite)) is None
-                or not layout.take(flat, request.zero_grads)
-            ):
-                layout = self._lay_out(flat)
-            return whole_step(layout, flat, begun, request, self._nonfinite)
+            return self._step_by(flat, request)
         finally:
+            turn.holder = turn.next
+
+    def _step_by(self, flat: list[Any], request: Request, in_flight: bool = False) -> Report:
+        """Step by these gradients of the tensors; the turn has been taken."""
+        layout = self._layout
+        if request == PLAIN and self._nonfinite == "propagate":
+            while layout is None or (report := layout.step(flat, in_flight)) is None:
+                layout = self._lay_out(flat)
+            return report
+        while (
+            layout is None
+            or (begun := begin(layout, request, self._nonfinite, in_flight)) is None
+            or not layout.take(flat, request.zero_grads)
+        ):
+            layout = self._lay_out(flat)
+        return whole_step(layout, flat, begun, request, self._nonfinite)
+
+    # ---- steps in flight ----
+
+    def _step_otherwise(
+        self, grads: Any, surplus: Sequence[Any], asked: Sequence[Any], others: dict[str, Any]
+    ) -> Report | Future[Report]:
+        """A step with further arguments; those of every step are as `check_request` has them."""
+        unknown = {name: value for name, value in others.items() if name not in STEPS_OWN}
+        if surplus or unknown:
+            raise step_misfit(surplus, unknown)
+        return Optimizer._step_in_flight(self, grads, asked, **others)
+
+    def _step_in_flight(
+        self, grads: Any, asked: Sequence[Any], wait: bool = True, after: Any = None
+    ) -> Report | Future[Report]:
+        """A step that need not be waited for."""
+        from fusedstep._core import in_flight  # which brings `concurrent.futures`, and is rare
+
+        waits = in_flight.check_wait(wait, after)
+        try:
+            turn = self._turn
+        except AttributeError:
+            raise without_optimizer(self) from None
+        if waits or in_flight.worker.has_ended or not isinstance(self._place, Host):
+            step = partial(Optimizer.step, self, grads, **dict(zip(ASKED, asked, strict=True)))
+            return step() if waits else in_flight.landed(step, after)
+        if turn.holder:
+            turn.refuse_inside(get_ident(), "step")
+            turn.refuse_what_was_cut_off("step")
+        if self._ahead:
+            self._refuse_ahead("step")
+        request = check_request(*asked)
+        given = self._fitting(grads, request, after is None)
+        held = {id(group): group.as_now() for group in self._groups}
+        step = partial(self._fly, given, request, held)
+        return in_flight.worker.launch(in_flight.Flight(turn, step, after))
+
+    def _fitting(self, grads: Any, request: Request, ready: bool) -> list[Any] | None:
+        """The gradients of a step in flight, which is refused if they do not fit.
+
+        They are those of the parameters; None for all of an arena's. The steps that are in flight
+        go on meanwhile. `ready` says that the content of gradients can be read.
+        """
+        tensors: Tensors = self._gathered or self._whole(self._gather)
+        zero, in_arena = request.zero_grads, grads is ARENA_GRADIENTS or self._arena is not None
+        rows = self._rows_in_arena(grads) if in_arena else None
+        flat = (rows or []) if in_arena else self._structure.flatten(grads, "grads")
+        if request.scale != 1 or request.max_value != inf:
+            pairs = zip(self._parameters, flat, strict=False)
+            stepped = self._parameters if in_arena else [each for each, g in pairs if g is not None]
+            check_in_dtypes(request, {each.dtype for each in stepped})
+        layout = None if in_arena else self._layout
+        new = range(len(flat)) if layout is None else layout.new_among(flat, zero)
+        apart = in_arena or (layout is not None and layout.are_apart())
+        for at in new:
+            apart = in_arena
+            flat[at] = tensors.fitting(at, flat[at], zero, ready)
+        if zero and not apart:
+            WrittenMemory(tensors.seen(flat)).refuse_overlaps()
+        return rows if in_arena else flat
+
+    def _fly(self, given: list[Any] | None, request: Request, held: Mapping[int, Group]) -> Report:
+        """Take a step in flight, with the groups as they were when it was asked for."""
+        turn, me = self._turn, get_ident()
+        while True:
+            if not turn.holder:
+                turn.holder = me
+                break
+            turn.wait_to_fly()
+        try:
+            if self._ahead:
+                self._refuse_ahead("step")
+            turn.held = held
+            flat = given if self._arena is None else self._gradients_with(given)
+            assert flat is not None
+            return self._step_by(flat, request, in_flight=True)
+        finally:
+            turn.held = NONE_HELD
             turn.holder = turn.next
 
     if not TYPE_CHECKING:  # to checkers of types an optimizer is not to be called
@@ -371,14 +538,29 @@ class Optimizer:
     def _arena_gradients(self, grads: Any) -> list[Any]:
         """The gradients of the arena, which is what `grads` has to be if it is there."""
         gathered = self._gathered or self._gather()
-        if self._arena is None or gathered.gradients is None:
+        if grads is ARENA_GRADIENTS and gathered.gradients is not None:
+            return gathered.gradients
+        return self._gradients_with(self._rows_in_arena(grads))
+
+    def _rows_in_arena(self, grads: Any) -> list[Any] | None:
+        """The gradients of rows, by parameter, in `grads`, which has the arena's others; None if
+        it has no others than these.
+        """
+        if self._arena is None:
             raise TypeError(
                 "step() without `grads` is for optimizers over a fusedstep.Arena; pass the "
                 "gradients, in the structure of the parameters, as `opt.step(grads)`"
             )
         if grads is ARENA_GRADIENTS or grads is self._arena.grads:
+            return None
+        return memory_of(self._arena).rows_among(grads)
+
+    def _gradients_with(self, rows: list[Any] | None) -> list[Any]:
+        """The gradients of the arena's tensors, with these of rows in the place of some."""
+        gathered = self._gathered or self._gather()
+        assert gathered.gradients is not None
+        if rows is None:
             return gathered.gradients
-        rows = memory_of(self._arena).rows_among(grads)
         if self._begin_slices(zip(self._parameters, rows, strict=True)):
             gathered, self._layout = self._gather(), None  # each of them is a tensor by itself
         given = [(x, g) for x, g in zip(self._parameters, rows, strict=True) if g is not None]
@@ -420,8 +602,7 @@ class Optimizer:
         wholly = [(each, g) for each, g in pairs if each is not None and each.slices is None]
         by_rows = [each for each, g in wholly if has_rows(g)]
         for parameter in by_rows:
-            why = f"grads{parameter.path} is of rows"
-            parameter.begin_slices(why, "pass the whole gradient")
+            parameter.begin_slices(*of_rows(f"grads{parameter.path}"))
         by_column = [
             parameter
             for each, g in wholly
@@ -443,6 +624,7 @@ class Optimizer:
     @property
     def layout(self) -> Layout:
         """The steps as they are laid out, for tools that look inside."""
+        self._turn.wait_to_look()
         if self._layout is None:
             raise RuntimeError("steps are laid out by the first of them, or after a load; step")
         return self._layout
@@ -481,7 +663,7 @@ class Optimizer:
         """
         turn, me = self._turn, get_ident()
         while True:
-            if not turn.holder:
+            if not turn.holder and not turn.flights:
                 turn.holder = me
                 break
             turn.wait(me, "catch_up")
@@ -616,7 +798,8 @@ class Optimizer:
         after the next step.
         """
         self._whole(self._catch_up_all)
-        states = (State(parameter, self._table) for parameter in self._parameters)
+        of_each = partial(State, kind=self._table, turn=self._turn)
+        states = map(of_each, self._parameters)
         return with_hints(self._structure.rebuild(states))
 
     def state_dict(self) -> dict[str, Any]:
@@ -701,7 +884,7 @@ class Optimizer:
         """Take over what these calls do, which are made when nothing is half stepped."""
         turn, me = self._turn, get_ident()
         while True:
-            if not turn.holder:
+            if not turn.holder and not turn.flights:
                 turn.holder = me
                 break
             turn.wait(me, what)
@@ -890,4 +1073,7 @@ def of_arena(gathered: Tensors, given: Iterable[tuple[Any, Any]]) -> list[Any]:
 
 
 with_missing(Optimizer, MISSING)
-Optimizer.step.__signature__ = without_others(Optimizer.step)  # type: ignore[attr-defined]
+Optimizer.step.__signature__ = signature_of_step(  # type: ignore[attr-defined]
+    Optimizer.step,
+    Optimizer._step_in_flight,  # noqa: SLF001
+)

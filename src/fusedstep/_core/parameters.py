@@ -29,6 +29,7 @@ from fusedstep._core.hints import letter_hint
 from fusedstep._core.kept import SMALL, format_of_parameter, format_of_state, storages
 from fusedstep._core.rows import has_rows
 from fusedstep._core.slices import ROW_T, Slices
+from fusedstep._core.turn import Turn
 from fusedstep._numerics.coefficients import (
     Hyperparameters,
     JobScalars,
@@ -54,6 +55,10 @@ class Settings(Protocol):
 
     usual: bool
     """Whether every dtype is known to hold all that the rule makes of them."""
+
+    @property
+    def held(self) -> Settings | None:
+        """The settings that are in force instead, for a step in flight."""
 
     def at(self, hyperparameters: dict[str, Any], t: int) -> dict[str, Any]:
         """The given hyperparameters at step t, in which the learning rate is a number."""
@@ -106,9 +111,16 @@ class Cohort:
         return self.start + int(self.steps[0])
 
     @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        held = self.group.held
+        return self.group if held is None else held
+
+    @property
     def has_rates(self) -> bool:
         """Whether its learning rate is an array, as far as that is known."""
-        return isinstance(self.group.hyperparameters["lr"], Rates) or isinstance(self.rate, Rates)
+        rates = self.settings.hyperparameters["lr"], self.rate
+        return any(isinstance(each, Rates) for each in rates)
 
     @property
     def key(self) -> Hashable:
@@ -149,7 +161,7 @@ class Cohort:
         t: int,
     ) -> None:
         """Refuse rates of step t by which the dtype does not hold the scalars."""
-        if self.group.usual and all(map(is_usual, rates)):
+        if self.settings.usual and all(map(is_usual, rates)):
             return
         for lr in rates:
             alone = {**values, "lr": lr}
@@ -157,7 +169,7 @@ class Cohort:
 
     def fades(self) -> bool:
         """Whether the learning rate may come to nothing, as that of a schedule."""
-        return callable(self.group.hyperparameters["lr"])
+        return callable(self.settings.hyperparameters["lr"])
 
     def settle(self, declaration: Declaration, values: Hyperparameters) -> bool:
         """Bring the constants up to these hyperparameters, which are the group's.
@@ -175,7 +187,7 @@ class Cohort:
             self.constants |= average_constants(values["ema"])
         self.scheduled = callable(values["lr"])
         self.settled = values
-        usual, by_column = self.group.usual, isinstance(values["lr"], Rates)
+        usual, by_column = self.settings.usual, isinstance(values["lr"], Rates)
         self.largest = LARGE if usual else -1.0
         self.watched = self.scheduled or by_column or not usual
         self.rate = None
@@ -258,7 +270,7 @@ class Parameter:
         self.ordinal = ordinal
         self.copy = copy
         self.nonnegative = nonnegative
-        hyper, copied = self.cohort.group.hyperparameters, None if copy is None else copy.dtype
+        hyper, copied = self.cohort.settings.hyperparameters, None if copy is None else copy.dtype
         self.format = format_of_parameter(p.dtype, hyper, copied, f"params{path}")
         """The name of its format; None: it is stepped as it is."""
         self.fresh = True
@@ -321,7 +333,7 @@ class Parameter:
 
     def format_of(self, letter: str) -> str | None:
         """The format of a state array; None if it is as the kernels read it."""
-        hyper = self.cohort.group.hyperparameters
+        hyper = self.cohort.settings.hyperparameters
         return format_of_state(letter, hyper, self.nonnegative, self.dtype, self.p.size)
 
     @property
@@ -334,7 +346,7 @@ class Parameter:
         """Whether state may be kept in fewer bytes."""
         if self.packed.keys() - {"p"}:
             return True
-        asked = self.cohort.group.hyperparameters.get("state_dtype", "float32")
+        asked = self.cohort.settings.hyperparameters.get("state_dtype", "float32")
         each = asked.values() if isinstance(asked, Mapping) else [asked]
         small = self.dtype != FLOAT32 or self.p.size < SMALL
         return not small and any(dtype != "float32" for dtype in each)
@@ -345,7 +357,7 @@ class Parameter:
 
     def storages(self, rule: Rule, g: str | None) -> Storages | None:
         """How steps by a rule hold their operands, with gradients in the format g."""
-        hyper = self.cohort.group.hyperparameters
+        hyper = self.cohort.settings.hyperparameters
         formats = [None if each is None else self.format_of(each) for each in rule.letters]
         rounding = hyper.get("rounding", "auto")
         return storages(self.format, g, rule.letters, (*formats,), (*self.nonnegative,), rounding)
@@ -359,6 +371,15 @@ class Parameter:
 
     def begin_slices(self, why: str, remedy: str) -> None:
         """Step by rows from now on; `why` begins the error if that cannot be, `remedy` ends it."""
+        self.refuse_slices(why, remedy)
+        hyper = self.cohort.settings.hyperparameters
+        if self._gains_by_lines:
+            self._begin_state_at_lines()
+        self.slices = Slices(self.p.shape, hyper["untouched"], hyper["row_steps"], self.cohort.t)
+        self.row = None
+
+    def refuse_slices(self, why: str, remedy: str) -> None:
+        """Refuse to step by rows what cannot be; see `begin_slices`."""
         name = f"params{self.path}"
         if self.p.ndim == 0:
             raise ValueError(f"{why}, and {name} a single number; {remedy}")
@@ -368,11 +389,6 @@ class Parameter:
                 "full are stepped by rows: put it into a group with `state_dtype='float32'`, or "
                 f"{remedy}"
             )
-        hyper = self.cohort.group.hyperparameters
-        if self._gains_by_lines:
-            self._begin_state_at_lines()
-        self.slices = Slices(self.p.shape, hyper["untouched"], hyper["row_steps"], self.cohort.t)
-        self.row = None
 
     @property
     def _gains_by_lines(self) -> bool:
@@ -408,7 +424,7 @@ class Parameter:
         """The slices after t steps, or by themselves as many as `row_t` says."""
         if self.slices is None and row_t is None:
             return None
-        hyper = self.cohort.group.hyperparameters
+        hyper = self.cohort.settings.hyperparameters
         made = Slices(self.p.shape, hyper["untouched"], hyper["row_steps"], t)
         if row_t is not None and made.own:
             made.counts = row_t.copy()
@@ -495,7 +511,7 @@ class Parameter:
     @property
     def initial(self) -> float:
         """The value that state starts from."""
-        hyper = self.cohort.group.hyperparameters
+        hyper = self.cohort.settings.hyperparameters
         return float(hyper.get("initial_accumulator_value", 0.0))
 
     def add(self, letter: str) -> None:
@@ -709,12 +725,14 @@ class State(Mapping[str, Any]):
     Each look-up gives a new array over the same memory, whose shape or dtype may be set.
     """
 
-    def __init__(self, parameter: Parameter, kind: type[Table]) -> None:
+    def __init__(self, parameter: Parameter, kind: type[Table], turn: Turn) -> None:
         self._parameter = parameter
         self._kind = kind
+        self._turn = turn
 
     def __getitem__(self, key: str) -> Any:
         key = as_identifier(key)
+        self._turn.wait_to_look()
         if key == "t":
             return self._parameter.cohort.t
         if key == ROW_T and self._row_t is not None:

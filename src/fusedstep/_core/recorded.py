@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,19 @@ class Recorded:
     def attach(self, add: Add, keeps_gradients: bool) -> None:
         """Let each step of the optimizer be added to a record."""
 
-        def step(grads: Any = ARENA_GRADIENTS, **request: Any) -> Any:
-            """Step the optimizer as its class does, and add the step to the record."""
+        def step(
+            grads: Any = ARENA_GRADIENTS, wait: Any = True, after: Any = None, **request: Any
+        ) -> Any:
+            """Step the optimizer as its class does, and add the step to the record.
+
+            A record has the numbers after each step, so that each is waited for.
+            """
+            if wait is not True or after is not None:
+                from fusedstep._core import in_flight  # see `Optimizer._step_in_flight`
+
+                waited = partial(step, grads, **request)
+                waits = in_flight.check_wait(wait, after)
+                return waited() if waits else in_flight.landed(waited, after)
             options = self.options()
             kept = self._gradients(grads) if keeps_gradients else None
             report = type(self.opt).step(self.opt, grads, **request)

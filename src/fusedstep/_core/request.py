@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from math import inf, isnan
 from typing import Any, NamedTuple
@@ -35,6 +36,9 @@ class Report(NamedTuple):
         `"params['w']"`.
     t
         The steps taken so far: of the parameter that has taken most, of those in this step.
+
+    On a CUDA device, where a step that is clipped or may be skipped is judged, whoever reads the
+    first of these waits for it.
 
     >>> import numpy as np, fusedstep as fs
     >>> opt = fs.SGD({"w": np.zeros(2), "b": np.zeros(1)}, nonfinite="skip")
@@ -142,6 +146,15 @@ def check_bound(max_value: float, dtype: np.dtype[Any]) -> None:
         raise ValueError(
             f"max_value={max_value!r} is 0 in {dtype.name}; pass a larger one, as `max_value=1.0`"
         )
+
+
+def check_in_dtypes(request: Request, dtypes: Iterable[np.dtype[Any]]) -> None:
+    """Refuse a scale or a bound that is out of the range of one of these dtypes of steps."""
+    for dtype in dtypes:
+        if request.scale != 1:
+            check_scale(request.scale, dtype)
+        if request.max_value != inf:
+            check_bound(request.max_value, dtype)
 
 
 def check_policy(value: Any) -> str:

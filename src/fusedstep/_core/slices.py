@@ -158,7 +158,7 @@ class Slices:
 
     def _shared(self, cohort: Any, declaration: Declaration) -> Scalars | None:
         """The scalars of slices that share the parameter's t, where they are not the job's."""
-        lazily = self.by_rows and "eps_uncorrected" in cohort.group.hyperparameters
+        lazily = self.by_rows and "eps_uncorrected" in cohort.settings.hyperparameters
         if self.lines is None or not (lazily or self.pattern):
             return None
         return self.lines.of_all(cohort, declaration, {"eps_uncorrected": True} if lazily else {})
@@ -171,7 +171,7 @@ class Slices:
             return
         t, values = cohort.t + 1, {**given[0], **given[1]}
         if self.pattern is not None:
-            hyper = cohort.group.hyperparameters
+            hyper = cohort.settings.hyperparameters
             if cohort.rate is not None:
                 hyper = {**hyper, "lr": cohort.rate}
             rates = self.pattern.distinct(hyper["lr"], self.row)
@@ -382,7 +382,7 @@ class Lines:
     def of(self, ts: Integers, cohort: Any, declaration: Declaration) -> Scalars | None:
         """The scalars of steps that are these ones of their slices; None if some are `unlike`."""
         self.known_now(cohort)
-        values = cohort.group.hyperparameters
+        values = cohort.settings.hyperparameters
         lines = self.entries.take(ts)
         if not lines.size or lines.min() >= 0:
             return Scalars(self.table, self.entries)
@@ -396,7 +396,7 @@ class Lines:
         while self.n + len(missing) > self.table.shape[1]:
             self.table = with_more_lines(self.table)
         for t in missing.tolist():
-            now = cohort.group.at(values, t) if cohort.scheduled else values
+            now = cohort.settings.at(values, t) if cohort.scheduled else values
             if not self._compute(self.n, cohort, declaration, now, t):
                 self.unlike = now["lr"]
                 return None
@@ -406,7 +406,7 @@ class Lines:
 
     def known_now(self, cohort: Any) -> Scalars:
         """The lines that there are, by the hyperparameters of now."""
-        values = cohort.group.hyperparameters
+        values = cohort.settings.hyperparameters
         self.unchanged = self.known[0] is values and self.known[1] == values["lr"]
         if not self.unchanged:
             self.known = values, values["lr"]
@@ -420,7 +420,7 @@ class Lines:
 
     def of_all(self, cohort: Any, declaration: Declaration, others: Mapping[str, Any]) -> Scalars:
         """The scalars of the next step of all slices, with other hyperparameters."""
-        values = {**cohort.group.hyperparameters, **others}
+        values = {**cohort.settings.hyperparameters, **others}
         if cohort.rate is not None:
             values["lr"] = cohort.rate
         self._compute(0, cohort, declaration, values, cohort.t + 1)
@@ -441,7 +441,7 @@ class Lines:
         rates = None if self.pattern is None else self.pattern.distinct(lr, self.row)
         if rates is None:
             return False
-        fitting = cohort.group.hyperparameters, rates
+        fitting = cohort.settings.hyperparameters, rates
         if any(one is not other for one, other in zip(fitting, self.fitting, strict=True)):
             cohort.refuse_unfit_rates(declaration, values, rates.tolist(), t)
             self.fitting = fitting

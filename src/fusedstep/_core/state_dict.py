@@ -176,7 +176,7 @@ def read_row_t(given: Any, parameter: Parameter, t: int, name: str) -> dict[str,
         )
     if counts.size and (counts.min() < 0 or counts.max() > t):
         raise ValueError(f"{name} has counts of steps that are below 0, or above t={t}; {REMEDY}")
-    hyper = parameter.cohort.group.hyperparameters
+    hyper = parameter.cohort.settings.hyperparameters
     if hyper["untouched"] == "frozen" and hyper["row_steps"] == "own":
         return {ROW_T: counts.astype(np.int64)}
     if (counts != t).any():

@@ -15,6 +15,7 @@ import numpy as np
 
 from fusedstep._arrays.checks import check_copy, check_gradient, check_parameter
 from fusedstep._arrays.dtypes import FLOAT64, HALVES, compute_dtype
+from fusedstep._arrays.libraries import by_numpy
 from fusedstep._arrays.memory import Shelf
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.place import Place
@@ -29,7 +30,7 @@ from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
 from fusedstep._core.kept import refuse_idle_master, refuse_wide_state
 from fusedstep._core.parameters import Cohort, Parameter, by_shelf, shelve
-from fusedstep._core.rows import Rows, seen_rows, values_of
+from fusedstep._core.rows import Rows, has_rows, seen_rows, values_of
 from fusedstep._core.slices import Slices, touched_by
 from fusedstep._numerics.coefficients import Rule
 
@@ -135,8 +136,10 @@ class Tensors:
         copies = [(f"out{each.path}", each.copy) for each in parameters if each.copy is not None]
         own = [(f"params{tensor.path}", tensor.p) for tensor in self.each]
         self._params = WrittenMemory([*own, *copies])
-        self._states: list[tuple[Shelf, str]] = []
-        self._written = self._params
+        self._written: tuple[list[tuple[Shelf, str]], WrittenMemory] = [], self._params
+        """The memory that steps write, and the state arrays in it. They are replaced at once, for
+        two threads may look.
+        """
 
     def look_around(self) -> None:
         """Warn of parameters whose place in the user's container has another array by now."""
@@ -158,14 +161,15 @@ class Tensors:
 
     def written(self) -> WrittenMemory:
         """All memory that a step writes: the parameters, and the shelves of their state."""
-        states = [(shelf, letter) for shelf in self._shelves for letter in shelf.states]
-        if states != self._states:
-            self._written = self._params.with_more(
+        states = [(shelf, letter) for shelf in self._shelves for letter in [*shelf.states]]
+        known, written = self._written
+        if states != known:
+            written = self._params.with_more(
                 (partial(_name_of, self._shelves[shelf], letter), shelf.states[letter])
                 for shelf, letter in states
             )
-            self._states = states
-        return self._written
+            self._written = states, written
+        return written
 
     def check_gradient(self, index: int, g: Any, zero: bool) -> Array:
         """The gradient of a tensor, as arrays here are described; refused if it does not fit.
@@ -205,6 +209,31 @@ class Tensors:
             if g is not None
         ]
         return [(name, self.place.see(g, name)) for name, g in named]
+
+    def fitting(self, index: int, g: Any, zero: bool, ready: bool) -> Any:
+        """A parameter's gradient as a step in flight takes it, checked while others are under way.
+
+        `ready` says that its content can be read.
+        """
+        if has_rows(g):
+            self.refuse_rows(self.parameters[index], g, zero, ready)
+        elif g is not None:
+            (g,) = by_numpy([g])
+            self.check_gradient(index, g, zero)
+        return g
+
+    def refuse_rows(self, parameter: Parameter, g: Any, zero: bool, ready: bool) -> None:
+        """Refuse a gradient of rows that does not fit; `ready` that its content can be read."""
+        name = f"grads{parameter.path}"
+        parameter.check_memory()
+        parameter.refuse_slices(*of_rows(name))
+        if ready:
+            seen_rows(g, parameter.p, self.place, name, self.written(), zero)
+
+
+def of_rows(name: str) -> tuple[str, str]:
+    """The beginning and the end of the error about a gradient of rows that cannot be taken."""
+    return f"{name} is of rows", "pass the whole gradient"
 
 
 def _name_of(own: Sequence[Parameter], letter: str, array: Array) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from fusedstep._backends.plan import Line
 from fusedstep._core.layout import Layout
-from fusedstep._core.request import Report, Request, check_bound, check_scale
+from fusedstep._core.request import Report, Request, check_in_dtypes
 from fusedstep._numerics.coefficients import JobScalars, step_scalars
 
 
@@ -20,12 +20,14 @@ class Begun(NamedTuple):
     """The scalars for each count of steps that there may have been; none: they are known."""
 
 
-def begin(layout: Layout, request: Request, nonfinite: str) -> Begun | None:
+def begin(
+    layout: Layout, request: Request, nonfinite: str, in_flight: bool = False
+) -> Begun | None:
     """Find the scalars of the step that comes; None if another rule is called for."""
     if layout.judges(request, nonfinite):
         lines = layout.lines()
         return None if lines is None else Begun(lines=lines)
-    scalars = layout.scalars()
+    scalars = layout.scalars(in_flight)
     return None if scalars is None else Begun(scalars)
 
 
@@ -42,12 +44,8 @@ def whole_step(
     before anything is written.
     """
     scale, scalars = request.scale, begun.scalars
-    if scale != 1:
-        for cohort in layout.cohorts:
-            check_scale(scale, cohort.dtype)
-    if request.max_value != inf:
-        for cohort in layout.cohorts:
-            check_bound(request.max_value, cohort.dtype)
+    if scale != 1 or request.max_value != inf:
+        check_in_dtypes(request, {cohort.dtype for cohort in layout.cohorts})
     if begun.lines:
         return layout.judge(begun.lines, request, nonfinite)
     grad_norm, clip = None, 1.0

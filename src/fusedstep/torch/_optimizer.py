@@ -16,6 +16,7 @@ from torch.optim.optimizer import Optimizer
 
 from fusedstep._arrays.at_once import Call, at_once
 from fusedstep._checks.wording import quoted
+from fusedstep._core.hints import unexpected
 from fusedstep._core.request import GLOBAL, PLAIN, Report, Request, check_policy, check_request
 from fusedstep._core.turn import Turn
 from fusedstep.torch._arrays import wide_dtype
@@ -45,6 +46,21 @@ WIDE_AVERAGE = (
 """The end of an error about targets of averages of 16-bit parameters."""
 
 NOT_STEPPED = Report(None, 1.0, (), 0)
+
+OF_FLIGHTS = {"wait", "after"}
+"""Arguments of `fusedstep`'s own optimizers, whose steps can be in flight."""
+
+
+def without_flights(given: Mapping[str, Any]) -> TypeError:
+    """The error for arguments that say a step need not be waited for."""
+    name = next(each for each in given if each in OF_FLIGHTS)
+    return unexpected(
+        "step",
+        name,
+        "hooks, GradScaler and schedulers of torch find a step done when it returns. Steps in "
+        "flight are those of `fusedstep.AdamW([p.detach() for p in parameters])`, or its siblings",
+    )
+
 
 HOOKING = Optimizer.profile_hook_step(id).__code__
 """The code of torch's wrapper around a step, which runs its hooks."""
@@ -442,6 +458,8 @@ class FusedOptimizer(Optimizer):
         loss
             What `closure` returned; None without one.
         """
+        if kwargs and not OF_FLIGHTS.isdisjoint(kwargs):
+            raise without_flights(kwargs)
         if torch.compiler.is_dynamo_compiling():
             return self._uncompiled_step(*args, **kwargs)
         if self._is_watched():

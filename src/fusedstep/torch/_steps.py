@@ -50,8 +50,8 @@ def storage_uses(tensor: Any) -> int:
 class Numbered(Layout):
     """A layout whose steps leave their count, and NAdam's product, where torch can read it."""
 
-    def scalars(self, steps: int | None = None) -> list[JobScalars] | None:
-        given = super().scalars(steps)
+    def scalars(self, in_flight: bool = False, steps: int | None = None) -> list[JobScalars] | None:
+        given = super().scalars(in_flight, steps)
         numbers = self.plan.numbers
         if given is not None and numbers.size:
             coming = self.steps[0] + 1 if steps is None else steps

@@ -42,6 +42,8 @@ class Settings:
 
     usual = False
     """Whether every dtype is known to hold all that the rule makes of them: it is looked at."""
+    held = None
+    """The settings that are in force instead: none, for no step is in flight."""
 
     def __init__(self, group: Group, kind: Kind) -> None:
         self.group = group

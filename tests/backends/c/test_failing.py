@@ -71,6 +71,7 @@ def assert_whole(found: list[failing.Found]) -> None:
 
 OUTCOMES = (
     *("done", "MemoryError"),
+    "RuntimeError: can't ",  # "allocate lock", or "start new thread", of Python's
     "SystemError",  # Python's name for a result of NumPy's beside a MemoryError
     "TypeError: A loop/promoter",  # of NumPy, which could not look it up
     "crash in libpython",  # of NumPy or Python, from a NULL that they did not look at

@@ -653,6 +653,9 @@ class Runner:
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
         return int(lib.fs_take(self.table, id(grads), start, zero))
 
+    def fits(self, grads: list[Any], start: int, zero: bool) -> int:
+        return int(lib.fs_fits(self.table, id(grads), start, zero))
+
     def let_go(self, indices: Iterable[int]) -> None:
         self.headers.let_go(indices)
         for index in self.touched:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.cuda import device, formats, kernels
 from fusedstep._backends.cuda.device import Device
-from fusedstep._backends.cuda.judging import Judge, Steps
+from fusedstep._backends.cuda.judging import Judge, Program, Steps
 from fusedstep._backends.cuda.launches import Launch, Pieces, Squares, Tables, tile_of
 from fusedstep._backends.cuda.mail import Mail
 from fusedstep._backends.cuda.touched import Sliced
@@ -90,7 +90,7 @@ class Table:
         self.taken: Array | None = None
         """The count of steps on the device, for those that are judged."""
         self.judge: Judge | None = None
-        """What judged steps need; None before the first."""
+        """The memory and launches of judged steps; None before the first."""
         self.cells = Cells(jobs, [row for row in rows if row is not None])
         self.numbers = self.cells.numbers
         self.keys = new_keys(jobs)
@@ -117,7 +117,7 @@ class Table:
             self.device = where
             self.at_once = where.at_once
             with where.current():
-                _stream_now(where)  # to allocate would end the recording
+                where.stream_of_step()  # to allocate would end the recording
             self._lay_out(jobs, self.active)
 
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
@@ -148,7 +148,7 @@ class Table:
         if any(job.storages is not None for job in jobs):
             kept.append(self.device.load(_seconds(sorted_rows)))
         self.kept = kept
-        """What launches have the addresses of."""
+        """The arrays whose addresses launches have."""
         at, at_tiles, at_blocks, *seconds = map(address, kept)
         tables = Tables(at, self.gradients.at, *seconds)
         measured = tables
@@ -280,7 +280,7 @@ class Table:
         if self.turned:
             calls += [call for each in self.turned.values() for call in each.calls()]
             self.measured.send(self._measured(), stream)
-        return [*calls, *(each.call(stream) for each in self.measures)]
+        return [*calls, *(each.go().call(stream) for each in self.measures)]
 
     def _measured(self) -> list[int]:
         """The addresses of the gradients in the order in which their squares are summed."""
@@ -326,15 +326,21 @@ class Table:
         self, lines: Sequence[Line], asked: Asked, zero: bool
     ) -> tuple[Sequence[Call], Any]:
         with self.device.current():
+            stream = self._stream()
             if self.judge is None:
                 self.judge = self._new_judge()
-            stream = self._stream()
-            calls, verdict = self.judge.calls(stream, lines, asked, zero, self.steps)
-            calls = [*self._measuring(stream), *calls]
-        if asked.skips or asked.found_at:
+            program, verdict = self.judge.begin(lines, asked, zero, self.steps)
+            calls = self._judged(stream, self.judge, program)
+        if asked.skips:
             return [*calls, partial(self.steps.pending.append, verdict)], verdict
         count = self.steps.counting(self.steps.known + 1)
         return [*calls, *self.cells.writing(), count], verdict
+
+    def _judged(self, stream: int, judge: Judge, program: Program) -> list[Call]:
+        """The calls that measure the gradients, judge the step and take it."""
+        launches = judge.launches_of(program)
+        calls = [*self._measuring(stream), *(each.call(stream) for each in launches)]
+        return [*calls, judge.events[program.turn].recording(stream)]
 
     def _new_judge(self) -> Judge:
         if self.taken is None:
@@ -347,7 +353,7 @@ class Table:
 
     def _stream(self) -> int:
         """The stream to work on, once the gradients' addresses are on their way there."""
-        stream = _stream_now(self.device)
+        stream = self.device.stream_of_step()
         self._send(stream)
         return stream
 
@@ -383,22 +389,6 @@ class Table:
             return taken
         self.at_once(self.calls(scalars, False))
         return STEPPED
-
-
-def _stream_now(where: Device) -> int:
-    """The stream to work on; refused while its work is recorded, before it has any."""
-    stream = where.stream()
-    if device.driver.recorded(stream):
-        refuse_recording()
-    return stream
-
-
-def refuse_recording() -> NoReturn:
-    """Refuse to be part of a CUDA graph."""
-    raise RuntimeError(
-        "a step cannot be part of a CUDA graph, which would repeat it with the same "
-        "t and learning rate; step outside of the graph"
-    )
 
 
 def _columns(rows: Sequence[Row]) -> Any:

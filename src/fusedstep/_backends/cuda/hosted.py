@@ -21,9 +21,10 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.c.runner import Headers, Libraries
 from fusedstep._backends.cuda import device, engine
-from fusedstep._backends.cuda.engine import refuse_recording
+from fusedstep._backends.cuda.device import refuse_recording
+from fusedstep._backends.cuda.judging import Judge, Program
 from fusedstep._backends.cuda.kernels import Variant
-from fusedstep._backends.cuda.launches import Launch, has_decays
+from fusedstep._backends.cuda.launches import Go, Launch, has_decays
 from fusedstep._backends.plan import STEPPED, Job, Row
 from fusedstep._engine import ffi, lib
 from fusedstep._numerics.coefficients import JobScalars
@@ -56,6 +57,16 @@ class InC:
         to.scalars[0 : len(scalars)] = scalars
 
 
+def in_c(launches: Sequence[Go]) -> Any:
+    """Launches in C."""
+    made = ffi.new("fs_launch[]", len(launches))
+    for to, (kernel, blocks, threads, arguments) in zip(made, launches, strict=True):
+        to.function, to.blocks, to.threads = kernel.function, blocks, threads
+        to.nintegers = len(arguments)
+        to.integers[0 : len(arguments)] = arguments
+    return made
+
+
 class Table(engine.Table):
     """A table on a device, with the host's part in C."""
 
@@ -64,6 +75,8 @@ class Table(engine.Table):
     ) -> None:
         self.rows = rows
         self.in_c: Any = None
+        self.programs: dict[Program, Any] = {}
+        """The launches in C of judged steps."""
         self.prepared: list[tuple[int, InC]] = []
         """The launches in C, with the indices of their jobs."""
         super().__init__(jobs, rows, written)
@@ -151,7 +164,10 @@ class Table(engine.Table):
         self.headers.fill(index, g, operand, given)
         if index in self.turned:
             self.headers.in_c[index].scratch = True
-        self.unordered |= self.known[index].kept is not None  # type: ignore[union-attr]
+        known = self.known[index]
+        assert known is not None
+        self.unordered |= known.kept is not None
+        known.kept = None  # `held` has it, until the next step has another one
         self._remember(index, given)
 
     def _remember(self, index: int, given: Any) -> None:
@@ -215,6 +231,16 @@ class Table(engine.Table):
     ) -> list[Call]:
         self._prepare(scalars, zero, clips)
         return [partial(lib.fs_launch_all, self.host, stream)]
+
+    def _judged(self, stream: int, judge: Judge, program: Program) -> list[Call]:
+        if self.turned or self.sliced:
+            return super()._judged(stream, judge, program)
+        made = self.programs.get(program)
+        if made is None:
+            launches = [*(each.go() for each in self.measures), *judge.launches_of(program)]
+            made = self.programs[program] = in_c(launches)
+        event = judge.events[program.turn].handle
+        return [partial(lib.fs_run, self.host, made, len(made), stream, event)]
 
     def _prepare(self, scalars: Sequence[JobScalars], zero: bool, clips: int) -> None:
         keys = self.keys.view(np.int64)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
+from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,16 +15,19 @@ from fusedstep._arrays.plain import address
 from fusedstep._backends.cuda import device, totals, verdict
 from fusedstep._backends.cuda.device import Device
 from fusedstep._backends.cuda.kernels import VALUES
-from fusedstep._backends.cuda.launches import Launch, has_decays
-from fusedstep._backends.plan import Asked, Keys, Line
+from fusedstep._backends.cuda.launches import Go, Launch, has_decays
+from fusedstep._backends.plan import Asked, Line
 from fusedstep._numerics import norm
-from fusedstep._numerics.coefficients import JobScalars
 from fusedstep._numerics.rounding import check_rounding
 
 SLOTS = 8
 """How many judged steps the host may be ahead of the device."""
 
 FIRST = list.__getitem__
+
+
+ASKED, JOB, ANSWER = Struct("=2d4q"), Struct("=6q"), Struct("=2d2q")
+"""The layouts of a letter's beginning, of each job in it, and of the answer."""
 
 
 class Answer(NamedTuple):
@@ -41,7 +45,7 @@ class Answer(NamedTuple):
 class Verdict:
     """The verdict on a step that may be still to come: to read it waits."""
 
-    def __init__(self, letter: Any, event: Any, tensors: int) -> None:
+    def __init__(self, letter: memoryview, event: Any, tensors: int) -> None:
         self.letter = letter
         self.event = event
         self.tensors = tensors
@@ -54,16 +58,14 @@ class Verdict:
     def read(self) -> Answer:
         """Wait for the verdict, the first time, and return it."""
         if self.answer is None:
-            self.event.wait()
-            letter, floats = self.letter, self.letter.view(np.float64)
-            unfit = letter[verdict.UNFIT : verdict.UNFIT + self.tensors]
-            self.answer = Answer(
-                float(floats[verdict.NORM]),
-                float(floats[verdict.CLIP]),
-                bool(letter[verdict.LEFT_OUT]),
-                int(letter[verdict.TAKEN]),
-                tuple(np.flatnonzero(unfit).tolist()),
-            )
+            if not self.event.is_over():
+                self.event.wait()
+            norm, clip, skipped, taken = ANSWER.unpack_from(self.letter, 8 * verdict.NORM)
+            unfit: tuple[int, ...] = ()
+            if skipped:
+                words = np.frombuffer(self.letter, np.int64)[verdict.UNFIT :]
+                unfit = tuple(np.flatnonzero(words[: self.tensors]).tolist())
+            self.answer = Answer(norm, clip, bool(skipped), taken, unfit)
         return self.answer
 
 
@@ -101,8 +103,27 @@ class Steps(list[int]):
         return partial(list.__setitem__, self, 0, count)
 
 
+class Program(NamedTuple):
+    """All that the launches of a judged step depend on, besides their table."""
+
+    turn: int
+    """The number of its letter."""
+    tensors: int
+    """How many tensors are looked at by themselves: all, or 0."""
+    zero: bool
+    each: bool
+    decays: tuple[bool, ...]
+    """Whether the gradients of each job are joined by decays."""
+
+
+@cache
+def layout_of(count: int) -> Struct:
+    """A line of so many scalars, after its key."""
+    return Struct(f"=Q{count}d")
+
+
 class Judge:
-    """What a table needs for judged steps, made with the first of them."""
+    """A table's memory for judged steps, made with the first of them."""
 
     def __init__(
         self,
@@ -138,13 +159,15 @@ class Judge:
             self.letters = device.driver.pinned((SLOTS, room))
             self.events = [device.driver.Event() for _ in range(SLOTS)]
             self.kernel = device.kernel(verdict.module(self.threads), where.ordinal)
+        self.memory = [memoryview(letter).cast("B") for letter in self.letters]
+        """The letters as bytes."""
         self.verdicts: list[Verdict | None] = [None] * SLOTS
         self.turn = 0
 
-    def calls(
-        self, stream: int, lines: Sequence[Line], asked: Asked, zero: bool, steps: Steps
-    ) -> tuple[list[Call], Verdict]:
-        """The calls that judge and take a step whose squares have been summed, and the verdict.
+    def begin(
+        self, lines: Sequence[Line], asked: Asked, zero: bool, steps: Steps
+    ) -> tuple[Program, Verdict]:
+        """Write the letter of a step, whose squares are summed before; what runs it, its verdict.
 
         The first of `lines` is for the step after those that are known, the others for it if the
         pending ones were taken.
@@ -152,86 +175,82 @@ class Judge:
         check_rounding()
         turn = self.turn
         self._clear(turn)
-        letter = self.letters[turn]
         known = -1 if steps.pending else steps.known
         tensors = self.tensors if asked.skips or asked.each else 0
-        self._ask(letter, asked, known, steps.known)
-        decays = self._write_lines(letter, lines)
-        judged = Verdict(letter, self.events[turn], tensors if asked.skips else 0)
+        self._ask(self.memory[turn], asked, known, steps.known)
+        decays = self._write_lines(self.memory[turn], lines)
+        judged = Verdict(self.memory[turn], self.events[turn], tensors if asked.skips else 0)
         self.verdicts[turn] = judged
-        calls = self._judging(stream, letter, tensors)
-        clips = address(self.clips) if asked.each else 0
-        for (_, launch), record, joined in zip(self.launches, self.record_of, decays, strict=True):
-            calls.append(launch.judged(stream, joined, zero, clips, record))
-        calls.append(self.events[turn].recording(stream))
         self.turn = (turn + 1) % SLOTS
-        return calls, judged
+        return Program(turn, tensors, zero, asked.each, decays), judged
+
+    def launches_of(self, program: Program) -> list[Go]:
+        """The launches that judge a step whose squares have been summed, and take it."""
+        letter = address(self.letters[program.turn])
+        clips = address(self.clips) if program.each else 0
+        return [
+            *self._judging(letter, program.tensors),
+            *(
+                launch.judged(joined, program.zero, clips, record)
+                for (_, launch), record, joined in zip(
+                    self.launches, self.record_of, program.decays, strict=True
+                )
+            ),
+        ]
 
     def _clear(self, turn: int) -> None:
         """Wait until a letter may be written anew, and read what it says."""
         last = self.verdicts[turn]
         if last is not None:
             last.read()
-        self.verdicts[turn] = None
 
     @staticmethod
-    def _ask(letter: Any, asked: Asked, known: int, base: int) -> None:
-        letter.view(np.float64)[: verdict.SKIPS] = asked.scale, asked.max_norm
-        letter[verdict.SKIPS : verdict.NORM] = (
-            *(asked.skips, asked.each, known, base),
-            *(asked.scale_at, asked.found_at),
-        )
+    def _ask(letter: memoryview, asked: Asked, known: int, base: int) -> None:
+        given = asked.scale, asked.max_norm, asked.skips, asked.each, known, base
+        ASKED.pack_into(letter, 0, *given)
 
-    def _write_lines(self, letter: Any, lines: Sequence[Line]) -> list[bool]:
+    def _write_lines(self, letter: memoryview, lines: Sequence[Line]) -> tuple[bool, ...]:
         """Write the jobs and their lines; whether the gradients of each are joined by decays."""
-        floats, at, decays = letter.view(np.float64), self.at_lines, []
+        at, decays = self.at_lines, []
         for k, (index, launch) in enumerate(self.launches):
             values = [{**scalars[index][0], **scalars[index][1]} for scalars, _ in lines]
             joined = any(map(has_decays, values))
             decays.append(joined)
-            names = launch.scalars(joined)
-            pick, count = launch.pick(joined), len(names)
-            job = self.at_jobs + verdict.JOB * k
-            size = launch.job.dtype.itemsize
+            names, pick = launch.scalars(joined), launch.pick(joined)
+            layout, job = layout_of(len(names)), 8 * (self.at_jobs + verdict.JOB * k)
             asked = names.index("unscale"), names.index("clip")
-            letter[job : job + verdict.JOB] = self.record_of[k], at, count, size, *asked
+            size = launch.job.dtype.itemsize
+            JOB.pack_into(letter, job, self.record_of[k], at, len(names), size, *asked)
             for each, (_, keys) in zip(values, lines, strict=True):
-                letter[at] = keys.view(np.int64)[index]
-                floats[at + 1 : at + 1 + count] = pick(each)
-                at += 1 + count
-        return decays
+                layout.pack_into(letter, 8 * at, int(keys[index]), *pick(each))
+                at += 1 + len(names)
+        return tuple(decays)
 
-    def _folding(self, stream: int, tensors: int) -> tuple[list[Call], int, int]:
-        """The calls that fold the sums of so many tensors, and of all but for the last levels.
+    def _folding(self, tensors: int) -> tuple[list[Go], int, int]:
+        """The launches that fold the sums of so many tensors, and of all but for the last levels.
 
         Where the sums are then that are left, and how many.
         """
-        calls = []
+        made = []
         sums, folded, count = address(self.sums), address(self.folded), self.blocks
         if tensors:
             kernel = device.kernel(totals.totals(), self.device.ordinal)
             arguments = sums, folded, address(self.starts), address(self.totals)
-            calls.append(kernel.launching(tensors, self.threads, stream, arguments))
+            made.append(Go(kernel, tensors, self.threads, arguments))
         while count > totals.MANY:
             kernel = device.kernel(totals.fold(), self.device.ordinal)
-            blocks = -(-norm.SUMS * (count + 1) // 2 // self.threads) + 1
-            calls.append(kernel.launching(blocks, self.threads, stream, (sums, folded, count)))
+            blocks = -(-norm.SUMS * ((count + 1) // 2) // self.threads)
+            made.append(Go(kernel, blocks, self.threads, (sums, folded, count)))
             sums, count = folded, (count + 1) // 2
-        return calls, sums, count
+        return made, sums, count
 
-    def _judging(self, stream: int, letter: Any, tensors: int) -> list[Call]:
-        """The calls that judge a step whose squares have been summed."""
-        calls, sums, count = self._folding(stream, tensors)
-        at = address(letter)
+    def _judging(self, letter: int, tensors: int) -> list[Go]:
+        """The launches that judge a step whose squares have been summed."""
+        made, sums, count = self._folding(tensors)
         arguments = (
-            *(at, sums, address(self.folded), count, address(self.totals), address(self.kinds)),
-            *(tensors, at + 8 * self.at_jobs, len(self.launches)),
+            *(letter, sums, address(self.folded), count),
+            *(address(self.totals), address(self.kinds), tensors),
+            *(letter + 8 * self.at_jobs, len(self.launches)),
             *(address(self.taken), address(self.clips)),
         )
-        calls.append(self.kernel.launching(1, self.threads, stream, arguments))
-        return calls
-
-
-def line(scalars: Sequence[JobScalars], keys: Keys) -> Line:
-    """Scalars and keys of a step, as copies that later ones do not change."""
-    return [(constants, dict(values)) for constants, values in scalars], keys.copy()
+        return [*made, Go(self.kernel, 1, self.threads, arguments)]

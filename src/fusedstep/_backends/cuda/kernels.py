@@ -54,7 +54,7 @@ the compute dtype."""
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for, besides its job."""
+    """A variant of a job's kernel."""
 
     decays: bool = True
     """Whether the gradient may be joined by decays, which most runs never ask for."""
@@ -67,7 +67,7 @@ class Variant(NamedTuple):
 
 
 PLAIN = Variant(decays=False)
-"""What most steps are."""
+"""The variant of most steps."""
 
 OPERATORS: generate.Operators = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div"}
 

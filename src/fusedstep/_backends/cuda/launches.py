@@ -50,6 +50,20 @@ class Pieces:
         return Span(end - start, places + 8 * start, 0)
 
 
+class Go(NamedTuple):
+    """A launch of a kernel whose arguments are integers."""
+
+    kernel: Any
+    blocks: int
+    threads: int
+    arguments: tuple[int, ...]
+
+    def call(self, stream: int) -> Call:
+        """The call that launches it, in the order of the stream."""
+        made: Call = self.kernel.launching(self.blocks, self.threads, stream, self.arguments)
+        return made
+
+
 class Tables(NamedTuple):
     """The addresses of what describes the rows to kernels, see kernels.py and formats.py."""
 
@@ -121,12 +135,11 @@ class Launch:
         call: Call = kernel.launching(self.tiles.pieces, self.threads, stream, arguments)
         return call
 
-    def judged(self, stream: int, decays: bool, zero: bool, clips: int, record: int) -> Call:
-        """The call of the kernel that finds its scalars in a record."""
+    def judged(self, decays: bool, zero: bool, clips: int, record: int) -> Go:
+        """The launch of the kernel that finds its scalars in a record."""
         kernel = self.kernel(Variant(decays, judged=True))
         arguments = (*self.addresses, zero, self.own(clips), record)
-        call: Call = kernel.launching(self.tiles.pieces, self.threads, stream, arguments)
-        return call
+        return Go(kernel, self.tiles.pieces, self.threads, arguments)
 
     def own(self, clips: int) -> int:
         """The address of the clipping factors from the first row on, if there are some."""
@@ -148,9 +161,8 @@ class Squares:
         rows, gradients, _ = tables.of(blocks)
         self.addresses = rows, gradients, blocks.places
 
-    def call(self, stream: int) -> Call:
-        """The call that sums them."""
+    def go(self) -> Go:
+        """The launch that sums them."""
         held = None if self.job.storages is None else self.job.storages.g
         kernel = device.kernel(squares.module(self.job.dtype, held), self.ordinal)
-        call: Call = kernel.launching(self.blocks.pieces, norm.LANES, stream, self.addresses)
-        return call
+        return Go(kernel, self.blocks.pieces, norm.LANES, self.addresses)

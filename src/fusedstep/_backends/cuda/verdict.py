@@ -36,14 +36,12 @@ KNOWN = 4
 """The steps that have been taken; -1: the device knows."""
 BASE = 5
 """The steps before the one that the first line is for."""
-SCALE_AT, FOUND_AT = 6, 7
-"""Addresses of a scale, and of whether a gradient is not finite, both float32; 0: there is none."""
 
 # And what is answered:
-NORM, CLIP = 8, 9
-LEFT_OUT, TAKEN = 10, 11
+NORM, CLIP = 6, 7
+LEFT_OUT, TAKEN = 8, 9
 """1 if the step was left out, and the steps that have been taken then."""
-UNFIT = 12
+UNFIT = 10
 """From here on, 1 for each tensor whose gradient is not finite."""
 
 # The words of a job: the address of its record, where in the letter its lines begin, its number of
@@ -62,7 +60,7 @@ from numba import cuda, float32, float64, int64
 
 from fusedstep._backends.cuda.primitives import abs_float64 as abs
 from fusedstep._backends.cuda.primitives import add_float64 as add
-from fusedstep._backends.cuda.primitives import device, load_float32, load_int64, store_float32
+from fusedstep._backends.cuda.primitives import device, load_int64, store_float32
 from fusedstep._backends.cuda.primitives import div_float64 as div
 from fusedstep._backends.cuda.primitives import load_float64 as load
 from fusedstep._backends.cuda.primitives import mul_float64 as mul
@@ -115,9 +113,6 @@ def run({{names}}):
     large = float64(0) if empty else load(sums + 16)
 
     scale = load(letter + {8 * SCALE})
-    scale_at, found_at = load_int64(letter + {8 * SCALE_AT}), load_int64(letter + {8 * FOUND_AT})
-    if scale_at:
-        scale = float64(load_float32(scale_at))
     unscale = over(float64(1), scale)
     most = load(letter + {8 * MAX_NORM})
     norm = over(norm_of(small, middle, large), scale)
@@ -166,8 +161,6 @@ def run({{names}}):
         half //= 2
     cuda.syncthreads()
     skipped = counts[0, 0] > 0
-    if found_at:
-        skipped = skipped or load_float32(found_at) != 0
     clip = factor(norm, most)
     shown = clip
     if each:
