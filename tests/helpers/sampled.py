@@ -18,12 +18,12 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     pairs = (each.split("=") for each in os.environ["SAMPLED"].split())
     one_in = {name: int(number) for name, number in pairs}
     seen = dict.fromkeys(one_in, 0)
-    kept, left_out = [], []
+    left_out = []
     for item in items:
         name = item.originalname
         if name in seen:
             seen[name] += 1
-        chosen = name not in seen or (seen[name] - 1) % one_in[name] == 0
-        (kept if chosen else left_out).append(item)
-    items[:] = kept
+            if (seen[name] - 1) % one_in[name]:
+                left_out.append(item)
+    items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)

@@ -101,7 +101,7 @@ def test_norms(clip: str, read: str) -> None:
     both = Both(fs.AdamW, weight_decay=0.1, nonfinite="propagate")
     reports = []
     for k in range(STEPS):
-        request = {"max_norm": 0.5 + k, "scale": 2.0, "clip": clip} if k % 5 else {}
+        request: dict[str, Any] = {"max_norm": 0.5 + k, "scale": 2.0, "clip": clip} if k % 5 else {}
         reports.append(both.step(**request))
         if read == "at once":
             assert reports[-1][0] == reports[-1][1]

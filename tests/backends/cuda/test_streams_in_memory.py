@@ -228,5 +228,5 @@ def test_steps_are_refused_while_a_stream_records(how: str, nonfinite: Any) -> N
             with recording(mine) as recorded, refused:
                 optimizer.step(*given, **request)
             assert recorded == [0]
-    found = optimizer.arena.params[0].copy_to_host() if isinstance(params, fs.Arena) else p.host
+    found = params.params[0].copy_to_host() if isinstance(params, fs.Arena) else p.host
     assert differing_bits(np.array(found, order="C"), expected) == 0
