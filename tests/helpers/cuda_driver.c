@@ -12,7 +12,8 @@
  * are dropped, so that the host's own part of a step can be timed.
  *
  * An error of a kernel stays with the process as it does with a context: each call after it
- * returns its number. `fs_driver_message` tells what it was.
+ * returns its number. `fs_driver_message` tells what it was. A call, or a launch, can be made to
+ * fail, see `fs_driver_fail` and `fs_driver_fault`.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -51,9 +52,18 @@ enum { AT_ONCE, LATE, BY_CHANCE, NEVER };
 static int mode = AT_ONCE, devices = 1, broken = SUCCESS;
 static uint32_t checks = CHECK_RACES;
 static uint64_t chance = 1;
-enum { LAUNCHES, UPLOADS, DOWNLOADS, WAITS, FILLS, ALLOCATIONS, RECORDS, COUNTS };
+enum { LAUNCHES, UPLOADS, DOWNLOADS, WAITS, FILLS, ALLOCATIONS, RECORDS, COUNTS, OTHERS };
 static int64_t calls_of[COUNTS]; /* how many calls of each kind there were */
 static char message[1024];
+
+static struct {
+    int64_t calls; /* how many may fail that have been made */
+    int64_t at;    /* the count of them at which one fails */
+    result code;
+    int lasting; /* whether all after it do so, too */
+    const char *name;
+    int64_t launch; /* the count of launches at which one fails when it runs */
+} fault;
 
 static uint64_t draw(void) {
     chance ^= chance << 13, chance ^= chance >> 7, chance ^= chance << 17;
@@ -68,6 +78,25 @@ static result fail(result code, const char *format, ...) {
     va_end(arguments);
     return broken = code;
 }
+
+/* Counts a call, which returns what this does if it is not 0. */
+static result called(int kind, const char *name) {
+    if (broken)
+        return broken;
+    if (kind < COUNTS)
+        calls_of[kind]++;
+    if (++fault.calls != fault.at)
+        return SUCCESS;
+    fault.name = name;
+    return fault.lasting ? fail(fault.code, "%s fails, as it was told to", name) : fault.code;
+}
+
+#define CALLED(kind)                                                                               \
+    do {                                                                                           \
+        result code_ = called(kind, __func__);                                                     \
+        if (code_)                                                                                 \
+            return code_;                                                                          \
+    } while (0)
 
 /* ---- memory ---- */
 
@@ -119,7 +148,6 @@ static result allocate(pointer *at, size_t size, int kind, int ordinal) {
     memset(start, 0xA5, size + 2 * GAP);
     *at = (pointer)(start + GAP);
     add((struct block){*at, *at + size, start, kind, ordinal});
-    calls_of[ALLOCATIONS]++;
     return SUCCESS;
 }
 
@@ -145,11 +173,14 @@ struct function {
     const char *name;
     uint32_t count, sizes[256];
     void *library;
+    int ordinal;
 };
 
 /* Makes a shared library of PTX, and returns its path; NULL if that failed. */
 typedef const char *(*translator)(const char *ptx);
 static translator translate;
+
+static int current(void);
 
 static result load(struct function **loaded, const void *image) {
     const char *path = translate ? translate(image) : NULL;
@@ -166,6 +197,7 @@ static result load(struct function **loaded, const void *image) {
     const char *(*name)(void) = dlsym(made->library, "kernel_name");
     made->run = dlsym(made->library, "run");
     made->name = name();
+    made->ordinal = current();
     made->count = count(made->sizes);
     *loaded = made;
     return SUCCESS;
@@ -178,6 +210,7 @@ enum work { COPY, FILL, LAUNCH, RECORD, WAIT_FOR };
 struct event {
     struct stream *stream; /* of the last record; NULL: it was never recorded, and is over */
     uint64_t serial;
+    int ordinal;
 };
 
 struct op {
@@ -203,10 +236,10 @@ struct stream {
     uint64_t done;         /* the serial of the last op that has run */
     struct graph *capture; /* NULL: work is run */
     struct stream *next;
-    int blocking;
+    int blocking, ordinal;
 };
 
-static struct stream legacy = {.blocking = 1};
+static struct stream legacy = {.blocking = 1}; /* of every device */
 static struct stream *streams = &legacy;
 static uint64_t serials;
 
@@ -235,6 +268,7 @@ static void run_all(void) {
         run_to(each, UINT64_MAX);
 }
 
+/* A device reaches its own memory and that of the host. */
 static void launch(struct op *op) {
     void *addresses[256];
     unsigned char *at = op->arguments;
@@ -242,9 +276,11 @@ static void launch(struct op *op) {
         addresses[k] = at;
         at += (op->function->sizes[k] + 7) / 8 * 8;
     }
+    struct device device = {allocations, 0, checks};
     for (size_t k = 0; k < nblocks; k++)
-        allocations[k] = (struct allocation){.low = blocks[k].low, .high = blocks[k].high};
-    struct device device = {allocations, nblocks, checks};
+        if (blocks[k].kind == OF_HOST || blocks[k].ordinal == op->function->ordinal)
+            allocations[device.count++] =
+                (struct allocation){.low = blocks[k].low, .high = blocks[k].high};
     char error[512] = "";
     if (op->function->run(&device, op->grid, op->block, draw(), addresses, error, sizeof error))
         fail(ILLEGAL_ADDRESS, "%s", error);
@@ -262,7 +298,10 @@ static void run_op(struct op *op) {
             memcpy((char *)op->to + k, &op->value, op->width);
         return;
     case LAUNCH:
-        launch(op);
+        if (op->value)
+            fail(ILLEGAL_ADDRESS, "%s fails, as it was told to", op->function->name);
+        else
+            launch(op);
         return;
     case RECORD:
         return;
@@ -309,7 +348,6 @@ static result put(void *handle, struct op op) {
 }
 
 static result wait_for(struct stream *stream, uint64_t serial) {
-    calls_of[WAITS]++;
     if (stream->capture)
         return CAPTURE_UNSUPPORTED;
     for (struct stream *each = streams; each && stream == &legacy; each = each->next)
@@ -512,7 +550,7 @@ API result cuCtxGetApiVersion(void *context, unsigned *version) {
 }
 
 API result cuCtxSynchronize(void) {
-    calls_of[WAITS]++;
+    CALLED(WAITS);
     run_all();
     return broken;
 }
@@ -525,7 +563,8 @@ API result cuMemGetInfo(size_t *left, size_t *total) {
 API result cuMemAlloc(pointer *at, size_t size) {
     if (current() < 0)
         return INVALID_CONTEXT;
-    return broken ? broken : allocate(at, size, OF_DEVICE, current());
+    CALLED(ALLOCATIONS);
+    return allocate(at, size, OF_DEVICE, current());
 }
 
 API result cuMemFree(pointer at) {
@@ -535,7 +574,8 @@ API result cuMemFree(pointer at) {
 
 API result cuMemHostAlloc(void **at, size_t size, unsigned flags) {
     (void)flags;
-    return broken ? broken : allocate((pointer *)at, size, OF_HOST, current());
+    CALLED(ALLOCATIONS);
+    return allocate((pointer *)at, size, OF_HOST, current());
 }
 
 API result cuMemAllocHost(void **at, size_t size) { return cuMemHostAlloc(at, size, 0); }
@@ -594,45 +634,48 @@ API result cuPointerGetAttribute(void *value, int attribute, pointer at) {
 }
 
 API result cuMemcpyHtoDAsync(pointer to, const void *from, size_t size, void *stream) {
-    calls_of[UPLOADS]++;
+    CALLED(UPLOADS);
     result bad = check(to, size);
     return bad ? bad : copy((void *)to, from, size, stream);
 }
 
 API result cuMemcpyDtoHAsync(void *to, pointer from, size_t size, void *stream) {
-    calls_of[DOWNLOADS]++;
+    CALLED(DOWNLOADS);
     result bad = check(from, size);
     return bad ? bad : copy(to, (void *)from, size, stream);
 }
 
 API result cuMemcpyDtoDAsync(pointer to, pointer from, size_t size, void *stream) {
+    CALLED(OTHERS);
     result bad = check(to, size) ? INVALID_VALUE : check(from, size);
     return bad ? bad : copy((void *)to, (void *)from, size, stream);
 }
 
 API result cuMemcpyAsync(pointer to, pointer from, size_t size, void *stream) {
+    CALLED(OTHERS);
     return copy((void *)to, (void *)from, size, stream);
 }
 
 API result cuMemcpyHtoD(pointer to, const void *from, size_t size) {
-    calls_of[UPLOADS]++;
+    CALLED(UPLOADS);
     result bad = check(to, size);
     return bad ? bad : copy_now((void *)to, from, size);
 }
 
 API result cuMemcpyDtoH(void *to, pointer from, size_t size) {
-    calls_of[DOWNLOADS]++, calls_of[WAITS]++;
+    CALLED(DOWNLOADS);
+    calls_of[WAITS]++;
     result bad = check(from, size);
     return bad ? bad : copy_now(to, (void *)from, size);
 }
 
 API result cuMemcpyDtoD(pointer to, pointer from, size_t size) {
+    CALLED(OTHERS);
     result bad = check(to, size) ? INVALID_VALUE : check(from, size);
     return bad ? bad : copy_now((void *)to, (void *)from, size);
 }
 
 static result filled(pointer at, int value, int width, size_t count, void *stream) {
-    calls_of[FILLS]++;
     result bad = check(at, count * width);
     if (bad || !count)
         return bad;
@@ -643,14 +686,17 @@ static result filled(pointer at, int value, int width, size_t count, void *strea
 }
 
 API result cuMemsetD8Async(pointer at, unsigned char value, size_t count, void *stream) {
+    CALLED(FILLS);
     return filled(at, value, 1, count, stream);
 }
 
 API result cuMemsetD32Async(pointer at, unsigned value, size_t count, void *stream) {
+    CALLED(FILLS);
     return filled(at, (int)value, 4, count, stream);
 }
 
 API result cuMemsetD8(pointer at, unsigned char value, size_t count) {
+    CALLED(FILLS);
     result bad = filled(at, value, 1, count, NULL);
     run_all();
     return bad;
@@ -659,6 +705,7 @@ API result cuMemsetD8(pointer at, unsigned char value, size_t count) {
 API result cuStreamCreate(void **stream, unsigned flags) {
     struct stream *made = calloc(1, sizeof *made);
     made->blocking = !(flags & 1);
+    made->ordinal = current();
     made->next = streams->next;
     streams->next = made;
     *stream = made;
@@ -675,23 +722,28 @@ API result cuStreamDestroy(void *stream) {
     return SUCCESS;
 }
 
-API result cuStreamSynchronize(void *stream) { return wait_for(stream_of(stream), UINT64_MAX); }
+API result cuStreamSynchronize(void *stream) {
+    CALLED(WAITS);
+    return wait_for(stream_of(stream), UINT64_MAX);
+}
 
 API result cuStreamQuery(void *stream) {
     some_by_chance();
-    if (broken)
-        return broken;
+    CALLED(OTHERS);
     return stream_of(stream)->first ? NOT_READY : SUCCESS;
 }
 
 API result cuStreamWaitEvent(void *stream, struct event *event, unsigned flags) {
     (void)flags;
+    CALLED(OTHERS);
     return put(stream, (struct op){.work = WAIT_FOR, .event = *event});
 }
 
 API result cuEventCreate(struct event **event, unsigned flags) {
     (void)flags;
+    CALLED(OTHERS);
     *event = calloc(1, sizeof **event);
+    (*event)->ordinal = current();
     return SUCCESS;
 }
 
@@ -702,10 +754,12 @@ API result cuEventDestroy(struct event *event) {
 
 API result cuEventRecord(struct event *event, void *handle) {
     struct stream *stream = stream_of(handle);
-    calls_of[RECORDS]++;
+    CALLED(RECORDS);
+    if (stream != &legacy && stream->ordinal != event->ordinal)
+        return INVALID_HANDLE;
     result bad = put(handle, (struct op){.work = RECORD});
     if (!stream->capture)
-        *event = (struct event){stream, serials};
+        event->stream = stream, event->serial = serials;
     return bad;
 }
 
@@ -715,16 +769,13 @@ API result cuEventRecordWithFlags(struct event *event, void *handle, unsigned fl
 }
 
 API result cuEventSynchronize(struct event *event) {
-    if (event->stream)
-        return wait_for(event->stream, event->serial);
-    calls_of[WAITS]++;
-    return broken;
+    CALLED(WAITS);
+    return event->stream ? wait_for(event->stream, event->serial) : SUCCESS;
 }
 
 API result cuEventQuery(struct event *event) {
     some_by_chance();
-    if (broken)
-        return broken;
+    CALLED(OTHERS);
     return event->stream && event->stream->done < event->serial ? NOT_READY : SUCCESS;
 }
 
@@ -753,6 +804,7 @@ API result cuStreamEndCapture(void *handle, struct graph **graph) {
 }
 
 API result cuStreamIsCapturing(void *handle, int *status) {
+    CALLED(OTHERS);
     *status = stream_of(handle)->capture != NULL;
     return SUCCESS;
 }
@@ -802,6 +854,7 @@ API result cuGraphDestroy(struct graph *graph) {
 /* ---- modules ---- */
 
 API result cuModuleLoadData(struct function **module, const void *image) {
+    CALLED(OTHERS);
     return load(module, image);
 }
 
@@ -813,6 +866,7 @@ API result cuModuleLoadDataEx(struct function **module, const void *image, unsig
 
 API result cuModuleGetFunction(struct function **function, struct function *module,
                                const char *name) {
+    CALLED(OTHERS);
     *function = module;
     return strcmp(module->name, name) ? NOT_FOUND : SUCCESS;
 }
@@ -826,19 +880,23 @@ API result cuLaunchKernel(struct function *function, unsigned grid_x, unsigned g
                           unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z,
                           unsigned shared, void *stream, void **parameters, void **extra) {
     some_by_chance();
-    calls_of[LAUNCHES]++;
-    if (broken)
-        return broken;
+    CALLED(LAUNCHES);
     if (mode == NEVER)
         return SUCCESS;
-    if (!grid_x || !block_x || block_x > 1024 || shared || extra || current() < 0)
-        return current() < 0 ? INVALID_CONTEXT : INVALID_VALUE;
+    if (current() < 0)
+        return INVALID_CONTEXT;
+    const struct stream *on = stream_of(stream);
+    if (function->ordinal != current() || (on != &legacy && on->ordinal != current()))
+        return INVALID_HANDLE;
+    if (!grid_x || !block_x || block_x > 1024 || shared || extra)
+        return INVALID_VALUE;
     unsigned char *arguments = calloc(1, room_of(function) + 1), *at = arguments;
     for (uint32_t k = 0; k < function->count; k++) {
         memcpy(at, parameters[k], function->sizes[k]);
         at += (function->sizes[k] + 7) / 8 * 8;
     }
     return put(stream, (struct op){.work = LAUNCH,
+                                   .value = calls_of[LAUNCHES] == fault.launch,
                                    .function = function,
                                    .grid = {grid_x, grid_y, grid_z},
                                    .block = {block_x, block_y, block_z},
@@ -879,6 +937,29 @@ API void fs_driver_devices(int count) { devices = count; }
 
 /* Has launches checked for races, or not, which is ten times as fast. */
 API void fs_driver_checks(int races) { checks = races ? CHECK_RACES : 0; }
+
+/* Has the `nth` call from now on fail that may, and if `lasting` all after it; 0: none. */
+API void fs_driver_fail(int64_t nth, result code, int lasting) {
+    fault.at = nth ? fault.calls + nth : 0;
+    fault.code = code, fault.lasting = lasting, fault.name = NULL;
+}
+
+/* Has the `nth` launch from now on fail when it runs; 0: none. */
+API void fs_driver_fault(int64_t nth) { fault.launch = nth ? calls_of[LAUNCHES] + nth : 0; }
+
+/* How much work a graph has. */
+API int64_t fs_driver_recorded(const struct graph *graph) {
+    int64_t count = 0;
+    for (const struct op *op = graph->first; op; op = op->next)
+        count++;
+    return count;
+}
+
+/* How many calls that may fail there have been. */
+API int64_t fs_driver_calls(void) { return fault.calls; }
+
+/* The name of the function that has failed; NULL: none has, since it was told to. */
+API const char *fs_driver_failed(void) { return fault.name; }
 
 /* Forgets an error, and returns what it was. */
 API const char *fs_driver_message(void) {

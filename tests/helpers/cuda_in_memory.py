@@ -6,6 +6,7 @@ What the compiler for the device has made of the kernels runs as C (ptx_in_c.py)
 over the memory of the host (cuda_driver.c), which is there in the place of NVIDIA's before anything
 asks for that. So all that the package does with a device runs as it is, except that nothing is
 linked to machine code. LATE=1 has a stream's work run as late as it may, LATE=2 by chance.
+DEVICES=2 has two devices, and RACES=0 looks for no races, which is ten times as fast.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ KINDS = ("launch", "upload", "download", "wait", "fill", "allocate", "record")
 """The calls that are counted."""
 
 CC = (9, 0)
+
+OUT_OF_MEMORY, ILLEGAL_ADDRESS = 2, 700
+"""Errors of the driver: after the second one the device is of no use any more."""
 
 
 def built(text: str, *flags: str) -> Path:
@@ -62,7 +66,11 @@ class InMemory:
         self.translator = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)(self.translate)
         self.library.fs_driver_translator(self.translator)
         self.library.fs_driver_message.restype = ctypes.c_char_p
+        self.library.fs_driver_failed.restype = ctypes.c_char_p
+        self.library.fs_driver_calls.restype = ctypes.c_int64
         self.library.fs_driver_counts.restype = ctypes.c_void_p
+        self.made: dict[bytes, Path] = {}
+        """The shared libraries of kernels, by their PTX."""
         self.paths: list[Any] = []
         """The paths of kernels that were loaded: C reads them."""
 
@@ -71,16 +79,42 @@ class InMemory:
         from ptx_in_c import FLAGS, translate
 
         try:
-            path = built(translate(ptx.decode()), *FLAGS)
+            if ptx not in self.made:
+                self.made[ptx] = built(translate(ptx.decode()), *FLAGS)
         except Exception as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return None
-        self.paths.append(ctypes.create_string_buffer(str(path).encode()))
+        self.paths.append(ctypes.create_string_buffer(str(self.made[ptx]).encode()))
         return ctypes.addressof(self.paths[-1])
 
     def mode(self, mode: int, seed: int = 1) -> None:
         """Have a stream's work run at once, late or by chance; or leave launches out."""
         self.library.fs_driver_mode(mode, ctypes.c_uint64(seed))
+
+    def devices(self, count: int) -> None:
+        """Have so many devices, of those that nobody has asked for yet."""
+        self.library.fs_driver_devices(count)
+
+    def checks(self, races: bool) -> None:
+        """Have launches checked for races, or not."""
+        self.library.fs_driver_checks(races)
+
+    def fail(self, nth: int, code: int = OUT_OF_MEMORY, lasting: bool = False) -> None:
+        """Have the nth call from now on fail, and all after it if that is lasting; 0: none."""
+        self.library.fs_driver_fail(ctypes.c_int64(nth), code, lasting)
+
+    def fault(self, nth: int) -> None:
+        """Have the nth launch from now on fail when it runs; 0: none."""
+        self.library.fs_driver_fault(ctypes.c_int64(nth))
+
+    def failed(self) -> str | None:
+        """The function that has failed as it was told to."""
+        name: bytes | None = self.library.fs_driver_failed()
+        return None if name is None else name.decode()
+
+    def calls(self) -> int:
+        """How many calls there have been that may fail."""
+        return int(self.library.fs_driver_calls())
 
     def counts(self) -> dict[str, int]:
         """How many calls of each kind there have been."""
@@ -107,6 +141,8 @@ def as_ptx(module: ModuleType, ordinal: int) -> bytes:
 
 DRIVER = InMemory()
 DRIVER.mode(int(os.environ.get("LATE", "0")))
+DRIVER.devices(int(os.environ.get("DEVICES", "1")))
+DRIVER.checks(os.environ.get("RACES", "1") != "0")
 
 
 def install() -> Any:

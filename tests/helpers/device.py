@@ -1,8 +1,14 @@
-"""Arrays on a CUDA device for tests, of every library that is there; or in Numba's simulator."""
+"""Arrays on a CUDA device for tests, of every library that is there.
+
+In Numba's simulator, and over a driver in the memory of the host, there are stand-ins for arrays of
+torch and CuPy, which have as much of one as the backend asks for.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +28,16 @@ SIMULATED = MISSING is None and simulated()
 IN_MEMORY = getattr(sys.modules.get("cuda_in_memory"), "DRIVER", None)
 """The driver over the memory of the host, if it is there in place of NVIDIA's."""
 
+STANDINS = SIMULATED or IN_MEMORY is not None
+
+in_memory = pytest.mark.skipif(
+    IN_MEMORY is None, reason="for the driver in memory of the host; test_in_memory.py runs it"
+)
+
 
 def _there(library: str) -> bool:
     if MISSING is not None or find_spec(library) is None:
         return False
-    if IN_MEMORY is not None and library == "cupy":
-        return False  # whose own runtime finds no device: see test_cupy.py
     if library == "torch":  # which may have been built for the CPU alone
         import torch
 
@@ -36,13 +46,34 @@ def _there(library: str) -> bool:
 
 
 LIBRARIES = (
-    ["plain", "torch", "cupy"]  # the last two as far as the backend asks
-    if SIMULATED
+    ["plain", *([] if SIMULATED else ["numba"]), "torch", "cupy"]
+    if STANDINS
     else ["plain", *filter(_there, ("numba", "torch", "cupy"))]
 )
 
 STREAM = 77
 """The current stream of torch and CuPy in the simulator."""
+
+_streams = [STREAM if SIMULATED else 0]
+
+
+@contextmanager
+def on_stream(handle: int) -> Iterator[None]:
+    """Make a stream the current one of the stand-ins."""
+    _streams.append(handle)
+    try:
+        yield
+    finally:
+        _streams.pop()
+
+
+def ordinal_of(address: int) -> int:
+    """The number of the device with the memory at an address."""
+    if IN_MEMORY is None or not address:
+        return 0
+    from fusedstep._backends.cuda.device import driver
+
+    return int(driver.ordinal(address))
 
 
 class Plain:
@@ -80,7 +111,7 @@ class Tensor(Plain):
         return tuple(stride // self.like.itemsize for stride in self.like.strides)
 
     def get_device(self) -> int:
-        return 0
+        return ordinal_of(self.address)
 
     def detach(self) -> Tensor:
         return Tensor(self.owner, self.address, self.like)
@@ -102,10 +133,9 @@ class Bfloat16:
 class Ndarray(Plain):
     """An array of CuPy, as far as the backend looks at one."""
 
-    device = SimpleNamespace(id=0)
-
     def __init__(self, owner: Any, address: int, like: np.ndarray[Any, Any]) -> None:
         super().__init__(owner, address, like)
+        self.device = SimpleNamespace(id=ordinal_of(address))
         self.data = SimpleNamespace(ptr=address)
         self.shape, self.strides = like.shape, like.strides
         self.dtype = Bfloat16() if like.dtype == BFLOAT16 else like.dtype
@@ -116,13 +146,15 @@ Tensor.__module__, Ndarray.__module__ = "torch", "cupy"
 MODULES = {
     "torch": SimpleNamespace(
         strided="strided",
-        cuda=SimpleNamespace(current_stream=lambda ordinal: SimpleNamespace(cuda_stream=STREAM)),
+        cuda=SimpleNamespace(
+            current_stream=lambda ordinal: SimpleNamespace(cuda_stream=_streams[-1])
+        ),
     ),
     "cupy": SimpleNamespace(
-        cuda=SimpleNamespace(get_current_stream=lambda ordinal: SimpleNamespace(ptr=STREAM))
+        cuda=SimpleNamespace(get_current_stream=lambda ordinal: SimpleNamespace(ptr=_streams[-1]))
     ),
 }
-"""Stand-ins for the libraries in the simulator."""
+"""Stand-ins for the libraries."""
 
 
 class Placed:
@@ -176,7 +208,7 @@ class Placed:
 
 def wrap(library: str, owner: Any, address: int, view: np.ndarray[Any, Any]) -> Any:
     """An array of a library."""
-    if SIMULATED:
+    if STANDINS and library != "numba":
         return {"plain": Plain, "torch": Tensor, "cupy": Ndarray}[library](owner, address, view)
     plain = Plain(owner, address, view)
     if library == "numba":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import pytest
-from device import LIBRARIES, MISSING, MODULES, SIMULATED
+from device import IN_MEMORY, LIBRARIES, MISSING, MODULES, SIMULATED, STANDINS
 
-collect_ignore = ["test_streams.py"] if SIMULATED else []
-"""Files of tests that need a device: the simulator has no streams."""
+collect_ignore = ["test_streams.py"] if STANDINS else []
+"""Files of tests that need the libraries themselves."""
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,18 @@ def small_tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         from fusedstep._backends.cuda import device
 
         monkeypatch.setattr(device, "THREADS", 2)
+    if STANDINS and "cupy" not in request.fixturenames:
         for name, module in MODULES.items():
             monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.fixture(autouse=True)
+def no_complaint() -> Iterator[None]:
+    """Errors of the driver in memory, of which each later test would see no more than a number."""
+    yield
+    if IN_MEMORY is not None:
+        IN_MEMORY.library.cuCtxSynchronize()
+        assert IN_MEMORY.message() == ""
 
 
 @pytest.fixture(params=LIBRARIES)

@@ -250,6 +250,13 @@ class Libraries:
             self.known[kind] = len(self.known)
         return self.known[kind]
 
+    def expected(self, kind: type[Any]) -> Exchange | None:
+        """How C reads gradients where they may be of a type: on the CPU they may be NumPy's, too.
+
+        None: Python has to look at the first.
+        """
+        return self.exchange(kind) or (NUMPYS if self.device == CPU else None)
+
     def reads(self, array: Any) -> bool:
         """Whether C can read this array."""
         return self.holding(type(array)) >= 0
@@ -284,8 +291,9 @@ class Headers:
             header.ndim = len(shape)
             header.layout = layout
             header.library = -1
-            if row.walk.plain and row.p.flat.size and dtype not in HALVES and not row.by_slices:
-                found = libraries.exchange(row.gradients) or NUMPYS
+            found = libraries.expected(row.gradients)
+            plain = row.walk.plain and dtype not in HALVES and not row.by_slices
+            if plain and row.p.flat.size and found is not None:
                 layout[0 : 2 * len(shape)] = _c_order(shape, dtype.itemsize // found.unit(dtype))
                 header.bytes = row.p.flat.nbytes
                 header.itemsize = dtype.itemsize

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -46,6 +46,13 @@ class Device:
     def stream(self) -> int:
         """The stream to work on now."""
         return int(self.library.stream(self.ordinal))
+
+    def stream_of_step(self) -> int:
+        """The same for a step; refused while its work is recorded, before it has any."""
+        stream = self.stream()
+        if driver.recorded(stream):
+            refuse_recording()
+        return stream
 
     def current(self) -> Any:
         """Context in which this is the current device."""
@@ -117,7 +124,7 @@ class Device:
         if not to.size:
             return []
         with self.current():
-            stream = self.stream()
+            stream = self.stream_of_step()
             count, axes = self._axes(to, source)
             copy = kernel(copies.module(to.dtype), self.ordinal)
         arguments = (axes, count, address(to), address(source), to.size)
@@ -164,6 +171,14 @@ class Device:
                 stream = self.stream()
                 driver.upload(address(array), laid, stream)
                 driver.synchronize(stream)
+
+
+def refuse_recording() -> NoReturn:
+    """Refuse to be part of a CUDA graph."""
+    raise RuntimeError(
+        "a step cannot be part of a CUDA graph, which would repeat it with the same "
+        "t and learning rate; step outside of the graph"
+    )
 
 
 def place(arrays: Sequence[tuple[str, Any]]) -> Device:

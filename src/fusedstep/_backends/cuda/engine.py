@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +117,7 @@ class Table:
             self.device = where
             self.at_once = where.at_once
             with where.current():
-                _stream_now(where)  # to allocate would end the recording
+                where.stream_of_step()  # to allocate would end the recording
             self._lay_out(jobs, self.active)
 
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
@@ -326,10 +326,11 @@ class Table:
         self, lines: Sequence[Line], asked: Asked, zero: bool
     ) -> tuple[Sequence[Call], Any]:
         with self.device.current():
+            stream = self._stream()
             if self.judge is None:
                 self.judge = self._new_judge()
             program, verdict = self.judge.begin(lines, asked, zero, self.steps)
-            calls = self._judged(self._stream(), self.judge, program)
+            calls = self._judged(stream, self.judge, program)
         if asked.skips:
             return [*calls, partial(self.steps.pending.append, verdict)], verdict
         count = self.steps.counting(self.steps.known + 1)
@@ -352,7 +353,7 @@ class Table:
 
     def _stream(self) -> int:
         """The stream to work on, once the gradients' addresses are on their way there."""
-        stream = _stream_now(self.device)
+        stream = self.device.stream_of_step()
         self._send(stream)
         return stream
 
@@ -388,22 +389,6 @@ class Table:
             return taken
         self.at_once(self.calls(scalars, False))
         return STEPPED
-
-
-def _stream_now(where: Device) -> int:
-    """The stream to work on; refused while its work is recorded, before it has any."""
-    stream = where.stream()
-    if device.driver.recorded(stream):
-        refuse_recording()
-    return stream
-
-
-def refuse_recording() -> NoReturn:
-    """Refuse to be part of a CUDA graph."""
-    raise RuntimeError(
-        "a step cannot be part of a CUDA graph, which would repeat it with the same "
-        "t and learning rate; step outside of the graph"
-    )
 
 
 def _columns(rows: Sequence[Row]) -> Any:

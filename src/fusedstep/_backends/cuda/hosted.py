@@ -21,7 +21,7 @@ from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.c.runner import Headers, Libraries
 from fusedstep._backends.cuda import device, engine
-from fusedstep._backends.cuda.engine import refuse_recording
+from fusedstep._backends.cuda.device import refuse_recording
 from fusedstep._backends.cuda.judging import Judge, Program
 from fusedstep._backends.cuda.kernels import Variant
 from fusedstep._backends.cuda.launches import Go, Launch, has_decays
