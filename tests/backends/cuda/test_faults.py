@@ -107,6 +107,11 @@ class Both:
     def expect(self, which: int) -> None:
         self.reference.step(self.values[which], **self.case.request)
 
+    def steps_and_state(self) -> None:
+        for _ in range(3):
+            self.step(self.which)
+        self.optimizer.state_dict()
+
     def found(self) -> Found:
         states = self.optimizer.state_dict()["state"]
         return [{"p": now(p.array), **x} for p, x in zip(self.params, states, strict=True)]
@@ -135,7 +140,6 @@ def all_same(found: Found, wanted: Found) -> bool:
 def failing(nth: int, code: int, lasting: bool = False) -> Iterator[None]:
     """Have the nth call in a block fail; nothing is collected there that would call the driver."""
     assert IN_MEMORY is not None
-    gc.collect()
     gc.disable()
     IN_MEMORY.fail(nth, code, lasting)
     try:
@@ -145,11 +149,15 @@ def failing(nth: int, code: int, lasting: bool = False) -> Iterator[None]:
         gc.enable()
 
 
+def lost() -> Any:
+    """The error of each call of a device that is lost."""
+    return pytest.raises(Exception, match="CUDA_ERROR_ILLEGAL_ADDRESS")
+
+
 def calls_of(case: Case) -> int:
     """The calls of the step that may fail."""
     assert IN_MEMORY is not None
     both = Both(case)
-    gc.collect()
     before = IN_MEMORY.calls()
     both.step(both.which)
     return IN_MEMORY.calls() - before
@@ -241,16 +249,14 @@ def test_a_device_that_is_lost_is_named_each_time(case: Case) -> None:
     for nth in {1, count // 2, count}:
         both = Both(case)
         with failing(nth, ILLEGAL_ADDRESS, lasting=True):
-            for action in (
-                lambda: both.step(both.which),  # noqa: B023
-                lambda: both.step(2),  # noqa: B023
-                lambda: both.optimizer.step(both.placed[0], max_norm=2.0),  # noqa: B023
-                lambda: both.optimizer.state_dict(),  # noqa: B023
-            ):
-                with pytest.raises(Exception, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
-                    action()
+            for which in (both.which, 2, 0):
+                with lost():
+                    both.step(which)
+            with lost():
+                both.optimizer.step(both.placed[0], max_norm=2.0)
+            with lost():
+                both.optimizer.state_dict()
             assert IN_MEMORY.message()
-        del both
 
 
 @pytest.mark.parametrize("mode", [0, LATE])
@@ -260,12 +266,9 @@ def test_a_launch_that_fails_when_it_runs(case: Case, mode: int) -> None:
     assert IN_MEMORY is not None
     for nth in (1, 2):
         both = Both(case)
-        gc.collect()
         with put_off(mode):
             IN_MEMORY.fault(nth)
-            with pytest.raises(Exception, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
-                for _ in range(3):
-                    both.step(both.which)
-                both.optimizer.state_dict()
+            with lost():
+                both.steps_and_state()
             IN_MEMORY.fault(0)
             assert "told to" in IN_MEMORY.message()
