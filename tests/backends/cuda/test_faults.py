@@ -83,7 +83,8 @@ class Both:
         self.params = [Placed(p.copy()) for p in self.expected]
         self.optimizer = fs.AdamW([p.array for p in self.params], **case.options)
         self.reference = fs.AdamW(self.expected, backend="numpy", **case.options)
-        self.placed, self.values = [], []
+        self.placed: list[Any] = []
+        self.values: list[Any] = []
         for _ in range(3):
             if case.rows:
                 index, values = rng.integers(0, 8, 3), ordinary(rng, 15, np.float32).reshape(3, 5)
@@ -158,9 +159,10 @@ def calls_of(case: Case) -> int:
     """The calls of the step that may fail."""
     assert IN_MEMORY is not None
     both = Both(case)
-    before = IN_MEMORY.calls()
+    before: int = IN_MEMORY.calls()
     both.step(both.which)
-    return IN_MEMORY.calls() - before
+    after: int = IN_MEMORY.calls()
+    return after - before
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
