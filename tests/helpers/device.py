@@ -165,6 +165,7 @@ class Placed:
         view: np.ndarray[Any, Any],
         memory: np.ndarray[Any, Any] | None = None,
         library: str = "plain",
+        ordinal: int = 0,
     ) -> None:
         memory = view if memory is None else memory
         self.view = view
@@ -180,7 +181,8 @@ class Placed:
         else:
             from numba import cuda
 
-            self.on_device = cuda.to_device(self.raw)
+            with cuda.gpus[ordinal]:
+                self.on_device = cuda.to_device(self.raw)
             start = self.on_device.__cuda_array_interface__["data"][0]
         self.write(content)
         address = start + self.shift + self.offset if view.size else 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -332,7 +331,7 @@ class Table:
             program, verdict = self.judge.begin(lines, asked, zero, self.steps)
             calls = self._judged(stream, self.judge, program)
         if asked.skips:
-            return [*calls, partial(self.steps.pending.append, verdict)], verdict
+            return self.steps.awaiting(calls, verdict), verdict
         count = self.steps.counting(self.steps.known + 1)
         return [*calls, *self.cells.writing(), count], verdict
 

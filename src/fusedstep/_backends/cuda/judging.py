@@ -76,6 +76,8 @@ class Steps(list[int]):
         super().__init__([0])
         self.pending: deque[Verdict] = deque()
         """Verdicts on steps that may have been left out, in order."""
+        self.unsure = False
+        """Whether the device may have counted a step that is not among these: one that failed."""
 
     @property
     def known(self) -> int:
@@ -89,7 +91,9 @@ class Steps(list[int]):
 
     def uncertain(self) -> int:
         """How many steps are pending, once those are settled that are judged by now."""
-        while self.pending and (len(self.pending) >= SLOTS or self.pending[0].is_there()):
+        while self.pending and (
+            self.unsure or len(self.pending) >= SLOTS or self.pending[0].is_there()
+        ):
             self._settle_first()
         return len(self.pending)
 
@@ -97,6 +101,16 @@ class Steps(list[int]):
         # In this order, so that whoever is interrupted here begins again.
         list.__setitem__(self, 0, self.pending[0].read().taken)
         self.pending.popleft()
+
+    def awaiting(self, calls: Sequence[Call], verdict: Verdict) -> list[Call]:
+        """The calls of a step that may be left out, and those that count it among the pending."""
+        unsure = partial(setattr, self, "unsure")
+        return [
+            partial(unsure, True),
+            *calls,
+            partial(self.pending.append, verdict),
+            partial(unsure, False),
+        ]
 
     def counting(self, count: int) -> Call:
         """The call that sets the count."""
