@@ -8,8 +8,16 @@ from collections.abc import Iterator
 import pytest
 from device import IN_MEMORY, LIBRARIES, MISSING, MODULES, SIMULATED, STANDINS
 
-collect_ignore = ["test_streams.py"] if STANDINS else []
-"""Files of tests that need the libraries themselves."""
+OF_A_DRIVER = (
+    *("test_cupy.py", "test_devices.py", "test_faults.py", "test_hosted.py", "test_put_off.py"),
+    "test_streams_in_memory.py",
+)
+
+collect_ignore = [
+    *(["test_streams.py"] if STANDINS else []),
+    *(OF_A_DRIVER if SIMULATED else []),
+]
+"""Files of tests that need the libraries themselves, or that the simulator has no driver for."""
 
 
 @pytest.fixture(autouse=True)
