@@ -162,6 +162,7 @@ class Turn:
         for flight in self.flights:
             flight.handle.lose()
         self.flights.clear()
+        self.held = NONE_HELD
 
 
 TURNS: set[ReferenceType[Turn]] = set()
