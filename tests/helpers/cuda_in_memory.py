@@ -87,6 +87,14 @@ class InMemory:
         self.paths.append(ctypes.create_string_buffer(str(self.made[ptx]).encode()))
         return ctypes.addressof(self.paths[-1])
 
+    def load(self, image: bytes) -> int:
+        """A kernel, on the device that is the current one: the handle of its function."""
+        loaded = ctypes.c_void_p()
+        code = self.library.cuModuleLoadData(ctypes.byref(loaded), image)
+        assert code == 0, code
+        assert loaded.value is not None
+        return loaded.value
+
     def mode(self, mode: int, seed: int = 1) -> None:
         """Have a stream's work run at once, late or by chance; or leave launches out."""
         self.library.fs_driver_mode(mode, ctypes.c_uint64(seed))
