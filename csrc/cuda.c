@@ -44,7 +44,7 @@ int32_t fs_send(fs_host *host, uintptr_t stream) {
     for (int64_t row = 0; row < host->nrows; row++)
         slot[host->places[row]] = (int64_t)host->rows[row].g;
     const int64_t moves = *host->moves;
-    error = ((copier)driver->copy)(host->to, slot, host->nrows * sizeof *slot, stream);
+    error = ((copier)driver->copy)(host->to, slot, (size_t)host->nrows * sizeof *slot, stream);
     if (!error)
         error = ((recorder)driver->record)(event, stream);
     if (error)

@@ -130,7 +130,9 @@ def joint(rng: np.random.Generator, n: int, dtype: Any, finite: bool) -> Iterato
     exponents = np.where(kind < 0.35, rng.integers(-12, 6, n), exponents)
     half = rng.integers(least // 2 - 4, least // 2 + 14, n)
     exponents = np.where(kind > 0.85, half, exponents)
-    exponents = np.where((kind > 0.7) & (kind < 0.85), rng.integers(least, least + 40, n), exponents)
+    exponents = np.where(
+        (kind > 0.7) & (kind < 0.85), rng.integers(least, least + 40, n), exponents
+    )
     special = [0.0, -0.0, limits.max, -limits.max, limits.tiny, -limits.smallest_subnormal]
     special += [] if finite else [np.inf, -np.inf, np.nan]
     for k in range(8):
@@ -169,9 +171,7 @@ class Drawn:
             self.grads[0].append(g)
             for later in self.grads[1:]:
                 later.append(np.where(rng.random(n) < 0.5, g, rng.permutation(g)))
-            self.state.append(
-                {x: (more.pop() if x in SQUARES else others.pop()) for x in letters}
-            )
+            self.state.append({x: (more.pop() if x in SQUARES else others.pop()) for x in letters})
 
 
 def load(optimizer: Any, drawn: Drawn, t: int = 7) -> None:
@@ -276,7 +276,9 @@ def narrow(case: fewer_bytes.Case, side: Side) -> None:
             with np.errstate(all="ignore"):
                 values = [np.clip(p, -1e30, 1e30) for p in drawn.p]
                 params = [side.place(fewer_bytes.rounded(p, case.p)) for p in values]
-            copies = [side.place(np.zeros(n, fewer_bytes.DTYPES[case.out or case.p])) for n in sizes]
+            copies = [
+                side.place(np.zeros(n, fewer_bytes.DTYPES[case.out or case.p])) for n in sizes
+            ]
             optimizer = case.optimizer(params, side.backend, copies)
             requests = ({"scale": 3.0}, {"zero_grads": True}, {"max_value": 0.7}, {})
             for step, request in enumerate(requests):

@@ -233,7 +233,7 @@ def test_other_libraries_arrays_are_known_by_their_description(
 
     reader = READER(read)
     address = ctypes.cast(reader, ctypes.c_void_p).value
-    libraries = ffi.new("fs_library[]", [[id(Strange), address, 0]])
+    libraries = ffi.new("fs_library[]", [[id(Strange), address, 0, lib.FS_BY_DLPACK, 1, -1]])
     arrays, found = [Strange()], [None]
     assert lib.fs_layout(libraries, 1, id(arrays), id(found)) == expected
     assert (found != [None]) == bool(expected)
@@ -334,8 +334,9 @@ def test_an_array_that_cannot_be_described_is_none_to_aim_at(lib: Any) -> None:
     p, g, m, v = (np.zeros(3) for _ in range(4))
     table, fit = plan_of_a_call(p=p, g=g, m=m, v=v), [p, m, v]
     table.libraries[0].read = ctypes.cast(NEVER, ctypes.c_void_p).value
+    table.libraries[0].way = lib.FS_BY_DLPACK
     assert lib.fs_aim(table, id(fit)) == 0
-    table.libraries[0].read = 0
+    table.libraries[0].way, table.libraries[0].read = lib.FS_AS_NUMPYS, 0
     assert lib.fs_aim(table, id(fit)) == 1
 
 
@@ -347,6 +348,7 @@ def test_a_gradient_that_cannot_be_described_is_not_taken(lib: Any) -> None:
     assert lib.fs_take(table, id(grads), 0, 0) == 1
     table.parameters[0].array = 0  # is not looked at
     table.libraries[0].read = ctypes.cast(NEVER, ctypes.c_void_p).value
+    table.libraries[0].way = lib.FS_BY_DLPACK
     assert lib.fs_take(table, id(grads), 0, 0) == 0
-    table.libraries[0].read = 0
+    table.libraries[0].way = lib.FS_AS_NUMPYS
     assert lib.fs_take(table, id(grads), 0, 0) == 1

@@ -19,6 +19,9 @@ pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"nothing can be ref
 CANNOT_FAIL = {
     "of what is in memory": "PyDict_Next PyErr_ExceptionMatches PyErr_Occurred PyList_GetItem "
     "PyList_Size PyType_GetFlags",
+    "of an array on a device, at which Python looks if one of them fails": "PyDict_GetItem "
+    "PyLong_AsLongLong PyLong_AsUnsignedLongLong PyTuple_GetItem PyTuple_Size "
+    "PyUnicode_AsUTF8AndSize PyUnicode_InternFromString PyWeakref_GetObject PyWeakref_NewRef",
     "sets or clears what is there": "PyErr_Clear PyErr_SetInterrupt PyObject_Free _Py_Dealloc",
     "of a thread that Python knows": "PyEval_RestoreThread PyEval_SaveThread PyGILState_Ensure "
     "PyGILState_Release",
