@@ -4,8 +4,8 @@
     PYTHONPATH=tests/helpers python tests/helpers/ptx_mutants.py --sample 60
     PYTHONPATH=tests/helpers python tests/helpers/ptx_mutants.py --kernel verdict --print
 
-A mutant of ptx_mutations.py takes the place of its kernel in the steps of ptx_trials.py. It is found
-if these leave other bits than the NumPy reference, or end in an error: the driver in memory checks
+A mutant of ptx_mutations.py takes the place of its kernel in the steps of ptx_trials.py. It is
+found if these leave other bits than the NumPy reference, or end in an error: the driver in memory checks
 each access. What is not found is named, with the reason for which it is no slip at all, from
 ptx_mutants.txt, or as a gap in the tests. The program fails if there is a gap, or if a mutant of
 that list is found. The list is of one release of each compiler; with another one there are no gaps,

@@ -358,7 +358,7 @@ def judged(side: Side) -> None:
         for policy in ("skip", "propagate"):
             dtypes = [F8 if k % 2 or count == 1 else F4 for k in range(count)]
             sizes = [1 + (7 * k) % 5 for k in range(count)]
-            values = [np.asarray(rng.standard_normal(n), x) for n, x in zip(sizes, dtypes)]
+            values = [np.asarray(rng.standard_normal(n), x) for n, x in zip(sizes, dtypes, strict=True)]
             params = [side.place(p) for p in values]
             optimizer = fs.AdamW(
                 params, lr=lambda t: 0.1 / t, nonfinite=policy, backend=side.backend
@@ -366,7 +366,7 @@ def judged(side: Side) -> None:
             for turn in range(24 if count < 300 else 6):
                 size = magnitudes[turn % len(magnitudes)]
                 grads = []
-                for at, (n, kind) in enumerate(zip(sizes, dtypes)):
+                for at, (n, kind) in enumerate(zip(sizes, dtypes, strict=True)):
                     g = rng.standard_normal(n) * size
                     if turn % 7 == 3 and kind == F8 and at % 4 == 1:
                         g *= 1e-150 / size
