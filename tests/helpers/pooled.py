@@ -96,7 +96,7 @@ def write(array: Any, values: Any, stream: int = 0) -> None:
 
 
 _sources: list[Any] = []
-"""What streams are still to read."""
+"""The memory that streams are still to read."""
 
 
 class Block:
