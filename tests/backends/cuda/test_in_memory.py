@@ -97,5 +97,5 @@ def test_the_rest() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("late", ["0", "1", "2"])
 def test_everything(late: str) -> None:
-    """All orders of work: at once, as late as it may be, and by chance; as the simulator has it, too."""
+    """All orders of work: at once, as late as may be, by chance; as the simulator has it, too."""
     run(FOLDER, few=False, LATE=late)
