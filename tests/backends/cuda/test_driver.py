@@ -34,7 +34,7 @@ def test_a_launch_runs_no_python(driver: Any, monkeypatch: pytest.MonkeyPatch) -
     kernel.function, kernel.types = 1, [ctypes.c_double]
     launch = ctypes.CDLL(None).getpid  # which takes no arguments, and heeds none
     launch.argtypes = driver.LAUNCH
-    monkeypatch.setattr(driver, "_launch", lambda: launch)
+    monkeypatch.setattr(driver, "_function", lambda name, types: launch)
     calls = [kernel.launching(2, 256, 0, (0.5,))]
     events: list[tuple[str, str]] = []
     sys.setprofile(lambda frame, event, argument: events.append((event, frame.f_code.co_name)))

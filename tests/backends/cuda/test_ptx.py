@@ -58,13 +58,14 @@ def check(rule: Rule, dtype: Any, cc: tuple[int, int]) -> None:
     ptx = compile_ptx(kernels.module(job), cc)
     for unwanted in ("fma", r"\.approx", r"\.ftz", r"\.local", r"\bcall\b", r"\.func"):
         assert not re.search(unwanted, ptx), unwanted
-    arrays = 2 + len(rule.states)
+    each = kernels.vectors(job)
+    loads = each * (2 + len(rule.states))
     vector = r"\.v4\.[fb]32" if job.dtype.itemsize == 4 else r"\.v2\.[fb]64"
-    assert len(re.findall(rf"ld\.global{vector}", ptx)) == arrays
+    assert len(re.findall(rf"ld\.global{vector}", ptx)) == loads
     # The gradient's zeros are also 128 bits, of whatever type the compiler likes.
     zeros = r"\.v[24]\.[fbu](?:32|64) *\t*\[%\w+\], *\{(%\w+), \1(?:, \1)*\}"
     stored = re.findall(rf"st\.global{vector}", ptx)
-    assert len(stored) == arrays or (len(stored) == arrays - 1 and re.search(zeros, ptx))
+    assert len(stored) == loads or (len(stored) == loads - each and re.search(zeros, ptx))
     rounded = re.findall(r"\b(?:add|sub|mul|div|sqrt)\.rn\.(f\d\d)", ptx)
     assert {*rounded} == {f"f{8 * job.dtype.itemsize}"}
     # Whatever computes with such numbers says how it rounds.
