@@ -27,6 +27,7 @@ from fusedstep._core.arguments import (
     L1,
     OF_A_RUN,
     Backend,
+    Capturable,
     CoupledDecay,
     Ema,
     Lr,
@@ -169,6 +170,7 @@ class SGD(Optimizer):
         row_steps: RowSteps = "own",
         out: Out = None,
         nonfinite: Nonfinite = "propagate",
+        capturable: Capturable = False,
         backend: Backend = "auto",
     ) -> None:
         self._start(locals())
@@ -252,6 +254,11 @@ class SGD(Optimizer):
         """The way ahead, made anew where steps were laid out anew."""
         if self._ahead:
             self._refuse_ahead("lookahead")
+        if self._capturable:
+            raise RuntimeError(
+                "lookahead() with capturable=True, whose t and rate the device alone knows; pass "
+                "capturable=False, or nesterov=True and take the gradients at the parameters"
+            )
         for index, group in enumerate(self._groups):
             if group["momentum"] == 0:
                 raise ValueError(
@@ -351,6 +358,7 @@ class Adagrad(Optimizer):
         row_steps: RowSteps = "own",
         out: Out = None,
         nonfinite: Nonfinite = "propagate",
+        capturable: Capturable = False,
         backend: Backend = "auto",
     ) -> None:
         self._start(locals())
@@ -450,6 +458,7 @@ class RMSprop(Optimizer):
         row_steps: RowSteps = "own",
         out: Out = None,
         nonfinite: Nonfinite = "propagate",
+        capturable: Capturable = False,
         backend: Backend = "auto",
     ) -> None:
         self._start(locals())
@@ -558,6 +567,7 @@ class Adam(Optimizer):
         row_steps: RowSteps = "own",
         out: Out = None,
         nonfinite: Nonfinite = "propagate",
+        capturable: Capturable = False,
         backend: Backend = "auto",
     ) -> None:
         self._start(locals())
@@ -687,6 +697,7 @@ class AdamW(Optimizer):
         row_steps: RowSteps = "own",
         out: Out = None,
         nonfinite: Nonfinite = "propagate",
+        capturable: Capturable = False,
         backend: Backend = "auto",
     ) -> None:
         self._start(locals())

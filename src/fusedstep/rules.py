@@ -80,6 +80,8 @@ def Lion(p, g, m, h):
         The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
+    capturable
+        On a CUDA device: True for steps that may be part of a CUDA graph, see `Optimizer`.
     backend
         `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
@@ -168,6 +170,8 @@ def NAdam(p, g, m, v, h):
         The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
+    capturable
+        On a CUDA device: True for steps that may be part of a CUDA graph, see `Optimizer`.
     backend
         `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
@@ -258,6 +262,8 @@ def RAdam(p, g, m, v, h):
         The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
+    capturable
+        On a CUDA device: True for steps that may be part of a CUDA graph, see `Optimizer`.
     backend
         `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
@@ -333,6 +339,8 @@ def Adamax(p, g, m, x, h):
         The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
+    capturable
+        On a CUDA device: True for steps that may be part of a CUDA graph, see `Optimizer`.
     backend
         `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
@@ -428,6 +436,8 @@ def Adan(p, g, m, a, v, o, h):
         The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
+    capturable
+        On a CUDA device: True for steps that may be part of a CUDA graph, see `Optimizer`.
     backend
         `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 
@@ -524,6 +534,8 @@ def Yogi(p, g, m, v, h):
         The fate of rows that a gradient of some rows leaves out, see `Rows`.
     nonfinite
         What to do about gradients with NaN or infinity, see `Optimizer`.
+    capturable
+        On a CUDA device: True for steps that may be part of a CUDA graph, see `Optimizer`.
     backend
         `"auto"`, or the name of a backend; `fusedstep.info()` lists them.
 

@@ -98,6 +98,26 @@ static result called(int kind, const char *name) {
             return code_;                                                                          \
     } while (0)
 
+/* While a stream is recorded, calls are refused that may wait for it without a word, and end it:
+ * but for threads that have asked for relaxed rules. */
+static int recorded, spoilt;
+enum { GLOBAL_RULES, RELAXED_RULES = 2 };
+static _Thread_local int rules = GLOBAL_RULES;
+
+static result unsafe(void) {
+    if (!recorded || rules == RELAXED_RULES)
+        return SUCCESS;
+    spoilt = 1;
+    return CAPTURE_UNSUPPORTED;
+}
+
+#define UNSAFE()                                                                                   \
+    do {                                                                                           \
+        result code_ = unsafe();                                                                   \
+        if (code_)                                                                                 \
+            return code_;                                                                          \
+    } while (0)
+
 /* ---- memory ---- */
 
 enum { GAP = 512, MOST_ALLOCATIONS = 1 << 16 };
@@ -550,6 +570,7 @@ API result cuCtxGetApiVersion(void *context, unsigned *version) {
 }
 
 API result cuCtxSynchronize(void) {
+    UNSAFE();
     CALLED(WAITS);
     run_all();
     return broken;
@@ -561,6 +582,7 @@ API result cuMemGetInfo(size_t *left, size_t *total) {
 }
 
 API result cuMemAlloc(pointer *at, size_t size) {
+    UNSAFE();
     if (current() < 0)
         return INVALID_CONTEXT;
     CALLED(ALLOCATIONS);
@@ -568,11 +590,13 @@ API result cuMemAlloc(pointer *at, size_t size) {
 }
 
 API result cuMemFree(pointer at) {
+    UNSAFE();
     run_all(); /* as a device does, which waits for itself */
     return at ? release(at) : SUCCESS;
 }
 
 API result cuMemHostAlloc(void **at, size_t size, unsigned flags) {
+    UNSAFE();
     (void)flags;
     CALLED(ALLOCATIONS);
     return allocate((pointer *)at, size, OF_HOST, current());
@@ -581,6 +605,7 @@ API result cuMemHostAlloc(void **at, size_t size, unsigned flags) {
 API result cuMemAllocHost(void **at, size_t size) { return cuMemHostAlloc(at, size, 0); }
 
 API result cuMemFreeHost(void *at) {
+    UNSAFE();
     run_all();
     return release((pointer)at);
 }
@@ -657,12 +682,14 @@ API result cuMemcpyAsync(pointer to, pointer from, size_t size, void *stream) {
 }
 
 API result cuMemcpyHtoD(pointer to, const void *from, size_t size) {
+    UNSAFE();
     CALLED(UPLOADS);
     result bad = check(to, size);
     return bad ? bad : copy_now((void *)to, from, size);
 }
 
 API result cuMemcpyDtoH(void *to, pointer from, size_t size) {
+    UNSAFE();
     CALLED(DOWNLOADS);
     calls_of[WAITS]++;
     result bad = check(from, size);
@@ -670,6 +697,7 @@ API result cuMemcpyDtoH(void *to, pointer from, size_t size) {
 }
 
 API result cuMemcpyDtoD(pointer to, pointer from, size_t size) {
+    UNSAFE();
     CALLED(OTHERS);
     result bad = check(to, size) ? INVALID_VALUE : check(from, size);
     return bad ? bad : copy_now((void *)to, (void *)from, size);
@@ -696,6 +724,7 @@ API result cuMemsetD32Async(pointer at, unsigned value, size_t count, void *stre
 }
 
 API result cuMemsetD8(pointer at, unsigned char value, size_t count) {
+    UNSAFE();
     CALLED(FILLS);
     result bad = filled(at, value, 1, count, NULL);
     run_all();
@@ -723,11 +752,13 @@ API result cuStreamDestroy(void *stream) {
 }
 
 API result cuStreamSynchronize(void *stream) {
+    UNSAFE();
     CALLED(WAITS);
     return wait_for(stream_of(stream), UINT64_MAX);
 }
 
 API result cuStreamQuery(void *stream) {
+    UNSAFE();
     some_by_chance();
     CALLED(OTHERS);
     return stream_of(stream)->first ? NOT_READY : SUCCESS;
@@ -769,11 +800,13 @@ API result cuEventRecordWithFlags(struct event *event, void *handle, unsigned fl
 }
 
 API result cuEventSynchronize(struct event *event) {
+    UNSAFE();
     CALLED(WAITS);
     return event->stream ? wait_for(event->stream, event->serial) : SUCCESS;
 }
 
 API result cuEventQuery(struct event *event) {
+    UNSAFE();
     some_by_chance();
     CALLED(OTHERS);
     return event->stream && event->stream->done < event->serial ? NOT_READY : SUCCESS;
@@ -791,6 +824,8 @@ API result cuStreamBeginCapture(void *handle, int kind) {
     struct stream *stream = stream_of(handle);
     if (stream == &legacy || stream->capture)
         return CAPTURE_UNSUPPORTED;
+    spoilt = recorded ? spoilt : 0;
+    recorded++;
     stream->capture = calloc(1, sizeof *stream->capture);
     stream->capture->end = &stream->capture->first;
     return SUCCESS;
@@ -798,9 +833,19 @@ API result cuStreamBeginCapture(void *handle, int kind) {
 
 API result cuStreamEndCapture(void *handle, struct graph **graph) {
     struct stream *stream = stream_of(handle);
+    if (!stream->capture)
+        return INVALID_VALUE;
     *graph = stream->capture;
     stream->capture = NULL;
-    return *graph ? SUCCESS : INVALID_VALUE;
+    recorded--;
+    return spoilt ? CAPTURE_INVALIDATED : SUCCESS;
+}
+
+API result cuThreadExchangeStreamCaptureMode(int *mode) {
+    const int before = rules;
+    rules = *mode;
+    *mode = before;
+    return SUCCESS;
 }
 
 API result cuStreamIsCapturing(void *handle, int *status) {
@@ -854,12 +899,14 @@ API result cuGraphDestroy(struct graph *graph) {
 /* ---- modules ---- */
 
 API result cuModuleLoadData(struct function **module, const void *image) {
+    UNSAFE();
     CALLED(OTHERS);
     return load(module, image);
 }
 
 API result cuModuleLoadDataEx(struct function **module, const void *image, unsigned count,
                               void *options, void *values) {
+    UNSAFE();
     (void)count, (void)options, (void)values;
     return load(module, image);
 }

@@ -59,12 +59,15 @@ REMEDIES = {
 
 
 def choose(
-    backend: str, params: Sequence[tuple[str, Any]], custom: bool = False
+    backend: str,
+    params: Sequence[tuple[str, Any]],
+    custom: bool = False,
+    capturable: bool = False,
 ) -> tuple[type[Table], Place]:
     """The table of the backend that `backend` names, or of the fastest, and the place it works in.
 
     That is the place of `params`, which come with their names. `custom` says that the table is
-    for a custom rule.
+    for a custom rule, `capturable` that its steps may be part of a CUDA graph.
     """
     if backend not in CHOICES:
         raise ValueError(f"backend={shown(backend)} is unknown; {backend_hint(backend)}")
@@ -76,7 +79,13 @@ def choose(
                 "pass backend='auto' or 'cuda', or arrays on the CPU"
             )
         place = place_of(params)
-        return table_of("cuda"), place
+        return _capturable() if capturable else table_of("cuda"), place
+    if capturable:
+        where = f"and {_whereabouts(params[0])}" if params else "and there are no parameters"
+        raise ValueError(
+            f"capturable=True is for parameters on a CUDA device, {where}; leave it out, or pass "
+            f"arrays on the device ({TO_DEVICE})"
+        )
     if backend == "cuda" and params:
         raise ValueError(
             f"backend='cuda' steps arrays on a CUDA device, and {_whereabouts(params[0])}; pass "
@@ -159,6 +168,12 @@ def _cuda() -> type[Table]:
     from fusedstep._backends.cuda import hosted
 
     return hosted.Table
+
+
+def _capturable() -> type[Table]:
+    from fusedstep._backends.cuda import captured
+
+    return captured.Table
 
 
 def _numpy() -> type[Table]:

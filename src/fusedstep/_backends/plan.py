@@ -18,7 +18,7 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, Operand, Walk
 from fusedstep._backends.slices import Scalars, Touched
 from fusedstep._numerics import norm, variants
-from fusedstep._numerics.coefficients import JobScalars, Rule
+from fusedstep._numerics.coefficients import JobScalars, Rule, Values
 from fusedstep._numerics.rounding import check_rounding
 from fusedstep._numerics.storage import Draw
 
@@ -90,6 +90,22 @@ class Asked(NamedTuple):
     """Whether it is left out if a gradient is not finite."""
     each: bool = False
     """Whether each gradient is clipped by its own norm."""
+    max_value: float = inf
+    measured: bool = True
+    """Whether its norm is asked for, or whether it is finite."""
+
+
+class Foreseen(NamedTuple):
+    """The steps to come, as far as they are known without the learning rate, see of_rate.py."""
+
+    constants: Callable[[int], Values]
+    """The scalars of a job, by its index, that are the same in all steps."""
+    lines: Callable[[int, int], Iterable[Values]]
+    """The others, step by step, for the steps after so many."""
+    key: Callable[[int, int], int | None]
+    """The key of the random bits of a job in the step after so many; None: it needs none."""
+    far: Callable[[int], Values | None]
+    """The others beyond any step, if they are known to be the same from some t on."""
 
 
 Line: TypeAlias = tuple[Sequence[JobScalars], Keys]
@@ -199,6 +215,9 @@ class Table(Protocol):
     judges: bool
     """Whether it has `judging`."""
 
+    captures: bool
+    """Whether it is `Capturable`."""
+
     @property
     def moves(self) -> int:
         """A count that rises whenever a gradient is in other memory than the one before."""
@@ -292,7 +311,7 @@ class Table(Protocol):
         and its verdict, see judging.py. Nobody waits for that.
 
         The first of `lines` is for the step that comes after those that are known, the others for
-        it if the pending ones were taken.
+        it if the pending ones were taken. A table that `captures` has no need of them.
         """
 
     def count_with(self, other: Any) -> None:
@@ -318,6 +337,29 @@ class OnHost(Table, Protocol):
         It may be called while another thread runs a step. It stops at gradients of rows, too, and
         where zeros would be written to other memory than before.
         """
+
+
+class Capturable(Table, Protocol):
+    """A table whose steps may be part of a CUDA graph, which repeats them without the host.
+
+    All of them are judged where they run, by scalars that were foreseen, and counted there.
+    """
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether a graph has a step of the table."""
+
+    def runs_out(self) -> bool:
+        """Whether further steps have to be foreseen soon, as far as is known without a wait."""
+
+    def foresee(self, foreseen: Foreseen) -> None:
+        """Take these steps for those to come; this waits for those that were asked for."""
+
+    def rate(self, rates: Sequence[float]) -> None:
+        """Take the learning rate of each job for all steps that are asked for from now on."""
+
+    def refuse_lost(self) -> None:
+        """Refuse to go on if a graph was run for more steps than were foreseen."""
 
 
 class Aimable(Table, Protocol):
@@ -383,7 +425,7 @@ class Cells:
 class CheckedTable:
     """Base of tables that check every gradient at every step."""
 
-    selects = aims = reads_rows = judges = False
+    selects = aims = reads_rows = judges = captures = False
 
     def __init__(self, jobs: Sequence[Job], rows: Sequence[Row | None]) -> None:
         self.jobs = jobs

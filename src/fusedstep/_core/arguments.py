@@ -105,4 +105,11 @@ Nonfinite = Annotated[
     Literal["propagate", "skip", "raise"],
     "What to do about gradients with NaN or infinity, see `Optimizer`.",
 ]
+Capturable = Annotated[
+    bool,
+    """
+    On a CUDA device: True for steps that may be part of a CUDA graph, which takes them again
+    and again with the t and the rate of then, see `Optimizer`.
+    """,
+]
 Backend = Annotated[str, '`"auto"`, or the name of a backend; `fusedstep.info()` lists them.']

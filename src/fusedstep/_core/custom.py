@@ -28,6 +28,7 @@ from fusedstep._checks.wording import describe, quoted
 from fusedstep._core.arguments import (
     L1,
     Backend,
+    Capturable,
     CoupledDecay,
     Ema,
     Master,
@@ -59,6 +60,7 @@ from fusedstep._numerics.coefficients import (
     average_constants,
     gradient_constants,
 )
+from fusedstep._numerics.of_rate import OfRate
 
 if TYPE_CHECKING:
     from fusedstep._compiler.formula import Formula
@@ -86,6 +88,7 @@ COMMON = [
         ("row_steps", RowSteps, "own"),
         ("out", Out, None),
         ("nonfinite", Nonfinite, "propagate"),
+        ("capturable", Capturable, False),
         ("backend", Backend, "auto"),
     )
 ]
@@ -166,9 +169,9 @@ def rule(
     **hyperparameters
         Each name and its default: a number, True or False, or a tuple of numbers, for
         `prepare` alone. They are arguments of the class, in this order. `lr` must be among
-        them. `maximize`, `l1`, `ema`, `nonfinite` and `backend` are there for every rule; so is
-        `weight_decay` as coupled L2, unless it is among them, and then it is the affair of the
-        function and of `prepare`.
+        them. `maximize`, `l1`, `ema`, `nonfinite`, `capturable` and `backend` are there for every
+        rule; so is `weight_decay` as coupled L2, unless it is among them, and then it is the
+        affair of the function and of `prepare`.
 
     Raises
     ------
@@ -370,6 +373,8 @@ class _Scalars:
         """A value of `prepare`; conditions stay what they are."""
         if isinstance(value, (bool, np.bool_)):
             return bool(value)
+        if type(value) is OfRate:
+            return value  # type: ignore[return-value]  # of which this is a function, for devices
         if isinstance(value, Real) and value == value:
             with suppress(OverflowError):
                 return float(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from itertools import repeat
 from math import inf
@@ -81,6 +81,8 @@ class Group(MutableMapping[str, Any]):
     """Whether every dtype is known to hold all that the rule makes of them."""
     turn: Turn | None = None
     """The turns at its optimizer; None until that has taken it up."""
+    told: Callable[[Call], None] | None = None
+    """What is told of each assignment, with a call that takes it back; None for most."""
 
     def __init__(
         self,
@@ -100,11 +102,23 @@ class Group(MutableMapping[str, Any]):
     def _take(self, checked: dict[str, Any]) -> None:
         """Take over hyperparameters that have been checked."""
         self._refuse_misfit(checked["lr"], self.where)
+        if self.told is not None:
+            assign([self.taking(checked)], [self])
+            return
         put(self, "free_rate", False)  # until they fit: a signal may come in between
         put(self, "usual", False)
         put(self, "hyperparameters", checked)
         put(self, "usual", self._is_usual(checked))
         put(self, "free_rate", self._frees_rate(checked))
+
+    def tell(self, told: Callable[[Call], None]) -> None:
+        """Tell of each assignment from now on."""
+        put(self, "told", told)
+        put(self, "free_rate", False)  # a free rate is assigned without a word
+
+    def now(self) -> dict[str, Any]:
+        """All that an assignment may change."""
+        return {name: vars(self)[name] for name in ("hyperparameters", "free_rate", "usual")}
 
     def _is_usual(self, checked: dict[str, Any]) -> bool:
         simple = not (self.declaration.custom or self.declaration.rate_bound(checked))
@@ -112,7 +126,7 @@ class Group(MutableMapping[str, Any]):
 
     def _frees_rate(self, checked: dict[str, Any]) -> bool:
         is_number = isinstance(checked["lr"], float)
-        return is_number and not self.declaration.rate_bound(checked)
+        return is_number and self.told is None and not self.declaration.rate_bound(checked)
 
     def _refuse_misfit(self, lr: Any, where: str) -> None:
         """Refuse learning rates that do not broadcast over the rows of all parameters."""
@@ -204,7 +218,8 @@ class Group(MutableMapping[str, Any]):
                 self._refuse_other(name, value)
             checked = {**self.hyperparameters, name: value}
             self.declaration.together(checked)
-            if self.usual and is_usual(value) and name not in DECIDING:
+            simple = self.usual and self.told is None
+            if simple and is_usual(value) and name not in DECIDING:
                 put(self, "hyperparameters", checked)  # all others are as they were
             else:
                 self._take(checked)
@@ -280,7 +295,16 @@ def rate_all(groups: Sequence[Group], value: Any) -> None:
         # One call in C, which no signal can cut in two; `at_once` would need one for each group.
         deque(map(setitem, free, repeat("lr"), repeat(rate)), 0)
     else:
-        at_once([group.taking(group.with_more({"lr": value})) for group in groups])
+        assign([group.taking(group.with_more({"lr": value})) for group in groups], groups)
+
+
+def assign(calls: Sequence[Call], groups: Sequence[Group]) -> None:
+    """Do what takes over hyperparameters of groups, and tell of it once who is told."""
+    told = next((group.told for group in groups if group.told is not None), None)
+    before = [partial(vars(group).update, group.now()) for group in groups]
+    at_once(calls)
+    if told is not None:
+        told(partial(at_once, before))
 
 
 def read_groups(params: Any) -> tuple[Structure, list[tuple[str, Sequence[Any], dict[str, Any]]]]:

@@ -15,14 +15,19 @@ class LateReport(Report):
     """
 
     fetch: Callable[[], Report]
+    lasts: bool
+    """Whether its entries stay what they are: those of a step in a CUDA graph do not."""
     found: Report | None = None
 
     @property
     def entries(self) -> Report:
         """The report as any other step gives it."""
-        if self.found is None:
-            self.found = self.fetch()
-        return self.found
+        if self.found is not None:
+            return self.found
+        found = self.fetch()
+        if self.lasts:
+            self.found = found
+        return found
 
     grad_norm = property(lambda self: self.entries.grad_norm)
     clip = property(lambda self: self.entries.clip)
@@ -111,5 +116,5 @@ def late_report(
         )
 
     report = LateReport(None, 1.0, (), 0)
-    report.fetch = fetch
+    report.fetch, report.lasts = fetch, verdict.lasts
     return report

@@ -298,7 +298,7 @@ class Layout:
             return self.tensors.by_parameter is None and not self.plan.numbers.size
         return request.max_norm is not None
 
-    def lines(self) -> list[Line] | None:
+    def lines(self) -> Sequence[Line] | None:
         """The scalars of the next step, for each count of steps that there may have been.
 
         None if another rule is called for.
@@ -318,12 +318,12 @@ class Layout:
         each = request.clip == "tensor"
         plan = self._by_parameter() if each else self.plan
         most = inf if request.max_norm is None else request.max_norm
-        asked = Asked(request.scale, most, nonfinite == "skip", each)
+        measured, skips = request.max_norm is not None, nonfinite == "skip"
+        asked = Asked(request.scale, most, skips, each, request.max_value, measured or skips)
         for copied, _ in lines:
             for _, values in copied:
                 values.update(step_scalars(request.scale, 1.0, request.max_value))
         verdict = plan.judge(lines, asked, request.zero_grads)
-        measured = request.max_norm is not None
         return late_report(verdict, measured, plan.at, self.tensors.parameters, self.most)
 
     def _ready_slices(self) -> None:

@@ -23,6 +23,7 @@ from fusedstep._checks.values import Rate
 from fusedstep._checks.wording import quoted
 from fusedstep._core.arena import ARENA_GRADIENTS, Arena, memory_of
 from fusedstep._core.arena_memory import ArenaMemory
+from fusedstep._core.capturable import CapturableLayout, assigned, refuse_column_rates
 from fusedstep._core.checkpoint import Checkpoint
 from fusedstep._core.container import Container
 from fusedstep._core.declaration import Declaration
@@ -49,6 +50,7 @@ from fusedstep._core.request import (
     PLAIN,
     Report,
     Request,
+    check_capturable,
     check_in_dtypes,
     check_policy,
     check_request,
@@ -107,10 +109,16 @@ class Optimizer:
     Parameters may also live on a CUDA device, all on the same: arrays of Numba or CuPy,
     tensors of torch (`p.detach()`), whatever has `__cuda_array_interface__`. Gradients and
     state live there, too. A step is put on the current stream of torch or CuPy, if the
-    first parameter is theirs, else on the default stream, and does not wait for it; a CUDA
-    graph cannot hold one, as t would stand still. State arrays are Numba's, which
-    `cupy.asarray(a)` and `torch.as_tensor(a, device="cuda")` take without a copy.
-    `state_dict()` holds NumPy arrays, so a run goes on anywhere.
+    first parameter is theirs, else on the default stream, and does not wait for it. State
+    arrays are Numba's, which `cupy.asarray(a)` and `torch.as_tensor(a, device="cuda")` take
+    without a copy. `state_dict()` holds NumPy arrays, so a run goes on anywhere.
+
+    A CUDA graph can hold steps of an optimizer with `capturable=True`. The device then counts t,
+    and knows the rate by itself, so that a graph that is launched n times takes the n steps that
+    come, to the bit. Take the first step outside of the graph, as it lays out memory. `opt.lr`
+    and other hyperparameters may be assigned between launches, on the stream of these; a function
+    of t is called for 65,536 steps ahead, see `prepare_replays`. The arguments of `step`, and
+    where gradients are, stay what they were when the graph was recorded.
 
     Two arguments, by keyword, every optimizer has. `ema`, β in [0, 1), keeps a moving
     average of the parameters, as state `"ema"`, which starts from the parameters that were
@@ -154,6 +162,9 @@ class Optimizer:
     _ahead = False
     """True while the parameters stand ahead, see `SGD.lookahead`."""
 
+    _capturable = False
+    """Whether steps may be part of a CUDA graph."""
+
     _arena: Arena | None = None
     _container: Container | None = None
     """The user's container of the parameters; None for a single array, and for an arena."""
@@ -175,6 +186,11 @@ class Optimizer:
         params, self._backend = arguments["params"], arguments["backend"]
         out = arguments.get("out")
         self._nonfinite = check_policy(arguments["nonfinite"])
+        capturable = arguments.get("capturable", False)
+        if capturable is not False:
+            self._capturable = check_capturable(
+                capturable, self._nonfinite, isinstance(params, Arena)
+            )
         hyperparameters = {name: arguments[name] for name in self._declaration.checks}
         if isinstance(params, Arena):
             self._arena = params
@@ -186,7 +202,8 @@ class Optimizer:
         leaves = [array for _, arrays, _ in divided for array in arrays]
         copies = None if out is None else self._copies(out)
         custom = self._declaration.custom
-        self._table, self._place = choose(self._backend, named(self._structure, leaves), custom)
+        by_name = named(self._structure, leaves)
+        self._table, self._place = choose(self._backend, by_name, custom, self._capturable)
         for name, _, own in divided:
             for key in own:
                 if key not in hyperparameters:
@@ -227,6 +244,8 @@ class Optimizer:
         self._turn = Turn()
         for group in groups:
             group.join(self._turn)
+            if self._capturable:
+                group.tell(self._assigned)
         self._gathered = self._layout = None
 
     @property
@@ -578,6 +597,8 @@ class Optimizer:
         if self._originals is not None:
             originals, self._originals = self._originals, None
             originals.warn()
+        if self._capturable:
+            self._refuse_captured("gradients came or went, or another rule is called for")
         before, self._layout = self._layout, None
         rules = self._rules()
         standing = NO_ROWS
@@ -592,8 +613,60 @@ class Optimizer:
             return before
         else:
             standing = before.rows_without(grads)
-        self._layout = Layout(self._declaration, self._table, self._tensors, rules, grads, standing)
+        kind = CapturableLayout if self._capturable else Layout
+        self._layout = kind(self._declaration, self._table, self._tensors, rules, grads, standing)
         return self._layout
+
+    # ---- steps in CUDA graphs ----
+
+    def prepare_replays(self) -> None:
+        """Have the device know the next 65,536 steps, with `capturable=True`.
+
+        It knows all that come where scalars change no more from some t on, as those of all rules
+        of the package do but for NAdam's and for AdaGrad's with `lr_decay`. Where `lr` is a
+        function of t, the rule is one of your own, or numbers are rounded stochastically, it knows
+        65,536 at once. Each step outside of a graph and each assignment adds to them; if there is
+        none of these, call this at least once in 32,768 launches. Those beyond are left out, with
+        a RuntimeError when the host next hears of it. It waits for the device.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is not capturable, or launches were left out before.
+        """
+        if not self._capturable:
+            raise RuntimeError(
+                "prepare_replays() is for steps in CUDA graphs; make the optimizer with "
+                "capturable=True"
+            )
+        self._in_turn(lambda layout: layout.foresee(all_anew=True), "prepare_replays")
+
+    def _assigned(self, undo: Call) -> None:
+        """Have the steps in graphs know of an assignment, or take it back with an error."""
+        self._in_turn(lambda layout: assigned(layout, undo), "an assignment")
+
+    def _in_turn(self, act: Callable[[CapturableLayout], Any], what: str) -> None:
+        """Do something with the layout, if there is one, while nobody steps."""
+        turn, me = self._turn, get_ident()
+        while True:
+            if not turn.holder and not turn.flights:
+                turn.holder = me
+                break
+            turn.wait(me, what)
+        try:
+            if isinstance(self._layout, CapturableLayout):
+                act(self._layout)
+        finally:
+            turn.holder = turn.next
+
+    def _refuse_captured(self, what: str) -> None:
+        """Refuse what would leave the steps in graphs behind."""
+        if isinstance(self._layout, CapturableLayout) and self._layout.table.is_captured:
+            raise RuntimeError(
+                f"{what}, and a CUDA graph holds steps of this optimizer, which would go on as "
+                "before; make another optimizer, load this one's state_dict() into it, and record "
+                "its steps"
+            )
 
     def _begin_slices(self, pairs: Iterable[tuple[Any, Any]]) -> bool:
         """Step parameters by rows that are given a gradient of some, or rates by column, for the
@@ -601,6 +674,11 @@ class Optimizer:
         """
         wholly = [(each, g) for each, g in pairs if each is not None and each.slices is None]
         by_rows = [each for each, g in wholly if has_rows(g)]
+        if by_rows and self._capturable:
+            raise ValueError(
+                f"grads{by_rows[0].path} is of some rows, which capturable=True does not know; "
+                "pass the whole gradient, or make the optimizer without capturable"
+            )
         for parameter in by_rows:
             parameter.begin_slices(*of_rows(f"grads{parameter.path}"))
         by_column = [
@@ -609,6 +687,8 @@ class Optimizer:
             if g is not None and each.cohort.has_rates
             for parameter in each.members
         ]
+        if by_column and self._capturable:
+            refuse_column_rates()
         for parameter in by_column:
             parameter.begin_columns()
         return bool(by_rows or by_column)
@@ -919,6 +999,7 @@ class Optimizer:
 
     def _taking(self, hyperparameters: list[Any], states: list[dict[str, Any]]) -> list[Call]:
         """The calls that take over what was read."""
+        self._refuse_captured("a state is loaded")
         pairs = zip(self._groups, hyperparameters, strict=True)
         calls = [group.taking(values) for group, values in pairs]
         for parameter, state in zip(self._parameters, states, strict=True):
@@ -1060,7 +1141,11 @@ class Optimizer:
 
     def __repr__(self) -> str:
         arrays = [parameter.p for parameter in self._parameters]
-        options = {"nonfinite": self._nonfinite, "backend": self._backend}
+        options = {
+            "nonfinite": self._nonfinite,
+            "capturable": self._capturable,
+            "backend": self._backend,
+        }
         return show(type(self), self._structure, arrays, self._groups, options)
 
 

@@ -164,3 +164,19 @@ def check_policy(value: Any) -> str:
         meant = "" if near is None else f"; did you mean `nonfinite={near!r}`?"
         raise ValueError(f"nonfinite={describe(value)}; pass one of {quoted(NONFINITE)}{meant}")
     return value
+
+
+def check_capturable(value: Any, nonfinite: str, in_arena: bool) -> bool:
+    """The argument `capturable`, checked with what a CUDA graph cannot do."""
+    checked = flag("capturable", value)
+    if checked and nonfinite == "raise":
+        raise ValueError(
+            "nonfinite='raise' with capturable=True: nobody can raise in a CUDA graph; pass "
+            "nonfinite='skip', and look at the reports"
+        )
+    if checked and nonfinite == "skip" and in_arena:
+        raise ValueError(
+            "nonfinite='skip' with capturable=True and an arena, whose gradients are one to the "
+            "device; pass the parameters without the arena"
+        )
+    return checked

@@ -17,7 +17,9 @@ class Begun(NamedTuple):
 
     scalars: Sequence[JobScalars] = ()
     lines: Sequence[Line] = ()
-    """The scalars for each count of steps that there may have been; none: they are known."""
+    """The scalars for each count of steps that there may have been."""
+    judged: bool = False
+    """Whether it is judged where its gradients are, see `Layout.judges`."""
 
 
 def begin(
@@ -26,7 +28,7 @@ def begin(
     """Find the scalars of the step that comes; None if another rule is called for."""
     if layout.judges(request, nonfinite):
         lines = layout.lines()
-        return None if lines is None else Begun(lines=lines)
+        return None if lines is None else Begun(lines=lines, judged=True)
     scalars = layout.scalars(in_flight)
     return None if scalars is None else Begun(scalars)
 
@@ -46,7 +48,7 @@ def whole_step(
     scale, scalars = request.scale, begun.scalars
     if scale != 1 or request.max_value != inf:
         check_in_dtypes(request, {cohort.dtype for cohort in layout.cohorts})
-    if begun.lines:
+    if begun.judged:
         return layout.judge(begun.lines, request, nonfinite)
     grad_norm, clip = None, 1.0
     each = request.clip == "tensor"

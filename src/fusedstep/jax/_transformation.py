@@ -36,7 +36,7 @@ Number: TypeAlias = "float | jax.Array"
 Rate: TypeAlias = "float | jax.Array | Schedule | Callable[[jax.Array], Any]"
 """A learning rate: a number, an array, a schedule of this package or one of optax's."""
 
-LEFT_OUT = ("params", "nonfinite", "backend", "out", *STORAGE)
+LEFT_OUT = ("params", "nonfinite", "capturable", "backend", "out", *STORAGE)
 """Arguments of classes that mean something else here, or nothing."""
 
 BACKEND = Argument.read("backend", Backend, "auto", keyword_only=True)

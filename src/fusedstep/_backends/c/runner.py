@@ -467,7 +467,7 @@ class Runner:
     """A `plan.Table` but for its kernels and scalars, which `prepare` sees to."""
 
     selects = aims = reads_rows = True
-    judges = False
+    judges = captures = False
 
     def __init__(
         self, jobs: Sequence[Job], rows: Sequence[Row | None], written: WrittenMemory

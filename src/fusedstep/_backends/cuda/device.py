@@ -54,6 +54,10 @@ class Device:
             refuse_recording()
         return stream
 
+    def is_recorded(self) -> bool:
+        """Whether the work of that stream is not run but recorded, for a CUDA graph."""
+        return bool(driver.recorded(self.stream()))
+
     def current(self) -> Any:
         """Context in which this is the current device."""
         return driver.current(self.ordinal)
@@ -176,8 +180,9 @@ class Device:
 def refuse_recording() -> NoReturn:
     """Refuse to be part of a CUDA graph."""
     raise RuntimeError(
-        "a step cannot be part of a CUDA graph, which would repeat it with the same "
-        "t and learning rate; step outside of the graph"
+        "a step cannot be part of a CUDA graph, which would repeat it with the same t and "
+        "learning rate; make the optimizer with capturable=True, and pass gradients without gaps, "
+        "or step outside of the graph"
     )
 
 

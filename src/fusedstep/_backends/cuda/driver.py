@@ -131,6 +131,36 @@ def recorded(stream: int) -> bool:
     return bool(_done(driver.cuStreamIsCapturing(stream)) != runs)
 
 
+@contextmanager
+def relaxed() -> Iterator[None]:
+    """Let this thread allocate, and work on streams that are not recorded, while another is."""
+    mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+    before = _done(driver.cuThreadExchangeStreamCaptureMode(mode))
+    try:
+        yield
+    finally:
+        _done(driver.cuThreadExchangeStreamCaptureMode(before))
+
+
+@cache
+def _aside(ordinal: int) -> int:
+    """A stream that no other waits for."""
+    flag = driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+    return int(_done(driver.cuStreamCreate(int(flag))))
+
+
+def upload_aside(address: int, source: Array) -> None:
+    """Copy contiguous host memory to the device, past all streams, and wait until it is there."""
+    stream = _aside(ordinal(address))
+    upload(address, source, stream)
+    synchronize(stream)
+
+
+def wait_for_all() -> None:
+    """Wait for all work of the current device."""
+    _done(driver.cuCtxSynchronize())
+
+
 class Event:
     """A point in a stream's work that the host can wait for."""
 

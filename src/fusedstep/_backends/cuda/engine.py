@@ -77,7 +77,7 @@ class Gradient:
 class Table:
     """A `plan.Table` in the memory of a device."""
 
-    selects = aims = reads_rows = False
+    selects = aims = reads_rows = captures = False
     judges = True
 
     def __init__(
@@ -116,8 +116,13 @@ class Table:
             self.device = where
             self.at_once = where.at_once
             with where.current():
-                where.stream_of_step()  # to allocate would end the recording
+                self.refuse_recording(where)  # to allocate would end it
             self._lay_out(jobs, self.active)
+
+    @staticmethod
+    def refuse_recording(where: Device) -> None:
+        """Refuse to lay out memory for a step that a CUDA graph records."""
+        where.stream_of_step()
 
     def _lay_out(self, jobs: Sequence[Job], rows: list[tuple[int, Row]]) -> None:
         blocks = np.array([norm.blocks(row.p.flat.size) for _, row in rows])
@@ -157,18 +162,34 @@ class Table:
         if self.turned:
             self.measured = Mail(self.device, len(rows), RING)
             measured = tables._replace(gradients=self.measured.at)
-        ordinal = self.device.ordinal
-        for index, job in enumerate(jobs):
-            span = tiles.of_job(index, at_tiles)
-            if span.pieces:
-                self.launches.append((index, Launch(job, ordinal, tables, span)))
-            span = summed.of_job(index, at_blocks)
-            if span.pieces:
-                self.measures.append(Squares(job, ordinal, measured, span))
+        self.spans = [
+            (job, tiles.of_job(index, at_tiles), summed.of_job(index, at_blocks))
+            for index, job in enumerate(jobs)
+        ]
+        """The tiles of each job, and the blocks by which its gradients are measured."""
+        self.tables = tables
+        self.launches = self.stepping(tables)
+        self.measures = self.summing(measured)
         with self.device.current():
             for k, (index, row) in enumerate(rows):
                 if row.by_slices:
                     self.sliced[index] = k, Sliced(jobs[row.job], row, self.device)
+
+    def stepping(self, tables: Tables) -> list[tuple[int, Launch]]:
+        """The launches that step the jobs by these tables."""
+        return [
+            (index, Launch(job, self.device.ordinal, tables, tiles))
+            for index, (job, tiles, _) in enumerate(self.spans)
+            if tiles.pieces
+        ]
+
+    def summing(self, tables: Tables) -> list[Squares]:
+        """The launches that sum the squares of the gradients in these tables."""
+        return [
+            Squares(job, self.device.ordinal, tables, blocks)
+            for job, _, blocks in self.spans
+            if blocks.pieces
+        ]
 
     @property
     def known_steps(self) -> int:
@@ -338,7 +359,8 @@ class Table:
     def _judged(self, stream: int, judge: Judge, program: Program) -> list[Call]:
         """The calls that measure the gradients, judge the step and take it."""
         launches = judge.launches_of(program)
-        calls = [*self._measuring(stream), *(each.call(stream) for each in launches)]
+        measuring = self._measuring(stream) if program.measured else []
+        calls = [*measuring, *(each.call(stream) for each in launches)]
         return [*calls, judge.events[program.turn].recording(stream)]
 
     def _new_judge(self) -> Judge:
@@ -348,7 +370,7 @@ class Table:
             (self._place(index), row.p.flat.dtype == np.float64) for index, row in self.active
         ]
         arrays = self.sums_on_device, self.first_sums
-        return Judge(self.device, self.launches, *arrays, places, self.taken)
+        return Judge(self.device, self.launches, *arrays, places, self.taken, self.captures)
 
     def _stream(self) -> int:
         """The stream to work on, once the gradients' addresses are on their way there."""

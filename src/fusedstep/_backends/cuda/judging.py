@@ -16,6 +16,7 @@ from fusedstep._backends.cuda import device, totals, verdict
 from fusedstep._backends.cuda.device import Device
 from fusedstep._backends.cuda.kernels import VALUES
 from fusedstep._backends.cuda.launches import Go, Launch, has_decays
+from fusedstep._backends.cuda.timetable import Timetable
 from fusedstep._backends.plan import Asked, Line
 from fusedstep._numerics import norm
 from fusedstep._numerics.rounding import check_rounding
@@ -26,7 +27,7 @@ SLOTS = 8
 FIRST = list.__getitem__
 
 
-ASKED, JOB, ANSWER = Struct("=2d4q"), Struct("=6q"), Struct("=2d2q")
+ASKED, JOB, ANSWER = Struct("=2d4qd"), Struct("=6q"), Struct("=2d3q")
 """The layouts of a letter's beginning, of each job in it, and of the answer."""
 
 
@@ -40,10 +41,15 @@ class Answer(NamedTuple):
     """The steps that the table has taken then."""
     unfit: tuple[int, ...]
     """The rows whose gradients are not finite, if the step is skipped for them."""
+    beyond: bool
+    """Whether it was left out because nobody had foreseen it."""
 
 
 class Verdict:
     """The verdict on a step that may be still to come: to read it waits."""
+
+    lasts = True
+    """Whether it stays what it is."""
 
     def __init__(self, letter: memoryview, event: Any, tensors: int) -> None:
         self.letter = letter
@@ -60,13 +66,18 @@ class Verdict:
         if self.answer is None:
             if not self.event.is_over():
                 self.event.wait()
-            norm, clip, skipped, taken = ANSWER.unpack_from(self.letter, 8 * verdict.NORM)
-            unfit: tuple[int, ...] = ()
-            if skipped:
-                words = np.frombuffer(self.letter, np.int64)[verdict.UNFIT :]
-                unfit = tuple(np.flatnonzero(words[: self.tensors]).tolist())
-            self.answer = Answer(norm, clip, bool(skipped), taken, unfit)
+            self.answer = answer_in(self.letter, self.tensors)
         return self.answer
+
+
+def answer_in(letter: memoryview, tensors: int) -> Answer:
+    """The answer in a letter, by which so many tensors were looked at by themselves."""
+    norm, clip, skipped, taken, beyond = ANSWER.unpack_from(letter, 8 * verdict.NORM)
+    unfit: tuple[int, ...] = ()
+    if skipped:
+        words = np.frombuffer(letter, np.int64)[verdict.UNFIT :]
+        unfit = tuple(np.flatnonzero(words[:tensors]).tolist())
+    return Answer(norm, clip, bool(skipped), taken, unfit, bool(beyond))
 
 
 class Steps(list[int]):
@@ -128,12 +139,20 @@ class Program(NamedTuple):
     each: bool
     decays: tuple[bool, ...]
     """Whether the gradients of each job are joined by decays."""
+    measured: bool = True
+    """Whether the squares of the gradients are summed."""
 
 
 @cache
 def layout_of(count: int) -> Struct:
     """A line of so many scalars, after its key."""
     return Struct(f"=Q{count}d")
+
+
+def ask(letter: memoryview, asked: Asked, known: int = -1, base: int = 0) -> None:
+    """Write what is asked of a step into a letter; see verdict.py for `known` and `base`."""
+    given = asked.scale, asked.max_norm, asked.skips, asked.each, known, base, asked.max_value
+    ASKED.pack_into(letter, 0, *given)
 
 
 class Judge:
@@ -147,8 +166,12 @@ class Judge:
         first_sums: Any,
         places: Sequence[tuple[int, bool]],
         taken: Any,
+        foresees: bool = False,
     ) -> None:
-        """`places` has the place of each tensor in the table, and whether it is of float64."""
+        """`places` has the place of each tensor in the table, and whether it is of float64.
+
+        `foresees` says that steps have no lines in letters, but a timetable.
+        """
         self.device = where
         self.launches = launches
         self.sums = sums
@@ -166,13 +189,17 @@ class Judge:
         sizes = [VALUES // 8 + count for count in counts]
         self.records = where.empty((sum(sizes),), int64)
         self.record_of = (address(self.records) + 8 * (np.cumsum(sizes) - sizes)).tolist()
-        self.at_jobs = verdict.UNFIT + self.tensors
-        self.at_lines = self.at_jobs + verdict.JOB * len(launches)
-        room = self.at_lines + (SLOTS + 1) * sum(1 + count for count in counts)
+        self.at_jobs = self.room = verdict.UNFIT + self.tensors
+        self.timetable: Timetable | None = None
+        if foresees:
+            self.timetable = Timetable(where, launches, self.record_of)
+        else:
+            self.at_lines = self.at_jobs + verdict.JOB * len(launches)
+            self.room = self.at_lines + (SLOTS + 1) * sum(1 + count for count in counts)
         with where.current():
-            self.letters = device.driver.pinned((SLOTS, room))
+            self.letters = device.driver.pinned((SLOTS, self.room))
             self.events = [device.driver.Event() for _ in range(SLOTS)]
-            self.kernel = device.kernel(verdict.module(self.threads), where.ordinal)
+            self.kernel = device.kernel(verdict.module(self.threads, foresees), where.ordinal)
         self.memory = [memoryview(letter).cast("B") for letter in self.letters]
         """The letters as bytes."""
         self.verdicts: list[Verdict | None] = [None] * SLOTS
@@ -190,24 +217,46 @@ class Judge:
         turn = self.turn
         self._clear(turn)
         known = -1 if steps.pending else steps.known
-        tensors = self.tensors if asked.skips or asked.each else 0
-        self._ask(self.memory[turn], asked, known, steps.known)
+        ask(self.memory[turn], asked, known, steps.known)
         decays = self._write_lines(self.memory[turn], lines)
+        return self._judged(asked, zero, decays)
+
+    def begin_foreseen(self, asked: Asked, zero: bool) -> tuple[Program, Verdict]:
+        """The same of a step whose scalars are in the timetable."""
+        check_rounding()
+        assert self.timetable is not None
+        self._clear(self.turn)
+        ask(self.memory[self.turn], asked)
+        return self._judged(asked, zero, self.timetable.decays)
+
+    def _judged(
+        self, asked: Asked, zero: bool, decays: tuple[bool, ...]
+    ) -> tuple[Program, Verdict]:
+        """What runs the step whose letter has been written, and its verdict."""
+        turn, tensors = self.turn, self.tensors_of(asked)
         judged = Verdict(self.memory[turn], self.events[turn], tensors if asked.skips else 0)
         self.verdicts[turn] = judged
         self.turn = (turn + 1) % SLOTS
-        return Program(turn, tensors, zero, asked.each, decays), judged
+        return Program(turn, tensors, zero, asked.each, decays, asked.measured), judged
+
+    def tensors_of(self, asked: Asked) -> int:
+        """How many tensors are looked at by themselves."""
+        return self.tensors if asked.skips or asked.each else 0
 
     def launches_of(self, program: Program) -> list[Go]:
         """The launches that judge a step whose squares have been summed, and take it."""
         letter = address(self.letters[program.turn])
+        return self.launches_by(letter, program, [launch for _, launch in self.launches])
+
+    def launches_by(self, letter: int, program: Program, launches: Sequence[Launch]) -> list[Go]:
+        """The same by the letter at an address, and by these launches of the jobs."""
         clips = address(self.clips) if program.each else 0
         return [
-            *self._judging(letter, program.tensors),
+            *self._judging(letter, program),
             *(
                 launch.judged(joined, program.zero, clips, record)
-                for (_, launch), record, joined in zip(
-                    self.launches, self.record_of, program.decays, strict=True
+                for launch, record, joined in zip(
+                    launches, self.record_of, program.decays, strict=True
                 )
             ),
         ]
@@ -217,11 +266,6 @@ class Judge:
         last = self.verdicts[turn]
         if last is not None:
             last.read()
-
-    @staticmethod
-    def _ask(letter: memoryview, asked: Asked, known: int, base: int) -> None:
-        given = asked.scale, asked.max_norm, asked.skips, asked.each, known, base
-        ASKED.pack_into(letter, 0, *given)
 
     def _write_lines(self, letter: memoryview, lines: Sequence[Line]) -> tuple[bool, ...]:
         """Write the jobs and their lines; whether the gradients of each are joined by decays."""
@@ -258,13 +302,18 @@ class Judge:
             sums, count = folded, (count + 1) // 2
         return made, sums, count
 
-    def _judging(self, letter: int, tensors: int) -> list[Go]:
+    def _judging(self, letter: int, program: Program) -> list[Go]:
         """The launches that judge a step whose squares have been summed."""
-        made, sums, count = self._folding(tensors)
+        made: list[Go] = []
+        tensors, sums, count = program.tensors, address(self.sums), 0
+        if program.measured:
+            made, sums, count = self._folding(tensors)
+        timetable = self.timetable
+        jobs = letter + 8 * self.at_jobs if timetable is None else timetable.at
         arguments = (
             *(letter, sums, address(self.folded), count),
             *(address(self.totals), address(self.kinds), tensors),
-            *(letter + 8 * self.at_jobs, len(self.launches)),
+            *(jobs, len(self.launches)),
             *(address(self.taken), address(self.clips)),
         )
         return [*made, Go(self.kernel, 1, self.threads, arguments)]

@@ -13,13 +13,16 @@ itself, so that neither a copy nor a wait is needed for it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import cache
 from math import ldexp
 from types import ModuleType
 
 import numpy as np
 
+from fusedstep._backends.cuda import timetable
 from fusedstep._backends.cuda.kernels import KEY, PARTS, SKIPPED, THREADS, VALUES
+from fusedstep._backends.cuda.timetable import BOUND
 from fusedstep._backends.cuda.totals import FOLDED
 from fusedstep._compiler import modules
 from fusedstep._numerics import norm
@@ -36,12 +39,15 @@ KNOWN = 4
 """The steps that have been taken; -1: the device knows."""
 BASE = 5
 """The steps before the one that the first line is for."""
+assert BOUND == BASE + 1  # the largest size of an element, for those who have no lines
 
 # And what is answered:
-NORM, CLIP = 6, 7
-LEFT_OUT, TAKEN = 8, 9
+NORM, CLIP = 7, 8
+LEFT_OUT, TAKEN = 9, 10
 """1 if the step was left out, and the steps that have been taken then."""
-UNFIT = 10
+BEYOND = 11
+"""1 if it was left out because nobody had foreseen it."""
+UNFIT = 12
 """From here on, 1 for each tensor whose gradient is not finite."""
 
 # The words of a job: the address of its record, where in the letter its lines begin, its number of
@@ -67,6 +73,7 @@ from fusedstep._backends.cuda.primitives import mul_float64 as mul
 from fusedstep._backends.cuda.primitives import read_int64, store_int64
 from fusedstep._backends.cuda.primitives import sqrt_float64 as sqrt
 from fusedstep._backends.cuda.primitives import store_float64 as store
+from fusedstep._backends.cuda.primitives import sub_float64 as sub
 
 SIGNATURE = "void({{integers}})"
 
@@ -160,15 +167,16 @@ def run({{names}}):
             smallest[thread] = min(smallest[thread], smallest[thread + half])
         half //= 2
     cuda.syncthreads()
-    skipped = counts[0, 0] > 0
+    known, before = load_int64(letter + {8 * KNOWN}), read_int64(taken)
+    before = before if known < 0 else known
+    late = False
+{{late}}
+    skipped = late or counts[0, 0] > 0
     clip = factor(norm, most)
     shown = clip
     if each:
         clip = float64(1)
         shown = nan if counts[1, 0] > 0 else smallest[0]
-    known, before = load_int64(letter + {8 * KNOWN}), read_int64(taken)
-    before = before if known < 0 else known
-    line = before - load_int64(letter + {8 * BASE})
     cuda.syncthreads()
     if thread == 0:
         after = before if skipped else before + 1
@@ -177,28 +185,34 @@ def run({{names}}):
         store(letter + {8 * CLIP}, float64(1) if skipped else float64(shown))
         store_int64(letter + {8 * LEFT_OUT}, 1 if skipped else 0)
         store_int64(letter + {8 * TAKEN}, after)
+        store_int64(letter + {8 * BEYOND}, 1 if late else 0)
 
     # The record of each job: its scalars at this t.
     j = thread
     while j < n_jobs:
-        job = jobs + {8 * JOB} * j
-        record, size = load_int64(job + {8 * RECORD}), load_int64(job + {8 * SIZE})
-        n = load_int64(job + {8 * COUNT})
-        at = letter + 8 * (load_int64(job + {8 * LINES}) + line * (n + 1))
-        store_int64(record + {SKIPPED}, 1 if skipped else 0)
-        store_int64(record + {KEY}, load_int64(at))
-        for k in range(n):
-            x = load(at + 8 + 8 * k)
-            if k == load_int64(job + {8 * AT_UNSCALE}):
-                x = unscale
-            if k == load_int64(job + {8 * AT_CLIP}):
-                x = clip
-            if size == 4:
-                store_float32(record + {VALUES} + 4 * k, float32(x))
-            else:
-                store(record + {VALUES} + 8 * k, x)
+        job = jobs + {{job}} * j
+{{records}}
         j += {{threads}}
 '''
+
+RECORDS = f"""\
+record, size = load_int64(job + {8 * RECORD}), load_int64(job + {8 * SIZE})
+n = load_int64(job + {8 * COUNT})
+line = before - load_int64(letter + {8 * BASE})
+at = letter + 8 * (load_int64(job + {8 * LINES}) + line * (n + 1))
+store_int64(record + {SKIPPED}, 1 if skipped else 0)
+store_int64(record + {KEY}, load_int64(at))
+for k in range(n):
+    x = load(at + 8 + 8 * k)
+    if k == load_int64(job + {8 * AT_UNSCALE}):
+        x = unscale
+    if k == load_int64(job + {8 * AT_CLIP}):
+        x = clip
+    if size == 4:
+        store_float32(record + {VALUES} + 4 * k, float32(x))
+    else:
+        store(record + {VALUES} + 8 * k, x)""".splitlines()
+"""The lines by which a job's record is written from the lines in a letter."""
 
 NAMES = (
     *("letter", "sums", "folded", "count", "totals", "kinds", "tensors", "jobs", "n_jobs"),
@@ -208,12 +222,25 @@ NAMES = (
 
 
 @cache
-def module(threads: int = THREADS) -> ModuleType:
-    """The module of the kernel, for a block of so many threads: `run`, and its SIGNATURE."""
+def module(threads: int = THREADS, foreseen: bool = False) -> ModuleType:
+    """The module of the kernel, for a block of so many threads: `run`, and its SIGNATURE.
+
+    Jobs are in the letter, or foreseen, in a timetable.
+    """
+    late, records = (timetable.LATE, timetable.RECORDS) if foreseen else ((), RECORDS)
+    job = 8 * (timetable.JOB if foreseen else JOB)
     text = TEXT.format(
         threads=threads,
         integers=", ".join(["int64"] * len(NAMES)),
         names=", ".join(NAMES),
-        folded="\n".join(f"    {line}" for line in FOLDED),
+        folded=indented(FOLDED, 4),
+        late=indented(late, 4),
+        records=indented(records, 8),
+        job=job,
     )
-    return modules.load("verdict_cuda", text, PARTS)
+    return modules.load(f"verdict_cuda{'_foreseen' if foreseen else ''}", text, PARTS)
+
+
+def indented(lines: Iterable[str], by: int) -> str:
+    """Lines of a text, further to the right."""
+    return "\n".join(f"{' ' * by}{line}" for line in lines)

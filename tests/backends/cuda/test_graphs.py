@@ -1,0 +1,403 @@
+"""Steps in CUDA graphs, which take them again and again without the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import BASES, DTYPES, differing_bits, ordinary
+from device import IN_MEMORY, SIMULATED, Placed, assert_same, cuda, on_stream
+
+import fusedstep as fs
+from fusedstep import rules
+from fusedstep._backends.cuda import captured, timetable
+
+if not SIMULATED:
+    from graphs import Graph
+
+pytestmark = [cuda, pytest.mark.filterwarnings("error")]
+
+graphs = pytest.mark.skipif(SIMULATED, reason="the simulator has no graphs")
+
+SIZES = [1, 5, 1024, 4097]
+
+LATE, BY_CHANCE = 1, 2
+
+
+@pytest.fixture(params=[0] if IN_MEMORY is None else [0, LATE, BY_CHANCE])
+def mode(request: pytest.FixtureRequest) -> Iterator[int]:
+    """When a stream's work is done: at once, and over the memory of the host also late."""
+    if IN_MEMORY is not None:
+        IN_MEMORY.mode(request.param, 5)
+    yield request.param
+    if IN_MEMORY is not None:
+        IN_MEMORY.mode(0)
+
+
+class Run:
+    """An optimizer on a device and the reference, whose gradients stay where they are."""
+
+    def __init__(self, make: Any, seed: int = 0, dtypes: Any = DTYPES, **options: Any) -> None:
+        self.rng = np.random.default_rng(seed)
+        kinds = [np.dtype(dtypes[k % len(dtypes)]) for k in range(len(SIZES))]
+        values = [ordinary(self.rng, n, kind) for n, kind in zip(SIZES, kinds, strict=True)]
+        self.params = [Placed(p, library="cupy") for p in values]
+        self.expected = [p.copy() for p in values]
+        self.stepped = make([p.array for p in self.params], capturable=True, **options)
+        self.reference = make(self.expected, backend="numpy", **options)
+        self.values = [np.zeros_like(p) for p in values]
+        self.grads = [Placed(g, library="cupy") for g in self.values]
+        self.given = [g.array for g in self.grads]
+        self.stream = _stream()
+        self.graph = Graph(self.stream)
+        self.reports: list[Any] = []
+
+    def draw(self, spoiled: bool = False) -> None:
+        """Put other numbers into the gradients."""
+        for values, placed in zip(self.values, self.grads, strict=True):
+            values[...] = ordinary(self.rng, values.size, values.dtype)
+            if spoiled and values is self.values[1]:
+                values[2] = np.nan
+            placed.write(np.frombuffer(values.tobytes(), np.uint8))
+
+    def step(self, **request: Any) -> None:
+        """A step outside of a graph."""
+        with on_stream(self.stream):
+            found = self.stepped.step(self.given, **request)
+        assert found == self.reference.step(self.values, **request)
+
+    def record(self, **request: Any) -> Any:
+        with on_stream(self.stream), self.graph.recording():
+            self.report = self.stepped.step(self.given, **request)
+        return self.report
+
+    def launch(self, **request: Any) -> None:
+        """A step in the graph, which was recorded with these arguments."""
+        self.graph.launch()
+        self.wanted = self.reference.step(self.values, **request)
+
+    def check(self) -> None:
+        with on_stream(self.stream):
+            assert_same(self.stepped, self.params, self.reference, self.expected)
+            assert self.stepped.digest() == self.reference.digest()
+
+
+def _stream() -> int:
+    from cuda.bindings import driver
+    from graphs import done
+    from numba import cuda as numba_cuda
+
+    numba_cuda.current_context()
+    return int(done(driver.cuStreamCreate(1)))
+
+
+REQUESTS: list[dict[str, Any]] = [
+    {},
+    {"scale": 3.0, "max_value": 0.7, "zero_grads": True},
+    {"max_norm": 0.5},
+    {"max_norm": 0.5, "clip": "tensor", "scale": 0.3},
+]
+
+
+@graphs
+@pytest.mark.parametrize("request_", REQUESTS, ids=str)
+@pytest.mark.parametrize("policy", ["propagate", "skip"])
+def test_launches_are_the_steps_that_come(policy: str, request_: dict[str, Any], mode: int) -> None:
+    """Steps in and outside of a graph, with numbers of the gradients that change."""
+    run = Run(fs.AdamW, nonfinite=policy, weight_decay=0.1)
+    run.draw()
+    run.step(**request_)
+    run.draw()
+    run.record(**request_)
+    run.check()  # to record it takes no step
+    for k in range(6):
+        spoiled = policy == "skip" and k in (1, 4)
+        run.draw(spoiled)
+        run.launch(**request_)
+        if k != 2:
+            assert repr(run.report) == repr(run.wanted)  # a norm may be NaN
+        if request_.get("zero_grads"):
+            assert not any(g.host.any() for g in run.grads)
+        if k == 3:
+            run.draw()
+            run.step(**request_)
+    run.check()
+
+
+@graphs
+@pytest.mark.parametrize("base", BASES, ids=lambda base: base.name)
+def test_each_rule(base: Any) -> None:
+    run = Run(base.optimizer, **base.options)
+    run.draw()
+    run.step()
+    run.record()
+    for _ in range(7):
+        run.draw()
+        run.launch()
+    run.check()
+
+
+OWN = [rules.Lion, rules.NAdam, rules.RAdam, rules.Adamax, rules.Adan, rules.Yogi]
+
+
+@graphs
+@pytest.mark.parametrize("make", OWN, ids=lambda make: make.__name__)
+def test_each_rule_of_rules(make: Any) -> None:
+    """RAdam's scalars are made otherwise from its sixth step on, Adan's from the second."""
+    run = Run(make, dtypes=[np.float32])
+    run.draw()
+    run.step()
+    run.record()
+    for _ in range(9):
+        run.draw()
+        run.launch()
+    run.check()
+
+
+@graphs
+def test_rates_are_assigned_between_launches(mode: int) -> None:
+    """In the order of the stream, though the host does not wait for it."""
+    run = Run(fs.AdamW, weight_decay=0.1)
+    run.draw()
+    run.step()
+    run.record()
+    for k in range(30):
+        with on_stream(run.stream):
+            run.stepped.lr = run.reference.lr = 0.1 / (k + 1)
+        run.launch()
+        if k % 7 == 0:
+            with on_stream(run.stream):
+                run.stepped.param_groups[0]["lr"] = run.reference.param_groups[0]["lr"] = 0.02
+            run.launch()
+    run.check()
+
+
+@graphs
+def test_other_hyperparameters_are_assigned_between_launches(mode: int) -> None:
+    run = Run(fs.AdamW, weight_decay=0.1)
+    run.draw()
+    run.step()
+    run.record()
+    changes: list[tuple[str, Any]] = [
+        ("weight_decay", 0.3),
+        ("betas", (0.7, 0.95)),
+        ("lr", lambda t: 0.1 / t),
+        ("eps", 1e-3),
+        ("lr", 0.3),
+    ]
+    for name, value in changes:
+        run.launch()
+        with on_stream(run.stream):
+            run.stepped.param_groups[0][name] = run.reference.param_groups[0][name] = value
+        run.launch()
+    run.check()
+
+
+@graphs
+@pytest.mark.parametrize("make", [fs.AdamW, fs.SGD], ids=lambda make: make.__name__)
+def test_schedules(make: Any) -> None:
+    run = Run(make, lr=fs.schedules.cosine(0.3, 20))
+    run.draw()
+    run.step()
+    run.record()
+    for _ in range(25):
+        run.launch()
+    run.check()
+
+
+@graphs
+def test_groups_and_dtypes() -> None:
+    """Each group has its own rate, and each of its dtypes a job."""
+    rng = np.random.default_rng(3)
+    values = [ordinary(rng, n, DTYPES[k % 2]) for k, n in enumerate(SIZES)]
+    params, expected = [Placed(p, library="cupy") for p in values], [p.copy() for p in values]
+    grads = [ordinary(rng, p.size, p.dtype) for p in values]
+    given = [Placed(g, library="cupy").array for g in grads]
+
+    def groups(of: list[Any]) -> list[dict[str, Any]]:
+        return [{"params": of[:3], "lr": 0.3}, {"params": of[3:], "weight_decay": 0.2}]
+
+    stepped = fs.AdamW(groups([p.array for p in params]), capturable=True)
+    reference = fs.AdamW(groups(expected), backend="numpy")
+    graph = Graph(_stream())
+    with on_stream(graph.stream):
+        stepped.step([given[:3], given[3:]])
+        reference.step([grads[:3], grads[3:]])
+        with graph.recording():
+            stepped.step([given[:3], given[3:]])
+        for k in range(5):
+            for each in (stepped, reference):
+                each.param_groups[k % 2]["lr"] = 0.5**k
+            graph.launch()
+            reference.step([grads[:3], grads[3:]])
+            for each in (stepped, reference):
+                each.lr = 0.01 * k
+            graph.launch()
+            reference.step([grads[:3], grads[3:]])
+        for found, wanted in zip(params, expected, strict=True):
+            assert differing_bits(found.host, wanted) == 0
+        assert stepped.digest() == reference.digest()
+
+
+# ---- what is refused ----
+
+
+@graphs
+def test_what_a_graph_does_not_know_is_refused() -> None:
+    """What would leave its steps behind, each with nothing changed and a remedy."""
+    run = Run(fs.SGD, momentum=0.0, dtypes=[np.float32])
+    with (
+        on_stream(run.stream),
+        pytest.raises(RuntimeError, match="cannot hold the first step"),
+        run.graph.recording(),
+    ):
+        run.stepped.step(run.given)
+    run.draw()
+    run.step()
+    saved = run.stepped.state_dict()
+    report = run.record()
+    with pytest.raises(RuntimeError, match="has not been run yet"):
+        repr(report)
+    with on_stream(run.stream):
+        refused: list[tuple[str, Callable[[], Any]]] = [
+            ("by another rule", lambda: run.stepped.param_groups[0].update(momentum=0.9)),
+            ("weight decay", lambda: run.stepped.param_groups[0].update(weight_decay=0.1)),
+            ("a state is loaded", lambda: run.stepped.load_state_dict(saved)),
+            ("came or went", lambda: run.stepped.step([None, *run.given[1:]])),
+            ("infinite|inf", lambda: setattr(run.stepped, "lr", 1e300)),
+            ("finite number", lambda: setattr(run.stepped, "lr", float("nan"))),
+        ]
+        for why, act in refused:
+            with pytest.raises((RuntimeError, ValueError), match=why):
+                act()
+            run.draw()
+            run.launch()
+            run.check()
+        with Graph(run.stream).recording(), pytest.raises(RuntimeError, match="while a CUDA graph"):
+            run.stepped.lr = 0.7
+    run.draw()
+    run.launch()
+    run.check()
+
+
+def test_what_capturable_does_not_go_with() -> None:
+    p = Placed(np.ones((4, 3), np.float32), library="cupy").array
+    with pytest.raises(ValueError, match="capturable=True is for parameters on a CUDA device"):
+        fs.SGD(np.ones(3), capturable=True)
+    with pytest.raises(TypeError, match="capturable=1"):
+        fs.SGD([p], capturable=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="nonfinite='raise' with capturable"):
+        fs.SGD([p], capturable=True, nonfinite="raise")
+    with pytest.raises(ValueError, match="an arena"):
+        fs.SGD(fs.Arena([p]), capturable=True, nonfinite="skip")
+    with pytest.raises(RuntimeError, match=r"lookahead\(\) with capturable"):
+        fs.SGD([p], capturable=True, momentum=0.9).lookahead().__enter__()
+    with pytest.raises(RuntimeError, match=r"prepare_replays\(\) is for"):
+        fs.SGD([p]).prepare_replays()
+    rows = fs.Rows([1], Placed(np.ones((1, 3), np.float32), library="cupy").array)
+    with pytest.raises(ValueError, match="some rows, which capturable"):
+        fs.SGD([p], capturable=True).step([rows])
+    with pytest.raises(ValueError, match="a rate for each column, which capturable"):
+        fs.SGD([p], capturable=True, lr=np.array([0.1, 0.2, 0.3])).step([p])
+    memory = np.ones((4, 6), np.float32)
+    gaps = Placed(memory[:, ::2], memory, "cupy").array
+    with pytest.raises(ValueError, match="without gaps"):
+        fs.SGD([gaps], capturable=True).step([p])
+
+
+# ---- steps beyond those that are foreseen ----
+
+
+@graphs
+def test_what_is_beyond_the_steps_foreseen_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the host hears of it; whoever prepares replays in time goes on."""
+    monkeypatch.setattr(timetable, "MOST", 12)
+    monkeypatch.setattr(captured, "MOST", 12)
+    run = Run(fs.SGD, dtypes=[np.float32], lr=lambda t: 0.1 / t)
+    run.draw()
+    run.step()
+    run.record()
+    for k in range(30):
+        run.launch()
+        if k % 5 == 4:
+            with on_stream(run.stream):
+                run.stepped.prepare_replays()
+    run.check()
+    for _ in range(20):
+        run.graph.launch()
+    for _ in range(12):
+        run.reference.step(run.values)
+    run.check()
+    with pytest.raises(RuntimeError, match="more steps than were foreseen"):
+        repr(run.report)
+    with on_stream(run.stream), pytest.raises(RuntimeError, match="more steps than were foreseen"):
+        run.stepped.prepare_replays()
+    run.launch()
+    run.step()
+    run.check()
+
+
+@graphs
+@pytest.mark.parametrize("t", [37_000, 40_000])
+def test_corrections_come_to_rest(t: int, mode: int) -> None:
+    """From some t on there is one line of scalars, whatever t is."""
+    run = Run(fs.AdamW, dtypes=[np.float32])
+    run.draw()
+    with on_stream(run.stream):
+        for each in (run.stepped, run.reference):
+            each.step(run.given if each is run.stepped else run.values)
+            state = each.state_dict()
+            for entry in state["state"]:
+                entry["t"] = t
+            each.load_state_dict(state)
+    run.step()
+    run.record()
+    for _ in range(500 if t == 37_000 else 3):
+        run.launch()
+    run.check()
+
+
+# ---- own rules ----
+
+
+def nothing_else(h: Any, t: int) -> dict[str, float]:
+    return {"lr": h.lr * (0.5 if t > 2 else 1.0), "both": 2.0 - h.lr / 3 + 1}
+
+
+def squared(h: Any, t: int) -> dict[str, float]:
+    return {"lr": h.lr * h.lr, "both": 1.0}
+
+
+@fs.rule(prepare=nothing_else, lr=0.1)
+def Halved(p, g, h):  # type: ignore[no-untyped-def]  # noqa: N802
+    return p - h.lr * h.both * g
+
+
+@fs.rule(prepare=squared, lr=0.1)
+def Squared(p, g, h):  # type: ignore[no-untyped-def]  # noqa: N802
+    return p - h.lr * h.both * g
+
+
+@graphs
+def test_own_rules() -> None:
+    """The device follows what a rule makes of the rate, or says that it cannot."""
+    run = Run(Halved, dtypes=[np.float32])
+    run.draw()
+    run.step()
+    run.record()
+    for k in range(5):
+        with on_stream(run.stream):
+            run.stepped.lr = run.reference.lr = 0.3 / (k + 1)
+        run.launch()
+    run.check()
+    other = Run(Squared, dtypes=[np.float32])
+    with pytest.raises(TypeError, match="pass lr as a function of t"):
+        other.stepped.step(other.given)
+    other = Run(Squared, dtypes=[np.float32], lr=lambda t: 0.1)
+    other.step()
+    other.record()
+    other.draw()
+    other.launch()
+    other.check()
