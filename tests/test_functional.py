@@ -55,7 +55,7 @@ def test_functional_has_the_defaults_of_the_class(optimizer: Any) -> None:
     of_function = inspect.signature(function_of(optimizer)).parameters
     options = declaration_of(optimizer).letters.values()
     implied = {option for option in options if option and of_class[option].default is False}
-    implied |= {"params", "initial_accumulator_value", "ema", *STORAGE, "nonfinite"}
+    implied |= {"params", "initial_accumulator_value", "ema", *STORAGE, "nonfinite", "capturable"}
     names = [name for name in of_class if name not in implied]
     assert [name for name in of_function if name in of_class] == names
     for name in names:

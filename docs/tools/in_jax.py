@@ -39,7 +39,7 @@ __all__ = [
 ]
 '''
 
-NOT_HERE = ("params", "nonfinite", "backend", "out", *STORAGE)
+NOT_HERE = ("params", "nonfinite", "capturable", "backend", "out", *STORAGE)
 """Arguments of classes that functions have not, or at the end."""
 
 

@@ -158,12 +158,14 @@ def test_a_class_is_described_by_its_function() -> None:
         "(params, lr=1.0, beta=0.75, pair=(1.0, 2.0), nesterov=False, *, "
         "weight_decay=0.0, maximize=False, l1=0.0, "
         "ema=None, master=None, state_dtype='float32', rounding='auto', seed=0, "
-        "untouched='frozen', row_steps='own', out=None, nonfinite='propagate', backend='auto')"
+        "untouched='frozen', row_steps='own', out=None, nonfinite='propagate', "
+        "capturable=False, backend='auto')"
     )
     assert str(inspect.signature(Decaying)) == (
         "(params, lr=0.5, weight_decay=0.0, *, maximize=False, l1=0.0, "
         "ema=None, master=None, state_dtype='float32', rounding='auto', seed=0, "
-        "untouched='frozen', row_steps='own', out=None, nonfinite='propagate', backend='auto')"
+        "untouched='frozen', row_steps='own', out=None, nonfinite='propagate', "
+        "capturable=False, backend='auto')"
     )
     assert "Average, and count." in pydoc.render_doc(Own)
     assert repr(Plain(np.zeros(2))) == "Plain(<float64 (2,)>)"

@@ -234,7 +234,7 @@ def test_the_oracle_has_its_hyperparameters_and_defaults(optimizer: Any) -> None
 def test_groups_cannot_differ_in_what_has_no_check() -> None:
     for optimizer in OPTIMIZERS:
         whole = [each.name for each in declaration_of(optimizer).arguments if not each.check]
-        assert whole == ["params", "out", "nonfinite", "backend"]
+        assert whole == ["params", "out", "nonfinite", "capturable", "backend"]
 
 
 def test_every_alias_says_what_it_is() -> None:
@@ -268,7 +268,8 @@ def test_the_tables_have_every_class_and_argument() -> None:
     for optimizer in OPTIMIZERS:
         for each in declaration_of(optimizer).arguments:
             assert f"| `{each.name}` | " in glossary
-            shared = each.name in ("params", "ema", *STORAGE, "out", "nonfinite", "backend")
+            of_all = "params", "ema", *STORAGE, "out", "nonfinite", "capturable", "backend"
+            shared = each.name in of_all
             assert (f"`{each.name}`" in classes) is not shared
     assert {line.count(" | ") for line in classes.splitlines()} == {3}
     assert {line.count(" | ") for line in glossary.splitlines()} == {2}

@@ -284,7 +284,8 @@ def test_a_load_on_another_thread_is_refused_during_a_step() -> None:
     for _ in range(50):
         loading = threading.Timer(0.002, load)
         loading.start()
-        opt.step(g)
+        with suppress(RuntimeError):  # the load may have come first
+            opt.step(g)
         loading.join()
         if refused:
             break

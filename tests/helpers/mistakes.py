@@ -320,7 +320,7 @@ MAKING = [
         (
             "SGD(): too many positional arguments, 7 for 6; pass others by name, as "
             "`lr_in_momentum=False`: 'lr_in_momentum', 'maximize', 'l1', 'ema', 'master', "
-            "'state_dtype', 'rounding', 'seed' and 5 more"
+            "'state_dtype', 'rounding', 'seed' and 6 more"
         ),
         "opt = fs.SGD(params, 0.1, 0.9, {0})",
         "opt.lr == 0.1",

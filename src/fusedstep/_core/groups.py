@@ -82,7 +82,7 @@ class Group(MutableMapping[str, Any]):
     turn: Turn | None = None
     """The turns at its optimizer; None until that has taken it up."""
     told: Callable[[Call], None] | None = None
-    """What is told of each assignment, with a call that takes it back; None for most."""
+    """The listener to assignments, told each with a call that takes it back; None for most."""
 
     def __init__(
         self,

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import BASES, DTYPES, differing_bits, ordinary
-from device import IN_MEMORY, SIMULATED, Placed, assert_same, cuda, on_stream
+from device import IN_MEMORY, SIMULATED, Placed, assert_same, cuda, in_memory, on_stream
 
 import fusedstep as fs
 from fusedstep import rules
+from fusedstep._arrays.dtypes import BFLOAT16
 from fusedstep._backends.cuda import captured, timetable
 
 if not SIMULATED:
@@ -241,12 +242,92 @@ def test_groups_and_dtypes() -> None:
         assert stepped.digest() == reference.digest()
 
 
+@pytest.mark.parametrize("policy", ["propagate", "skip"])
+def test_steps_outside_of_graphs(policy: Any) -> None:
+    """They are the same as those of other optimizers, also with what is assigned in between."""
+    rng = np.random.default_rng(6)
+    values = [ordinary(rng, n, DTYPES[n % 2]) for n in ([7, 20] if SIMULATED else SIZES)]
+    params, expected = [Placed(p) for p in values], [p.copy() for p in values]
+    stepped = fs.AdamW([p.array for p in params], capturable=True, nonfinite=policy)
+    reference = fs.AdamW(expected, nonfinite=policy, backend="numpy")
+    assert "capturable=True" in repr(stepped)
+    for k in range(3 if SIMULATED else 20):
+        grads = [ordinary(rng, p.size, p.dtype) for p in expected]
+        grads[0][3 % grads[0].size] = np.nan if policy == "skip" and k % 3 == 1 else 0.0
+        given = [None if k == 8 and n == 1 else Placed(g).array for n, g in enumerate(grads)]
+        wanted = [None if each is None else g for each, g in zip(given, grads, strict=True)]
+        request = REQUESTS[k % len(REQUESTS)]
+        found = stepped.step(given, **request)
+        assert repr(found) == repr(reference.step(wanted, **request))
+        for each in (stepped, reference):
+            each.lr = 0.1 / (k + 1)
+            each.param_groups[0]["betas"] = (0.9, 0.99 if k > 1 else 0.999)
+    saved = stepped.state_dict()
+    stepped.load_state_dict(saved)
+    grads = [p.copy() for p in expected]
+    stepped.step([Placed(g).array for g in grads])
+    reference.step(grads)
+    assert_same(stepped, params, reference, expected)
+    assert stepped.step([None] * len(params)) == reference.step([None] * len(params))
+
+
+@graphs
+@pytest.mark.parametrize(
+    "options", [{"master": False}, {"state_dtype": "8bit"}, {"master": "split8"}], ids=str
+)
+def test_random_bits_are_those_of_the_step(options: dict[str, Any], mode: int) -> None:
+    """The keys of random bits are foreseen, too."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    rng = np.random.default_rng(8)
+    values = rng.standard_normal(5000).astype(np.float32)
+    if "master" in options:
+        values = values.astype(ml_dtypes.bfloat16)
+    expected = values.copy()
+    p = Placed(values.view(BFLOAT16) if "master" in options else values, library="cupy")
+    g = rng.standard_normal(5000).astype(np.float32)
+    given = Placed(g, library="cupy").array
+    stepped = fs.AdamW(p.array, capturable=True, **options)
+    reference = fs.AdamW(expected, backend="numpy", **options)
+    graph = Graph(_stream())
+    with on_stream(graph.stream):
+        stepped.step(given)
+        with graph.recording():
+            stepped.step(given)
+        for _ in range(5):
+            graph.launch()
+        for _ in range(6):
+            reference.step(g)
+        assert stepped.digest() == reference.digest()
+
+
+@graphs
+def test_other_graphs_of_the_same_steps() -> None:
+    """Each has its gradients and its arguments; t is one for all."""
+    run = Run(fs.AdamW, dtypes=[np.float32])
+    run.draw()
+    run.step(max_norm=0.5)
+    run.record(max_norm=0.5)
+    other, first = Graph(run.stream), run.report
+    values = [ordinary(run.rng, p.size, p.dtype) for p in run.expected]
+    given = [Placed(g, library="cupy").array for g in values]
+    with on_stream(run.stream), other.recording():
+        second = run.stepped.step(given, scale=2.0)
+    for k in range(8):
+        if k % 3 == 1:
+            other.launch()
+            assert second == run.reference.step(values, scale=2.0)
+        else:
+            run.launch(max_norm=0.5)
+            assert first == run.wanted
+    run.check()
+
+
 # ---- what is refused ----
 
 
 @graphs
 def test_what_a_graph_does_not_know_is_refused() -> None:
-    """What would leave its steps behind, each with nothing changed and a remedy."""
+    """Whatever would leave its steps behind: nothing is changed, and there is a remedy."""
     run = Run(fs.SGD, momentum=0.0, dtypes=[np.float32])
     with (
         on_stream(run.stream),
@@ -305,6 +386,34 @@ def test_what_capturable_does_not_go_with() -> None:
     gaps = Placed(memory[:, ::2], memory, "cupy").array
     with pytest.raises(ValueError, match="without gaps"):
         fs.SGD([gaps], capturable=True).step([p])
+
+
+@in_memory
+def test_a_step_that_cannot_be_recorded_changes_nothing() -> None:
+    """Each call of the driver fails once; another one is recorded after that."""
+    assert IN_MEMORY is not None
+    run = Run(fs.AdamW, dtypes=[np.float32])
+    run.draw()
+    run.step(max_norm=0.5)
+    calls = IN_MEMORY.calls()
+    run.record(max_norm=0.5)
+    failed = []
+    for nth in range(2, IN_MEMORY.calls() - calls):  # the first and last are those of the graph
+        IN_MEMORY.fail(nth)
+        try:
+            run.record(max_norm=0.5)
+        except Exception as error:
+            failed.append(f"{type(error).__name__}: {error}")
+        IN_MEMORY.fail(0)
+        IN_MEMORY.message()
+        run.check()
+    assert len(failed) > 5
+    assert all("CUDA" in each.upper() for each in failed)
+    run.record(max_norm=0.5)
+    for _ in range(3):
+        run.draw()
+        run.launch(max_norm=0.5)
+    run.check()
 
 
 # ---- steps beyond those that are foreseen ----

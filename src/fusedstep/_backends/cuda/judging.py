@@ -232,7 +232,7 @@ class Judge:
     def _judged(
         self, asked: Asked, zero: bool, decays: tuple[bool, ...]
     ) -> tuple[Program, Verdict]:
-        """What runs the step whose letter has been written, and its verdict."""
+        """The program of the step whose letter has been written, and its verdict."""
         turn, tensors = self.turn, self.tensors_of(asked)
         judged = Verdict(self.memory[turn], self.events[turn], tensors if asked.skips else 0)
         self.verdicts[turn] = judged

@@ -216,7 +216,7 @@ class Lines:
         return any(column.operations != (TAKE,) or any(column.numbers[0]) for column in columns)
 
     def written(self, names: Sequence[str]) -> Written:
-        """What goes to the device of these scalars: what is the same in all lines goes once."""
+        """These scalars as they go to the device: what is the same in all lines goes once."""
         random = self.key(self.base) is not None
         keys = [self.key(self.base + at) for at in range(self.count)] if random else [0]
         columns = [np.array(keys, np.uint64).view(np.int64)]
