@@ -70,6 +70,11 @@ class Walk:
         return laid.transpose(self.back)[self.forward]
 
 
+def has_gaps(laid: Array) -> bool:
+    """Whether a kernel cannot walk along an array that is laid along the walk."""
+    return not (laid.flags.c_contiguous and laid.flags.aligned)
+
+
 class Operand:
     """An array as a kernel sees it: `flat` is its own memory, or scratch where it has gaps.
 
@@ -83,7 +88,7 @@ class Operand:
         self.place = walk.place
         self.back: list[Call] = []
         self.laid = walk.lay(array)
-        self.scratch = not (self.laid.flags.c_contiguous and self.laid.flags.aligned)
+        self.scratch = has_gaps(self.laid)
         if not self.scratch:
             self.flat = self.laid.reshape(-1)
             return

@@ -358,6 +358,12 @@ class Capturable(Table, Protocol):
     def rate(self, rates: Sequence[float]) -> None:
         """Take the learning rate of each job for all steps that are asked for from now on."""
 
+    def refuse_gaps(self, index: int, laid: Array) -> None:
+        """Refuse the gradient of a parameter that would have to be copied, while a graph records.
+
+        `laid` is its view along the walk.
+        """
+
     def refuse_lost(self) -> None:
         """Refuse to go on if a graph was run for more steps than were foreseen."""
 
@@ -596,6 +602,8 @@ class Plan:
         """
         row = self.rows[index]
         assert row is not None
+        if self.kind.captures:
+            cast(Capturable, self.table).refuse_gaps(index, row.walk.lay(g))
         self.touched.pop(index, None)
         operand = Operand(g, row.walk, self.gradient_scratch.pop(index, None))
         if operand.scratch:

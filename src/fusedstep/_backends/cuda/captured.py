@@ -17,6 +17,7 @@ import numpy as np
 from fusedstep._arrays.at_once import Call
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.plain import address
+from fusedstep._arrays.walk import Array, has_gaps
 from fusedstep._backends.cuda import device, engine, verdict
 from fusedstep._backends.cuda.device import Device
 from fusedstep._backends.cuda.judging import Answer, Judge, Program, answer_in, ask
@@ -180,6 +181,10 @@ class Table(engine.Table):
             )
         with self.device.current():
             self._timetable.send(rates, self.device.stream())
+
+    def refuse_gaps(self, index: int, laid: Array) -> None:
+        if has_gaps(laid) and self.device.is_recorded():
+            device.refuse_recording()
 
     def refuse_lost(self) -> None:
         if any(each.beyond for each in self.captured):
