@@ -160,7 +160,7 @@ def _numba() -> type[Table]:
     return Table
 
 
-def _cuda() -> type[Table]:
+def _cuda() -> Any:
     if available.simulated() or why_missing("c") is not None:
         from fusedstep._backends.cuda import engine
 
@@ -173,7 +173,7 @@ def _cuda() -> type[Table]:
 def _capturable() -> type[Table]:
     from fusedstep._backends.cuda import captured
 
-    return captured.Table
+    return captured.over(_cuda())
 
 
 def _numpy() -> type[Table]:

@@ -9,7 +9,7 @@ in memory of its own, which nobody writes again: it reads its gradients where th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -80,8 +80,8 @@ class Captured:
     def __init__(self, table: Table, judge: Judge, asked: Asked, zero: bool) -> None:
         assert judge.timetable is not None
         where = table.device
-        self.gradients = where.empty((len(table.order),), np.dtype(np.int64))
-        addresses = np.array(table.addresses, np.int64)
+        addresses = np.array(table.of_gradients(), np.int64)
+        self.gradients = where.empty(addresses.shape, addresses.dtype)
         with where.current():
             self.letter = device.driver.pinned((1, judge.room))[0]
             device.driver.upload_aside(address(self.gradients), addresses)
@@ -111,7 +111,7 @@ class Captured:
 
 
 class Table(engine.Table):
-    """A table whose steps are counted on the device, and find their scalars there."""
+    """A table whose steps are counted on the device, and find their scalars there: see `over`."""
 
     captures = True
 
@@ -152,6 +152,10 @@ class Table(engine.Table):
         assert self.judge is not None
         assert self.judge.timetable is not None
         return self.judge.timetable
+
+    def of_gradients(self) -> list[int]:
+        """The addresses of the gradients, in the table's order."""
+        return self._addresses()
 
     # ---- the steps to come ----
 
@@ -211,3 +215,9 @@ class Table(engine.Table):
             calls = self._judged(stream, judge, program)
         self.asked += 1
         return calls, found
+
+
+@cache
+def over(table: type[engine.Table]) -> type[engine.Table]:
+    """The same with the host's part of another table."""
+    return type(table.__name__, (Table, table), {"__module__": __name__, "__doc__": Table.__doc__})

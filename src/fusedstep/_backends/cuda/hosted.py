@@ -237,7 +237,8 @@ class Table(engine.Table):
             return super()._judged(stream, judge, program)
         made = self.programs.get(program)
         if made is None:
-            launches = [*(each.go() for each in self.measures), *judge.launches_of(program)]
+            measures = self.measures if program.measured else []
+            launches = [*(each.go() for each in measures), *judge.launches_of(program)]
             made = self.programs[program] = in_c(launches)
         event = judge.events[program.turn].handle
         return [partial(lib.fs_run, self.host, made, len(made), stream, event)]
