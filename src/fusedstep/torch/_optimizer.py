@@ -548,10 +548,11 @@ class FusedOptimizer(Optimizer):
             self._step_as_torch(", ".join(steps.handed_on))
             return
         self.report = report = steps.step(request, self._nonfinite)
-        if report.skipped and not self.kind.counted:
+        skips = self._nonfinite == "skip"  # else nobody need wait for what the report says
+        if skips and report.skipped and not self.kind.counted:
             self._take_back(steps)
             return
-        if touched or (steps.reached and report.t % SELDOM == 0):
+        if touched or (steps.reached and steps.t % SELDOM == 0):
             # In this order, so that whatever happens in between is found out by the next step.
             steps.reached, self._touched = True, False
             steps.look_who_has_state()

@@ -314,6 +314,11 @@ class Steps:
         pairs = zip(self.site_of, items, strict=True)
         return [item if own is site else None for own, item in pairs]
 
+    @property
+    def t(self) -> int:
+        """The steps taken by the parameters with most."""
+        return max((layout.t for layout in self.layouts.values()), default=0)
+
     # ---- the layout ----
 
     def lay_out(self, grads: list[Any], known: bool) -> list[tuple[Any, Changes]]:

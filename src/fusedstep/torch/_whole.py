@@ -69,6 +69,8 @@ def whole_step(ready: Sequence[Ready], request: Request, nonfinite: str) -> Repo
             )
         for cohort in each.layout.cohorts:
             check_scale(request.scale, cohort.dtype)
+    if len(ready) == 1 and (judged := _judged(ready[0], request, nonfinite)) is not None:
+        return judged
     grad_norm, clip = None, 1.0
     if request.max_norm is not None or nonfinite != "propagate":
         norms, clips, unfit, elsewhere = [], [], [], False
@@ -92,6 +94,19 @@ def whole_step(ready: Sequence[Ready], request: Request, nonfinite: str) -> Repo
     for each in ready:
         each.layout.run(each.scalars, False, alone)
     return Report(grad_norm, clip, (), _t(ready))
+
+
+def _judged(ready: Ready, request: Request, nonfinite: str) -> Report | None:
+    """The report of a step that is clipped where its gradients are; None, and nothing done, if it
+    has to be looked at here: for the norm of other ranks, or as it may leave counts as they are.
+    """
+    layout = ready.layout
+    if nonfinite != "propagate" or ready.sharing.dimensions:
+        return None
+    if not layout.judges(request, nonfinite):
+        return None
+    lines = layout.lines()
+    return None if lines is None else layout.judge(lines, request, nonfinite)
 
 
 def _t(ready: Sequence[Ready]) -> int:
