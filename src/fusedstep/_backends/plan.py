@@ -81,6 +81,15 @@ class Job(NamedTuple):
         return self if self.storages is None else Job(self.rule, self.dtype)
 
 
+class Scaler(NamedTuple):
+    """Numbers of a GradScaler's in the memory of the device, each a float32; see torch.amp."""
+
+    scale: int
+    """The address of what gradients are divided by; 0: that is known on the host."""
+    found: int
+    """The address of what is not 0 if the step is to be left out; 0: it is not."""
+
+
 class Asked(NamedTuple):
     """The wishes of a step besides its rule, where it is judged by its gradients' norm."""
 
@@ -93,6 +102,12 @@ class Asked(NamedTuple):
     max_value: float = inf
     measured: bool = True
     """Whether its norm is asked for, or whether it is finite."""
+    scaler: Scaler | None = None
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether it may be left out."""
+        return self.skips or self.scaler is not None
 
 
 class Foreseen(NamedTuple):
@@ -336,6 +351,16 @@ class OnHost(Table, Protocol):
 
         It may be called while another thread runs a step. It stops at gradients of rows, too, and
         where zeros would be written to other memory than before.
+        """
+
+
+class Judging(Table, Protocol):
+    """A table that `judges`."""
+
+    def leaving(self) -> Sequence[Call]:
+        """The calls that write their numbers into the rows' cells, without a step.
+
+        A step that may be left out does not: nobody knows its count yet.
         """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fusedstep._arrays.libraries import by_numpy, numpy_reads
 from fusedstep._arrays.overlap import WrittenMemory
-from fusedstep._backends.plan import STEPPED, Asked, Job, Line, Plan, Row, Table
+from fusedstep._backends.plan import STEPPED, Asked, Job, Line, Plan, Row, Scaler, Table
 from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
 from fusedstep._core.groups import Group
@@ -313,13 +313,21 @@ class Layout:
             made.append((copied, self.plan.keys.copy()))
         return made
 
-    def judge(self, lines: Sequence[Line], request: Request, nonfinite: str) -> Report:
-        """Step with the gradients that were taken, if they allow it."""
+    def judge(
+        self,
+        lines: Sequence[Line],
+        request: Request,
+        nonfinite: str,
+        scaler: Scaler | None = None,
+    ) -> Report:
+        """Step with the gradients that were taken, if they and the scaler allow it."""
         each = request.clip == "tensor"
         plan = self._by_parameter() if each else self.plan
         most = inf if request.max_norm is None else request.max_norm
         measured, skips = request.max_norm is not None, nonfinite == "skip"
-        asked = Asked(request.scale, most, skips, each, request.max_value, measured or skips)
+        asked = Asked(
+            request.scale, most, skips, each, request.max_value, measured or skips, scaler
+        )
         for copied, _ in lines:
             for _, values in copied:
                 values.update(step_scalars(request.scale, 1.0, request.max_value))

@@ -486,14 +486,11 @@ class FusedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scale = 1.0
         own = vars(self)
         if "found_inf" in own or "grad_scale" in own:  # under a GradScaler, as long as it calls
-            if self._is_skipped():
-                return loss
-            grad_scale = own.get("grad_scale")
-            scale = 1.0 if grad_scale is None else float(grad_scale)
-        self._take_turn(self._step, self._request(scale))
+            self._take_turn(self._step_scaled, self._request(1.0))
+            return loss
+        self._take_turn(self._step, self._request(1.0))
         return loss
 
     step.__signature__ = signature(_unwatched_step)  # type: ignore[attr-defined]
@@ -505,15 +502,24 @@ class FusedOptimizer(Optimizer):
         """Step outside of the graph that torch.compile makes of what calls it."""
         return self.step(*args, **kwargs)
 
-    def _is_skipped(self) -> bool:
-        """Whether a GradScaler has found infinity or NaN in a gradient."""
+    def _step_scaled(self, request: Request) -> None:
+        """Step by the numbers of a GradScaler, on the device if they can stay there."""
         if self._alone:
             raise RuntimeError(
                 "a GradScaler steps an optimizer that has stepped in the backward pass already, "
                 "by gradients that were multiplied by its scale; use one or the other"
             )
-        found_inf: Any = vars(self).get("found_inf")
-        return found_inf is not None and bool(found_inf)
+        own = vars(self)
+        grad_scale, found_inf = own.get("grad_scale"), own.get("found_inf")
+        steps, touched = self._standing()
+        if not steps.handed_on:
+            report = steps.step_scaled(request, self._nonfinite, grad_scale, found_inf)
+            if report is not None:
+                self.report = report
+                self._look_who_has_state(steps, touched)
+                return
+        if found_inf is None or not bool(found_inf):
+            self._step(self._request(1.0 if grad_scale is None else float(grad_scale)))
 
     def _take_turn(
         self, step: Callable[[Request], None], request: Request, what: str = "step"
@@ -535,7 +541,8 @@ class FusedOptimizer(Optimizer):
             return PLAIN
         return check_request(scale, self.max_norm, self.max_value, False, self.clip)
 
-    def _step(self, request: Request) -> None:
+    def _standing(self) -> tuple[Steps, bool]:
+        """The steps as they are laid out, and whether somebody may have got at their state."""
         steps, own, touched = self._steps, vars(self), self._touched
         if steps is None or not steps.stand(self.param_groups, own["state"], touched):
             if steps is not None and steps.is_behind:
@@ -544,6 +551,10 @@ class FusedOptimizer(Optimizer):
             steps = Steps(self.kind, self.param_groups, own["state"], self._averages, self.backend)
             self._steps = steps
         steps.read_settings()
+        return steps, touched
+
+    def _step(self, request: Request) -> None:
+        steps, touched = self._standing()
         if steps.handed_on:
             self._step_as_torch(", ".join(steps.handed_on))
             return
@@ -552,7 +563,11 @@ class FusedOptimizer(Optimizer):
         if skips and report.skipped and not self.kind.counted:
             self._take_back(steps)
             return
-        if touched or (steps.reached and steps.t % SELDOM == 0):
+        self._look_who_has_state(steps, touched or (steps.reached and steps.t % SELDOM == 0))
+
+    def _look_who_has_state(self, steps: Steps, now: bool) -> None:
+        """Note whether anybody else has a part of the state, now and then."""
+        if now:
             # In this order, so that whatever happens in between is found out by the next step.
             steps.reached, self._touched = True, False
             steps.look_who_has_state()

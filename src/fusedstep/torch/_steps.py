@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import getweakrefcount
 
 import torch
@@ -16,7 +16,7 @@ from fusedstep._arrays.checks import check_values
 from fusedstep._arrays.place import Place
 from fusedstep._backends.choose import choose
 from fusedstep._backends.objects import Content, empty, gather, same
-from fusedstep._backends.plan import Table
+from fusedstep._backends.plan import Judging, Line, Scaler, Table
 from fusedstep._backends.slices import Integers
 from fusedstep._core.layout import Layout
 from fusedstep._core.names_in_torch import STEP
@@ -62,6 +62,36 @@ class Numbered(Layout):
                     assert isinstance(cohort, Counted)
                     numbers[at, PRODUCT] = cohort.after
         return given
+
+    late = False
+    """Whether steps may have been taken that are not counted where torch can read it."""
+
+    def takes_scaler(self, request: Request) -> bool:
+        """Whether a step may be left out by what a GradScaler has on the device.
+
+        NAdam's product, which torch can read as well, would have to be known.
+        """
+        numbers = self.plan.numbers
+        return self.judged and request.scale == 1 and numbers.shape[1] <= PRODUCT
+
+    def judge_scaled(self, lines: Sequence[Line], request: Request, scaler: Scaler) -> Report:
+        """Step unless the scaler has found infinity or NaN, which nobody waits for."""
+        if self.late:
+            self._leave(self.plan.known)
+        self.late = True
+        return self.judge(lines, request, "propagate", scaler)
+
+    def settle(self) -> None:
+        """Leave the count of steps where torch can read it, once it is known: this waits."""
+        if self.late:
+            self._leave(self.steps[0])
+            self.late = False
+
+    def _leave(self, taken: int) -> None:
+        numbers = self.plan.numbers
+        if taken and numbers.size:
+            numbers[:, COUNT] = [cohort.start + taken for cohort in self.cohorts]
+            at_once(cast(Judging, self.plan.table).leaving())
 
     @staticmethod
     def _has_rows_in(tensor: OfCore, g: Any) -> bool:
@@ -196,6 +226,7 @@ class Steps:
                 settings.read()
                 self.handed_on = self._reasons()
                 if settings.choice != choice:
+                    self.settle()
                     self.layouts = {}  # made of state that is kept otherwise from now on
 
     def _reasons(self) -> list[str]:
@@ -248,9 +279,43 @@ class Steps:
         increment_version(self.written)
         return report
 
+    def step_scaled(
+        self, request: Request, nonfinite: str, scale: Any, found: Any
+    ) -> Report | None:
+        """The same by the tensors of a GradScaler, which nobody waits for.
+
+        None, and nothing done, if it has to be looked at on the host. `read_settings` comes first.
+        """
+        if nonfinite != "propagate" or len(self.layouts) != 1:
+            return None
+        ((site, layout),) = self.layouts.items()
+        tensors = [each for each in (scale, found) if each is not None]
+        if site.sharing.dimensions or not layout.takes_scaler(request):
+            return None
+        if any(
+            each.dtype != torch.float32 or each.device != self.parameters[0].device
+            for each in tensors
+        ):
+            return None
+        try:
+            lines = layout.lines()
+            if lines is None or not layout.take(self.gradients(), False):
+                return None
+            self.scaler = tensors  # until the next one is there
+            addresses = [0 if each is None else each.data_ptr() for each in (scale, found)]
+            report = layout.judge_scaled(lines, request, Scaler(*addresses))
+            increment_version(self.written)
+            return report
+        finally:
+            empty(self.grads)
+            if layout.plan.holding:
+                layout.plan.let_go()
+
     def take(self, grads: list[Any]) -> list[Ready]:
         """The layouts, which have taken these gradients."""
         ready = self._taken(grads) if self.layouts else None
+        if ready is None:
+            self.settle()
         if ready is None and self.by_rows:
             self._catch_up_by_old_rules()
         if ready is None and self._select(grads):
@@ -389,14 +454,21 @@ class Steps:
 
     @property
     def is_behind(self) -> bool:
-        """Whether rows may have missed steps."""
-        return any(tensor.is_behind for tensor in self.by_rows.values())
+        """Whether rows may have missed steps, or steps are not counted in the state yet."""
+        late = any(layout.late for layout in self.layouts.values())
+        return late or any(tensor.is_behind for tensor in self.by_rows.values())
+
+    def settle(self) -> None:
+        """Count all steps where torch can read it."""
+        for layout in self.layouts.values():
+            layout.settle()
 
     def catch_up(self, wanted: Mapping[int, Integers] | None = None) -> None:
         """Take the steps that rows have missed: those wanted, by their parameter, or for None all.
 
         Whatever has changed meanwhile, parameter and state are taken as they are found.
         """
+        self.settle()
         known = self.content is not None and self.content.is_of(self.state)
         for at, tensor in [*self.by_rows.items()]:
             if tensor.is_behind and (wanted is None or at in wanted):

@@ -14,7 +14,8 @@ from device import IN_MEMORY, SIMULATED, Placed, assert_same, cuda
 
 import fusedstep as fs
 from fusedstep._arrays.dtypes import BFLOAT16
-from fusedstep._core.request import Report
+from fusedstep._backends.plan import Scaler
+from fusedstep._core.request import PLAIN, Report, Request
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -222,3 +223,34 @@ def test_raising_still_waits() -> None:
         optimizer.step(Placed(np.array([1.0, np.nan, 0.0])).array)
     assert not p.host.any()
     assert optimizer.state["t"] == 0
+
+
+@cuda
+@pytest.mark.parametrize("request_of", [PLAIN, PLAIN._replace(max_norm=0.5)], ids=["", "norm"])
+@pytest.mark.parametrize("nonfinite", ["propagate", "skip"])
+def test_a_scaler_on_the_device(nonfinite: str, request_of: Request, mode: int) -> None:
+    """A step is unscaled, and left out, by numbers that the host does not see."""
+    rng = np.random.default_rng(4)
+    values = [ordinary(rng, n, DTYPES[k % 2]) for k, n in enumerate(SIZES)]
+    options = {"nonfinite": nonfinite, "lr": lambda t: 0.1 / t}
+    here, params, reference, expected = pair(fs.AdamW, values, **options)
+    first = [np.ones_like(p) for p in expected]
+    here.step([Placed(g).array for g in first])
+    reference.step(first)
+    layout = here.layout
+    for step in range(4 if SIMULATED else 14):
+        grads = gradients(rng, expected, nonfinite == "skip" and step % 5 == 2)
+        scale, found = np.array([3.0 + step], np.float32), np.array([step % 3 == 1], np.float32)
+        placed = [Placed(scale), Placed(found)]
+        at = [each.array.__cuda_array_interface__["data"][0] for each in placed]
+        scaler = Scaler(at[0], 0 if step % 4 == 0 else at[1])
+        lines = layout.lines()
+        assert layout.take([Placed(g).array for g in grads], False)
+        report = layout.judge(lines, request_of, nonfinite, scaler)
+        left_out = bool(scaler.found and found[0])
+        if not left_out:
+            wanted = reference.step(grads, scale=float(scale[0]), max_norm=request_of.max_norm)
+            assert repr(report) == repr(wanted)  # a norm may be NaN
+        elif step % 2:
+            assert (report.clip, report.t) == (1.0, reference.state[0]["t"])
+    assert_same(here, params, reference, expected)

@@ -351,10 +351,13 @@ class Table:
                 self.judge = self._new_judge()
             program, verdict = self.judge.begin(lines, asked, zero, self.steps)
             calls = self._judged(stream, self.judge, program)
-        if asked.skips:
+        if asked.is_uncertain:
             return self.steps.awaiting(calls, verdict), verdict
         count = self.steps.counting(self.steps.known + 1)
         return [*calls, *self.cells.writing(), count], verdict
+
+    def leaving(self) -> Sequence[Call]:
+        return self.cells.writing()
 
     def _judged(self, stream: int, judge: Judge, program: Program) -> list[Call]:
         """The calls that measure the gradients, judge the step and take it."""

@@ -17,7 +17,7 @@ from fusedstep._backends.cuda.device import Device
 from fusedstep._backends.cuda.kernels import VALUES
 from fusedstep._backends.cuda.launches import Go, Launch, has_decays
 from fusedstep._backends.cuda.timetable import Timetable
-from fusedstep._backends.plan import Asked, Line
+from fusedstep._backends.plan import Asked, Line, Scaler
 from fusedstep._numerics import norm
 from fusedstep._numerics.rounding import check_rounding
 
@@ -26,8 +26,10 @@ SLOTS = 8
 
 FIRST = list.__getitem__
 
+NO_SCALER = Scaler(0, 0)
 
-ASKED, JOB, ANSWER = Struct("=2d4qd"), Struct("=6q"), Struct("=2d3q")
+
+ASKED, JOB, ANSWER = Struct("=2d4qd2q"), Struct("=6q"), Struct("=2d3q")
 """The layouts of a letter's beginning, of each job in it, and of the answer."""
 
 
@@ -152,7 +154,7 @@ def layout_of(count: int) -> Struct:
 def ask(letter: memoryview, asked: Asked, known: int = -1, base: int = 0) -> None:
     """Write what is asked of a step into a letter; see verdict.py for `known` and `base`."""
     given = asked.scale, asked.max_norm, asked.skips, asked.each, known, base, asked.max_value
-    ASKED.pack_into(letter, 0, *given)
+    ASKED.pack_into(letter, 0, *given, *(asked.scaler or NO_SCALER))
 
 
 class Judge:

@@ -41,13 +41,17 @@ BASE = 5
 """The steps before the one that the first line is for."""
 assert BOUND == BASE + 1  # the largest size of an element, for those who have no lines
 
+SCALE_AT, FOUND_AT = 7, 8
+"""The addresses of a float32 each: in the place of the scale, and of what is not 0 if the step is
+left out; 0 for none."""
+
 # And what is answered:
-NORM, CLIP = 7, 8
-LEFT_OUT, TAKEN = 9, 10
+NORM, CLIP = 9, 10
+LEFT_OUT, TAKEN = 11, 12
 """1 if the step was left out, and the steps that have been taken then."""
-BEYOND = 11
+BEYOND = 13
 """1 if it was left out because nobody had foreseen it."""
-UNFIT = 12
+UNFIT = 14
 """From here on, 1 for each tensor whose gradient is not finite."""
 
 # The words of a job: the address of its record, where in the letter its lines begin, its number of
@@ -66,11 +70,11 @@ from numba import cuda, float32, float64, int64
 
 from fusedstep._backends.cuda.primitives import abs_float64 as abs
 from fusedstep._backends.cuda.primitives import add_float64 as add
-from fusedstep._backends.cuda.primitives import device, load_int64, store_float32
+from fusedstep._backends.cuda.primitives import device, load_float32, load_int64
 from fusedstep._backends.cuda.primitives import div_float64 as div
 from fusedstep._backends.cuda.primitives import load_float64 as load
 from fusedstep._backends.cuda.primitives import mul_float64 as mul
-from fusedstep._backends.cuda.primitives import read_int64, store_int64
+from fusedstep._backends.cuda.primitives import read_int64, store_float32, store_int64
 from fusedstep._backends.cuda.primitives import sqrt_float64 as sqrt
 from fusedstep._backends.cuda.primitives import store_float64 as store
 from fusedstep._backends.cuda.primitives import sub_float64 as sub
@@ -119,7 +123,11 @@ def run({{names}}):
     middle = float64(0) if empty else load(sums + 8)
     large = float64(0) if empty else load(sums + 16)
 
-    scale = load(letter + {8 * SCALE})
+    scale, scale_at = load(letter + {8 * SCALE}), load_int64(letter + {8 * SCALE_AT})
+    if scale_at:
+        scale = float64(load_float32(scale_at))
+    found_at = load_int64(letter + {8 * FOUND_AT})
+    left_out = found_at != 0 and load_float32(found_at) != 0
     unscale = over(float64(1), scale)
     most = load(letter + {8 * MAX_NORM})
     norm = over(norm_of(small, middle, large), scale)
@@ -171,7 +179,7 @@ def run({{names}}):
     before = before if known < 0 else known
     late = False
 {{late}}
-    skipped = late or counts[0, 0] > 0
+    skipped = late or left_out or counts[0, 0] > 0
     clip = factor(norm, most)
     shown = clip
     if each:
