@@ -280,7 +280,7 @@ class Judge:
             layout, job = layout_of(len(names)), 8 * (self.at_jobs + verdict.JOB * k)
             asked = names.index("unscale"), names.index("clip")
             size = launch.job.dtype.itemsize
-            JOB.pack_into(letter, job, self.record_of[k], at, len(names), size, *asked)
+            JOB.pack_into(letter, job, self.record_of[k], len(names), size, *asked, at)
             for each, (_, keys) in zip(values, lines, strict=True):
                 layout.pack_into(letter, 8 * at, int(keys[index]), *pick(each))
                 at += 1 + len(names)

@@ -22,7 +22,6 @@ import numpy as np
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array
 from fusedstep._backends.cuda.device import Device
-from fusedstep._backends.cuda.kernels import KEY, SKIPPED, VALUES
 from fusedstep._backends.cuda.launches import Launch
 from fusedstep._backends.cuda.mail import Mail
 from fusedstep._backends.plan import Foreseen
@@ -47,12 +46,13 @@ BLOCK = 1024
 RING = 8
 """Rates that may be on their way to the device."""
 
-# The words of a job: addresses of its record, its program, the numbers that are the same in all
-# lines, the lines, and the rate; how many scalars it has, the bytes of one, and which of them are
-# asked for by the step; the words of a line, how many there are, whether the last one serves for
-# good, the count of steps before the first, and where the key of the random bits is.
-RECORD, PROGRAM, FIXED, LINES, RATE = range(5)
-COUNT, SIZE, AT_UNSCALE, AT_CLIP, AT_MOST = range(5, 10)
+# The words of a job, of which the first are those of verdict.py. Then which scalar is the largest
+# size of an element; addresses of the program, which begins with the place of each scalar's part,
+# of the numbers that are the same in all lines, of the lines, and of the rate; the words of a line,
+# how many there are, whether the last one serves for good, the count of steps before the first, and
+# where the key of the random bits is.
+RECORD, COUNT, SIZE, AT_UNSCALE, AT_CLIP, AT_MOST = range(6)
+PROGRAM, FIXED, LINES, RATE = range(6, 10)
 WIDTH, ROWS, LASTS, BASE, AT_KEY, JOB = range(10, 16)
 
 BOUND = 6
@@ -66,47 +66,40 @@ for j in range(n_jobs):
 """The lines by which a kernel finds whether a step is beyond those that are foreseen."""
 
 
-RECORDS = f"""\
-record, size = load_int64(job + {8 * RECORD}), load_int64(job + {8 * SIZE})
+LINE = f"""\
 row = min(before - load_int64(job + {8 * BASE}), load_int64(job + {8 * ROWS}) - 1)
 line = load_int64(job + {8 * LINES}) + 8 * row * load_int64(job + {8 * WIDTH})
-fixed, at = load_int64(job + {8 * FIXED}), load_int64(job + {8 * PROGRAM})
+fixed, program = load_int64(job + {8 * FIXED}), load_int64(job + {8 * PROGRAM})
 place = load_int64(job + {8 * AT_KEY})
-store_int64(record + {SKIPPED}, 1 if skipped else 0)
-store_int64(record + {KEY}, load_int64(fixed + 8 * place if place >= 0 else line - 8 * (place + 1)))
-for k in range(load_int64(job + {8 * COUNT})):
-    x = load(load_int64(job + {8 * RATE}))
-    steps = load_int64(at)
-    at += 8
-    for _ in range(steps):
-        operation, place = load_int64(at), load_int64(at + 8)
-        c = load(fixed + 8 * place if place >= 0 else line - 8 * (place + 1))
-        at += 16
-        if operation == {TAKE}:
-            x = c
-        elif operation == {TIMES}:
-            x = mul(x, c)
-        elif operation == {OVER}:
-            x = div(x, c)
-        elif operation == {INTO}:
-            x = div(c, x)
-        elif operation == {PLUS}:
-            x = add(x, c)
-        elif operation == {MINUS}:
-            x = sub(x, c)
-        else:
-            x = sub(c, x)
-    if k == load_int64(job + {8 * AT_UNSCALE}):
-        x = unscale
-    if k == load_int64(job + {8 * AT_CLIP}):
-        x = clip
-    if k == load_int64(job + {8 * AT_MOST}):
-        x = load(letter + {8 * BOUND})
-    if size == 4:
-        store_float32(record + {VALUES} + 4 * k, float32(x))
+key_at = fixed + 8 * place if place >= 0 else line - 8 * (place + 1)""".splitlines()
+"""The lines by which a kernel finds a job's line, and the key in it."""
+
+SCALAR = f"""\
+at = program + 8 * load_int64(program + 8 * k)
+x = load(load_int64(job + {8 * RATE}))
+steps = load_int64(at)
+at += 8
+for _ in range(steps):
+    operation, place = load_int64(at), load_int64(at + 8)
+    c = load(fixed + 8 * place if place >= 0 else line - 8 * (place + 1))
+    at += 16
+    if operation == {TAKE}:
+        x = c
+    elif operation == {TIMES}:
+        x = mul(x, c)
+    elif operation == {OVER}:
+        x = div(x, c)
+    elif operation == {INTO}:
+        x = div(c, x)
+    elif operation == {PLUS}:
+        x = add(x, c)
+    elif operation == {MINUS}:
+        x = sub(x, c)
     else:
-        store(record + {VALUES} + 8 * k, x)""".splitlines()
-"""The lines by which a kernel writes the record of a job."""
+        x = sub(c, x)
+if k == load_int64(job + {8 * AT_MOST}):
+    x = load(letter + {8 * BOUND})""".splitlines()
+"""The lines by which it makes scalar k."""
 
 
 Words: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -221,9 +214,10 @@ class Lines:
         keys = [self.key(self.base + at) for at in range(self.count)] if random else [0]
         columns = [np.array(keys, np.uint64).view(np.int64)]
         operations: list[int] = []
-        program: list[int] = []
-        for name in names:
+        program = [0] * len(names)
+        for k, name in enumerate(names):
             own = self.columns[name]
+            program[k] = len(program)
             program.append(len(own.operations))
             for operation, numbers in zip(own.operations, own.numbers, strict=True):
                 program += [operation, len(columns)]

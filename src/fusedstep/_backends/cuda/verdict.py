@@ -54,9 +54,13 @@ BEYOND = 13
 UNFIT = 14
 """From here on, 1 for each tensor whose gradient is not finite."""
 
-# The words of a job: the address of its record, where in the letter its lines begin, its number of
-# scalars, the bytes of one, and which of them are asked for by the step.
-RECORD, LINES, COUNT, SIZE, AT_UNSCALE, AT_CLIP, JOB = range(7)
+# The words of a job: the address of its record, its number of scalars, the bytes of one, and which
+# of them are asked for by the step; and where in the letter its lines begin, or what timetable.py
+# has in that place.
+RECORD, COUNT, SIZE, AT_UNSCALE, AT_CLIP, LINES, JOB = range(7)
+
+LANES = 32
+"""Threads that write one record."""
 
 PLACE, LARGE = 0, 1
 """The words of a tensor: its place in the table, and whether it is float64."""
@@ -195,32 +199,39 @@ def run({{names}}):
         store_int64(letter + {8 * TAKEN}, after)
         store_int64(letter + {8 * BEYOND}, 1 if late else 0)
 
-    # The record of each job: its scalars at this t.
-    j = thread
+    # The record of each job: its scalars at this t, each by a thread of {{lanes}}.
+    j = thread // {{lanes}}
     while j < n_jobs:
         job = jobs + {{job}} * j
-{{records}}
-        j += {{threads}}
+        record, size = load_int64(job + {8 * RECORD}), load_int64(job + {8 * SIZE})
+        n, k = load_int64(job + {8 * COUNT}), thread % {{lanes}}
+{{line}}
+        if k == 0:
+            store_int64(record + {SKIPPED}, 1 if skipped else 0)
+            store_int64(record + {KEY}, load_int64(key_at))
+        while k < n:
+{{scalar}}
+            if k == load_int64(job + {8 * AT_UNSCALE}):
+                x = unscale
+            if k == load_int64(job + {8 * AT_CLIP}):
+                x = clip
+            if size == 4:
+                store_float32(record + {VALUES} + 4 * k, float32(x))
+            else:
+                store(record + {VALUES} + 8 * k, x)
+            k += {{lanes}}
+        j += {{threads}} // {{lanes}}
 '''
 
-RECORDS = f"""\
-record, size = load_int64(job + {8 * RECORD}), load_int64(job + {8 * SIZE})
-n = load_int64(job + {8 * COUNT})
+LINE = f"""\
 line = before - load_int64(letter + {8 * BASE})
-at = letter + 8 * (load_int64(job + {8 * LINES}) + line * (n + 1))
-store_int64(record + {SKIPPED}, 1 if skipped else 0)
-store_int64(record + {KEY}, load_int64(at))
-for k in range(n):
-    x = load(at + 8 + 8 * k)
-    if k == load_int64(job + {8 * AT_UNSCALE}):
-        x = unscale
-    if k == load_int64(job + {8 * AT_CLIP}):
-        x = clip
-    if size == 4:
-        store_float32(record + {VALUES} + 4 * k, float32(x))
-    else:
-        store(record + {VALUES} + 8 * k, x)""".splitlines()
-"""The lines by which a job's record is written from the lines in a letter."""
+key_at = letter + 8 * (load_int64(job + {8 * LINES}) + line * (n + 1))""".splitlines()
+"""The lines by which a job's line in a letter is found, and its key."""
+
+SCALAR = ["x = load(key_at + 8 + 8 * k)"]
+"""The line by which scalar k of it is read."""
+
+NO_LINES: list[str] = []
 
 NAMES = (
     *("letter", "sums", "folded", "count", "totals", "kinds", "tensors", "jobs", "n_jobs"),
@@ -235,16 +246,20 @@ def module(threads: int = THREADS, foreseen: bool = False) -> ModuleType:
 
     Jobs are in the letter, or foreseen, in a timetable.
     """
-    late, records = (timetable.LATE, timetable.RECORDS) if foreseen else ((), RECORDS)
-    job = 8 * (timetable.JOB if foreseen else JOB)
+    late, line, scalar, job = NO_LINES, LINE, SCALAR, JOB
+    if foreseen:
+        late, line, scalar = timetable.LATE, timetable.LINE, timetable.SCALAR
+        job = timetable.JOB
     text = TEXT.format(
         threads=threads,
         integers=", ".join(["int64"] * len(NAMES)),
         names=", ".join(NAMES),
         folded=indented(FOLDED, 4),
         late=indented(late, 4),
-        records=indented(records, 8),
-        job=job,
+        line=indented(line, 8),
+        scalar=indented(scalar, 12),
+        job=8 * job,
+        lanes=min(threads, LANES),
     )
     return modules.load(f"verdict_cuda{'_foreseen' if foreseen else ''}", text, PARTS)
 
