@@ -13,7 +13,7 @@ from device import IN_MEMORY, SIMULATED, Placed, assert_same, cuda, in_memory, o
 import fusedstep as fs
 from fusedstep import rules
 from fusedstep._arrays.dtypes import BFLOAT16
-from fusedstep._backends.cuda import captured, timetable
+from fusedstep._backends.cuda import captured, foreseen
 from fusedstep._core.arena import memory_of
 
 if not SIMULATED:
@@ -473,7 +473,7 @@ def test_a_step_that_cannot_be_recorded_changes_nothing() -> None:
 @graphs
 def test_what_is_beyond_the_steps_foreseen_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the host hears of it; whoever prepares replays in time goes on."""
-    monkeypatch.setattr(timetable, "MOST", 12)
+    monkeypatch.setattr(foreseen, "MOST", 12)
     monkeypatch.setattr(captured, "MOST", 12)
     run = Run(fs.SGD, dtypes=[np.float32], lr=lambda t: 0.1 / t)
     run.draw()

@@ -20,8 +20,9 @@ from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array, has_gaps
 from fusedstep._backends.cuda import device, engine, verdict
 from fusedstep._backends.cuda.device import Device
+from fusedstep._backends.cuda.foreseen import MOST
 from fusedstep._backends.cuda.judging import Answer, Judge, Program, answer_in, ask
-from fusedstep._backends.cuda.timetable import MOST, Timetable
+from fusedstep._backends.cuda.timetable import Timetable
 from fusedstep._backends.plan import Asked, Foreseen, Job, Line, Row
 
 NEVER = -1
