@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fusedstep._arrays.at_once import Call, at_once
-from fusedstep._arrays.exchange import BY_MEMORY, CUDA, on_device, on_one_of_several
+from fusedstep._arrays.exchange import BY_ATTRIBUTE, CUDA, on_device, on_one_of_several
 from fusedstep._arrays.libraries import glance, library
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.walk import Array, Operand
@@ -92,7 +92,7 @@ class Table(engine.Table):
         self.headers = Headers(self.rows, self.c_rows, self.libraries)
         self.headers.expect(self.rows, jobs)
         self.c_parameters = ffi.new("fs_array[]", max(len(self.rows), 1))
-        self.memories = ffi.new("fs_memory[]", lib.FS_MEMORIES * max(len(self.rows), 1))
+        self.memories = ffi.new("fs_memory[]", max(len(self.rows), 1))
         self.lows = ffi.new("intptr_t[]", self.written.lows)
         self.highs = ffi.new("intptr_t[]", self.written.highs)
         kept = ffi.new(
@@ -173,7 +173,7 @@ class Table(engine.Table):
     def _remember(self, index: int, given: Any) -> None:
         header = self.headers.in_c[index]
         known = header.library >= 0 and not header.scratch
-        if known and self.libraries.in_c[header.library].way == BY_MEMORY:
+        if known and self.libraries.in_c[header.library].way > BY_ATTRIBUTE:
             lib.fs_remember(self.in_c, index, id(given), header.data)
 
     def _point(self, index: int, to: int) -> None:
