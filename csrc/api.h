@@ -219,9 +219,9 @@ enum { FS_MEMORIES = 4 };
  * known for as long as its object is there, since its memory stays as it is until then; before, it
  * is read anew. */
 typedef struct {
-    uintptr_t keys[FS_MEMORIES];  /* addresses of the arrays, or of the dicts that tell of them */
-    uintptr_t marks[FS_MEMORIES]; /* of a dict what changes if it does; of an array 0 */
-    intptr_t data[FS_MEMORIES];   /* where their memory is */
+    uintptr_t keys[FS_MEMORIES];    /* addresses of the arrays, or of the dicts that tell of them */
+    uintptr_t marks[FS_MEMORIES];   /* of a dict what changes if it does; of an array 0 */
+    intptr_t data[FS_MEMORIES];     /* where their memory is */
     uintptr_t holders[FS_MEMORIES]; /* of a dict, which is held, too, its item "data"; of an array a
                                        weak reference to it; 0: it came once, and may be gone */
     int64_t next;                   /* the slot that is used next */
@@ -287,6 +287,7 @@ typedef struct {
     intptr_t *lows;  /* where the ranges of memory that the step writes begin, ascending */
     intptr_t *highs; /* highs[i] is the farthest end of ranges 0 to i */
     int64_t nranges;
+    int64_t gap;     /* how many of them begin below the gradient that moved last */
     fs_target *aims; /* the arrays that fs_aim looks for: as many as there are ranges, or none */
     int64_t naims;
     int any_shape; /* 1: these are C-contiguous, of any one shape of fewer than FS_SHARED elements */
@@ -362,9 +363,13 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
  * at gradients of rows, too, and where zeros would be written to another address than before. */
 int64_t fs_fits(const fs_table *table, uintptr_t list, int64_t start, int zeroes);
 
-/* Remember that a gradient, an array, has its memory at `data`; or forget all of that parameter, or
- * of a whole table. */
-void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data);
+/* Take a gradient, an array whose memory is at `data`, and that lies as the one before, as Python
+ * has found: 1, or 0 if it cannot be read there. */
+int fs_look(fs_table *table, int64_t index, uintptr_t array, intptr_t data);
+
+/* Remember where the memory of a gradient is that was checked or looked at last, an array; or
+ * forget all of that parameter, or of a whole table. */
+void fs_remember(fs_table *table, int64_t index, uintptr_t array);
 void fs_forget(fs_table *table, int64_t index);
 void fs_forget_all(fs_table *table);
 

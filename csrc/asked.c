@@ -43,23 +43,26 @@ static void recall(const fs_memory *memory, PyObject *key, look *to) {
         PyObject *holder = (PyObject *)memory->holders[slot];
         to->slot = slot;
         to->at = memory->data[slot];
-        to->recalled = holder && (to->dict ? holder == to->data : PyWeakref_GetObject(holder) == key);
+        to->recalled =
+            holder && (to->dict ? holder == to->data : PyWeakref_GetObject(holder) == key);
         return;
     }
 }
 
-/* Remembers what was read: by the address alone if it is new, and else for as long as it is there. */
-static void remember(fs_memory *memory, const look *seen, dropped *to) {
+/* Remembers where an array was read, for as long as its object is there, if `lasting`, or else by
+ * the address alone. */
+static void remember(fs_memory *memory, const look *seen, int lasting, dropped *to) {
     int slot = seen->slot;
     PyObject *holder = NULL;
     if (slot < 0) {
         slot = (int)memory->next;
         memory->next = (memory->next + 1) % FS_MEMORIES;
-    } else if (seen->dict) {
+    }
+    if (lasting && seen->dict) {
         holder = seen->data;
         Py_INCREF(holder);
         Py_INCREF(seen->dict);
-    } else if (!(holder = PyWeakref_NewRef(seen->item, NULL))) {
+    } else if (lasting && !(holder = PyWeakref_NewRef(seen->item, NULL))) {
         PyErr_Clear(); /* there can be none: it is read each time */
     }
     empty_slot(memory, slot, to);
@@ -69,20 +72,27 @@ static void remember(fs_memory *memory, const look *seen, dropped *to) {
     memory->holders[slot] = (uintptr_t)holder;
 }
 
-void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data) {
+void fs_remember(fs_table *table, int64_t index, uintptr_t array) {
+    const fs_header *known = table->headers + index;
+    if (!is_asked(table, known) || known->scratch ||
+        table->libraries[known->library].way == FS_BY_ATTRIBUTE)
+        return;
     PyGILState_STATE gil = PyGILState_Ensure();
-    look seen = {.item = (PyObject *)array, .at = data};
-    dropped old = {.n = 0};
     fs_memory *memory = table->memories + index;
+    dropped old = {.n = 0};
+    look seen = {.item = (PyObject *)array};
     recall(memory, seen.item, &seen);
-    if (seen.slot < 0) {
-        remember(memory, &seen, &old);
-        recall(memory, seen.item, &seen);
-    }
-    seen.at = data;
-    remember(memory, &seen, &old);
+    seen.at = known->data;
+    remember(memory, &seen, 1, &old);
     end_drops(&old);
     PyGILState_Release(gil);
+}
+
+int fs_look(fs_table *table, int64_t index, uintptr_t array, intptr_t data) {
+    if (!move(table, table->headers + index, data))
+        return 0;
+    fs_remember(table, index, array);
+    return 1;
 }
 
 void fs_forget(fs_table *table, int64_t index) {
@@ -111,7 +121,7 @@ static int take_seen(fs_table *table, look *seen, fs_header *known, dropped *old
     if (!move(table, known, seen->at))
         return 0;
     if (!seen->recalled)
-        remember(table->memories + (known - table->headers), seen, old);
+        remember(table->memories + (known - table->headers), seen, seen->slot >= 0, old);
     return 1;
 }
 

@@ -15,10 +15,22 @@ static struct {
 } names;
 
 static int have_names(void) {
-    static const char *const all[] = {
-        "__cuda_array_interface__", "mask", "data", "typestr", "shape", "strides", "version",
-        "stream", "descr", "gpu_data", "device_ctypes_pointer", "value", "_c_contiguous", "ptr",
-        "device_id", "dtype"};
+    static const char *const all[] = {"__cuda_array_interface__",
+                                      "mask",
+                                      "data",
+                                      "typestr",
+                                      "shape",
+                                      "strides",
+                                      "version",
+                                      "stream",
+                                      "descr",
+                                      "gpu_data",
+                                      "device_ctypes_pointer",
+                                      "value",
+                                      "_c_contiguous",
+                                      "ptr",
+                                      "device_id",
+                                      "dtype"};
     PyObject **to = &names.interface;
     enum { N = sizeof all / sizeof *all };
     _Static_assert(sizeof names == N * sizeof *to, "each name has its place");
@@ -55,16 +67,16 @@ static long version(void) {
     return known;
 }
 
-/* Python 3.11 and 3.12 have the attributes of an object of a class at the address in a word before the
- * object, if a flag of its type says so; others have them in the object, or in a dict. */
+/* Python 3.11 and 3.12 have the attributes of an object of a class at the address in a word before
+ * the object, if a flag of its type says so; others have them in the object, or in a dict. */
 int word_of_attributes(const PyTypeObject *type) {
     enum { ARE_BEFORE = 1 << 4 };
     const int word = version() == 0x30b ? -4 : version() == 0x30c ? -3 : 0;
     return word && PyType_GetFlags((PyTypeObject *)type) & ARE_BEFORE ? word : 0;
 }
 
-/* Up to Python 3.13 a word of each dict is a number that is another one after each change, and that no
- * other dict has; see PEP 509. Elsewhere the addresses of all values make one. */
+/* Up to Python 3.13 a word of each dict is a number that is another one after each change, and that
+ * no other dict has; see PEP 509. Elsewhere the addresses of all values make one. */
 uintptr_t mark_of(PyObject *dict) {
     enum { TAG_OF_A_DICT = 3 };
     if (version() && version() <= 0x30d)

@@ -6,13 +6,13 @@ enum { TOGETHER = 16 };
 
 /* An array that is looked at. All objects are held, but for the values of a dict, which is. */
 typedef struct {
-    PyObject *item;                          /* the array */
-    PyObject *dict;                          /* its `__cuda_array_interface__`, or NULL */
+    PyObject *item;                           /* the array */
+    PyObject *dict;                           /* its `__cuda_array_interface__`, or NULL */
     PyObject *data, *dtype, *shape, *strides; /* as the attributes have them; NULL: not asked for */
-    uintptr_t mark;                          /* of a dict, see `mark_of`; else 0 */
-    intptr_t at;                             /* where the memory is, if that is remembered, */
-    int recalled;                            /* and 1: it is */
-    int slot;                                /* where it was remembered before, or -1 */
+    uintptr_t mark;                           /* of a dict, see `mark_of`; else 0 */
+    intptr_t at;                              /* where the memory is, if that is remembered, */
+    int recalled;                             /* and 1: it is */
+    int slot;                                 /* where it was remembered before, or -1 */
 } look;
 
 /* The attribute `__cuda_array_interface__` of an array, a dict, as a new reference; or NULL. */
@@ -29,8 +29,8 @@ int word_of_attributes(const PyTypeObject *type);
  * run. */
 int64_t ask(const fs_library *library, look *looks, int64_t n);
 
-/* Reads what an array was asked for: 1, or 0 if that cannot be done here. The itemsize is that of the
- * dtype that it should have. */
+/* Reads what an array was asked for: 1, or 0 if that cannot be done here. The itemsize is that of
+ * the dtype that it should have. */
 int read_look(const look *seen, int64_t itemsize, description *to);
 
 /* Lets go of what an array was asked for. */

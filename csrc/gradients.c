@@ -12,16 +12,31 @@
  */
 #include "gradients.h"
 
-/* Returns 1 if bytes [low, high) overlap no range that the step writes. Which half a range is in
- * nobody can guess, so the search asks without a branch. */
-static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
-    int64_t before = 0; /* ranges before it begin below `high` */
+/* How many of the ranges that the step writes begin below an address. Which half it is in nobody
+ * can guess, so the search asks without a branch. */
+static int64_t ranges_before(const fs_table *table, intptr_t high) {
+    int64_t before = 0;
     for (int64_t left = table->nranges; left > 0;) {
         const int64_t half = (left + 1) / 2;
         before += table->lows[before + half - 1] < high ? half : 0;
         left -= half;
     }
+    return before;
+}
+
+/* Returns 1 if bytes [low, high) overlap no range that the step writes. Most arrays lie between the
+ * same two ranges as the one before, behind the first `*gap` ranges. */
+static int lies_between(const fs_table *table, intptr_t low, intptr_t high, int64_t *gap) {
+    int64_t before = *gap;
+    if ((before > 0 && table->lows[before - 1] >= high) ||
+        (before < table->nranges && table->lows[before] < high))
+        *gap = before = ranges_before(table, high);
     return before == 0 || table->highs[before - 1] <= low;
+}
+
+static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
+    int64_t gap = ranges_before(table, high);
+    return lies_between(table, low, high, &gap);
 }
 
 /* Returns 1 if an array may be written to and has the memory that it was found with. Whatever
@@ -207,10 +222,10 @@ static int is_as_known(const fs_table *table, PyObject *item, const fs_header *k
 }
 
 /* Returns 1 if a gradient that is as its header says may be read at another address. */
-static int may_move(const fs_table *table, const fs_header *known, intptr_t data) {
+static int may_move(const fs_table *table, const fs_header *known, intptr_t data, int64_t *gap) {
     intptr_t low = data + known->below;
     return !known->scratch && data % known->itemsize == 0 &&
-           lies_clear(table, low, low + known->bytes);
+           lies_between(table, low, low + known->bytes, gap);
 }
 
 /* Lets a row read its gradient from there, if it is laid out as the one before: 1, or 0 if Python
@@ -218,7 +233,7 @@ static int may_move(const fs_table *table, const fs_header *known, intptr_t data
 int move(fs_table *table, fs_header *known, intptr_t data) {
     if (data == known->data || !known->bytes)
         return 1;
-    if (!may_move(table, known, data))
+    if (!may_move(table, known, data, &table->gap))
         return 0;
     known->data = data;
     known->row->g = (void *)(data + known->below);
@@ -285,7 +300,8 @@ static int fits(const fs_table *table, PyObject *item, const fs_header *known, i
     description found;
     if (known->row->slices || !is_as_known(table, item, known, zeroes, &found))
         return 0;
-    return found.data == known->data || (!zeroes && may_move(table, known, found.data));
+    int64_t gap = 0;
+    return found.data == known->data || (!zeroes && may_move(table, known, found.data, &gap));
 }
 
 int64_t fs_fits(const fs_table *table, uintptr_t list, int64_t start, int zeroes) {
