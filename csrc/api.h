@@ -179,12 +179,15 @@ enum {
     FS_BY_DLPACK = 1, /* by the function that their type's DLPack exchange interface has for it */
     FS_BY_ATTRIBUTE = 2, /* by `__cuda_array_interface__` */
     FS_BY_MEMORY = 3,    /* not at all: each is remembered from when Python looked at it */
+    FS_BY_NUMBAS = 4,    /* by the attributes of Numba's arrays */
+    FS_BY_CUPYS = 5,     /* by those of CuPy's */
 };
 
 /* A library whose array objects are read here. */
 typedef struct {
     uintptr_t type;     /* address of the type object of its arrays */
-    uintptr_t read;     /* the function of DLPack's interface */
+    uintptr_t read;     /* the function of DLPack's interface; of CuPy's arrays 1 where there are
+                           several devices, so that each array has to be on the right one */
     uintptr_t deferred; /* address of a method that returns False for an array whose memory holds
                            its values, as all do but those negated lazily; 0: there is none */
     int32_t way;        /* in which they are read */
@@ -208,17 +211,21 @@ typedef struct {
     int8_t library;   /* index of its library in the table; -1: Python checks it every time */
 } fs_header;
 
-/* A gradient that was looked at: it is known by an object for as long as that is there, since its
- * memory stays as it is until then. That is the array itself, or what its attribute tells of it. */
-typedef struct {
-    uintptr_t object;  /* address of a weak reference to the array, or of the dict; 0: none */
-    uintptr_t content; /* address of the dict's item "data", or 0 */
-    intptr_t data;
-} fs_memory;
-
 /* Gradients of one parameter that are remembered: loops that take turns with a few sets of arrays
  * bring them again and again. */
 enum { FS_MEMORIES = 4 };
+
+/* Gradients of one parameter that were looked at, each in a slot of its own. One that came twice is
+ * known for as long as its object is there, since its memory stays as it is until then; before, it
+ * is read anew. */
+typedef struct {
+    uintptr_t keys[FS_MEMORIES];    /* addresses of the arrays, or of the dicts that tell of them */
+    uintptr_t marks[FS_MEMORIES];   /* of a dict what changes if it does; of an array 0 */
+    intptr_t data[FS_MEMORIES];     /* where their memory is */
+    uintptr_t holders[FS_MEMORIES]; /* of a dict, which is held, too, its item "data"; of an array a
+                                       weak reference to it; 0: it came once, and may be gone */
+    int64_t next;                   /* the slot that is used next */
+} fs_memory;
 
 /* An array of the user's as it was found. C holds its address alone; its table holds it. */
 typedef struct {
@@ -280,6 +287,7 @@ typedef struct {
     intptr_t *lows;  /* where the ranges of memory that the step writes begin, ascending */
     intptr_t *highs; /* highs[i] is the farthest end of ranges 0 to i */
     int64_t nranges;
+    int64_t gap;     /* how many of them begin below the gradient that moved last */
     fs_target *aims; /* the arrays that fs_aim looks for: as many as there are ranges, or none */
     int64_t naims;
     int any_shape; /* 1: these are C-contiguous, of any one shape of fewer than FS_SHARED elements */
@@ -289,8 +297,7 @@ typedef struct {
     uintptr_t mask;         /* and None */
     uintptr_t integers;     /* the dtype of numbers that are taken here, int64 */
     int64_t *steps;         /* how many steps were run: it rises with what they write */
-    fs_memory *memories;    /* FS_MEMORIES for each parameter; NULL: nothing is remembered */
-    int64_t nremembered;    /* how many there were, which says the next one's place */
+    fs_memory *memories;    /* one for each parameter; NULL: there are none on a device */
     fs_paces paces;         /* of steps */
     fs_paces squares_paces; /* of sums of squares */
 } fs_table;
@@ -356,9 +363,13 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes);
  * at gradients of rows, too, and where zeros would be written to another address than before. */
 int64_t fs_fits(const fs_table *table, uintptr_t list, int64_t start, int zeroes);
 
-/* Remember that a gradient, an array, has its memory at `data`; or forget all of that parameter, or
- * of a whole table. */
-void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data);
+/* Take a gradient, an array whose memory is at `data`, and that lies as the one before, as Python
+ * has found: 1, or 0 if it cannot be read there. */
+int fs_look(fs_table *table, int64_t index, uintptr_t array, intptr_t data);
+
+/* Remember where the memory of a gradient is that was checked or looked at last, an array; or
+ * forget all of that parameter, or of a whole table. */
+void fs_remember(fs_table *table, int64_t index, uintptr_t array);
 void fs_forget(fs_table *table, int64_t index);
 void fs_forget_all(fs_table *table);
 

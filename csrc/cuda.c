@@ -5,7 +5,7 @@
  * is linked with it. A call of Python's for each launch takes microseconds, and a device is done
  * with a small step in fewer.
  */
-#include "describe.h"
+#include "api.h"
 #include "rounding.h"
 
 typedef int32_t (*launcher)(uintptr_t function, uint32_t blocks, uint32_t, uint32_t,
@@ -131,83 +131,4 @@ int64_t fs_launch_all(fs_host *host, uintptr_t stream) {
 int64_t fs_take_and_launch(fs_table *table, uintptr_t list, fs_host *host, uintptr_t stream) {
     int64_t taken = fs_take(table, list, 0, 0);
     return taken < table->nheaders ? FS_LOOK - taken : fs_launch_all(host, stream);
-}
-
-/* ---- `__cuda_array_interface__` ---- */
-
-static struct { PyObject *interface, *mask, *data, *typestr, *shape, *strides; } names;
-
-static int have_names(void) {
-    if (names.interface)
-        return 1;
-    names.mask = PyUnicode_InternFromString("mask");
-    names.data = PyUnicode_InternFromString("data");
-    names.typestr = PyUnicode_InternFromString("typestr");
-    names.shape = PyUnicode_InternFromString("shape");
-    names.strides = PyUnicode_InternFromString("strides");
-    names.interface = PyUnicode_InternFromString("__cuda_array_interface__");
-    return names.mask && names.data && names.typestr && names.shape && names.strides &&
-           names.interface;
-}
-
-/* Reads a tuple of numbers: how many there are, or -1 if it is none of so few. */
-static int read_tuple(PyObject *tuple, int64_t *to) {
-    if (!tuple || !PyTuple_Check(tuple) || PyTuple_Size(tuple) > INTERFACE_AXES)
-        return -1;
-    int n = (int)PyTuple_Size(tuple);
-    for (int k = 0; k < n; k++) {
-        PyObject *number = PyTuple_GetItem(tuple, k);
-        to[k] = PyLong_Check(number) ? PyLong_AsLongLong(number) : -1;
-    }
-    return n;
-}
-
-static int read_interface(PyObject *dict, description *to) {
-    PyObject *mask = PyDict_GetItem(dict, names.mask);
-    PyObject *data = PyDict_GetItem(dict, names.data);
-    PyObject *typestr = PyDict_GetItem(dict, names.typestr);
-    PyObject *strides = PyDict_GetItem(dict, names.strides);
-    if ((mask && mask != Py_None) || !data || !PyTuple_Check(data) || PyTuple_Size(data) != 2 ||
-        !typestr || !PyUnicode_Check(typestr))
-        return 0;
-    PyObject *address = PyTuple_GetItem(data, 0), *readonly = PyTuple_GetItem(data, 1);
-    if (!PyLong_Check(address) || (readonly != Py_False && readonly != Py_True))
-        return 0;
-    to->data = (intptr_t)PyLong_AsUnsignedLongLong(address);
-    to->writeable = readonly == Py_False;
-    Py_ssize_t length;
-    const char *text = PyUnicode_AsUTF8AndSize(typestr, &length);
-    if (!text || length != 3 || text[0] != '<' || text[1] != 'f') /* others are for Python */
-        return 0;
-    const int64_t itemsize = text[2] - '0';
-    to->dtype = (uintptr_t)itemsize;
-    to->ndim = read_tuple(PyDict_GetItem(dict, names.shape), to->room);
-    if (to->ndim < 0)
-        return 0;
-    int64_t *steps = to->room + INTERFACE_AXES, stride = itemsize;
-    to->shape = to->room, to->strides = steps;
-    if (strides && strides != Py_None)
-        return read_tuple(strides, steps) == to->ndim;
-    for (int axis = to->ndim - 1; axis >= 0; stride *= to->shape[axis--])
-        steps[axis] = stride;
-    return 1;
-}
-
-PyObject *interface_of(PyObject *item) {
-    PyObject *dict = have_names() ? PyObject_GetAttr(item, names.interface) : NULL;
-    if (dict && PyDict_Check(dict))
-        return dict;
-    if (!dict)
-        pass_over();
-    Py_XDECREF(dict);
-    return NULL;
-}
-
-PyObject *item_of_interface(PyObject *dict) { return PyDict_GetItem(dict, names.data); }
-
-int describe_interface(PyObject *dict, description *to) {
-    int read = read_interface(dict, to) && (to->data || !elements_of(to));
-    if (PyErr_Occurred())
-        PyErr_Clear();
-    return read;
 }

@@ -37,15 +37,6 @@ typedef struct {
     int64_t room[2 * INTERFACE_AXES]; /* for both, where no object has them as such numbers */
 } description;
 
-/* The attribute `__cuda_array_interface__` of an array, a dict, as a new reference; or NULL. */
-PyObject *interface_of(PyObject *item);
-
-/* The item "data" of that dict, borrowed; or NULL. */
-PyObject *item_of_interface(PyObject *dict);
-
-/* Reads an array by that dict: 1, or 0 if that cannot be done here. */
-int describe_interface(PyObject *dict, description *to);
-
 static inline int64_t elements_of(const description *array) {
     int64_t elements = 1;
     for (int axis = 0; axis < array->ndim; axis++)

@@ -10,19 +10,33 @@
  * parameter, or of the gradient that Python checked last, and overlaps nothing that the step
  * writes. At any other fs_take stops, and Python checks it.
  */
-#include "describe.h"
+#include "gradients.h"
 
-/* Returns 1 if bytes [low, high) overlap no range that the step writes. */
-static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
-    int64_t first = 0, last = table->nranges; /* ranges before `last` begin below `high` */
-    while (first < last) {
-        int64_t middle = first + (last - first) / 2;
-        if (table->lows[middle] < high)
-            first = middle + 1;
-        else
-            last = middle;
+/* How many of the ranges that the step writes begin below an address. Which half it is in nobody
+ * can guess, so the search asks without a branch. */
+static int64_t ranges_before(const fs_table *table, intptr_t high) {
+    int64_t before = 0;
+    for (int64_t left = table->nranges; left > 0;) {
+        const int64_t half = (left + 1) / 2;
+        before += table->lows[before + half - 1] < high ? half : 0;
+        left -= half;
     }
-    return last == 0 || table->highs[last - 1] <= low;
+    return before;
+}
+
+/* Returns 1 if bytes [low, high) overlap no range that the step writes. Most arrays lie between the
+ * same two ranges as the one before, behind the first `*gap` ranges. */
+static int lies_between(const fs_table *table, intptr_t low, intptr_t high, int64_t *gap) {
+    int64_t before = *gap;
+    if ((before > 0 && table->lows[before - 1] >= high) ||
+        (before < table->nranges && table->lows[before] < high))
+        *gap = before = ranges_before(table, high);
+    return before == 0 || table->highs[before - 1] <= low;
+}
+
+static int lies_clear(const fs_table *table, intptr_t low, intptr_t high) {
+    int64_t gap = ranges_before(table, high);
+    return lies_between(table, low, high, &gap);
 }
 
 /* Returns 1 if an array may be written to and has the memory that it was found with. Whatever
@@ -186,7 +200,7 @@ static int take_slices(fs_table *table, PyObject *item, fs_header *known) {
 }
 
 /* Returns 1 if the array that a description is of is laid out as its header says. */
-static int is_alike(const fs_header *known, const description *found) {
+int is_alike(const fs_header *known, const description *found) {
     return found->dtype == known->dtype && found->ndim == known->ndim &&
            equal(known->layout, found->shape, known->ndim) &&
            equal(known->layout + known->ndim, found->strides, known->ndim);
@@ -208,122 +222,23 @@ static int is_as_known(const fs_table *table, PyObject *item, const fs_header *k
 }
 
 /* Returns 1 if a gradient that is as its header says may be read at another address. */
-static int may_move(const fs_table *table, const fs_header *known, intptr_t data) {
+static int may_move(const fs_table *table, const fs_header *known, intptr_t data, int64_t *gap) {
     intptr_t low = data + known->below;
     return !known->scratch && data % known->itemsize == 0 &&
-           lies_clear(table, low, low + known->bytes);
+           lies_between(table, low, low + known->bytes, gap);
 }
 
 /* Lets a row read its gradient from there, if it is laid out as the one before: 1, or 0 if Python
  * has to look. */
-static int move(fs_table *table, fs_header *known, intptr_t data) {
+int move(fs_table *table, fs_header *known, intptr_t data) {
     if (data == known->data || !known->bytes)
         return 1;
-    if (!may_move(table, known, data))
+    if (!may_move(table, known, data, &table->gap))
         return 0;
     known->data = data;
     known->row->g = (void *)(data + known->below);
     table->moves++;
     return 1;
-}
-
-/* Returns 1, and where the memory of an array is, if Python has looked at it before. */
-static int recall(const fs_table *table, int64_t index, PyObject *item, intptr_t *data) {
-    const fs_memory *memory = table->memories + FS_MEMORIES * index;
-    for (int at = 0; at < FS_MEMORIES && memory[at].object; at++)
-        if (PyWeakref_GetObject((PyObject *)memory[at].object) == item) {
-            *data = memory[at].data;
-            return 1;
-        }
-    return 0;
-}
-
-/* The same of an array whose attribute is this dict, of which one item is looked at: who changes
- * the memory puts another one there. */
-static int recall_dict(const fs_table *table, int64_t index, PyObject *dict, intptr_t *data) {
-    const fs_memory *memory = table->memories + FS_MEMORIES * index;
-    for (int at = 0; at < FS_MEMORIES && memory[at].object; at++)
-        if (memory[at].object == (uintptr_t)dict &&
-            memory[at].content == (uintptr_t)item_of_interface(dict)) {
-            *data = memory[at].data;
-            return 1;
-        }
-    return 0;
-}
-
-static void forget(fs_memory *memory) {
-    Py_XDECREF((PyObject *)memory->object);
-    Py_XDECREF((PyObject *)memory->content);
-    memory->object = memory->content = 0;
-}
-
-/* Remembers by an object of which the reference is taken over. */
-static void remember(fs_table *table, int64_t index, PyObject *object, PyObject *content,
-                     intptr_t data) {
-    fs_memory *memory = table->memories + FS_MEMORIES * index;
-    int at = 0;
-    while (at < FS_MEMORIES && memory[at].object)
-        at++;
-    if (at == FS_MEMORIES)
-        at = (int)(table->nremembered++ % FS_MEMORIES);
-    forget(memory + at);
-    Py_XINCREF(content);
-    memory[at] = (fs_memory){(uintptr_t)object, (uintptr_t)content, data};
-}
-
-void fs_remember(fs_table *table, int64_t index, uintptr_t array, intptr_t data) {
-    PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *reference = PyWeakref_NewRef((PyObject *)array, NULL);
-    if (reference)
-        remember(table, index, reference, NULL, data);
-    else
-        PyErr_Clear(); /* there can be none: Python looks at the array each time */
-    PyGILState_Release(gil);
-}
-
-void fs_forget(fs_table *table, int64_t index) {
-    PyGILState_STATE gil = PyGILState_Ensure();
-    for (int at = 0; at < FS_MEMORIES; at++)
-        forget(table->memories + FS_MEMORIES * index + at);
-    PyGILState_Release(gil);
-}
-
-void fs_forget_all(fs_table *table) {
-    for (int64_t index = 0; table->memories && index < table->nheaders; index++)
-        fs_forget(table, index);
-}
-
-/* Returns 1 if an array may be taken by its attribute, which is looked at once for each dict. */
-static int take_by_attribute(fs_table *table, PyObject *item, fs_header *known) {
-    const int64_t index = known - table->headers;
-    PyObject *dict = interface_of(item);
-    if (!dict)
-        return 0;
-    description found;
-    int taken = recall_dict(table, index, dict, &found.data);
-    if (!taken && describe_interface(dict, &found) && is_alike(known, &found) &&
-        (found.writeable || !known->writeable)) {
-        PyObject *content = item_of_interface(dict);
-        Py_INCREF(dict);
-        remember(table, index, dict, content, found.data);
-        taken = 1;
-    }
-    Py_DECREF(dict);
-    return taken && move(table, known, found.data);
-}
-
-/* The same of an array on a device, by its attribute or as it is remembered. */
-static int take_on_device(fs_table *table, PyObject *item, fs_header *known) {
-    const fs_library *library = table->libraries + known->library;
-    description found;
-    if ((uintptr_t)Py_TYPE(item) != library->type)
-        return 0;
-    if (table->leaves == FS_ZEROS && !known->writeable)
-        return 0;
-    if (library->way == FS_BY_ATTRIBUTE)
-        return take_by_attribute(table, item, known);
-    return recall(table, known - table->headers, item, &found.data) &&
-           move(table, known, found.data);
 }
 
 /* Returns 1 if `item` is as its header says, and puts its address into the row. */
@@ -333,8 +248,6 @@ static int take(fs_table *table, PyObject *item, fs_header *known) {
     if (known->row->slices)
         return take_slices(table, item, known);
     description found;
-    if (known->library >= 0 && table->libraries[known->library].way >= FS_BY_ATTRIBUTE)
-        return take_on_device(table, item, known);
     return is_as_known(table, item, known, table->leaves == FS_ZEROS, &found) &&
            move(table, known, found.data);
 }
@@ -356,6 +269,15 @@ int64_t fs_take(fs_table *table, uintptr_t list, int64_t start, int zeroes) {
     n = n < table->nheaders ? n : table->nheaders;
     PyObject **items = items_of((PyObject *)list);
     for (; at < n; at++) {
+        if (table->memories && is_asked(table, table->headers + at)) {
+            const int64_t next = take_asked(table, (PyObject *)list, at, n);
+            if (next == at)
+                break;
+            at = next - 1;
+            items = items_of((PyObject *)list); /* Python may have changed the list */
+            n = PyList_Size((PyObject *)list) < n ? PyList_Size((PyObject *)list) : n;
+            continue;
+        }
         if (at + FAR < n)
             fetch_array(table->parameters + at + FAR);
         if (items && at + FAR < n)
@@ -378,7 +300,8 @@ static int fits(const fs_table *table, PyObject *item, const fs_header *known, i
     description found;
     if (known->row->slices || !is_as_known(table, item, known, zeroes, &found))
         return 0;
-    return found.data == known->data || (!zeroes && may_move(table, known, found.data));
+    int64_t gap = 0;
+    return found.data == known->data || (!zeroes && may_move(table, known, found.data, &gap));
 }
 
 int64_t fs_fits(const fs_table *table, uintptr_t list, int64_t start, int zeroes) {

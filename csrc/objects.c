@@ -6,12 +6,6 @@
 
 #include "api.h"
 
-/* A list as CPython lays it out. */
-typedef struct {
-    PyVarObject head;
-    PyObject **items;
-} list_object;
-
 /* Returns 1 if this Python lays lists out so: where it should say where the items are stands the
  * address of memory that begins with them. */
 static int lists_are_known(void) {
@@ -102,9 +96,6 @@ int fs_same(uintptr_t list, uintptr_t other) {
     PyGILState_Release(gil);
     return is_same;
 }
-
-/* The word of a dict where CPython has its keys and values. */
-enum { KEYS_OF_A_DICT = 4 };
 
 /* Returns 1 if the values of a dict are the objects of `list` from `at` on, and moves `at` on. */
 static int has(PyObject *dict, PyObject *list, int64_t *at) {

@@ -5,6 +5,12 @@
 #include <Python.h>
 #include <stdint.h>
 
+/* A list as CPython lays it out. */
+typedef struct {
+    PyVarObject head;
+    PyObject **items;
+} list_object;
+
 /* The items of a list, in memory, or NULL where this Python lays lists out in another way. The
  * limited API hides them behind a call for each, which for thousands of gradients takes as long as
  * to look at them. */
@@ -19,6 +25,9 @@ void pass_over(void);
  * the memory that it points to: a tensor of torch is little more than such a pointer. To fetch what
  * is no address does nothing. */
 enum { FAR = 16, NEAR = 8 };
+
+/* The word of a dict where CPython has its keys and values. */
+enum { KEYS_OF_A_DICT = 4 };
 
 static inline void fetch(const void *at, int lines) {
     for (int line = 0; line < lines; line++)

@@ -17,8 +17,11 @@ from fusedstep._arrays.libraries import EXCHANGE, UNKNOWN, library_of
 
 CAPSULE = b"dlpack_exchange_api"
 
-AS_NUMPYS, BY_DLPACK, BY_ATTRIBUTE, BY_MEMORY = range(4)
+AS_NUMPYS, BY_DLPACK, BY_ATTRIBUTE, BY_MEMORY, BY_NUMBAS, BY_CUPYS = range(6)
 """The ways in which C reads arrays, see fs_library in csrc/api.h."""
+
+OWN_WAYS = {"numba": BY_NUMBAS, "cupy": BY_CUPYS}
+"""The ways of libraries whose own arrays, and no derived ones, are read by their attributes."""
 
 CPU, CUDA = 1, 2
 """DLPack's numbers of the kinds of devices."""
@@ -49,7 +52,7 @@ class Exchange(NamedTuple):
 
     type: type
     read: int
-    """The address of DLPack's function; 0 for NumPy's arrays."""
+    """The address of DLPack's function; 1 for arrays of CuPy of which the device is looked at."""
     deferred: Any
     """The method that tells arrays whose memory does not hold their values; None: there is none."""
     way: int = BY_DLPACK
@@ -58,7 +61,7 @@ class Exchange(NamedTuple):
         """A dtype as these arrays have it: that of `array` if it is given."""
         if self.way in (BY_ATTRIBUTE, BY_MEMORY):
             return 0 if dtype == BFLOAT16 else dtype.itemsize
-        if self.way == AS_NUMPYS:
+        if self.way != BY_DLPACK:
             if dtype == BFLOAT16:
                 return id(foreign_dtype(dtype) if array is None else array.dtype)
             # The address of NumPy's own object; one that is equal to it may be gone tomorrow.
@@ -77,17 +80,24 @@ NUMPYS = Exchange(np.ndarray, 0, None, AS_NUMPYS)
 def on_device(kind: type) -> Exchange | None:
     """How C reads the arrays of a type on a CUDA device; None: only Python can."""
     found = None if kind is np.ndarray else exchange(kind)
-    if found is None and library_of(kind).lasting:
+    if found is not None:
+        return found
+    library = library_of(kind)
+    if library.package in OWN_WAYS and library.own() is kind:
+        return Exchange(kind, 0, None, OWN_WAYS[library.package])
+    if library.lasting:
         return Exchange(kind, 0, None, BY_MEMORY)
-    if found is None and library_of(kind) is UNKNOWN:
-        return Exchange(kind, 0, None, BY_ATTRIBUTE)
-    return found
+    return Exchange(kind, 0, None, BY_ATTRIBUTE) if library is UNKNOWN else None
 
 
 def on_one_of_several(kind: type) -> Exchange | None:
-    """The same where there are several devices, of which the attribute does not tell one."""
+    """The same where there are several devices, of which most attributes do not tell one."""
     found = on_device(kind)
-    return None if found is None or found.way == BY_ATTRIBUTE else found
+    if found is None or found.way == BY_ATTRIBUTE:
+        return None
+    if found.way == BY_NUMBAS:
+        return found._replace(way=BY_MEMORY)
+    return found._replace(read=1) if found.way == BY_CUPYS else found
 
 
 def exchange(kind: type) -> Exchange | None:

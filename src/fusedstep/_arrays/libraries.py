@@ -57,6 +57,12 @@ def _glance_cupy(array: Any) -> tuple[int, Geometry]:
     return array.data.ptr, (array.shape, array.strides, array.dtype, array.device.id)
 
 
+def _named(module: str, name: str) -> type | None:
+    """A type that a module has, if that was imported."""
+    found: type | None = getattr(sys.modules.get(module), name, None)
+    return found
+
+
 def _interface(array: Any) -> Any:
     return getattr(array, INTERFACE)
 
@@ -222,6 +228,8 @@ class Library:
     which a launch reads may be freed before the launch has run."""
     lasting: bool = False
     """Whether an array on a device has the same memory for as long as it lives."""
+    own: Callable[[], type | None] = lambda: None
+    """The library's own type of arrays on a device, whose attributes C reads; None: it does not."""
     hold: Callable[[Any], Any] = lambda array: array
     """An object that keeps an array's memory as it is now."""
     view: Callable[[Any, str], Array] = _view_by_dlpack
@@ -248,6 +256,7 @@ LIBRARIES = (
         to_host="`x.copy_to_host()` of Numba's",
         glance=_glance_numba,
         lasting=True,
+        own=lambda: _named("numba.cuda.cudadrv.devicearray", "DeviceNDArray"),
     ),
     Library(
         "cupy",
@@ -259,6 +268,7 @@ LIBRARIES = (
         stream=lambda ordinal: sys.modules["cupy"].cuda.get_current_stream(ordinal).ptr,
         ordered=True,
         lasting=True,
+        own=lambda: _named("cupy", "ndarray"),
     ),
     Library(
         "torch",

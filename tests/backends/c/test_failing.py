@@ -18,15 +18,15 @@ pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"nothing can be ref
 
 CANNOT_FAIL = {
     "of what is in memory": "PyDict_Next PyErr_ExceptionMatches PyErr_Occurred PyList_GetItem "
-    "PyList_Size PyType_GetFlags",
+    "PyList_Size PySys_GetObject PyType_GetFlags",
     "of an array on a device, at which Python looks if one of them fails": "PyDict_GetItem "
-    "PyLong_AsLongLong PyLong_AsUnsignedLongLong PyTuple_GetItem PyTuple_Size "
+    "PyLong_AsLong PyLong_AsSsize_t PyTuple_GetItem PyTuple_Size "
     "PyUnicode_AsUTF8AndSize PyUnicode_InternFromString PyWeakref_GetObject PyWeakref_NewRef",
     "sets or clears what is there": "PyErr_Clear PyErr_SetInterrupt PyObject_Free _Py_Dealloc",
     "of a thread that Python knows": "PyEval_RestoreThread PyEval_SaveThread PyGILState_Ensure "
     "PyGILState_Release",
-    "objects, not functions": "PyExc_KeyboardInterrupt _Py_FalseStruct _Py_NoneStruct "
-    "_Py_TrueStruct",
+    "objects, not functions": "PyDict_Type PyExc_KeyboardInterrupt PyLong_Type PyTuple_Type "
+    "PyUnicode_Type _Py_FalseStruct _Py_NoneStruct _Py_TrueStruct",
     "of cffi, at the import or from arguments of the right type": "PyArg_UnpackTuple "
     "PyFloat_AsDouble PyImport_ImportModule PyLong_FromVoidPtr PyObject_CallMethod "
     "PyObject_Malloc",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,3 +95,114 @@ def test_an_array_is_looked_at_once(cupy: Any, monkeypatch: pytest.MonkeyPatch) 
     for g in sets * 2:
         optimizer.step(g)
     assert (under.copy_to_host() == -21).all()
+
+
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The gradients that Python checked; it does not look at others."""
+    from fusedstep._backends.cuda import hosted
+    from fusedstep._core.tensors import Tensors
+
+    found: list[int] = []
+    check = Tensors.check_gradient
+
+    def note(self: Any, index: int, *args: Any) -> Any:
+        found.append(index)
+        return check(self, index, *args)
+
+    monkeypatch.setattr(Tensors, "check_gradient", note)
+    monkeypatch.setattr(hosted, "glance", lambda array: (0, ()))
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 16, 35])
+def test_new_arrays_are_read_in_c(cupy: Any, unseen: list[int], n: int) -> None:
+    p, under = zip(*(placed(cupy, np.zeros((3, k + 1), np.float32)) for k in range(n)), strict=True)
+    optimizer = fs.SGD([*p], lr=1.0)
+    for step in range(3):
+        values = [np.full((3, k + 1), step + k, np.float32) for k in range(n)]
+        optimizer.step([placed(cupy, g)[0] for g in values])
+    assert unseen == []
+    assert [float(each.copy_to_host().max()) for each in under] == [-3 - 3 * k for k in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [(lambda x: x.T, [0]), (lambda x: x[::2], [0] * 4), (lambda x: x[1:], [])],
+    ids=["transposed", "gaps", "part"],
+)
+def test_new_views(cupy: Any, unseen: list[int], view: Any, expected: list[int]) -> None:
+    """Python has to see one that does not lie in C order, and each with gaps."""
+    p, under = placed(cupy, np.zeros((4, 6), np.float32))
+    optimizer = fs.SGD(view(p), lr=1.0)
+    for _ in range(4):
+        optimizer.step(view(placed(cupy, np.ones((4, 6), np.float32))[0]))
+    assert unseen == expected
+    found = view(under.copy_to_host())
+    assert (found == -4).all()
+    assert under.copy_to_host().sum() == -4 * found.size
+
+
+@pytest.mark.parametrize(
+    ("other", "fits"),
+    [
+        (lambda cupy: placed(cupy, np.ones((4, 3), np.float32))[0], False),
+        (lambda cupy: placed(cupy, np.ones(12, np.float32))[0], False),
+        (lambda cupy: placed(cupy, np.ones((3, 4)))[0], False),
+        (lambda cupy: placed(cupy, np.ones((4, 3), np.float32))[0].T, True),
+        (lambda cupy: placed(cupy, np.ones((3, 8), np.float32))[0][:, ::2], True),
+        (lambda cupy: placed(cupy, np.ones((3, 4), np.float32))[0].view(derived(cupy)), True),
+    ],
+    ids=["shape", "axes", "dtype", "transposed", "gaps", "type"],
+)
+@pytest.mark.parametrize("at", [0, 18])
+def test_another_array(cupy: Any, unseen: list[int], other: Any, fits: bool, at: int) -> None:
+    arrays = [placed(cupy, np.zeros((3, 4), np.float32)) for _ in range(20)]
+    optimizer = fs.SGD([p for p, _ in arrays], lr=1.0)
+    for _ in range(2):
+        optimizer.step([placed(cupy, np.ones((3, 4), np.float32))[0] for _ in arrays])
+    assert unseen == []
+    grads = [placed(cupy, np.ones((3, 4), np.float32))[0] for _ in arrays]
+    grads[at] = other(cupy)
+    if fits:
+        optimizer.step(grads)
+    else:
+        with pytest.raises((TypeError, ValueError)):
+            optimizer.step(grads)
+    assert unseen == [at]
+    assert all((under.copy_to_host() == -2 - fits).all() for _, under in arrays)
+
+
+def derived(cupy: Any) -> Any:
+    """A type derived from CuPy's arrays."""
+    return type("Derived", (cupy.ndarray,), {})
+
+
+def test_new_arrays_may_not_overlap(cupy: Any) -> None:
+    p, under = placed(cupy, np.zeros((4, 6), np.float32))
+    q = placed(cupy, np.zeros(6, np.float32))[0]
+    optimizer = fs.SGD([p, q], lr=1.0)
+    grads = [placed(cupy, np.ones((4, 6), np.float32))[0], p[2]]
+    with pytest.raises(ValueError, match="memory"):
+        optimizer.step(grads)
+    assert (under.copy_to_host() == 0).all()
+
+
+@pytest.mark.parametrize(("ordinal", "expected"), [(0, []), (1, [0, 0])])
+def test_an_array_of_another_device(
+    cupy: Any, unseen: list[int], monkeypatch: pytest.MonkeyPatch, ordinal: int, expected: list[int]
+) -> None:
+    """Where there are several, an array has to tell its own."""
+    from fusedstep._backends.cuda import device
+
+    monkeypatch.setattr(device.driver, "several", lambda: True)
+    p, _ = placed(cupy, np.zeros(8, np.float32))
+    optimizer = fs.SGD(p, lr=1.0)
+    for _ in range(2):
+        under = placed(cupy, np.ones(8, np.float32))[1]
+        at = under.__cuda_array_interface__["data"][0]
+        memory = cupy.cuda.UnownedMemory(at, 32, under, ordinal)
+        g = cupy.ndarray((8,), np.float32, cupy.cuda.MemoryPointer(memory, 0))
+        with suppress(Exception):  # as there is no such device
+            optimizer.step(g)
+    assert unseen == expected

@@ -97,6 +97,11 @@ def test_the_rest() -> None:
     run(FOLDER, *(f"--ignore={file}" for file in STEPS))
 
 
+def test_a_newer_python() -> None:
+    """One whose dicts have no number of their version."""
+    run(FOLDER / "test_hosted.py", "-p", "newer_python")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("late", ["0", "1", "2"])
 def test_everything(late: str) -> None:

@@ -1,9 +1,10 @@
 """The table whose gradients are read, and whose kernels are launched, by one call of C.
 
 Python takes a microsecond or more for each gradient and launch. C takes the addresses of gradients
-from their objects, as it does on the CPU: those of torch by DLPack's exchange interface, others by
-`__cuda_array_interface__`. Arrays of Numba and CuPy keep their memory for as long as they live, and
-tell it slowly, so they are looked at once.
+from their objects, as it does on the CPU: those of torch by DLPack's exchange interface, those of
+Numba and CuPy by attributes that are quick, others by `__cuda_array_interface__`. Arrays of types
+derived from Numba's and CuPy's keep their memory for as long as they live, and tell it slowly, so
+they are looked at once.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from fusedstep._arrays.at_once import Call, at_once
-from fusedstep._arrays.exchange import BY_MEMORY, CUDA, on_device, on_one_of_several
-from fusedstep._arrays.libraries import glance, library
+from fusedstep._arrays.exchange import CUDA, on_device, on_one_of_several
+from fusedstep._arrays.libraries import glance, library, library_of
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.walk import Array, Operand
 from fusedstep._backends.c.runner import Headers, Libraries
@@ -92,7 +93,7 @@ class Table(engine.Table):
         self.headers = Headers(self.rows, self.c_rows, self.libraries)
         self.headers.expect(self.rows, jobs)
         self.c_parameters = ffi.new("fs_array[]", max(len(self.rows), 1))
-        self.memories = ffi.new("fs_memory[]", lib.FS_MEMORIES * max(len(self.rows), 1))
+        self.memories = ffi.new("fs_memory[]", max(len(self.rows), 1))
         self.lows = ffi.new("intptr_t[]", self.written.lows)
         self.highs = ffi.new("intptr_t[]", self.written.highs)
         kept = ffi.new(
@@ -114,7 +115,7 @@ class Table(engine.Table):
         self.row_of = dict(zip(at, range(len(at)), strict=True))
         self.held: list[Any] = []
         """Gradients that nobody else may hold until the device has read them."""
-        self.unordered = False
+        self.unordered = any(not library_of(row.gradients).ordered for row in present)
         """Whether there are such."""
         self.in_c = ffi.gc(kept, lib.fs_forget_all)
 
@@ -168,13 +169,7 @@ class Table(engine.Table):
         assert known is not None
         self.unordered |= known.kept is not None
         known.kept = None  # `held` has it, until the next step has another one
-        self._remember(index, given)
-
-    def _remember(self, index: int, given: Any) -> None:
-        header = self.headers.in_c[index]
-        known = header.library >= 0 and not header.scratch
-        if known and self.libraries.in_c[header.library].way == BY_MEMORY:
-            lib.fs_remember(self.in_c, index, id(given), header.data)
+        lib.fs_remember(self.in_c, index, id(given))
 
     def _point(self, index: int, to: int) -> None:
         row = self.c_rows[self.row_of[index]]
@@ -189,11 +184,18 @@ class Table(engine.Table):
         return found
 
     def take(self, grads: list[Any], start: int, zero: bool) -> int:
+        at, run = start, 1
         while True:
-            at = int(lib.fs_take(self.in_c, id(grads), start, zero))
-            if at == len(grads) or not self._glance(at, grads[at], zero):
+            stopped = int(lib.fs_take(self.in_c, id(grads), at, zero))
+            # Where C knows none of several in a row, it is asked less and less often.
+            run = 2 * run if stopped == at else 1
+            at = stopped
+            for g in grads[at : at + run]:
+                if not self._glance(at, g, zero):
+                    break
+                at += 1
+            if at == stopped:
                 break
-            start = at + 1
         if self.unordered:
             self.held = [*grads]
         return at
@@ -204,16 +206,13 @@ class Table(engine.Table):
         if known is None or g is None or index in self.sliced or (zero and not known.writeable):
             return False
         to, layout = glance(g)
-        if layout != known.layout or not self._may_move(known, to):
+        if not to or layout != known.layout or library(g) is not known.library:
             return False
-        header = self.headers.in_c[index]
-        if library(g) is not known.library:
+        # Layouts of other libraries do not say which device it is on.
+        several = not known.library.ordered and device.driver.several()
+        if several and device.driver.ordinal(to) != self.device.ordinal:
             return False
-        known.address = header.data = to
-        header.row.g = ffi.cast("void *", to + known.below)
-        self.in_c.moves += 1
-        self._remember(index, g)
-        return True
+        return bool(lib.fs_look(self.in_c, index, id(g), to))
 
     def let_go(self, indices: Iterable[int]) -> None:
         indices = [*indices]
