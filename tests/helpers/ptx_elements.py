@@ -63,6 +63,10 @@ REQUESTS: dict[str, list[Any]] = {
 }
 
 
+class Refused(Exception):
+    """Options that do not go together, also by the reference."""
+
+
 class Program:
     """The program of a seed."""
 
@@ -164,9 +168,12 @@ class Program:
         given: Any = [each.array for each in placed]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            reference = make(
-                fs.Arena(expected) if self.arena else expected, backend="numpy", **self.options
-            )
+            try:
+                reference = make(
+                    fs.Arena(expected) if self.arena else expected, backend="numpy", **self.options
+                )
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise Refused(str(error)) from None
             optimizer = make(fs.Arena(given) if self.arena else given, **self.options)
             reports = [
                 self.step(optimizer, reference, expected) for _ in range(self.random.randint(2, 5))
@@ -280,10 +287,12 @@ def main() -> int:
             print(seed, program, flush=True)
         try:
             program.run()
-        except (RuntimeError, ValueError, TypeError) as error:  # options that do not go together
+        except Refused as error:
             refused += 1
             if arguments.print:
                 print(f"    refused: {error}")
+        except Exception as error:
+            program.wrong.append(f"{type(error).__name__}: {error}")
         if complaint := DRIVER.message():
             program.wrong.append(complaint)
         if program.wrong:

@@ -11,41 +11,40 @@ ptx_mutants.txt, or as a gap in the tests. The program fails if there is a gap, 
 that list is found. The list is of one release of each compiler; with another one there are no gaps,
 but of each family one mutant has to be found.
 
-A mutant is tried in a child of this process.
+All mutants of a kernel are compiled at once, and a variable says which one is in force. Each is
+tried in a child of this process.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import random
 import re
 import signal
-import subprocess
 import sys
-import tempfile
-from collections import Counter, deque
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cuda_in_memory
-from cuda_in_memory import COMPILER, DRIVER, HERE
-from ptx_in_c import FLAGS, translate
-from ptx_mutations import FAMILIES, Mutant, mutants
+from cuda_in_memory import DRIVER
+from ptx_in_c import FLAGS, switched
+from ptx_mutations import FAMILIES, Mutant, mutants, with_extra
 
 cuda_in_memory.install()
 
-from ptx_trials import TRIALS, Trial, differ  # noqa: E402  what asks for a driver
+from ptx_trials import TRIALS, Differs, Trial  # noqa: E402  what asks for a driver
 
 REASONS = Path(__file__).with_suffix(".txt")
 
 LIMIT = 60
 """Seconds after which a mutant that does not end is found."""
-
-AT_ONCE = 2
-"""Mutants that are compiled at the same time."""
 
 COMPARED, CHECKED, RAISED, REFUSED, SAME = "bits", "checks", "errors", "translation", "not found"
 """How a mutant is found: by other bits, by the checks of the driver, by another error of the
@@ -72,9 +71,8 @@ class Tried(NamedTuple):
 
 def changed_line(ptx: str, mutant: Mutant) -> str:
     """The first line of a kernel that a mutant has changed, without the numbers of registers."""
-    before, after = ptx.splitlines(), [x for x in mutant.ptx.splitlines() if "%extra" not in x]
-    pairs = (one for one, other in zip(before, after, strict=False) if one != other)
-    return re.sub(r"(%\D+|\$L\w*?_)\d+", r"\1", " ".join(next(pairs, "").split()))
+    line = ptx.splitlines()[min(mutant.change)]
+    return re.sub(r"(%\D+|\$L\w*?_)\d+", r"\1", " ".join(line.split()))
 
 
 def of_trial(trial: Trial) -> list[Tried]:
@@ -100,91 +98,65 @@ def compilers() -> str:
 # ---- trying them ----
 
 
-class Building(NamedTuple):
-    """A mutant that is being compiled; None: the translator has refused it."""
+def put_in_force(trial: Trial, chosen: Sequence[Tried]) -> tuple[Any, set[int]]:
+    """Have this process launch a kernel that holds some mutants, none of which is in force yet.
 
-    tried: Tried
-    process: subprocess.Popen[bytes] | None
-    path: Path
+    Returned are the variable that says which one is, by its number in `chosen` from 1 on, and the
+    numbers of those that the translator refuses.
+    """
+    from fusedstep._backends.cuda import device, driver
 
-
-def building(tried: Tried, folder: Path, number: int) -> Building:
-    path = folder / f"{number}.so"
-    try:
-        text = translate(tried.mutant.ptx)
-    except Exception:
-        return Building(tried, None, path)
-    source = path.with_suffix(".c")
-    source.write_text(text)
-    command = [COMPILER, *FLAGS, "-shared", "-fPIC", f"-I{HERE}", source, "-o", path, "-lm"]
-    return Building(tried, subprocess.Popen([str(x) for x in command]), path)
-
-
-def built(all_of_them: Sequence[Tried], folder: Path) -> Iterator[Building]:
-    """The mutants, compiled some ahead of time."""
-    waiting: deque[Building] = deque()
-    coming = iter(enumerate(all_of_them))
-    while True:
-        while len(waiting) < AT_ONCE and (entry := next(coming, None)):
-            waiting.append(building(entry[1], folder, entry[0]))
-        if not waiting:
-            return
-        first = waiting.popleft()
-        if first.process is not None and first.process.wait():
-            raise RuntimeError(f"{first.tried.name} does not compile")
-        yield first
-        for suffix in (".c", ".so"):
-            first.path.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def put_in_force(trial: Trial, path: Path) -> None:
-    """Have this process launch a mutant in the kernel's place."""
-    from fusedstep._backends.cuda import device
-
+    text, refused = switched(with_extra(ptx_of(trial)), [each.mutant.change for each in chosen])
+    path = cuda_in_memory.built(text, *FLAGS)
     image = str(path).encode()
     DRIVER.made[image] = path
-    kernel = device.kernel(trial.module(), 0)
-    kernel.function = DRIVER.load(image)
+    with driver.current(0):
+        device.kernel(trial.module(), 0).function = DRIVER.load(image)
+    return ctypes.c_int.in_dll(ctypes.CDLL(str(path)), "fs_mutant"), refused
 
 
-def status(trial: Trial, wanted: Sequence[Any], path: Path) -> str:
-    """How a mutant is found, in this process."""
+def status(trial: Trial, wanted: Sequence[Any]) -> str:
+    """How the mutant that is in force in this process is found."""
+    end = SAME
     try:
-        put_in_force(trial, path)
-        found = trial.left("cuda")
+        trial.left("cuda", wanted)
+    except Differs:
+        end = COMPARED
     except Exception:
-        return CHECKED if DRIVER.message() else RAISED
-    if DRIVER.message():
-        return CHECKED
-    return COMPARED if differ(found, wanted) else SAME
+        end = RAISED
+    return CHECKED if DRIVER.message() else end
 
 
-def tried(trial: Trial, wanted: Sequence[Any], path: Path) -> str:
-    """How a mutant is found, in a child."""
+def in_child(trial: Trial, wanted: Sequence[Any], variable: Any, number: int) -> str:
+    """How a mutant is found, in a child of this process."""
     child = os.fork()
     if child == 0:
         signal.alarm(LIMIT)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os._exit(10 + ENDS.index(status(trial, wanted, path)))
+        variable.value = number
+        os._exit(10 + ENDS.index(status(trial, wanted)))
     end = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return ENDS[end - 10] if end >= 10 else f"signal {-end}"
 
 
+def of_one(trial: Trial, chosen: Sequence[Tried], show: bool) -> Iterator[tuple[Tried, str]]:
+    """The mutants of a trial's kernel, with how each is found."""
+    wanted = trial.left("numpy")
+    variable, refused = put_in_force(trial, chosen)
+    if status(trial, wanted) != SAME:
+        raise RuntimeError(f"{trial.name} differs without a mutant")
+    for number, each in enumerate(chosen, 1):
+        begun = time.monotonic()
+        found = REFUSED if number in refused else in_child(trial, wanted, variable, number)
+        if show:
+            print(f"{found:11} {time.monotonic() - begun:6.2f} s {each.name}", flush=True)
+        yield each, found
+
+
 def results(all_of_them: Sequence[Tried], show: bool = False) -> Iterator[tuple[Tried, str]]:
     """The mutants, with how each is found; those of one trial follow one another."""
-    wanted: dict[str, list[Any]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        for each in built(all_of_them, Path(name)):
-            trial = each.tried.trial
-            if trial.name not in wanted:
-                wanted[trial.name] = trial.left("numpy")
-                if differ(trial.left("cuda"), wanted[trial.name]):
-                    raise RuntimeError(f"{trial.name} differs without a mutant")
-            refused = each.process is None
-            found = REFUSED if refused else tried(trial, wanted[trial.name], each.path)
-            if show:
-                print(f"{found:11} {each.tried.name}", flush=True)
-            yield each.tried, found
+    for trial, chosen in groupby(all_of_them, key=lambda each: each.trial):
+        yield from of_one(trial, [*chosen], show)
 
 
 # ---- those that are no slips ----

@@ -39,11 +39,17 @@ Requests = Sequence[dict[str, Any]]
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 
 
+class Differs(Exception):
+    """What is left on a side is not what is wanted."""
+
+
 class Side:
     """The reference, or the device; and what a trial has left there."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, wanted: Sequence[Any] | None = None) -> None:
         self.backend = backend
+        self.wanted = wanted
+        """What has to be left here, and otherwise ends the trial at once; None: anything."""
         self.left: list[Any] = []
         self.placed: list[tuple[Any, Array, int]] = []
 
@@ -68,29 +74,36 @@ class Side:
         self.placed.append((made, memory, skip))
         return made
 
+    def leave(self, *values: Any) -> None:
+        for value in values:
+            at = len(self.left)
+            if self.wanted is not None and differ([value], self.wanted[at : at + 1]):
+                raise Differs
+            self.left.append(value)
+
     def keep(self, *arrays: Any) -> None:
         """Compare all the memory of these arrays as it is now, with what lies before it."""
         for array in arrays:
             if self.backend == "numpy":
                 base = array if array.base is None else array.base
-                self.left.append(base.copy(order="A").reshape(-1, order="A"))
+                self.leave(base.copy(order="A").reshape(-1, order="A"))
                 continue
             _, memory, skip = next(each for each in self.placed if each[0] is array)
             content = array.owner.copy_to_host() if memory.size else np.zeros(skip, np.uint8)
             assert (content[:skip] == 0xA5).all(), "written before an array"
-            self.left.append(content[skip:].view(memory.dtype))
+            self.leave(content[skip:].view(memory.dtype))
 
     def report(self, report: Any) -> None:
-        self.left.append(repr(report))
+        self.leave(repr(report))
 
     def state(self, optimizer: Any) -> None:
         for entry in optimizer.state_dict()["state"]:
             for value in entry.values():
-                self.left.append(value if isinstance(value, np.ndarray) else repr(value))
+                self.leave(value if isinstance(value, np.ndarray) else repr(value))
 
     def sums(self, optimizer: Any) -> None:
         """Compare the sums of squares of the gradients' blocks, which were measured last."""
-        self.left.append(np.array(optimizer.layout.plan.table.sums))
+        self.leave(np.array(optimizer.layout.plan.table.sums))
 
 
 def _address(array: Array) -> int:
@@ -319,7 +332,7 @@ def _narrow(case: fewer_bytes.Case, side: Side, rng: Any, sizes: Sequence[int]) 
         side.keep(*grads)
     side.keep(*params, *copies)
     side.state(optimizer)
-    side.left.extend(optimizer.float32_params())
+    side.leave(*optimizer.float32_params())
 
 
 def _of_blocks(rng: np.random.Generator, n: int) -> Array:
@@ -393,7 +406,7 @@ def folded(side: Side) -> None:
                 for request in ({"max_norm": 0.7}, {"max_norm": 0.7, "clip": "tensor"}):
                     side.report(optimizer.step(placed, **request))
                     side.keep(*params)
-                side.left.append(clips_of(optimizer, side))
+                side.leave(clips_of(optimizer, side))
 
 
 class Packed:
@@ -484,8 +497,8 @@ def judged(side: Side) -> None:
                 if turn % 4 != 1:  # some are read late, or never
                     side.report(report)
                 if request.get("clip") == "tensor" and policy == "propagate":
-                    side.left.append(clips_of(optimizer, side))
-            side.left.extend(params.read())
+                    side.leave(clips_of(optimizer, side))
+            side.leave(*params.read())
             side.state(optimizer)
 
 
@@ -672,10 +685,12 @@ class Trial(NamedTuple):
     module: Callable[[], ModuleType]
     act: Callable[[Side], None]
 
-    def left(self, backend: str) -> list[Any]:
-        """What it leaves on a side."""
-        side = Side(backend)
+    def left(self, backend: str, wanted: Sequence[Any] | None = None) -> list[Any]:
+        """What it leaves on a side; what is not wanted ends it."""
+        side = Side(backend, wanted)
         self.act(side)
+        if wanted is not None and len(side.left) < len(wanted):
+            raise Differs
         return side.left
 
 
