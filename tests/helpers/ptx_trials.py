@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import accumulate
+from itertools import accumulate, product
 from types import ModuleType
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -92,6 +92,22 @@ class Side:
             content = array.owner.copy_to_host() if memory.size else np.zeros(skip, np.uint8)
             assert (content[:skip] == 0xA5).all(), "written before an array"
             self.leave(content[skip:].view(memory.dtype))
+
+    def read(self, array: Any) -> Array:
+        """A copy of an array's elements, which lie one after the other."""
+        if self.backend == "numpy":
+            return np.array(array)
+        _, memory, skip = next(each for each in self.placed if each[0] is array)
+        return array.owner.copy_to_host()[skip:].view(memory.dtype) if memory.size else memory
+
+    def write(self, array: Any, values: Array) -> None:
+        """Give these elements other values, as a user may at any time."""
+        if self.backend == "numpy":
+            array[...] = values
+        elif values.size:
+            content = array.owner.copy_to_host()
+            content[content.size - values.nbytes :] = np.frombuffer(values.tobytes(), np.uint8)
+            array.owner.copy_to_device(content)
 
     def report(self, report: Any) -> None:
         self.leave(repr(report))
@@ -288,14 +304,47 @@ def steps(
 # ---- formats ----
 
 
-NARROW_SIZES = (1, 63, 255, 256, 257, 511, 1024, 1300, 20_000)
+NARROW_SIZES = (1, 63, 100, 184, 255, 256, 257, 511, 1024, 1300, 20_000)
 
 NARROW_REQUESTS: Requests = [
-    {"scale": 3.0},
-    {"max_norm": 1e-3, "clip": "tensor", "zero_grads": True},
+    {},
+    {"scale": 3.0, "max_norm": 2.5, "clip": "tensor", "zero_grads": True},
     {"max_value": 0.7},
     {},
+    {"scale": 0.3, "max_value": 0.7},
 ]
+
+
+class Way(NamedTuple):
+    """Options, and the only number of the first gradient's first block.
+
+    That number becomes the least one for which 8-bit codes of the block have another base than 0.
+    """
+
+    options: dict[str, Any]
+    alone: float
+
+
+BORDER = np.array(0x07F00001, np.uint32).view(F4).item()
+"""The least number for which signed codes have another base than 0."""
+
+ROOT_OF_BORDER = np.array(0x0FF00001, np.uint32).view(F4).item() ** 0.5
+"""The root of that for unsigned codes."""
+
+WAYS = {
+    "momentum": [
+        Way({"lr": 3.7, "momentum": 0.83, "dampening": 0.21}, 1.0),
+        Way({"lr": 1.7, "momentum": 0.83}, BORDER),
+    ],
+    "rmsprop-momentum": [
+        Way({"lr": 0.37, "alpha": 0.83, "momentum": 0.7, "eps": 1.0}, BORDER),
+        Way(
+            {"lr": 0.37, "alpha": 0.5, "momentum": 0.7, "eps": 1e-42, "lr_in_momentum": True},
+            ROOT_OF_BORDER * 2**0.5,
+        ),
+        Way({"lr": 1e-30, "alpha": 0.83, "momentum": 0.7, "eps": 0.0}, 1.0),
+    ],
+}
 
 
 def module_of(case: fewer_bytes.Case) -> ModuleType:
@@ -305,14 +354,18 @@ def module_of(case: fewer_bytes.Case) -> ModuleType:
 def narrow(case: fewer_bytes.Case, side: Side) -> None:
     """Steps of tensors in fewer bytes, of sizes around a block of 256 elements."""
     with patch.object(kept, "SMALL", 1), patch.object(parameters, "SMALL", 1):
-        for seed, sizes in enumerate([NARROW_SIZES, (3000,)]):
+        for seed, (sizes, way) in enumerate(
+            product([NARROW_SIZES, (3000,)], WAYS[case.rule.name])
+        ):
             for policy in ("propagate", "raise"):
-                options = {**case.rule.options, "nonfinite": policy}
+                options = {**way.options, "nonfinite": policy}
                 asked = case._replace(rule=case.rule._replace(options=options))
-                _narrow(asked, side, np.random.default_rng(seed), sizes)
+                _narrow(asked, side, np.random.default_rng(seed), sizes, way.alone)
 
 
-def _narrow(case: fewer_bytes.Case, side: Side, rng: Any, sizes: Sequence[int]) -> None:
+def _narrow(
+    case: fewer_bytes.Case, side: Side, rng: Any, sizes: Sequence[int], alone: float
+) -> None:
     propagates = case.rule.options["nonfinite"] == "propagate"
     magnitudes = [_of_blocks(rng, n) for n in sizes]
     params = [side.place(fewer_bytes.rounded(_near(rng, each), case.p)) for each in magnitudes]
@@ -321,12 +374,22 @@ def _narrow(case: fewer_bytes.Case, side: Side, rng: Any, sizes: Sequence[int]) 
     optimizer = case.optimizer(params, side.backend, copies)
     for step, request in enumerate(NARROW_REQUESTS):
         given = [_near(rng, each) for each in magnitudes]
+        if step == 0:
+            mantissa, exponent = np.frexp(alone)
+            request = {"scale": 0.5 / float(mantissa)}
+            for g in given:
+                g[:256] = 0
+                g[g.size // 2 % 256] = 2.0 ** (exponent - 1)
         if propagates:
             request = {name: x for name, x in request.items() if name not in ("max_norm", "clip")}
             if step == 3:
                 for g in given:
                     g[::37] = np.nan
                     g[1::41] = np.inf
+        if step == 2:
+            optimizer.load_float32_params([_ties(p) for p in optimizer.float32_params()])
+        if step >= 3:
+            _assign(side, params, case.p, np.inf if step == 3 else np.nan, propagates)
         grads = [side.place(fewer_bytes.rounded(g, case.g)) for g in given]
         optimizer.step(grads, **request)
         side.keep(*grads)
@@ -335,9 +398,31 @@ def _narrow(case: fewer_bytes.Case, side: Side, rng: Any, sizes: Sequence[int]) 
     side.leave(*optimizer.float32_params())
 
 
+def _ties(p: Array) -> Array:
+    """Some of these numbers halfway between two of bfloat16, and others not."""
+    bits = np.array(p).view(np.uint32)
+    bits[::2] = bits[::2] & 0xFFFF0000 | 0x8000
+    return bits.view(F4)
+
+
+def _assign(side: Side, params: Sequence[Any], dtype: str, value: float, propagates: bool) -> None:
+    """Have other numbers in some elements of the parameters, and in some this value."""
+    for p in params:
+        values = side.read(p)
+        values[3::5] = fewer_bytes.rounded(np.full(values[3::5].shape, 0.37, F4), dtype)
+        if propagates:
+            values[5::53] = fewer_bytes.rounded(np.full(values[5::53].shape, value, F4), dtype)
+        side.write(p, values)
+
+
 def _of_blocks(rng: np.random.Generator, n: int) -> Array:
-    """The exponents of some numbers: one for each block of 256, at times of subnormal ones."""
-    exponents = np.where(rng.random(80) < 0.2, -130, rng.integers(-14, 6, 80))
+    """The exponents of some numbers: one for each block of 256.
+
+    At times these numbers are subnormal, or their squares.
+    """
+    kind = rng.random(80)
+    exponents = np.where(kind < 0.2, -130, rng.integers(-14, 6, 80))
+    exponents = np.where(kind > 0.75, rng.integers(-75, -60, 80), exponents)
     return np.repeat(exponents, 256)[:n]
 
 
@@ -359,7 +444,7 @@ EXPONENTS = ((-1000, -501), (-490, 470), (481, 510), (-503, -497), (477, 483))
 def measured(dtype: Any, side: Side) -> None:
     """The sums of blocks, of one lane alone or of all, so that no bit is lost in the others."""
     rng = np.random.default_rng(5)
-    for k in range(25):
+    for k in range(25 if dtype == F4 else 40):
         values = [_summands(rng, n, dtype, k) for n in LANE_SIZES]
         for some in (values, [np.concatenate(values)]) if k < 5 else (values,):
             params = [side.place(np.zeros_like(g)) for g in some]
@@ -391,8 +476,8 @@ def folded(side: Side) -> None:
     All squares are small, or middling, or large, so that each of the three sums is seen.
     """
     with patch.object(totals, "MANY", 4):
-        for count in (1, 2, 3, 4, 5, 6, 7, 9, 17, 90):
-            for exponent in (-550, 0, 500):
+        for count in (1, 2, 3, 4, 5, 6, 7, 9, 17, 90, 350):
+            for exponent in (-550, 0, 500) if count < 100 else (0,):
                 rng = np.random.default_rng([count, exponent + 550])
                 grads = []
                 for blocks in (count, 2, count + 1):
@@ -400,9 +485,10 @@ def folded(side: Side) -> None:
                     mantissas = rng.standard_normal(blocks) * (rng.random(blocks) < 0.9)
                     g[::4096] = np.ldexp(mantissas, exponent + rng.integers(-3, 3, blocks))
                     grads.append(g)
-                params = [side.place(np.ones(1, F8)), *(side.place(np.ones_like(g)) for g in grads)]
+                grads = [np.zeros(1, F8), np.zeros(0, F8), *grads, np.zeros(0, F8)]
+                params = [side.place(np.ones_like(g)) for g in grads]
                 optimizer = fs.SGD(params, lr=0.37, nonfinite="skip", backend=side.backend)
-                placed = [side.place(g) for g in (np.zeros(1, F8), *grads)]
+                placed = [side.place(g) for g in grads]
                 for request in ({"max_norm": 0.7}, {"max_norm": 0.7, "clip": "tensor"}):
                     side.report(optimizer.step(placed, **request))
                     side.keep(*params)
@@ -707,12 +793,15 @@ OF_ADAM = [
     {**OF_ADAMW[0], "l1": 0.013, "maximize": True},
     {**OF_ADAMW[1], "l1": 0.013, "weight_decay": 0.31},
     {**OF_ADAMW[2], "l1": 1e-40, "weight_decay": 1e-3, "lr": 1e-38},
+    {**OF_ADAMW[1], "l1": 0.013},
+    {**OF_ADAMW[0], "l1": 0.0},
 ]
 OF_SGD = [{"lr": 0.37}, {"lr": 1.7e-5}]
 OF_MOMENTUM = [{"lr": 0.37, "momentum": 0.83, "dampening": 0.21}]
 OF_RMSPROP = [
-    {"lr": 0.037, "alpha": 0.83, "eps": 1e-20, "centered": True, "momentum": 0.7, "ema": 0.6}
+    {"lr": 0.037, "alpha": 0.83, "eps": 1e-20, "centered": True, "momentum": 0.7, "ema": 0.6},
 ]
+OF_RMSPROP.append({**OF_RMSPROP[0], "eps": 1e-42, "lr_in_momentum": True})
 
 
 def _of_rule(
