@@ -20,7 +20,7 @@ from unittest.mock import patch
 import fewer_bytes
 import numpy as np
 from cases import differing_bits
-from device import Plain
+from device import IN_MEMORY, Plain
 
 import fusedstep as fs
 from fusedstep._arrays.dtypes import BFLOAT16
@@ -108,6 +108,11 @@ class Side:
             content = array.owner.copy_to_host()
             content[content.size - values.nbytes :] = np.frombuffer(values.tobytes(), np.uint8)
             array.owner.copy_to_device(content)
+
+    def late(self, is_late: bool) -> None:
+        """Have the device in memory work as late as it may, or at once."""
+        if self.backend != "numpy" and IN_MEMORY is not None:
+            IN_MEMORY.mode(int(is_late))
 
     def report(self, report: Any) -> None:
         self.leave(repr(report))
@@ -547,45 +552,94 @@ MAGNITUDES = (1e-320, 1e-160, 3e-39, 1e-20, 0.3, 1.0, 7e3, 1e38, 3e38, 1e160, 1e
 
 BOUNDS = (0.7, 1e-3, None, 5e4, np.inf, 0.0, 3e38)
 
+SCALES = (1.0, 3.0, 1.7, 0.7, 0.3, 1e-3)
+
+OF_JOBS: list[tuple[Any, dict[str, Any]]] = [
+    (fs.SGD, {"lr": 0.37}),
+    (fs.SGD, {"lr": 0.37, "momentum": 0.83, "dampening": 0.21, "ema": 0.9}),
+    (fs.RMSprop, {"lr": 0.37, "momentum": 0.83, "alpha": 0.957, "centered": True}),
+    (fs.Adagrad, {"lr": 0.37, "weight_decay": 0.013}),
+    (fs.Adam, {"lr": 0.37, "betas": (0.83, 0.957), "l1": 0.013}),
+    (fs.Adam, {"lr": 0.37, "betas": (0.83, 0.957), "ema": 0.9}),
+    (fs.AdamW, {"lr": 0.37, "betas": (0.83, 0.957), "weight_decay": 0.31}),
+    (fs.AdamW, {"lr": 0.37, "betas": (0.83, 0.957), "weight_decay": 0.31, "ema": 0.9}),
+]
+"""Optimizers whose kernels have several numbers of scalars."""
+
 
 def judged(side: Side) -> None:
     """Verdicts on steps with norms of all magnitudes, with and without what is not finite.
 
-    There are tensors for one, two and three turns of each thread.
+    There are tensors for up to five turns of each thread, and steps whose verdicts are waited for
+    or not.
     """
-    rng = np.random.default_rng(8)
-    for count, turns in ((1, 60), (2, 60), (7, 40), (300, 14), (600, 14)):
-        kinds = [(3 + 7 * k % 4, F8 if k % 2 or count == 1 else F4) for k in range(count)]
+    for make, options in OF_JOBS:
+        rng = np.random.default_rng(9)
+        kinds = [(5, F4), (6, F8)]
+        drawn = [np.asarray(rng.standard_normal(n), kind) for n, kind in kinds]
+        params, grads = (Packed(side, drawn) for _ in range(2))
+        optimizer = make(params.arrays, backend=side.backend, nonfinite="skip", **options)
+        for scale in (3.0, 0.7, 1e-3):
+            grads.write([np.asarray(rng.standard_normal(n), kind) for n, kind in kinds])
+            side.report(optimizer.step(grads.arrays, max_norm=0.7, scale=scale))
+        side.leave(*params.read())
+        side.state(optimizer)
+    for count, turns in ((0, 2), (1, 90), (2, 60), (7, 60), (300, 40), (600, 30), (1100, 10)):
         for policy in ("skip", "propagate"):
-            drawn = [np.asarray(rng.standard_normal(n), kind) for n, kind in kinds]
-            params, grads = (Packed(side, drawn) for _ in range(2))
-            rates: Any = {"lr": lambda t: 0.1 / t, "nonfinite": policy}
-            optimizer = fs.SGD(params.arrays, backend=side.backend, momentum=0.7, **rates)
-            for turn in range(turns):
-                scale = (1.0, 3.0, 0.3, 1e-3)[turn % 4]
-                values = _of_magnitudes(rng, kinds, MAGNITUDES[turn % len(MAGNITUDES)])
-                if turn % 5 == 2:
-                    values[rng.integers(count)][0] = rng.choice([np.nan, np.inf, -np.inf])
-                if turn % 5 == 4:
-                    values[-1][-1] = np.finfo(kinds[-1][1]).max
-                if turn % 7 == 3 and scale < 1:
-                    for at in range(0, count, 2):
-                        values[at][:] = 0
-                        values[at][:3] = border(kinds[at][1], scale, turn + at // 2)
-                request: dict[str, Any] = {"scale": scale}
-                if (bound := BOUNDS[turn % len(BOUNDS)]) is not None:
-                    request["max_norm"] = bound
-                    request["clip"] = ("global", "tensor", "tensor")[turn % 3]
-                elif policy == "propagate":
-                    continue
-                grads.write(values)
-                report = optimizer.step(grads.arrays, **request)
-                if turn % 4 != 1:  # some are read late, or never
-                    side.report(report)
-                if request.get("clip") == "tensor" and policy == "propagate":
-                    side.leave(clips_of(optimizer, side))
-            side.leave(*params.read())
-            side.state(optimizer)
+            _judged(side, count, turns, policy)
+
+
+def _judged(side: Side, count: int, turns: int, policy: str) -> None:
+    rng = np.random.default_rng([8, count, len(policy)])
+    kinds = [(3 + 7 * k % 4, F8 if k * 7 % 5 % 2 == 0 else F4) for k in range(count)]
+    kinds = kinds or [(0, F4), (0, F8)]
+    drawn = [np.asarray(rng.standard_normal(n), kind) for n, kind in kinds]
+    params, grads = (Packed(side, drawn) for _ in range(2))
+    rates: Any = {"lr": lambda t: 0.1 / t, "nonfinite": policy}
+    optimizer = fs.SGD(params.arrays, backend=side.backend, momentum=0.7, **rates)
+    for turn in range(turns):
+        side.late(turn % 20 > 12)
+        scale = float(rng.choice(SCALES))
+        values = _of_magnitudes(rng, kinds, float(rng.choice(MAGNITUDES)))
+        if count:
+            _make_difficult(rng, kinds, values, scale)
+        request: dict[str, Any] = {"scale": scale}
+        bound = BOUNDS[rng.integers(len(BOUNDS))]
+        if bound is not None:
+            request["max_norm"] = bound
+            request["clip"] = ("global", "tensor", "tensor")[rng.integers(3)]
+        elif policy == "propagate":
+            continue
+        grads.write(values)
+        report = optimizer.step(grads.arrays, **request)
+        if rng.random() < 0.7:  # some are read late, or never
+            side.report(report)
+        if request.get("clip") == "tensor" and policy == "propagate":
+            side.leave(clips_of(optimizer, side))
+    side.late(False)
+    side.leave(*params.read())
+    side.state(optimizer)
+
+
+def _make_difficult(rng: np.random.Generator, kinds: Any, values: list[Array], scale: float) -> None:
+    """Have gradients of which some are not finite, or just about, or of magnitudes of their own."""
+    count = len(values)
+    chosen = rng.random(count) < rng.choice([0.1, 0.5, 1.0])
+    match rng.integers(6):
+        case 0:  # one alone, where half of the threads end
+            least = (1 << int(rng.integers(count.bit_length()))) - 1
+            values[least][0] = rng.choice([np.nan, np.inf, -np.inf])
+        case 1:
+            for at in np.flatnonzero(chosen):
+                values[at][: rng.integers(1, 3)] = np.finfo(kinds[at][1]).max
+        case 2 | 3 if scale < 1:
+            for at in np.flatnonzero(chosen):
+                values[at][:] = 0
+                values[at][:3] = border(kinds[at][1], scale, int(rng.integers(100)))
+        case 4:
+            for at in np.flatnonzero(chosen):
+                size = float(rng.choice(MAGNITUDES))
+                values[at][:] = _of_magnitudes(rng, [kinds[at]], size)[0]
 
 
 def _of_magnitudes(rng: np.random.Generator, kinds: Any, size: float) -> list[Array]:
@@ -654,6 +708,12 @@ def with_gaps(side: Side) -> None:
             optimizer.step([g], zero_grads=True)
             side.keep(g)
         side.keep(p)
+    number = side.place(np.array(0.37, F4))
+    optimizer = fs.SGD([number], lr=0.37, momentum=0.7, backend=side.backend)
+    for _ in range(2):
+        optimizer.step([side.place(np.array(0.83, F4))])
+        optimizer.load_state_dict(optimizer.state_dict())
+    side.keep(number)
 
 
 def rows_of(rng: np.random.Generator, n: int, turn: int) -> Any:
@@ -665,6 +725,8 @@ def rows_of(rng: np.random.Generator, n: int, turn: int) -> Any:
         rng.integers(0, n, 3 * n),
         np.concatenate([rng.integers(0, n, 5), np.repeat(rng.integers(0, n, 4), 11)]),
         np.arange(n // 3),
+        np.sort(rng.integers(0, n, 5 * n)),
+        np.repeat(rng.permutation(n)[:3], 9),
     ]
     return kinds[turn % len(kinds)]
 
@@ -724,6 +786,8 @@ SMALL_DECAY = {"betas": (0.37, 0.61), "eps": 1e-42, "weight_decay": 0.0}
 OF_ROWS: list[tuple[float, bool, dict[str, Any]]] = [
     (1.0, True, {"betas": (0.83, 0.957), "eps": 1e-20, "weight_decay": 0.31, "l1": 0.013}),
     (1.0, False, {"betas": (0.37, 0.61), "eps": 1e-3, "weight_decay": 0.31, "l1": 0.013}),
+    (1.0, False, {"betas": (0.37, 0.61), "eps": 1e-3, "weight_decay": 0.31}),
+    (1.0, False, {"betas": (0.37, 0.61), "eps": 1e-3, "weight_decay": 0.0, "l1": 0.013}),
     (1.0, True, SMALL_DECAY),
     (1e-38, True, SMALL_DECAY),
     (1e-38, True, {**SMALL_DECAY, "weight_decay": 1e-3, "l1": 1e-40}),
