@@ -686,7 +686,7 @@ def border(dtype: Any, scale: float, number: int) -> Array:
 
 
 def with_gaps(side: Side) -> None:
-    """Steps over arrays with gaps, of up to seven axes, which are copied both ways."""
+    """Steps over arrays with gaps, of up to eight axes, which are copied both ways."""
     rng = np.random.default_rng(3)
     cuts: list[Callable[[Array], Array]] = [
         lambda x: x.reshape(-1)[1::2],
@@ -698,9 +698,11 @@ def with_gaps(side: Side) -> None:
         lambda x: x.reshape(3, 2, 5, 2, -1)[..., ::2].swapaxes(0, 3),
         lambda x: x.reshape(3, 2, 5, 2, 3, -1)[..., ::2].swapaxes(1, 4),
         lambda x: x.reshape(3, 2, 5, 2, 3, 2, -1)[:, :, ::-2].swapaxes(2, 5),
+        lambda x: x.reshape(3, 2, 5, 2, 3, 2, 5, -1)[:, :, ::-2, ..., 1::2].swapaxes(2, 5),
+        lambda x: x.reshape(3, 2, 5, 2, 3, 2, 5, -1)[:, :, ::-2, :, ::2].swapaxes(2, 5),
     ]
     for cut in cuts:
-        memory, of_g = (np.asarray(rng.standard_normal(1800), F4) for _ in range(2))
+        memory, of_g = (np.asarray(rng.standard_normal(3600), F4) for _ in range(2))
         p = side.place(cut(memory), 0, memory)
         optimizer = fs.SGD([p], lr=0.37, backend=side.backend)
         dense = np.asarray(rng.standard_normal(cut(memory).shape), F4)
