@@ -63,7 +63,7 @@ REQUESTS: dict[str, list[Any]] = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Options that do not go together, also by the reference."""
 
 
@@ -120,6 +120,8 @@ class Program:
             shape = (max(1, n // width), width)
         dtype = random.choice(self.dtypes)
         made = random_blueprint(random, self.values(shape, dtype, "ordinary"), 0.7, 0)
+        if self.narrow or self.arena:  # a device has these in another order: it has no arrays
+            made = made._replace(steps=tuple(map(abs, made.steps)))  # that run backwards
         return made._replace(order=made.order[::-1]) if self.rows else made
 
     def values(self, shape: tuple[int, ...], dtype: str, kind: str) -> Array:
@@ -173,7 +175,7 @@ class Program:
                     fs.Arena(expected) if self.arena else expected, backend="numpy", **self.options
                 )
             except (RuntimeError, ValueError, TypeError) as error:
-                raise Refused(str(error)) from None
+                raise RefusedError(str(error)) from None
             optimizer = make(fs.Arena(given) if self.arena else given, **self.options)
             reports = [
                 self.step(optimizer, reference, expected) for _ in range(self.random.randint(2, 5))
@@ -287,7 +289,7 @@ def main() -> int:
             print(seed, program, flush=True)
         try:
             program.run()
-        except Refused as error:
+        except RefusedError as error:
             refused += 1
             if arguments.print:
                 print(f"    refused: {error}")

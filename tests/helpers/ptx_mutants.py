@@ -39,7 +39,7 @@ from ptx_mutations import FAMILIES, Mutant, mutants, with_extra
 
 cuda_in_memory.install()
 
-from ptx_trials import TRIALS, Differs, Trial  # noqa: E402  what asks for a driver
+from ptx_trials import TRIALS, DiffersError, Trial  # noqa: E402  what asks for a driver
 
 REASONS = Path(__file__).with_suffix(".txt")
 
@@ -120,7 +120,7 @@ def status(trial: Trial, wanted: Sequence[Any]) -> str:
     end = SAME
     try:
         trial.left("cuda", wanted)
-    except Differs:
+    except DiffersError:
         end = COMPARED
     except Exception:
         end = RAISED
@@ -208,7 +208,7 @@ def table(counted: Counter[tuple[str, str]]) -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--kernel", default="", help="a part of a kernel's name")
+    parser.add_argument("--kernel", action="append", help="a part of a kernel's name")
     parser.add_argument("--family", default="", help="the name of a family")
     parser.add_argument("--sample", type=int, help="try so many, of all families")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
@@ -218,16 +218,16 @@ def main() -> int:
     chosen = [
         each
         for trial in TRIALS
-        if arguments.kernel in trial.name
+        if not arguments.kernel or any(part in trial.name for part in arguments.kernel)
         for each in of_trial(trial)
         if arguments.family in ("", each.family)
     ]
-    whole = arguments.sample is None
-    if not whole:
+    if arguments.sample is not None:
         chosen = sample(chosen, arguments.sample, arguments.seed)
     known = reasons()
     exact = known.compilers == compilers()
     DRIVER.checks(arguments.races)
+    begun = time.monotonic()
     counted: Counter[tuple[str, str]] = Counter()
     gaps, listed_and_found = [], []
     for each, found in results(chosen, arguments.print):
@@ -237,6 +237,7 @@ def main() -> int:
         if found != SAME and each.name in known.reasons:
             listed_and_found.append(each.name)
     print(*table(counted), sep="\n")
+    print(f"{time.monotonic() - begun:.0f} seconds")
     if not exact:
         print(f"the list is of {known.compilers}; here is {compilers()}")
         families = {family for family, _ in counted}

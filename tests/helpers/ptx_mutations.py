@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-
 Lines: TypeAlias = Sequence[str]
 
 Change: TypeAlias = dict[int, str]

@@ -39,7 +39,7 @@ Requests = Sequence[dict[str, Any]]
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-class Differs(Exception):
+class DiffersError(Exception):
     """What is left on a side is not what is wanted."""
 
 
@@ -78,7 +78,7 @@ class Side:
         for value in values:
             at = len(self.left)
             if self.wanted is not None and differ([value], self.wanted[at : at + 1]):
-                raise Differs
+                raise DiffersError
             self.left.append(value)
 
     def keep(self, *arrays: Any) -> None:
@@ -359,9 +359,7 @@ def module_of(case: fewer_bytes.Case) -> ModuleType:
 def narrow(case: fewer_bytes.Case, side: Side) -> None:
     """Steps of tensors in fewer bytes, of sizes around a block of 256 elements."""
     with patch.object(kept, "SMALL", 1), patch.object(parameters, "SMALL", 1):
-        for seed, (sizes, way) in enumerate(
-            product([NARROW_SIZES, (3000,)], WAYS[case.rule.name])
-        ):
+        for seed, (sizes, way) in enumerate(product([NARROW_SIZES, (3000,)], WAYS[case.rule.name])):
             for policy in ("propagate", "raise"):
                 options = {**way.options, "nonfinite": policy}
                 asked = case._replace(rule=case.rule._replace(options=options))
@@ -465,14 +463,15 @@ def _summands(rng: np.random.Generator, n: int, dtype: Any, k: int) -> Array:
         g = np.concatenate([*joint(rng, -(-n // 3), dtype, finite=True)][:3])[:n]
     else:
         low, high = EXPONENTS[k % 5]
-        start = rng.integers(low, max(high - 5, low + 1))
+        start = int(rng.integers(low, max(high - 5, low + 1)))
         exponents = rng.integers(start, min(start + 6, high), n)
         g = np.ldexp(rng.uniform(1, 2, n) * rng.choice([-1, 1], n), exponents)
         if k % 5 > 2:
             g[rng.random(n) < 0.2] = 2.0 ** (-500 if low < 0 else 480)
     if k % 3 == 2:
         return g
-    return g * (np.arange(n) % 32 == rng.integers(min(n, 5)))
+    alone: Array = g * (np.arange(n) % 32 == rng.integers(min(n, 5)))
+    return alone
 
 
 def folded(side: Side) -> None:
@@ -575,7 +574,7 @@ def judged(side: Side) -> None:
     """
     for make, options in OF_JOBS:
         rng = np.random.default_rng(9)
-        kinds = [(5, F4), (6, F8)]
+        kinds: list[tuple[int, Any]] = [(5, F4), (6, F8)]
         drawn = [np.asarray(rng.standard_normal(n), kind) for n, kind in kinds]
         params, grads = (Packed(side, drawn) for _ in range(2))
         optimizer = make(params.arrays, backend=side.backend, nonfinite="skip", **options)
@@ -621,7 +620,9 @@ def _judged(side: Side, count: int, turns: int, policy: str) -> None:
     side.state(optimizer)
 
 
-def _make_difficult(rng: np.random.Generator, kinds: Any, values: list[Array], scale: float) -> None:
+def _make_difficult(
+    rng: np.random.Generator, kinds: Any, values: list[Array], scale: float
+) -> None:
     """Have gradients of which some are not finite, or just about, or of magnitudes of their own."""
     count = len(values)
     chosen = rng.random(count) < rng.choice([0.1, 0.5, 1.0])
@@ -842,7 +843,7 @@ class Trial(NamedTuple):
         side = Side(backend, wanted)
         self.act(side)
         if wanted is not None and len(side.left) < len(wanted):
-            raise Differs
+            raise DiffersError
         return side.left
 
 

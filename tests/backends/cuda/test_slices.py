@@ -97,13 +97,14 @@ def test_parameters_that_are_not_in_c_order(untouched: Any) -> None:
 
 @cuda
 @pytest.mark.parametrize("nonfinite", ["skip", "raise"])
-def test_norms_over_rows_in_reverse(nonfinite: str) -> None:
+def test_norms_over_rows_in_reverse(nonfinite: Any) -> None:
     """They are summed in the order in which the parameter lies in memory."""
     rng = np.random.default_rng(1)
-    for turned in (lambda x: x[::-1], lambda x: x[:, ::-1], lambda x: x.T[::-1, ::-1]):
+    back = slice(None, None, -1)
+    for turned in ((back,), (slice(None), back), (back, back)):
         memory = rng.normal(size=(121, 121))
-        p = Placed(turned(memory), memory)
-        expected = turned(memory.copy())
+        p = Placed(memory[turned], memory)
+        expected = memory.copy()[turned]
         optimizer = fs.SGD(p.array, lr=0.37, nonfinite=nonfinite)
         reference = fs.SGD(expected, lr=0.37, nonfinite=nonfinite, backend="numpy")
         for _ in range(5):
