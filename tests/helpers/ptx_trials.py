@@ -187,6 +187,7 @@ def joint(rng: np.random.Generator, n: int, dtype: Any, finite: bool) -> Iterato
             made[~np.isfinite(made)] = 1
         chosen = rng.random(n) < 0.03
         made[chosen] = rng.choice(np.array(special, dtype), chosen.sum())
+        made[7::61] = -0.0  # in all arrays: a sum is +0.0 once any of its terms is
         yield np.abs(made) if k >= 4 else made
 
 
@@ -255,6 +256,7 @@ PLAIN = [
         [
             {"max_norm": 1e3, "scale": 3.0, "max_value": 0.37},
             {"max_norm": 7e2, "clip": "tensor", "zero_grads": True},
+            {"max_norm": 3e307, "scale": 1.3},
         ],
         finite=True,
     ),
@@ -273,6 +275,11 @@ JUDGED = [
         spoiled=1,
     ),
     Asks({"nonfinite": "propagate"}, [{"max_norm": np.inf, "max_value": 0.7, "scale": 3.0}]),
+    Asks(
+        {"nonfinite": "skip"},
+        [{"max_norm": 3e307, "scale": 1.3}, {"max_norm": 3e307, "clip": "tensor", "scale": 1.7}],
+        finite=True,
+    ),
 ]
 """What asks for kernels with scalars from a record."""
 
@@ -396,6 +403,8 @@ def _narrow(
         grads = [side.place(fewer_bytes.rounded(g, case.g)) for g in given]
         optimizer.step(grads, **request)
         side.keep(*grads)
+        if step == 0:
+            side.state(optimizer)
     side.keep(*params, *copies)
     side.state(optimizer)
     side.leave(*optimizer.float32_params())
