@@ -558,9 +558,10 @@ def clips_of(optimizer: Any, side: Side) -> Array:
 
 MAGNITUDES = (1e-320, 1e-160, 3e-39, 1e-20, 0.3, 1.0, 7e3, 1e38, 3e38, 1e160, 1e300, 3e307)
 
-BOUNDS = (0.7, 1e-3, None, 5e4, np.inf, 0.0, 3e38)
+BOUNDS = (0.7, 1e-3, None, 5e4, np.inf, 0.0, 3e38, 1e-152, 1e-170, 1e-321)
 
-SCALES = (1.0, 3.0, 1.7, 0.7, 0.3, 1e-3)
+SCALES = (1.0, 3.0, 1.7, 0.73, 0.3, 1e-3)
+"""With 0.73 a product may be just so much beyond the largest float32 that it depends on rounding."""
 
 OF_JOBS: list[tuple[Any, dict[str, Any]]] = [
     (fs.SGD, {"lr": 0.37}),
@@ -609,10 +610,10 @@ def _judged(side: Side, count: int, turns: int, policy: str) -> None:
         side.late(turn % 20 > 12)
         scale = float(rng.choice(SCALES))
         values = _of_magnitudes(rng, kinds, float(rng.choice(MAGNITUDES)))
-        if count:
-            _make_difficult(rng, kinds, values, scale)
         request: dict[str, Any] = {"scale": scale}
         bound = BOUNDS[rng.integers(len(BOUNDS))]
+        if count:
+            bound = _make_difficult(rng, kinds, values, scale) or bound
         if bound is not None:
             request["max_norm"] = bound
             request["clip"] = ("global", "tensor", "tensor")[rng.integers(3)]
@@ -635,7 +636,7 @@ def _make_difficult(
     """Have gradients of which some are not finite, or just about, or of magnitudes of their own."""
     count = len(values)
     chosen = rng.random(count) < rng.choice([0.1, 0.5, 1.0])
-    match rng.integers(6):
+    match rng.integers(8):
         case 0:  # one alone, where half of the threads end
             least = (1 << int(rng.integers(count.bit_length()))) - 1
             values[least][0] = rng.choice([np.nan, np.inf, -np.inf])
@@ -650,6 +651,17 @@ def _make_difficult(
             for at in np.flatnonzero(chosen):
                 size = float(rng.choice(MAGNITUDES))
                 values[at][:] = _of_magnitudes(rng, [kinds[at]], size)[0]
+        case 5:  # whose squares are added up in two ways
+            middle = rng.choice([-500, 480])
+            for g, (n, kind) in zip(values, kinds, strict=True):
+                exponents = middle + rng.integers(-3, 3, n)
+                g[:] = np.ldexp(rng.uniform(1, 2, n), exponents) if kind == F8 else 0
+            return 1e-152 if middle < 0 else 1e140
+        case 6:  # whose norms are subnormal
+            for g, (n, kind) in zip(values, kinds, strict=True):
+                g[:] = rng.integers(1, 2000, n) * 5e-324 if kind == F8 else 0
+            return 1e-321
+    return None
 
 
 def _of_magnitudes(rng: np.random.Generator, kinds: Any, size: float) -> list[Array]:
