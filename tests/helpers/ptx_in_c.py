@@ -486,7 +486,7 @@ class _Translation:
 
 
 def _either(step: Step, others: Sequence[tuple[int, Sequence[Step]]]) -> Step:
-    """What is known of a step in whose place there may be others."""
+    """A step that stands for itself and for the others in its place: what holds for all."""
     ways = [[step], *(each for _, each in others)]
     every = [each for way in ways for each in way]
     return Step(

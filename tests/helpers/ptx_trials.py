@@ -40,7 +40,7 @@ F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class DiffersError(Exception):
-    """What is left on a side is not what is wanted."""
+    """A side has left something else than is wanted."""
 
 
 class Side:
@@ -49,7 +49,7 @@ class Side:
     def __init__(self, backend: str, wanted: Sequence[Any] | None = None) -> None:
         self.backend = backend
         self.wanted = wanted
-        """What has to be left here, and otherwise ends the trial at once; None: anything."""
+        """All that has to be left here, or the trial ends at once; None: anything."""
         self.left: list[Any] = []
         self.placed: list[tuple[Any, Array, int]] = []
 
@@ -261,7 +261,7 @@ PLAIN = [
         finite=True,
     ),
 ]
-"""What asks for kernels with scalars by value."""
+"""Steps by kernels with scalars by value."""
 
 JUDGED = [
     Asks(
@@ -281,7 +281,7 @@ JUDGED = [
         finite=True,
     ),
 ]
-"""What asks for kernels with scalars from a record."""
+"""Steps by kernels with scalars from a record."""
 
 
 def steps(
@@ -450,7 +450,7 @@ LANE_SIZES = (*(32 * k + 5 for k in range(16)), 1, 31, 512, 1000, 4095, 4096, 40
 """Sizes of which each load of a lane is the last one, once, and around a block of sums."""
 
 EXPONENTS = ((-1000, -501), (-490, 470), (481, 510), (-503, -497), (477, 483))
-"""Of squares that are scaled up, not at all and down, and around the borders."""
+"""Exponents whose squares are scaled up, not at all and down, and those around the borders."""
 
 
 def measured(dtype: Any, side: Side) -> None:
@@ -561,7 +561,7 @@ MAGNITUDES = (1e-320, 1e-160, 3e-39, 1e-20, 0.3, 1.0, 7e3, 1e38, 3e38, 1e160, 1e
 BOUNDS = (0.7, 1e-3, None, 5e4, np.inf, 0.0, 3e38, 1e-152, 1e-170, 1e-321)
 
 SCALES = (1.0, 3.0, 1.7, 0.73, 0.3, 1e-3)
-"""With 0.73 a product may be just so much beyond the largest float32 that it depends on rounding."""
+"""Scales; by 0.73 a product may be so little beyond the largest float32 that rounding decides."""
 
 OF_JOBS: list[tuple[Any, dict[str, Any]]] = [
     (fs.SGD, {"lr": 0.37}),
@@ -860,7 +860,7 @@ class Trial(NamedTuple):
     act: Callable[[Side], None]
 
     def left(self, backend: str, wanted: Sequence[Any] | None = None) -> list[Any]:
-        """What it leaves on a side; what is not wanted ends it."""
+        """All that it leaves on a side; it ends where that is not as wanted."""
         side = Side(backend, wanted)
         self.act(side)
         if wanted is not None and len(side.left) < len(wanted):
