@@ -632,8 +632,11 @@ def _judged(side: Side, count: int, turns: int, policy: str) -> None:
 
 def _make_difficult(
     rng: np.random.Generator, kinds: Any, values: list[Array], scale: float
-) -> None:
-    """Have gradients of which some are not finite, or just about, or of magnitudes of their own."""
+) -> float | None:
+    """Have gradients of which some are not finite, or just about, or of magnitudes of their own.
+
+    Returned is a bound for their norms, if that alone shows them.
+    """
     count = len(values)
     chosen = rng.random(count) < rng.choice([0.1, 0.5, 1.0])
     match rng.integers(8):
