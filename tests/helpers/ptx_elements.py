@@ -9,7 +9,9 @@ It takes some steps on a device in the memory of the host, see cuda_in_memory.py
 reference: with and without norms, clipping and unscaling, zeros left in gradients, and gradients
 that are not finite. All that they leave has to have the same bits, also the memory around. The
 program prints the elements that were compared, by what they belong to, and those that differ, with
-their seeds. It fails if there are any.
+their seeds. It fails if there are any. Arrays that run backwards are left out in an arena and where
+there are fewer bytes: a device takes their elements in another order, and with it the norms of an
+arena, the blocks of codes and the random bits.
 """
 
 from __future__ import annotations
@@ -120,8 +122,8 @@ class Program:
             shape = (max(1, n // width), width)
         dtype = random.choice(self.dtypes)
         made = random_blueprint(random, self.values(shape, dtype, "ordinary"), 0.7, 0)
-        if self.narrow or self.arena:  # a device has these in another order: it has no arrays
-            made = made._replace(steps=tuple(map(abs, made.steps)))  # that run backwards
+        if self.narrow or self.arena:
+            made = made._replace(steps=tuple(map(abs, made.steps)))
         return made._replace(order=made.order[::-1]) if self.rows else made
 
     def values(self, shape: tuple[int, ...], dtype: str, kind: str) -> Array:

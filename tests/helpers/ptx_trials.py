@@ -115,6 +115,7 @@ class Side:
             IN_MEMORY.mode(int(is_late))
 
     def report(self, report: Any) -> None:
+        """Compare a report, or several, which waits for them."""
         self.leave(repr(report))
 
     def state(self, optimizer: Any) -> None:
@@ -593,7 +594,7 @@ def judged(side: Side) -> None:
             side.report(optimizer.step(grads.arrays, max_norm=0.7, scale=scale))
         side.leave(*params.read())
         side.state(optimizer)
-    for count, turns in ((0, 2), (1, 90), (2, 60), (7, 60), (300, 40), (600, 30), (1100, 10)):
+    for count, turns in ((0, 2), (1, 84), (2, 84), (7, 84), (300, 42), (600, 42), (1100, 14)):
         for policy in ("skip", "propagate"):
             _judged(side, count, turns, policy)
 
@@ -606,22 +607,33 @@ def _judged(side: Side, count: int, turns: int, policy: str) -> None:
     params, grads = (Packed(side, drawn) for _ in range(2))
     rates: Any = {"lr": lambda t: 0.1 / t, "nonfinite": policy}
     optimizer = fs.SGD(params.arrays, backend=side.backend, momentum=0.7, **rates)
+    report: Any = None
     for turn in range(turns):
-        side.late(turn % 20 > 12)
-        scale = float(rng.choice(SCALES))
+        is_late = turn % 20 > 12
+        side.late(is_late)
+        event, round_ = turn % 7, turn // 7
+        scale = float(rng.choice(SCALES[3 * (round_ % 2) :][:3]))
         values = _of_magnitudes(rng, kinds, float(rng.choice(MAGNITUDES)))
         request: dict[str, Any] = {"scale": scale}
         bound = BOUNDS[rng.integers(len(BOUNDS))]
-        if count:
-            bound = _make_difficult(rng, kinds, values, scale) or bound
+        if count and event == 0 and policy == "propagate":  # in one turn of a thread or another
+            at = 7 + 256 * (round_ // 2 % 3)
+            values[at if at < count else 0][0] = np.nan
+            bound = 1e-3
+        elif count:
+            bound = _make_difficult(rng, kinds, values, scale, event) or bound
         if bound is not None:
             request["max_norm"] = bound
-            request["clip"] = ("global", "tensor", "tensor")[rng.integers(3)]
+            request["clip"] = "global" if round_ % 4 == 3 and event > 1 else "tensor"
         elif policy == "propagate":
             continue
         grads.write(values)
+        if report is not None and turn % 20 < 6:
+            _write_over(optimizer, side, turn % 2)
         report = optimizer.step(grads.arrays, **request)
-        if rng.random() < 0.7:  # some are read late, or never
+        if is_late:  # so that there are steps before that nobody has waited for
+            report = [report, *(optimizer.step(grads.arrays, **request) for _ in range(2))]
+        if event == 0 or rng.random() < 0.7:  # others are read late, or never
             side.report(report)
         if request.get("clip") == "tensor" and policy == "propagate":
             side.leave(clips_of(optimizer, side))
@@ -630,41 +642,46 @@ def _judged(side: Side, count: int, turns: int, policy: str) -> None:
     side.state(optimizer)
 
 
+def _write_over(optimizer: Any, side: Side, word: int) -> None:
+    """Have the answers to steps so far say something else, which the next ones write over."""
+    table = None if side.backend == "numpy" else optimizer.layout.plan.table
+    if table is None or table.judge is None:
+        return
+    assert table.steps[0] >= 0  # which waits for all that is pending
+    for letter in table.judge.letters:
+        letter[verdict.LEFT_OUT] = word
+
+
 def _make_difficult(
-    rng: np.random.Generator, kinds: Any, values: list[Array], scale: float
+    rng: np.random.Generator, kinds: Any, values: list[Array], scale: float, event: int
 ) -> float | None:
     """Have gradients of which some are not finite, or just about, or of magnitudes of their own.
 
     Returned is a bound for their norms, if that alone shows them.
     """
     count = len(values)
-    chosen = rng.random(count) < rng.choice([0.1, 0.5, 1.0])
-    match rng.integers(8):
-        case 0:  # one alone, where half of the threads end
-            least = (1 << int(rng.integers(count.bit_length()))) - 1
-            values[least][0] = rng.choice([np.nan, np.inf, -np.inf])
-        case 1:
-            for at in np.flatnonzero(chosen):
-                values[at][: rng.integers(1, 3)] = np.finfo(kinds[at][1]).max
-        case 2 | 3 if scale < 1:
-            for at in np.flatnonzero(chosen):
-                values[at][:] = 0
-                values[at][:3] = border(kinds[at][1], scale, int(rng.integers(100)))
-        case 4:
-            for at in np.flatnonzero(chosen):
-                size = float(rng.choice(MAGNITUDES))
-                values[at][:] = _of_magnitudes(rng, [kinds[at]], size)[0]
-        case 5:  # whose squares are added up in two ways
-            middle = rng.choice([-500, 480])
-            for g, (n, kind) in zip(values, kinds, strict=True):
-                exponents = middle + rng.integers(-3, 3, n)
-                g[:] = np.ldexp(rng.uniform(1, 2, n), exponents) if kind == F8 else 0
-            return 1e-152 if middle < 0 else 1e140
-        case 6:  # whose norms are subnormal
-            for g, (n, kind) in zip(values, kinds, strict=True):
-                g[:] = rng.integers(1, 2000, n) * 5e-324 if kind == F8 else 0
-            return 1e-321
-    return None
+    chosen = np.flatnonzero(rng.random(count) < rng.choice([0.1, 0.5, 1.0]))
+    if event == 0:  # one alone, where half of the threads end
+        at = (1 << int(rng.integers(count.bit_length()))) - 1
+        values[at][0] = rng.choice([np.nan, np.inf, -np.inf])
+    elif event == 1:
+        for at in chosen:
+            values[at][: rng.integers(1, 3)] = np.finfo(kinds[at][1]).max
+    elif event == 2 and scale < 1:
+        for at in chosen:
+            values[at][:] = 0
+            values[at][:3] = border(kinds[at][1], scale, int(rng.integers(100)))
+    elif event < 4:
+        for at in chosen:
+            size = float(rng.choice(MAGNITUDES))
+            values[at][:] = _of_magnitudes(rng, [kinds[at]], size)[0]
+    else:  # squares that are added up in two ways, or norms that are subnormal
+        middle = (-500, 480, -1070)[event - 4]
+        for g, (n, kind) in zip(values, kinds, strict=True):
+            exponents = middle + rng.integers(-3, 3, n)
+            g[:] = np.ldexp(rng.uniform(1, 2, n), exponents) if kind == F8 else 0
+        return (1e-152, 1e140, 1e-323)[event - 4]
+    return {0: 1e-3, 1: 5e4}.get(event)
 
 
 def _of_magnitudes(rng: np.random.Generator, kinds: Any, size: float) -> list[Array]:
