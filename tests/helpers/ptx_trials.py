@@ -663,7 +663,7 @@ def _make_difficult(
     Returned is a bound for their norms, if that alone shows them.
     """
     count = len(values)
-    chosen = np.flatnonzero(rng.random(count) < rng.choice([0.1, 0.5, 1.0]))
+    chosen: list[int] = np.flatnonzero(rng.random(count) < rng.choice([0.1, 0.5, 1.0])).tolist()
     if event == 0:  # one alone, where half of the threads end
         at = (1 << int(rng.integers(count.bit_length()))) - 1
         values[at][0] = rng.choice([np.nan, np.inf, -np.inf])
