@@ -12,12 +12,12 @@ ptx_run.h, and what is not known ends the translation.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ptx_liveness import Step, live_after
 from ptx_opcodes import OPCODES, width
-from ptx_source import KIND, Array, Instruction, Module, Statement, parse, registers
+from ptx_source import KIND, Array, Instruction, Module, PtxError, Statement, parse, registers
 from ptx_source import array as array_of
 from ptx_source import instruction as instruction_of
 
@@ -81,6 +81,21 @@ def translate(ptx: str) -> str:
     return _Translation(parse(ptx)).text()
 
 
+def switched(ptx: str, changes: Sequence[Mapping[int, str]]) -> tuple[str, set[int]]:
+    """The text of a C file for a kernel and for others, which differ from it in a few lines.
+
+    A change has the numbers of lines, from 0 on, and what stands there instead. The variable
+    `fs_mutant` says which of them is in force: the number of a change, from 1 on, or 0 for none.
+    Returned are also the numbers of those that cannot be translated.
+    """
+    instead: dict[int, list[tuple[int, str]]] = {}
+    for number, change in enumerate(changes, 1):
+        for line, text in change.items():
+            instead.setdefault(line + 1, []).append((number, text))
+    translation = _Translation(parse(ptx), instead)
+    return translation.text(), translation.refused
+
+
 def _fits(have: str, want: str, widens: bool) -> bool:
     """Whether a register of one type may stand for a value of another, or may if it is wider."""
     if "f" in (have[0], want[0]) or width(have) <= width(want):
@@ -103,8 +118,15 @@ def _as(value: str, have: str, want: str) -> str:
 class _Translation:
     """A kernel on its way to C."""
 
-    def __init__(self, module: Module) -> None:
+    def __init__(
+        self, module: Module, instead: Mapping[int, Sequence[tuple[int, str]]] | None = None
+    ) -> None:
         self.module = module
+        self.refused: set[int] = set()
+        """Changes that cannot be translated."""
+        self.others: dict[int, list[tuple[int, list[Step]]]] = {}
+        """For the index of a step the numbers of changes, and their steps in its place."""
+        self.switched = instead is not None
         self.arrays: list[Array] = [*module.arrays]
         self.steps: list[Step] = []
         self.labels: dict[str, int] = {}
@@ -123,10 +145,25 @@ class _Translation:
             if statement.label and self.labels.setdefault(statement.text, k) != k:
                 raise statement.wrong("a label that there is already")
         for statement in module.statements:
-            self.step = Step()
-            self.statement = statement
-            self.step.code = self._statement()
-            self.steps.append(self.step)
+            self.steps.append(self._step(statement))
+            if instead and (changed := instead.get(statement.line)):
+                self.others[len(self.steps) - 1] = [*self._others(changed)]
+
+    def _step(self, statement: Statement) -> Step:
+        self.step = Step()
+        self.statement = statement
+        self.step.code = self._statement()
+        return self.step
+
+    def _others(self, changed: Sequence[tuple[int, str]]) -> Iterator[tuple[int, list[Step]]]:
+        """The steps of some changes in the place of the last one."""
+        line = self.statement.line
+        for number, text in changed:
+            lines = [" ".join(each.split()).rstrip(";") for each in text.splitlines()]
+            try:
+                yield number, [self._step(Statement(line, each)) for each in lines if each]
+            except PtxError:
+                self.refused.add(number)
 
     # ---- statements ----
 
@@ -371,15 +408,14 @@ class _Translation:
     # ---- the whole ----
 
     def text(self) -> str:
-        lines, kept = [], set()
-        for step, live in zip(self.steps, live_after(self.steps), strict=True):
-            code = step.code
-            if step.place:
-                names = sorted(live - step.writes)
-                kept.update(names)
-                keep = " ".join(f"r->{name} = {name};" for name in names)
-                back = " ".join(f"{name} = r->{name};" for name in names)
-                code = code.replace("KEEP", keep).replace("BACK", f"place_{step.place}:; {back}")
+        lines: list[str] = []
+        kept: set[str] = set()
+        whole = [_either(step, self.others.get(k, [])) for k, step in enumerate(self.steps)]
+        for k, (step, live) in enumerate(zip(self.steps, live_after(whole), strict=True)):
+            code = _with_kept(step, live, kept)
+            for number, others in self.others.get(k, []):
+                other = " ".join(_with_kept(each, live, kept) for each in others)
+                code = f"if (mutant == {number}) {{ {other} }} else {{ {code} }}"
             if code:
                 lines.append(f"    {code}")
         return "\n".join(
@@ -407,6 +443,8 @@ class _Translation:
         yield "typedef double f64;"
         yield "typedef _Bool pred;"
         yield f"#define NAME {_quoted(module.name)}"
+        if self.switched:
+            yield "int fs_mutant;"
         sizes = {
             "SITES": len(self.sites),
             "SHARED": max((each.start + each.size for each in self.arrays), default=0),
@@ -438,11 +476,37 @@ class _Translation:
         for name, kind in self.variables.items():
             yield f"    {kind} {name} UNUSED = {_undefined(kind)};"
         yield "    u32 turns UNUSED = 0;"
+        if self.switched:
+            yield "    const int mutant UNUSED = fs_mutant;"
         if self.places:
             yield "    switch (t->where) {"
             for place in range(1, self.places + 1):
                 yield f"    case {place}: goto place_{place};"
             yield "    }"
+
+
+def _either(step: Step, others: Sequence[tuple[int, Sequence[Step]]]) -> Step:
+    """A step that stands for itself and for the others in its place: what holds for all."""
+    ways = [[step], *(each for _, each in others)]
+    every = [each for way in ways for each in way]
+    return Step(
+        reads=set().union(*(each.reads for each in every)),
+        writes=set.intersection(*(set().union(*(x.writes for x in way)) for way in ways)),
+        guarded=any(each.guarded for each in every),
+        targets=[target for each in every for target in each.targets],
+        goes_on=any(all(each.goes_on for each in way) for way in ways),
+    )
+
+
+def _with_kept(step: Step, live: set[str], kept: set[str]) -> str:
+    """The code of a step, which keeps the registers that are needed after a wait."""
+    if not step.place:
+        return step.code
+    names = sorted(live - step.writes)
+    kept.update(names)
+    keep = " ".join(f"r->{name} = {name};" for name in names)
+    back = " ".join(f"{name} = r->{name};" for name in names)
+    return step.code.replace("KEEP", keep).replace("BACK", f"place_{step.place}:; {back}")
 
 
 def _undefined(kind: str) -> str:

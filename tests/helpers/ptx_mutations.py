@@ -12,21 +12,28 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
-
-class Mutant(NamedTuple):
-    name: str
-    ptx: str
-
-
 Lines: TypeAlias = Sequence[str]
 
 Change: TypeAlias = dict[int, str]
 """Lines by their numbers, and what they are replaced by."""
 
+
+class Mutant(NamedTuple):
+    name: str
+    ptx: str
+    change: Change
+    """The lines that are not those of the kernel, in the text `with_extra` makes of it."""
+
+
 INSTRUCTION = re.compile(r"\s*(?:@!?%\w+\s+)?([a-z][\w.:]*)\s+(.*);")
 
-EXTRA = "\t.reg .f32 \t%extra32;\n\t.reg .f64 \t%extra64;"
+EXTRA = " .reg .f32 %extra32; .reg .f64 %extra64;"
 """Registers that some mutants need."""
+
+
+def with_extra(ptx: str) -> str:
+    """A kernel with the registers that some mutants need; its lines keep their numbers."""
+    return re.sub(r"^\{", "{" + EXTRA, ptx, count=1, flags=re.MULTILINE)
 
 
 def _taken_apart(line: str) -> tuple[str, list[str]]:
@@ -218,13 +225,11 @@ def mutants(ptx: str, most: int | None = None, families: Sequence[str] = ()) -> 
     All families are asked if none are named.
     """
     lines = ptx.splitlines()
-    opened = next(k for k, line in enumerate(lines) if line.startswith("{"))
     for name in families or FAMILIES:
         changes = [*FAMILIES[name](lines)]
         count = len(changes) if most is None else min(most, len(changes))
         for number in [k * len(changes) // count for k in range(count)]:
             change = changes[number]
-            made = [change.get(k, line) for k, line in enumerate(lines)]
-            if any("%extra" in line for line in change.values()):
-                made[opened] += f"\n{EXTRA}"
-            yield Mutant(f"{name} {number}", "\n".join([*made, ""]))
+            made = "\n".join([*(change.get(k, line) for k, line in enumerate(lines)), ""])
+            extra = any("%extra" in line for line in change.values())
+            yield Mutant(f"{name} {number}", with_extra(made) if extra else made, change)

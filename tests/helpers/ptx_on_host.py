@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ptx_in_c import FLAGS, translate
+from ptx_in_c import FLAGS, switched, translate
 
 CHECK_RACES = 1
 
@@ -42,13 +42,25 @@ class LaunchError(Exception):
 
 
 class Kernel:
-    """A kernel, compiled for the host."""
+    """A kernel, compiled for the host, and others, which differ from it by `changes`."""
 
-    def __init__(self, ptx: str, folder: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        ptx: str,
+        folder: Path,
+        flags: Sequence[str] = (),
+        changes: Sequence[Mapping[int, str]] | None = None,
+    ) -> None:
         assert COMPILER is not None
         number = len([*folder.glob("*.c")])
         source, built = folder / f"{number}.c", folder / f"{number}.so"
-        source.write_text(translate(ptx))
+        self.refused: set[int] = set()
+        """The numbers of the changes that cannot be translated."""
+        if changes is None:
+            text = translate(ptx)
+        else:
+            text, self.refused = switched(ptx, changes)
+        source.write_text(text)
         paths = [str(source), "-o", str(built)]
         command = [COMPILER, *FLAGS, *flags, "-shared", "-fPIC", *paths, "-lm"]
         subprocess.run(command, check=True)
@@ -59,6 +71,11 @@ class Kernel:
         self.sizes = sizes[: library.parameters(sizes)]
         """The sizes of the parameters."""
         self._run = library.run
+        self._library = library
+
+    def choose(self, number: int) -> None:
+        """Have a change in force, by its number from 1 on; 0: none."""
+        ctypes.c_int.in_dll(self._library, "fs_mutant").value = number
 
     def launch(
         self,

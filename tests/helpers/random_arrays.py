@@ -22,12 +22,12 @@ class Watched:
     def __init__(self, view: Array, memory: Array, outside: Array) -> None:
         self.view = view
         self.memory = memory
-        self._outside = outside
+        self.outside = outside
         self._bytes = memory[outside]
 
     @property
     def untouched(self) -> bool:
-        return bool((self.memory[self._outside] == self._bytes).all())
+        return bool((self.memory[self.outside] == self._bytes).all())
 
 
 class Blueprint(NamedTuple):

@@ -464,12 +464,12 @@ def touched_by(tensor: Any, seen: Seen, declaration: Declaration, kind: type[Tab
 
 
 def sums_along(walk: Any, touched: Touched, shape: Sequence[int]) -> Array:
-    """The sums of squares of a gradient's blocks, in the order of a walk that is not C order."""
+    """The sums of squares of a gradient's blocks, in the order of a parameter's memory."""
     if not isinstance(walk.place, Host):
         touched = touched._replace(values=_read(walk.place, touched.values))
-    dense = touched.dense(shape[0]).reshape(shape)
+    laid = walk.lay(touched.dense(shape[0]).reshape(shape))[walk.turned]
     with np.errstate(all="ignore"):
-        return norm.squares(np.ascontiguousarray(walk.lay(dense)).reshape(-1))
+        return norm.squares(np.ascontiguousarray(laid).reshape(-1))
 
 
 def _read(place: Place, values: Array) -> Array:

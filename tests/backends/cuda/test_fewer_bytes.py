@@ -102,6 +102,23 @@ def test_layouts(layout: str, kept_as: str) -> None:
 
 
 @cuda
+@pytest.mark.parametrize("kept_as", ["bfloat16", "float32"])
+def test_norms_of_other_dtypes_where_memory_is_reversed(kept_as: str) -> None:
+    """Their squares are summed in the order of memory, from a copy that is as wide as they are."""
+    rng = np.random.default_rng(0)
+    values = rounded(rng.normal(size=301).astype("f4"), kept_as)
+    placed = Placed(values[::-1], values)
+    expected = values.copy()[::-1]
+    optimizer = fs.SGD(placed.array, lr=0.37)
+    reference = fs.SGD(expected, lr=0.37, backend="numpy")
+    for dtype in ("float32", "float16", "float32"):
+        g = rounded(rng.normal(size=301).astype("f4"), dtype)
+        report = optimizer.step(Placed(g).array, max_norm=1.0)
+        assert report == reference.step(g, max_norm=1.0)
+    assert differing(placed.host, expected) == 0
+
+
+@cuda
 def test_addresses_between_elements_are_refused() -> None:
     view, memory = LAYOUTS["one_byte_off"](BFLOAT16)
     with pytest.raises(ValueError, match="not multiples of 2"):

@@ -626,3 +626,50 @@ def test_what_is_not_known_around_a_kernel(before: str, message: str) -> None:
 def test_parameters_that_are_not_known() -> None:
     with pytest.raises(PtxError, match="line 7: not known as a parameter"):
         translate(module("", ".u64 in, .texref other"))
+
+
+# ---- kernels that differ in a few lines ----
+
+CHANGED = [
+    ("add.s32 %r2, %r2, 5;", "add.s32 %r2, %r2, 6;"),
+    ("add.s32 %r2, %r2, 5;", "add.s32 %r3, %r2, 1;\nmul.lo.s32 %r2, %r3, %r3;"),
+    ("@%p0 bra $less;", "@!%p0 bra $less;"),
+    ("@%p0 bra $less;", ""),
+    ("bar.sync 0;", ""),
+    ("mov.u32 %r5, %r2;", "mov.u32 %r5, %r4;"),
+    ("add.s32 %r2, %r2, 5;", "adds.s32 %r2, %r2, 5;"),
+]
+"""Lines of a kernel, and what takes their place; the last one is nothing that there is."""
+
+
+@needs_a_compiler
+def test_a_variable_says_which_kernel_is_in_force(tmp_path: Path) -> None:
+    ptx = module(
+        f"""{BEGINNING}
+ld.global.u32 %r2, [%d3];
+mov.u32 %r4, 77;
+add.s32 %r2, %r2, 5;
+setp.lt.u32 %p0, %r0, 3;
+@%p0 bra $less;
+mul.lo.s32 %r2, %r2, 3;
+$less:
+bar.sync 0;
+mov.u32 %r5, %r2;
+st.global.u32 [%d4], %r5;
+"""
+    )
+    lines = ptx.splitlines()
+    changes = [{lines.index(line): text} for line, text in CHANGED]
+    kernel = Kernel(ptx, tmp_path, changes=changes)
+    given, wanted, found = aligned(8, "i4"), aligned(8, "i4"), aligned(8, "i4")
+    given[:] = range(8)
+    for number in range(len(CHANGED)):
+        alone = ptx
+        if number:
+            line, text = CHANGED[number - 1]
+            alone = ptx.replace(line, text)
+        kernel.choose(number)
+        kernel.launch(1, 8, [at(given), at(found)], [given, found])
+        Kernel(alone, tmp_path).launch(1, 8, [at(given), at(wanted)], [given, wanted])
+        assert found.tolist() == wanted.tolist()
+    assert kernel.refused == {len(CHANGED)}

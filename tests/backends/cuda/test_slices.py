@@ -96,6 +96,25 @@ def test_parameters_that_are_not_in_c_order(untouched: Any) -> None:
 
 
 @cuda
+@pytest.mark.parametrize("nonfinite", ["skip", "raise"])
+def test_norms_over_rows_in_reverse(nonfinite: Any) -> None:
+    """They are summed in the order in which the parameter lies in memory."""
+    rng = np.random.default_rng(1)
+    back = slice(None, None, -1)
+    for turned in ((back,), (slice(None), back), (back, back)):
+        memory = rng.normal(size=(121, 121))
+        p = Placed(memory[turned], memory)
+        expected = memory.copy()[turned]
+        optimizer = fs.SGD(p.array, lr=0.37, nonfinite=nonfinite)
+        reference = fs.SGD(expected, lr=0.37, nonfinite=nonfinite, backend="numpy")
+        for _ in range(5):
+            index, values = rng.integers(0, 121, 90), rng.lognormal(0, 2, (90, 121))
+            report = optimizer.step(fs.Rows(index, Placed(values).array), max_norm=1.0)
+            assert report == reference.step(fs.Rows(index, values), max_norm=1.0)
+        assert differing_bits(p.host, expected) == 0
+
+
+@cuda
 def test_gradients_that_are_zeroed() -> None:
     p, values = Placed(np.zeros((3, 2))), Placed(np.ones((2, 2)))
     fs.SGD(p.array, lr=1.0).step(fs.Rows([1, 1], values.array), zero_grads=True)

@@ -21,6 +21,8 @@ class Turned:
     def read(self, flat: Array) -> None:
         """Read the gradient that a step takes from there on."""
         self.source = self.walk.in_memory_order(flat)
+        if self.copy.dtype != flat.dtype:
+            self.copy = self.walk.place.empty((self.walk.size,), flat.dtype)
 
     def calls(self) -> list[Call]:
         """The calls that copy it."""
