@@ -255,6 +255,7 @@ struct stream {
     struct op *first, **end;
     uint64_t done;         /* the serial of the last op that has run */
     struct graph *capture; /* NULL: work is run */
+    int strict;            /* whether the capture ends by calls that are unsafe */
     struct stream *next;
     int blocking, ordinal;
 };
@@ -820,12 +821,12 @@ API result cuEventElapsedTime(float *milliseconds, struct event *start, struct e
 /* ---- graphs ---- */
 
 API result cuStreamBeginCapture(void *handle, int kind) {
-    (void)kind;
     struct stream *stream = stream_of(handle);
     if (stream == &legacy || stream->capture)
         return CAPTURE_UNSUPPORTED;
     spoilt = recorded ? spoilt : 0;
-    recorded++;
+    stream->strict = kind != RELAXED_RULES;
+    recorded += stream->strict;
     stream->capture = calloc(1, sizeof *stream->capture);
     stream->capture->end = &stream->capture->first;
     return SUCCESS;
@@ -837,8 +838,8 @@ API result cuStreamEndCapture(void *handle, struct graph **graph) {
         return INVALID_VALUE;
     *graph = stream->capture;
     stream->capture = NULL;
-    recorded--;
-    return spoilt ? CAPTURE_INVALIDATED : SUCCESS;
+    recorded -= stream->strict;
+    return spoilt && stream->strict ? CAPTURE_INVALIDATED : SUCCESS;
 }
 
 API result cuThreadExchangeStreamCaptureMode(int *mode) {

@@ -63,9 +63,12 @@ def order(before: int, after: int, ordinal: int = 0) -> None:
 
 @contextmanager
 def recording(stream: int) -> Iterator[list[int]]:
-    """Record a stream's work, for the time of a block; the list has the number of pieces then."""
+    """Record a stream's work, for the time of a block; the list has the number of pieces then.
+
+    By relaxed rules, so that memory may be freed meanwhile; graphs.py has the strict ones.
+    """
     found: list[int] = []
-    driver("cuStreamBeginCapture", stream, 0)
+    driver("cuStreamBeginCapture", stream, 2)
     yield found
     graph = ctypes.c_uint64()
     driver("cuStreamEndCapture", stream, ctypes.byref(graph))

@@ -26,10 +26,12 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from difflib import SequenceMatcher
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import cuda_in_memory
@@ -71,17 +73,34 @@ class Tried(NamedTuple):
 
 def changed_line(ptx: str, mutant: Mutant) -> str:
     """The first line of a kernel that a mutant has changed, without the numbers of registers."""
-    line = ptx.splitlines()[min(mutant.change)]
+    return plain(ptx.splitlines()[min(mutant.change)])
+
+
+def plain(line: str) -> str:
+    """A line without the numbers of registers and labels."""
     return re.sub(r"(%\D+|\$L\w*?_)\d+", r"\1", " ".join(line.split()))
 
 
 def of_trial(trial: Trial) -> list[Tried]:
-    ptx = ptx_of(trial)
-    return [Tried(trial, each, changed_line(ptx, each)) for each in mutants(ptx)]
+    """The mutants of its kernel, but those of lines that the kernel beside it has as well."""
+    ptx = ptx_of(trial.module)
+    found = [Tried(trial, each, changed_line(ptx, each)) for each in mutants(ptx)]
+    if trial.beside is None:
+        return found
+    own = lines_of_its_own(ptx, ptx_of(trial.beside))
+    return [each for each in found if min(each.mutant.change) in own]
 
 
-def ptx_of(trial: Trial) -> str:
-    return cuda_in_memory.as_ptx(trial.module(), 0)[:-1].decode()
+def lines_of_its_own(ptx: str, other: str) -> set[int]:
+    """The numbers of the lines that are in one kernel, and not at the same place in another."""
+    lines, others = ([plain(line) for line in each.splitlines()] for each in (ptx, other))
+    matcher = SequenceMatcher(None, others, lines, autojunk=False)
+    parts = [(low, high) for tag, _, _, low, high in matcher.get_opcodes() if tag != "equal"]
+    return {at for low, high in parts for at in range(low, high)}
+
+
+def ptx_of(module: Callable[[], ModuleType]) -> str:
+    return cuda_in_memory.as_ptx(module(), 0)[:-1].decode()
 
 
 def compilers() -> str:
@@ -106,7 +125,9 @@ def put_in_force(trial: Trial, chosen: Sequence[Tried]) -> tuple[Any, set[int]]:
     """
     from fusedstep._backends.cuda import device, driver
 
-    text, refused = switched(with_extra(ptx_of(trial)), [each.mutant.change for each in chosen])
+    text, refused = switched(
+        with_extra(ptx_of(trial.module)), [each.mutant.change for each in chosen]
+    )
     path = cuda_in_memory.built(text, *FLAGS)
     image = str(path).encode()
     DRIVER.made[image] = path

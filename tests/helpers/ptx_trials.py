@@ -23,8 +23,10 @@ from cases import differing_bits
 from device import IN_MEMORY, Plain
 
 import fusedstep as fs
+from fusedstep import rules
 from fusedstep._arrays.dtypes import BFLOAT16
 from fusedstep._backends.cuda import copies, formats, kernels, slices, squares, totals, verdict
+from fusedstep._backends.cuda import foreseen as lines_ahead
 from fusedstep._backends.cuda.kernels import Variant
 from fusedstep._backends.plan import Job
 from fusedstep._core import kept, parameters
@@ -119,7 +121,10 @@ class Side:
         self.leave(repr(report))
 
     def state(self, optimizer: Any) -> None:
-        for entry in optimizer.state_dict()["state"]:
+        entries = optimizer.state_dict()["state"]
+        if entries and isinstance(entries[0], list):  # in groups
+            entries = [entry for group in entries for entry in group]
+        for entry in entries:
             for value in entry.values():
                 self.leave(value if isinstance(value, np.ndarray) else repr(value))
 
@@ -586,12 +591,12 @@ def judged(side: Side) -> None:
     There are tensors for up to five turns of each thread, and steps whose verdicts are waited for
     or not.
     """
-    for make, options in OF_JOBS:
+    for make, own in OF_JOBS:
         rng = np.random.default_rng(9)
         kinds: list[tuple[int, Any]] = [(5, F4), (6, F8)]
         drawn = [np.asarray(rng.standard_normal(n), kind) for n, kind in kinds]
         params, grads = (Packed(side, drawn) for _ in range(2))
-        optimizer = make(params.arrays, backend=side.backend, nonfinite="skip", **options)
+        optimizer = make(params.arrays, backend=side.backend, nonfinite="skip", **own)
         for scale in (3.0, 0.7, 1e-3):
             grads.write([np.asarray(rng.standard_normal(n), kind) for n, kind in kinds])
             side.report(optimizer.step(grads.arrays, max_norm=0.7, scale=scale))
@@ -600,6 +605,113 @@ def judged(side: Side) -> None:
     for count, turns in ((0, 2), (1, 84), (2, 84), (7, 84), (300, 42), (600, 42), (1100, 14)):
         for policy in ("skip", "propagate"):
             _judged(side, count, turns, policy)
+
+
+def foreseen(side: Side) -> None:
+    """Steps whose scalars come from a timetable, by rules of all kinds, and beyond its end."""
+    options: dict[str, Any] = {} if side.backend == "numpy" else {"capturable": True}
+    rng = np.random.default_rng(12)
+    for make, own in [*OF_PROGRAMS, *OF_JOBS]:
+        kinds = [(3 + k, F8 if k % 3 == 1 and make is not Many else F4) for k in range(11)]
+        drawn = [np.asarray(rng.standard_normal(n), kind) for n, kind in kinds]
+        params, grads = (Packed(side, drawn) for _ in range(2))
+        groups = [{"params": [p], "lr": 0.3 / (k + 1)} for k, p in enumerate(params.arrays)]
+        optimizer = make(groups, backend=side.backend, **own, **options)
+        for turn in range(6):
+            grads.write([np.asarray(rng.standard_normal(n), kind) for n, kind in kinds])
+            request = (
+                {"max_value": 0.4},
+                {},
+                {"max_norm": 0.7},
+                {"scale": 3.0},
+                {"max_norm": 0.2, "clip": "tensor"},
+            )[turn % 5]
+            side.report(optimizer.step([[g] for g in grads.arrays], **request))
+            for k, group in enumerate(optimizer.param_groups):
+                group["lr"] = 0.1 * (k + 1) / (turn + 2)
+        side.leave(*params.read())
+        side.state(optimizer)
+    drawn = [np.asarray(rng.standard_normal(5), F4)]
+    params, grads = (Packed(side, drawn) for _ in range(2))
+    rates: Any = {"lr": lambda t: 0.1 / t, "backend": side.backend}
+    with patch.object(lines_ahead, "MOST", 4):
+        optimizer = fs.SGD(params.arrays, **rates, **options)
+        optimizer.step(grads.arrays)
+        _beyond(optimizer, grads, side)
+    side.leave(*params.read())
+
+
+def _beyond(optimizer: Any, grads: Packed, side: Side) -> None:
+    """Ask for more steps than the four that are foreseen, which leave no trace but in answers."""
+    if side.backend == "numpy":
+        for _ in range(3):
+            optimizer.step(grads.arrays)
+        return
+    table = optimizer.layout.table
+    with patch.object(table, "runs_out", lambda: False):
+        for step in range(2, 9):
+            optimizer.step(grads.arrays)
+            judge = table.judge
+            answer = judge.verdicts[judge.turn - 1].read()
+            assert answer.beyond == answer.skipped == (step > 4)
+            assert answer.taken == min(step, 4)
+
+
+def many_scalars(h: Any, t: int) -> dict[str, float]:
+    """More scalars than there are threads for one record, by all operations on a rate."""
+    others = {f"c{k}": 1 / (k + t + 1.7) for k in range(33)}
+    into, minus = 0.7 / (1 + h.lr * 0.3), (h.lr - 0.013) / 3.3
+    return {**others, "into": into, "minus": minus, "beyond": 0.9 - h.lr}
+
+
+@fs.rule(prepare=many_scalars, lr=0.1)
+def Many(p, g, h):  # type: ignore[no-untyped-def]  # noqa: N802
+    """A rule that reads all of them."""
+    c = (
+        h.c0
+        + h.c1
+        + h.c2
+        + h.c3
+        + h.c4
+        + h.c5
+        + h.c6
+        + h.c7
+        + h.c8
+        + h.c9
+        + h.c10
+        + h.c11
+        + h.c12
+        + h.c13
+        + h.c14
+        + h.c15
+        + h.c16
+        + h.c17
+        + h.c18
+        + h.c19
+        + h.c20
+        + h.c21
+        + h.c22
+        + h.c23
+        + h.c24
+        + h.c25
+        + h.c26
+        + h.c27
+        + h.c28
+        + h.c29
+        + h.c30
+        + h.c31
+        + h.c32
+    )
+    return p - h.lr * c * g - h.into * g * h.minus - h.beyond * 0.01 * g
+
+
+OF_PROGRAMS: list[tuple[Any, dict[str, Any]]] = [
+    (Many, {}),
+    (rules.RAdam, {"betas": (0.83, 0.957)}),
+    (rules.Adan, {"weight_decay": 0.31}),
+    (rules.Adan, {"weight_decay": 0.31, "no_prox": True}),
+]
+"""Optimizers whose scalars are made of the rate in all ways."""
 
 
 def _judged(side: Side, count: int, turns: int, policy: str) -> None:
@@ -882,6 +994,8 @@ class Trial(NamedTuple):
     name: str
     module: Callable[[], ModuleType]
     act: Callable[[Side], None]
+    beside: Callable[[], ModuleType] | None = None
+    """A kernel that has lines in common with this one, which are tried there."""
 
     def left(self, backend: str, wanted: Sequence[Any] | None = None) -> list[Any]:
         """All that it leaves on a side; it ends where that is not as wanted."""
@@ -949,6 +1063,7 @@ TRIALS = [
     Trial("totals", totals.totals, folded),
     Trial("fold", totals.fold, folded),
     Trial("verdict", verdict.module, judged),
+    Trial("foreseen", lambda: verdict.module(foreseen=True), foreseen, verdict.module),
     Trial("copies", lambda: copies.module(F4), with_gaps),
     Trial("gather", lambda: slices.gathering(F4), gathered),
     Trial("slices", lambda: slices.stepping(Job(ADAM, F4), None), by_rows),

@@ -9,7 +9,7 @@ through scratch.
 from __future__ import annotations
 
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,17 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 NOTHING: Array = np.empty(0)
 """An array in the place of one that is not held any more."""
+
+
+def refuse_turned(name: str, what: str) -> NoReturn:
+    """Refuse an array with negative strides on a device, where it is walked the other way round.
+
+    `what` says for what the way matters.
+    """
+    raise ValueError(
+        f"{name} has negative strides on a CUDA device, and {what} the order of elements decides "
+        "about bits; pass a contiguous array, as `cupy.ascontiguousarray(p)`"
+    )
 
 
 class Walk:

@@ -60,6 +60,12 @@ class Storages(NamedTuple):
     states: tuple[Held | None, ...]
 
     @property
+    def in_order(self) -> bool:
+        """Whether the order of elements decides about bits: by random ones, or in blocks."""
+        held = [each.format for each in self.states if each is not None]
+        return self.streams > 0 or not {"signed8", "unsigned8"}.isdisjoint(held)
+
+    @property
     def streams(self) -> int:
         """The streams of random bits that they are rounded by."""
         draws = (each.draw for each in (self.p, *self.states) if each is not None)

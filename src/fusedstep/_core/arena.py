@@ -11,7 +11,7 @@ from fusedstep._arrays.dtypes import dtype_name
 from fusedstep._arrays.memory import LINE
 from fusedstep._arrays.overlap import WrittenMemory
 from fusedstep._arrays.structure import named
-from fusedstep._arrays.walk import Walk
+from fusedstep._arrays.walk import Walk, refuse_turned
 from fusedstep._backends.choose import place_of
 from fusedstep._checks.wording import describe
 from fusedstep._core.arena_jax import live_arrays
@@ -177,6 +177,9 @@ old memory, without what is assigned; write into it: `grads['b'][...] = value`
         WrittenMemory(seen).refuse_overlaps()
         groups = [(name, len(arrays), own) for name, arrays, own in divided]
         walks = [(Walk(values, place), values.dtype) for _, values in seen]
+        for (name, _), (walk, _) in zip(seen, walks, strict=True):
+            if walk.turned:
+                refuse_turned(name, "in an arena")
         self._take_up(ArenaMemory(place, structure, groups, walks, align))
         for view, (_, values) in zip(self._memory.p, seen, strict=True):
             place.copy(view, values)

@@ -8,6 +8,7 @@ from typing import Any
 
 from fusedstep._arrays.libraries import by_numpy, numpy_reads
 from fusedstep._arrays.overlap import WrittenMemory
+from fusedstep._arrays.walk import refuse_turned
 from fusedstep._backends.plan import STEPPED, Asked, Job, Line, Plan, Row, Scaler, Table
 from fusedstep._checks.rates import Rates
 from fusedstep._core.declaration import Declaration
@@ -137,6 +138,8 @@ class Layout:
                 tensor.cohort = cohort
                 self.rows[index] = row = rows[index] or tensor.row_of(cohort.rule)
                 row.job = jobs[cohort]
+                if storages is not None and storages.in_order and row.walk.turned:
+                    refuse_turned(f"params{tensor.path}", "rounded stochastically or in 8 bits")
         self.cohorts = [*jobs]
         """The cohorts of the tensors that step, in the order of the jobs."""
         self.jobs = [Job(cohort.rule, cohort.dtype, cohort.storages) for cohort in jobs]

@@ -119,6 +119,25 @@ def test_norms_of_other_dtypes_where_memory_is_reversed(kept_as: str) -> None:
 
 
 @cuda
+def test_reversed_memory_is_refused_where_the_order_decides() -> None:
+    """A device walks it the other way round than the CPU does."""
+    values = np.arange(5000, dtype=np.float32)
+    p, g = Placed(values[::-1], values).array, Placed(np.ones_like(values)).array
+    many: list[dict[str, Any]] = [
+        {"state_dtype": "bfloat16", "rounding": "stochastic"},
+        {"state_dtype": "8bit"},
+        {"state_dtype": "8bit", "rounding": "nearest"},
+    ]
+    for options in many:
+        optimizer = fs.SGD(p, momentum=0.9, **options)
+        with pytest.raises(ValueError, match=r"params has negative strides.*ascontiguousarray"):
+            optimizer.step(g)
+    fs.SGD(p, momentum=0.9, state_dtype="bfloat16", rounding="nearest").step(g)
+    with pytest.raises(ValueError, match=r"params\[0\] has negative strides.*in an arena"):
+        fs.Arena([p])
+
+
+@cuda
 def test_addresses_between_elements_are_refused() -> None:
     view, memory = LAYOUTS["one_byte_off"](BFLOAT16)
     with pytest.raises(ValueError, match="not multiples of 2"):
