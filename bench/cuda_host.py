@@ -6,7 +6,8 @@ It runs over the driver in the memory of the host that the tests have, which dro
 left is what the program waits for. The gradients are the same arrays at each step; or those of
 three sets in turns; or new ones, which were made before the first step, or just now. To make arrays
 takes the program out of the caches, so a step has to fetch it again whatever it is given: "same,
-late" is a step with the same arrays after others were made. Medians of some hundred steps, of new
+late" is a step with the same arrays after others were made. The last two are steps of the same
+arrays with their norm, and of an optimizer with `capturable=True`. Medians of some hundred steps, of new
 arrays of 20.
 """
 
@@ -104,7 +105,7 @@ def times(make: Callable[[], Any], count: int) -> list[float]:
 
     sets = [made() for _ in range(3)]
     before = iter([made() for _ in range(FEW + WARM)])
-    step = fs.AdamW(made()).step
+    step, captured = (fs.AdamW(made(), capturable=x).step for x in (False, True))
     turns = cycle(sets)
     return [
         median(step, lambda: sets[0]),
@@ -113,12 +114,13 @@ def times(make: Callable[[], Any], count: int) -> list[float]:
         median(step, made, FEW),
         median(step, late, FEW),
         median(step, lambda: sets[0], max_norm=1.0),
+        median(captured, lambda: sets[0]),
     ]
 
 
 def main() -> int:
     cuda_in_memory.DRIVER.mode(cuda_in_memory.NEVER)
-    titles = ("the same", "in turns", "new", "just made", "same, late", "and the norm")
+    titles = ("the same", "in turns", "new", "just made", "same, late", "and the norm", "capturable")
     print(f"{'arrays':<8} {'tensors':>8}", *(f"{title:>13}" for title in titles))
     for name, make in KINDS.items():
         for count in (1, 300, 1000):

@@ -186,7 +186,7 @@ class Group(MutableMapping[str, Any]):
         return None if self.turn is None else self.turn.held.get(id(self))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "turn": None}
+        return {**vars(self), "turn": None, "told": None}
 
     def replace_params(self, params: Sequence[Any]) -> None:
         """Hold other arrays in place of its own, before an optimizer has taken them up."""
