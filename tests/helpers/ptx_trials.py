@@ -610,51 +610,68 @@ def judged(side: Side) -> None:
 def foreseen(side: Side) -> None:
     """Steps whose scalars come from a timetable, by rules of all kinds, and beyond its end."""
     options: dict[str, Any] = {} if side.backend == "numpy" else {"capturable": True}
-    rng = np.random.default_rng(12)
     for make, own in [*OF_PROGRAMS, *OF_JOBS]:
-        kinds = [(3 + k, F8 if k % 3 == 1 and make is not Many else F4) for k in range(11)]
-        drawn = [np.asarray(rng.standard_normal(n), kind) for n, kind in kinds]
-        params, grads = (Packed(side, drawn) for _ in range(2))
-        groups = [{"params": [p], "lr": 0.3 / (k + 1)} for k, p in enumerate(params.arrays)]
-        optimizer = make(groups, backend=side.backend, **own, **options)
-        for turn in range(6):
-            grads.write([np.asarray(rng.standard_normal(n), kind) for n, kind in kinds])
-            request = (
-                {"max_value": 0.4},
-                {},
-                {"max_norm": 0.7},
-                {"scale": 3.0},
-                {"max_norm": 0.2, "clip": "tensor"},
-            )[turn % 5]
-            side.report(optimizer.step([[g] for g in grads.arrays], **request))
-            for k, group in enumerate(optimizer.param_groups):
-                group["lr"] = 0.1 * (k + 1) / (turn + 2)
-        side.leave(*params.read())
-        side.state(optimizer)
-    drawn = [np.asarray(rng.standard_normal(5), F4)]
+        # Others than SGD have thousands of lines before they rest, which would take a while.
+        most = lines_ahead.MOST if make is fs.SGD and "seed" not in own else 64
+        with patch.object(lines_ahead, "MOST", most), patch.object(kept, "SMALL", 1):
+            _foreseen(side, make, own, options)
+    drawn = [np.asarray(np.random.default_rng(13).standard_normal(5), F4) for _ in range(2)]
     params, grads = (Packed(side, drawn) for _ in range(2))
-    rates: Any = {"lr": lambda t: 0.1 / t, "backend": side.backend}
-    with patch.object(lines_ahead, "MOST", 4):
-        optimizer = fs.SGD(params.arrays, **rates, **options)
-        optimizer.step(grads.arrays)
-        _beyond(optimizer, grads, side)
+    rates = 0.3, lambda t: 0.1 / t  # of which the first one rests at once
+    groups = [{"params": [p], "lr": lr} for p, lr in zip(params.arrays, rates, strict=True)]
+    for first in (0, 1):
+        with patch.object(lines_ahead, "MOST", lines_ahead.BLOCK):
+            optimizer = fs.SGD(groups[first:], backend=side.backend, **options)
+            given = [[g] for g in grads.arrays[first:]]
+            optimizer.step(given)
+            _beyond(optimizer, given, side)
+        side.leave(*params.read())
+    nothing = side.place(np.zeros(0, F4))  # for which there are no jobs
+    optimizer = fs.SGD([nothing], backend=side.backend, **options)
+    for _ in range(3):
+        side.report(optimizer.step([side.place(np.zeros(0, F4))], max_norm=1.0))
+
+
+def _foreseen(side: Side, make: Any, own: dict[str, Any], options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(12)
+    narrow = "state_dtype" in own
+    kinds = [(3 + k, F8 if k % 3 == 1 and not narrow else F4) for k in range(11)]
+    drawn = [np.asarray(rng.standard_normal(n), kind) for n, kind in kinds]
+    params, grads = (Packed(side, drawn) for _ in range(2))
+    groups = [{"params": [p], "lr": 0.3 / (k + 1)} for k, p in enumerate(params.arrays)]
+    optimizer = make(groups, backend=side.backend, **own, **options)
+    for turn in range(6):
+        grads.write([np.asarray(rng.standard_normal(n), kind) for n, kind in kinds])
+        request = (
+            {"max_value": 0.4},
+            {},
+            {"max_norm": 0.7},
+            {"scale": 3.0},
+            {"max_norm": 0.2, "clip": "tensor"},
+        )[turn % 5]
+        side.report(optimizer.step([[g] for g in grads.arrays], **request))
+        for k, group in enumerate(optimizer.param_groups):
+            group["lr"] = 0.1 * (k + 1) / (turn + 2)
     side.leave(*params.read())
+    side.state(optimizer)
 
 
-def _beyond(optimizer: Any, grads: Packed, side: Side) -> None:
-    """Ask for more steps than the four that are foreseen, which leave no trace but in answers."""
+def _beyond(optimizer: Any, grads: Any, side: Side) -> None:
+    """Ask for more steps than are foreseen, which leave no trace but in their answers."""
     if side.backend == "numpy":
-        for _ in range(3):
-            optimizer.step(grads.arrays)
+        for _ in range(lines_ahead.BLOCK - 1):
+            optimizer.step(grads)
         return
     table = optimizer.layout.table
     with patch.object(table, "runs_out", lambda: False):
-        for step in range(2, 9):
-            optimizer.step(grads.arrays)
+        for step in range(2, lines_ahead.BLOCK + 5):
+            optimizer.step(grads)
+            if step < lines_ahead.BLOCK - 4:
+                continue
             judge = table.judge
             answer = judge.verdicts[judge.turn - 1].read()
-            assert answer.beyond == answer.skipped == (step > 4)
-            assert answer.taken == min(step, 4)
+            assert answer.beyond == answer.skipped == (step > lines_ahead.BLOCK)
+            assert answer.taken == min(step, lines_ahead.BLOCK)
 
 
 def many_scalars(h: Any, t: int) -> dict[str, float]:
@@ -702,7 +719,7 @@ def Many(p, g, h):  # type: ignore[no-untyped-def]  # noqa: N802
         + h.c31
         + h.c32
     )
-    return p - h.lr * c * g - h.into * g * h.minus - h.beyond * 0.01 * g
+    return (p - h.lr * c * g) * h.into - h.minus * g - h.beyond * 0.01 * g
 
 
 OF_PROGRAMS: list[tuple[Any, dict[str, Any]]] = [
@@ -710,6 +727,7 @@ OF_PROGRAMS: list[tuple[Any, dict[str, Any]]] = [
     (rules.RAdam, {"betas": (0.83, 0.957)}),
     (rules.Adan, {"weight_decay": 0.31}),
     (rules.Adan, {"weight_decay": 0.31, "no_prox": True}),
+    (fs.SGD, {"momentum": 0.83, "state_dtype": "bfloat16", "rounding": "stochastic", "seed": 3}),
 ]
 """Optimizers whose scalars are made of the rate in all ways."""
 
@@ -982,9 +1000,25 @@ def by_rows(side: Side) -> None:
                     for letter in ("m", "v"):
                         state["state"][0][letter] = drawn.state[0][letter].reshape(n, width)
                     optimizer.load_state_dict(state)
+            for _ in range(4):  # which all other rows miss
+                optimizer.step([fs.Rows([0], side.place(np.ones((1, width), F4)))])
             optimizer.catch_up()
             side.keep(placed)
             side.state(optimizer)
+    _missing_many(side)
+
+
+def _missing_many(side: Side) -> None:
+    """Rows of usual numbers that miss several steps."""
+    values = np.asarray(np.random.default_rng(0).standard_normal((40, 3)), F4)
+    p = side.place(np.ones((40, 3), F4))
+    optimizer = fs.Adam([p], backend=side.backend, untouched="exact", lr=0.1)
+    optimizer.step([fs.Rows(np.arange(40), side.place(values))])
+    for turn in range(9):
+        optimizer.step([fs.Rows([turn], side.place(values[:1]))])
+    optimizer.catch_up()
+    side.keep(p)
+    side.state(optimizer)
 
 
 # ---- all of them ----

@@ -61,9 +61,10 @@ def scalars(written: Written, steps: int, rate: float, count: int) -> list[float
     for k in range(count):
         at = int(written.program[k])
         x = rate
-        for n in range(written.program[at]):
-            operation, place = written.program[at + 1 + 2 * n : at + 3 + 2 * n].tolist()
+        while written.program[at] != foreseen.END:
+            operation, place = written.program[at : at + 2].tolist()
             x = done(operation, x, number(place))
+            at += 2
         made.append(x)
     return made
 

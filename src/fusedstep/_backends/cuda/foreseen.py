@@ -92,6 +92,9 @@ def as_words(numbers: Sequence[float]) -> Words:
     return np.array(numbers, np.float64).view(np.int64)
 
 
+END = -1
+"""The end of a scalar's operations in a program."""
+
 ASKED = ("unscale", "clip", "most")
 """The scalars that the step asks for, in the place of what lines have."""
 
@@ -141,11 +144,11 @@ class Lines:
         for k, name in enumerate(names):
             own = self.columns[name]
             program[k] = len(program)
-            program.append(len(own.operations))
             for operation, numbers in zip(own.operations, own.numbers, strict=True):
                 program += [operation, len(columns)]
                 operations.append(len(program) - 1)
                 columns.append(as_words(numbers[: self.count]))
+            program.append(END)
         changing = [bool((column != column[0]).any()) for column in columns]
         places = np.where(changing, -np.cumsum(changing), np.cumsum(np.logical_not(changing)) - 1)
         for at in operations:

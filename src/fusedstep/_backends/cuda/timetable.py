@@ -19,7 +19,7 @@ import numpy as np
 from fusedstep._arrays.plain import address
 from fusedstep._arrays.walk import Array
 from fusedstep._backends.cuda.device import Device
-from fusedstep._backends.cuda.foreseen import Lines
+from fusedstep._backends.cuda.foreseen import END, Lines
 from fusedstep._backends.cuda.launches import Launch
 from fusedstep._backends.cuda.mail import Mail
 from fusedstep._backends.plan import Foreseen
@@ -48,10 +48,11 @@ BOUND = 6
 """The word of a letter with the largest size of each element, see verdict.py."""
 
 LATE = f"""\
-for j in range(n_jobs):
-    job = jobs + {8 * JOB} * j
+job, end = jobs, jobs + {8 * JOB} * n_jobs
+while job < end and not late:
     past = before - load_int64(job + {8 * BASE}) >= load_int64(job + {8 * ROWS})
-    late = late or (past and load_int64(job + {8 * LASTS}) == 0)""".splitlines()
+    late = past and load_int64(job + {8 * LASTS}) == 0
+    job += {8 * JOB}""".splitlines()
 """The lines by which a kernel finds whether a step is beyond those that are foreseen."""
 
 
@@ -66,12 +67,10 @@ key_at = fixed + 8 * place if place >= 0 else line - 8 * (place + 1)""".splitlin
 SCALAR = f"""\
 at = program + 8 * load_int64(program + 8 * k)
 x = load(load_int64(job + {8 * RATE}))
-steps = load_int64(at)
-at += 8
-for _ in range(steps):
-    operation, place = load_int64(at), load_int64(at + 8)
+operation = load_int64(at)
+while operation != {END}:
+    place = load_int64(at + 8)
     c = load(fixed + 8 * place if place >= 0 else line - 8 * (place + 1))
-    at += 16
     if operation == {TAKE}:
         x = c
     elif operation == {TIMES}:
@@ -86,6 +85,8 @@ for _ in range(steps):
         x = sub(x, c)
     else:
         x = sub(c, x)
+    at += 16
+    operation = load_int64(at)
 if k == load_int64(job + {8 * AT_MOST}):
     x = load(letter + {8 * BOUND})""".splitlines()
 """The lines by which it makes scalar k."""
