@@ -7,8 +7,8 @@ left is what the program waits for. The gradients are the same arrays at each st
 three sets in turns; or new ones, which were made before the first step, or just now. To make arrays
 takes the program out of the caches, so a step has to fetch it again whatever it is given: "same,
 late" is a step with the same arrays after others were made. The last two are steps of the same
-arrays with their norm, and of an optimizer with `capturable=True`. Medians of some hundred steps, of new
-arrays of 20.
+arrays with their norm, and of an optimizer with `capturable=True`. Medians of some hundred steps,
+of new arrays of 20.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def times(make: Callable[[], Any], count: int) -> list[float]:
 
 def main() -> int:
     cuda_in_memory.DRIVER.mode(cuda_in_memory.NEVER)
-    titles = ("the same", "in turns", "new", "just made", "same, late", "and the norm", "capturable")
+    titles = ["the same", "in turns", "new", "just made", "same, late", "the norm", "capturable"]
     print(f"{'arrays':<8} {'tensors':>8}", *(f"{title:>13}" for title in titles))
     for name, make in KINDS.items():
         for count in (1, 300, 1000):

@@ -28,8 +28,9 @@ from fusedstep._arrays.dtypes import BFLOAT16
 from fusedstep._backends.cuda import copies, formats, kernels, slices, squares, totals, verdict
 from fusedstep._backends.cuda import foreseen as lines_ahead
 from fusedstep._backends.cuda.kernels import Variant
-from fusedstep._backends.plan import Job
+from fusedstep._backends.plan import Job, Scaler
 from fusedstep._core import kept, parameters
+from fusedstep._core.request import Request
 from fusedstep._numerics import norm
 from fusedstep._numerics.coefficients import Rule
 
@@ -602,6 +603,10 @@ def judged(side: Side) -> None:
             side.report(optimizer.step(grads.arrays, max_norm=0.7, scale=scale))
         side.leave(*params.read())
         side.state(optimizer)
+    for make, own in OF_PROGRAMS:
+        if "seed" not in own:
+            _foreseen(side, make, own, {})
+    _scaled(side)
     for count, turns in ((0, 2), (1, 84), (2, 84), (7, 84), (300, 42), (600, 42), (1100, 14)):
         for policy in ("skip", "propagate"):
             _judged(side, count, turns, policy)
@@ -653,6 +658,30 @@ def _foreseen(side: Side, make: Any, own: dict[str, Any], options: dict[str, Any
         for k, group in enumerate(optimizer.param_groups):
             group["lr"] = 0.1 * (k + 1) / (turn + 2)
     side.leave(*params.read())
+    side.state(optimizer)
+
+
+def _scaled(side: Side) -> None:
+    """Steps by a scale, and left out by a number, that lie beside the gradients."""
+    rng = np.random.default_rng(14)
+    p = side.place(np.asarray(rng.standard_normal(5), F4))
+    optimizer = fs.SGD([p], lr=0.37, momentum=0.83, backend=side.backend)
+    optimizer.step([side.place(np.ones(5, F4))])
+    for turn in range(6):
+        g = side.place(np.asarray(rng.standard_normal(5), F4))
+        scale, found = np.array([3.7 + turn], F4), np.array([turn % 2], F4)
+        if side.backend == "numpy":
+            if not found:
+                optimizer.step([g], scale=float(scale[0]))
+            continue
+        layout = optimizer.layout
+        cells = [side.place(each) for each in (scale, found)]
+        at = [each.__cuda_array_interface__["data"][0] for each in cells]
+        lines = layout.lines()
+        assert layout.take([g], False)
+        assert lines is not None
+        layout.judge(lines, Request(), "propagate", Scaler(*at))
+    side.keep(p)
     side.state(optimizer)
 
 

@@ -200,7 +200,7 @@ def run({{names}}):
         store_int64(letter + {8 * BEYOND}, 1 if late else 0)
 
     # The record of each job: its scalars at this t, each by a thread of {{lanes}}.
-    j = thread // {{lanes}}
+    j, lanes = thread // {{lanes}}, cuda.blockDim.x // {{groups}}
     while j < n_jobs:
         job = jobs + {{job}} * j
         record, size = load_int64(job + {8 * RECORD}), load_int64(job + {8 * SIZE})
@@ -219,8 +219,8 @@ def run({{names}}):
                 store_float32(record + {VALUES} + 4 * k, float32(x))
             else:
                 store(record + {VALUES} + 8 * k, x)
-            k += {{lanes}}
-        j += {{threads}} // {{lanes}}
+            k += lanes
+        j += {{groups}}
 '''
 
 LINE = f"""\
@@ -246,6 +246,7 @@ def module(threads: int = THREADS, foreseen: bool = False) -> ModuleType:
 
     Jobs are in the letter, or foreseen, in a timetable.
     """
+    lanes = min(threads, LANES)
     late, line, scalar, job = NO_LINES, LINE, SCALAR, JOB
     if foreseen:
         late, line, scalar = timetable.LATE, timetable.LINE, timetable.SCALAR
@@ -259,7 +260,8 @@ def module(threads: int = THREADS, foreseen: bool = False) -> ModuleType:
         line=indented(line, 8),
         scalar=indented(scalar, 12),
         job=8 * job,
-        lanes=min(threads, LANES),
+        lanes=lanes,
+        groups=threads // lanes,
     )
     return modules.load(f"verdict_cuda{'_foreseen' if foreseen else ''}", text, PARTS)
 
