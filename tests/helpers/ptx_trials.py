@@ -1029,8 +1029,6 @@ def by_rows(side: Side) -> None:
                     for letter in ("m", "v"):
                         state["state"][0][letter] = drawn.state[0][letter].reshape(n, width)
                     optimizer.load_state_dict(state)
-            for _ in range(4):  # which all other rows miss
-                optimizer.step([fs.Rows([0], side.place(np.ones((1, width), F4)))])
             optimizer.catch_up()
             side.keep(placed)
             side.state(optimizer)
