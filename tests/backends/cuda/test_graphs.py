@@ -253,7 +253,7 @@ def test_steps_outside_of_graphs(policy: Any) -> None:
     stepped = fs.AdamW([p.array for p in params], capturable=True, nonfinite=policy)
     reference = fs.AdamW(expected, nonfinite=policy, backend="numpy")
     assert "capturable=True" in repr(stepped)
-    assert copy.deepcopy(stepped.param_groups[0])["lr"] == stepped.lr
+    assert copy.copy(stepped.param_groups[0])["lr"] == stepped.lr
     for k in range(3 if SIMULATED else 20):
         grads = [ordinary(rng, p.size, p.dtype) for p in expected]
         grads[0][3 % grads[0].size] = np.nan if policy == "skip" and k % 3 == 1 else 0.0
