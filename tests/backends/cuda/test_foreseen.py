@@ -99,7 +99,7 @@ def test_scalars_are_those_of_the_host(base: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_lines_end_where_scalars_rest() -> None:
-    """Of Adam's, and at once for rules without corrections."""
+    """Some 37,000 for Adam's, and at once for rules without corrections."""
     ends = {}
     for base in BASES:
         if base.name in ("sgd", "momentum-dampening", "rmsprop", "adamw", "adagrad-decay"):

@@ -329,7 +329,7 @@ KINDS = {"plain": plain, "exchanged": exchanged, "numba": numbas, "derived": der
 def test_new_arrays_are_read_in_c(
     looks: list[int], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as are looked at together, some fewer, some more."""
+    """Lists of as many as are looked at together, some fewer, some more."""
     from fusedstep._backends.cuda import hosted
 
     monkeypatch.setattr(hosted, "glance", None)
@@ -482,7 +482,7 @@ def test_arrays_that_are_remembered_may_go(make: Any) -> None:
 
 
 def test_sets_of_arrays_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that C does not read."""
+    """Arrays that C does not read."""
     from fusedstep._backends.cuda import hosted
 
     p = [derived(np.zeros(8, np.float32)) for _ in range(5)]
