@@ -646,7 +646,10 @@ def _foreseen(side: Side, make: Any, own: dict[str, Any], options: dict[str, Any
     groups = [{"params": [p], "lr": 0.3 / (k + 1)} for k, p in enumerate(params.arrays)]
     optimizer = make(groups, backend=side.backend, **own, **options)
     for turn in range(6):
-        grads.write([np.asarray(rng.standard_normal(n), kind) for n, kind in kinds])
+        values = [np.asarray(rng.standard_normal(n), kind) for n, kind in kinds]
+        if "nonfinite" in own and turn % 2:
+            values[-1][0] = np.nan
+        grads.write(values)
         request = (
             {"max_value": 0.4},
             {},
@@ -753,6 +756,7 @@ def Many(p, g, h):  # type: ignore[no-untyped-def]  # noqa: N802
 
 OF_PROGRAMS: list[tuple[Any, dict[str, Any]]] = [
     (Many, {}),
+    (Many, {"nonfinite": "skip", "weight_decay": 0.013}),
     (rules.RAdam, {"betas": (0.83, 0.957)}),
     (rules.Adan, {"weight_decay": 0.31}),
     (rules.Adan, {"weight_decay": 0.31, "no_prox": True}),
