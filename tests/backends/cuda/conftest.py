@@ -9,8 +9,8 @@ import pytest
 from device import IN_MEMORY, LIBRARIES, MISSING, MODULES, SIMULATED, STANDINS
 
 OF_A_DRIVER = (
-    *("test_cupy.py", "test_devices.py", "test_faults.py", "test_hosted.py", "test_put_off.py"),
-    "test_streams_in_memory.py",
+    *("test_cupy.py", "test_devices.py", "test_faults.py", "test_graphs.py", "test_hosted.py"),
+    *("test_put_off.py", "test_streams_in_memory.py"),
 )
 
 collect_ignore = [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import BASES, DTYPES, differing_bits, ordinary
-from device import IN_MEMORY, SIMULATED, Placed, assert_same, cuda, in_memory, on_stream
+from device import IN_MEMORY, Placed, assert_same, cuda, in_memory, on_stream
+from graphs import Graph
 
 import fusedstep as fs
 from fusedstep import rules
@@ -17,12 +17,7 @@ from fusedstep._arrays.dtypes import BFLOAT16
 from fusedstep._backends.cuda import captured, foreseen
 from fusedstep._core.arena import memory_of
 
-if not SIMULATED:
-    from graphs import Graph
-
 pytestmark = [cuda, pytest.mark.filterwarnings("error")]
-
-graphs = pytest.mark.skipif(SIMULATED, reason="the simulator has no graphs")
 
 SIZES = [1, 5, 1024, 4097]
 
@@ -104,7 +99,6 @@ REQUESTS: list[dict[str, Any]] = [
 ]
 
 
-@graphs
 @pytest.mark.parametrize("request_", REQUESTS, ids=str)
 @pytest.mark.parametrize("policy", ["propagate", "skip"])
 def test_launches_are_the_steps_that_come(policy: str, request_: dict[str, Any], mode: int) -> None:
@@ -129,7 +123,6 @@ def test_launches_are_the_steps_that_come(policy: str, request_: dict[str, Any],
     run.check()
 
 
-@graphs
 @pytest.mark.parametrize("base", BASES, ids=lambda base: base.name)
 def test_each_rule(base: Any) -> None:
     run = Run(base.optimizer, **base.options)
@@ -145,7 +138,6 @@ def test_each_rule(base: Any) -> None:
 OWN = [rules.Lion, rules.NAdam, rules.RAdam, rules.Adamax, rules.Adan, rules.Yogi]
 
 
-@graphs
 @pytest.mark.parametrize("make", OWN, ids=lambda make: make.__name__)
 def test_each_rule_of_rules(make: Any) -> None:
     """RAdam's scalars are made otherwise from its sixth step on, Adan's from the second."""
@@ -159,7 +151,6 @@ def test_each_rule_of_rules(make: Any) -> None:
     run.check()
 
 
-@graphs
 def test_rates_are_assigned_between_launches(mode: int) -> None:
     """In the order of the stream, though the host does not wait for it."""
     run = Run(fs.AdamW, weight_decay=0.1)
@@ -177,7 +168,6 @@ def test_rates_are_assigned_between_launches(mode: int) -> None:
     run.check()
 
 
-@graphs
 def test_other_hyperparameters_are_assigned_between_launches(mode: int) -> None:
     run = Run(fs.AdamW, weight_decay=0.1)
     run.draw()
@@ -198,7 +188,6 @@ def test_other_hyperparameters_are_assigned_between_launches(mode: int) -> None:
     run.check()
 
 
-@graphs
 @pytest.mark.parametrize("make", [fs.AdamW, fs.SGD], ids=lambda make: make.__name__)
 def test_schedules(make: Any) -> None:
     run = Run(make, lr=fs.schedules.cosine(0.3, 20))
@@ -210,7 +199,6 @@ def test_schedules(make: Any) -> None:
     run.check()
 
 
-@graphs
 def test_groups_and_dtypes() -> None:
     """Each group has its own rate, and each of its dtypes a job."""
     rng = np.random.default_rng(3)
@@ -244,37 +232,6 @@ def test_groups_and_dtypes() -> None:
         assert stepped.digest() == reference.digest()
 
 
-@pytest.mark.parametrize("policy", ["propagate", "skip"])
-def test_steps_outside_of_graphs(policy: Any) -> None:
-    """They are the same as those of other optimizers, also with what is assigned in between."""
-    rng = np.random.default_rng(6)
-    values = [ordinary(rng, n, DTYPES[n % 2]) for n in ([7, 20] if SIMULATED else SIZES)]
-    params, expected = [Placed(p) for p in values], [p.copy() for p in values]
-    stepped = fs.AdamW([p.array for p in params], capturable=True, nonfinite=policy)
-    reference = fs.AdamW(expected, nonfinite=policy, backend="numpy")
-    assert "capturable=True" in repr(stepped)
-    assert copy.copy(stepped.param_groups[0])["lr"] == stepped.lr
-    for k in range(3 if SIMULATED else 20):
-        grads = [ordinary(rng, p.size, p.dtype) for p in expected]
-        grads[0][3 % grads[0].size] = np.nan if policy == "skip" and k % 3 == 1 else 0.0
-        given = [None if k == 8 and n == 1 else Placed(g).array for n, g in enumerate(grads)]
-        wanted = [None if each is None else g for each, g in zip(given, grads, strict=True)]
-        request = REQUESTS[k % len(REQUESTS)]
-        found = stepped.step(given, **request)
-        assert repr(found) == repr(reference.step(wanted, **request))
-        for each in (stepped, reference):
-            each.lr = 0.1 / (k + 1)
-            each.param_groups[0]["betas"] = (0.9, 0.99 if k > 1 else 0.999)
-    saved = stepped.state_dict()
-    stepped.load_state_dict(saved)
-    grads = [p.copy() for p in expected]
-    stepped.step([Placed(g).array for g in grads])
-    reference.step(grads)
-    assert_same(stepped, params, reference, expected)
-    assert stepped.step([None] * len(params)) == reference.step([None] * len(params))
-
-
-@graphs
 @pytest.mark.parametrize(
     "options", [{"master": False}, {"state_dtype": "8bit"}, {"master": "split8"}], ids=str
 )
@@ -303,7 +260,6 @@ def test_random_bits_are_those_of_the_step(options: dict[str, Any], mode: int) -
         assert stepped.digest() == reference.digest()
 
 
-@graphs
 def test_an_arena() -> None:
     rng = np.random.default_rng(2)
     values = [ordinary(rng, n, np.float32) for n in SIZES]
@@ -332,7 +288,6 @@ def test_an_arena() -> None:
             assert differing_bits(memory.place.read(view), np.asarray(p)) == 0
 
 
-@graphs
 def test_gradients_with_gaps_are_stepped_outside() -> None:
     run = Run(fs.AdamW, dtypes=[np.float32])
     run.draw()
@@ -353,7 +308,6 @@ def test_gradients_with_gaps_are_stepped_outside() -> None:
     run.check()
 
 
-@graphs
 def test_other_graphs_of_the_same_steps() -> None:
     """Each has its gradients and its arguments; t is one for all."""
     run = Run(fs.AdamW, dtypes=[np.float32])
@@ -378,7 +332,6 @@ def test_other_graphs_of_the_same_steps() -> None:
 # ---- what is refused ----
 
 
-@graphs
 def test_what_a_graph_does_not_know_is_refused() -> None:
     """Whatever would leave its steps behind: nothing is changed, and there is a remedy."""
     run = Run(fs.SGD, momentum=0.0, dtypes=[np.float32])
@@ -416,31 +369,6 @@ def test_what_a_graph_does_not_know_is_refused() -> None:
     run.check()
 
 
-def test_what_capturable_does_not_go_with() -> None:
-    p = Placed(np.ones((4, 3), np.float32), library="cupy").array
-    with pytest.raises(ValueError, match="capturable=True is for parameters on a CUDA device"):
-        fs.SGD(np.ones(3), capturable=True)
-    with pytest.raises(TypeError, match="capturable=1"):
-        fs.SGD([p], capturable=1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="nonfinite='raise' with capturable"):
-        fs.SGD([p], capturable=True, nonfinite="raise")
-    with pytest.raises(ValueError, match="an arena"):
-        fs.SGD(fs.Arena([p]), capturable=True, nonfinite="skip")
-    with pytest.raises(RuntimeError, match=r"lookahead\(\) with capturable"):
-        fs.SGD([p], capturable=True, momentum=0.9).lookahead().__enter__()
-    with pytest.raises(RuntimeError, match=r"prepare_replays\(\) is for"):
-        fs.SGD([p]).prepare_replays()
-    rows = fs.Rows([1], Placed(np.ones((1, 3), np.float32), library="cupy").array)
-    with pytest.raises(ValueError, match="some rows, which capturable"):
-        fs.SGD([p], capturable=True).step([rows])
-    with pytest.raises(ValueError, match="a rate for each column, which capturable"):
-        fs.SGD([p], capturable=True, lr=np.array([0.1, 0.2, 0.3])).step([p])
-    memory = np.ones((4, 6), np.float32)
-    gaps = Placed(memory[:, ::2], memory, "cupy").array
-    with pytest.raises(ValueError, match="without gaps"):
-        fs.SGD([gaps], capturable=True).step([p])
-
-
 @in_memory
 def test_a_step_that_cannot_be_recorded_changes_nothing() -> None:
     """Each call of the driver fails once; another one is recorded after that."""
@@ -472,7 +400,6 @@ def test_a_step_that_cannot_be_recorded_changes_nothing() -> None:
 # ---- steps beyond those that are foreseen ----
 
 
-@graphs
 def test_what_is_beyond_the_steps_foreseen_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the host hears of it; whoever prepares replays in time goes on."""
     monkeypatch.setattr(foreseen, "MOST", 12)
@@ -501,7 +428,6 @@ def test_what_is_beyond_the_steps_foreseen_is_left_out(monkeypatch: pytest.Monke
     run.check()
 
 
-@graphs
 @pytest.mark.parametrize("t", [37_000, 40_000])
 def test_corrections_come_to_rest(t: int, mode: int) -> None:
     """From some t on there is one line of scalars, whatever t is."""
@@ -542,7 +468,6 @@ def Squared(p, g, h):  # type: ignore[no-untyped-def]  # noqa: N802
     return p - h.lr * h.both * g
 
 
-@graphs
 def test_own_rules() -> None:
     """The device follows what a rule makes of the rate, or says that it cannot."""
     run = Run(Halved, dtypes=[np.float32])

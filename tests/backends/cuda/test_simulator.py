@@ -27,6 +27,7 @@ pytestmark = [
 FEW = {
     "test_a_digest_is_that_of_the_same_numbers_on_the_cpu": 5,
     "test_a_late_report_is_a_report": 0,
+    "test_a_scaler_on_the_device": 4,
     "test_an_arena": 3,
     "test_any_layout": 7,
     "test_bits": 19,
@@ -37,7 +38,9 @@ FEW = {
     "test_libraries": 3,
     "test_lookahead": 0,
     "test_many_steps": 3,
+    "test_norms_over_rows_in_reverse": 0,
     "test_rates_by_column": 5,
+    "test_steps_outside_of_graphs": 2,
     "test_sums_of_many_blocks": 0,
     "test_the_norm_of_difficult_gradients": 0,
     "test_the_norm_over_negative_strides": 2,
