@@ -51,9 +51,10 @@ FEW = {
     "test_layouts": 9,
     "test_rates_by_column": 3,
     "test_random_bits_are_those_of_the_step": 5,
-    "test_launches_are_the_steps_that_come": 5,
-    "test_each_rule": 11,
-    "test_each_rule_of_rules": 5,
+    "test_launches_are_the_steps_that_come": 11,
+    "test_each_rule": 17,
+    "test_each_rule_of_rules": 7,
+    "test_corrections_come_to_rest": 5,
 }
 """Tests of which one case in so many is run."""
 
