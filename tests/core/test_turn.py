@@ -203,7 +203,7 @@ def test_state_copied_by_another_thread_is_whole(arena: bool, backend: str) -> N
 @pytest.mark.parametrize(
     "takes",
     [
-        *(fs.SGD.step, fs.SGD._load, fs.SGD._go_ahead),  # noqa: SLF001
+        *(fs.SGD.step, fs.SGD._in_turn, fs.SGD._go_ahead),  # noqa: SLF001
         *(fs.SGD.catch_up, fs.SGD._fly, Turn.wait_to_copy),  # noqa: SLF001
     ],
 )

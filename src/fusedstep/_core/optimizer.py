@@ -639,25 +639,20 @@ class Optimizer:
                 "prepare_replays() is for steps in CUDA graphs; make the optimizer with "
                 "capturable=True"
             )
-        self._in_turn(lambda layout: layout.foresee(all_anew=True), "prepare_replays")
+        self._with_layout(lambda layout: layout.foresee(all_anew=True), "prepare_replays")
 
     def _assigned(self, undo: Call) -> None:
         """Have the steps in graphs know of an assignment, or take it back with an error."""
-        self._in_turn(lambda layout: assigned(layout, undo), "an assignment")
+        self._with_layout(lambda layout: assigned(layout, undo), "an assignment")
 
-    def _in_turn(self, act: Callable[[CapturableLayout], Any], what: str) -> None:
+    def _with_layout(self, act: Callable[[CapturableLayout], Any], what: str) -> None:
         """Do something with the layout, if there is one, while nobody steps."""
-        turn, me = self._turn, get_ident()
-        while True:
-            if not turn.holder and not turn.flights:
-                turn.holder = me
-                break
-            turn.wait(me, what)
-        try:
+
+        def do() -> None:
             if isinstance(self._layout, CapturableLayout):
                 act(self._layout)
-        finally:
-            turn.holder = turn.next
+
+        self._in_turn(do, what)
 
     def _refuse_captured(self, what: str) -> None:
         """Refuse what would leave the steps in graphs behind."""
@@ -962,6 +957,19 @@ class Optimizer:
 
     def _load(self, calls: Callable[[], list[Call]], what: str) -> None:
         """Take over what these calls do, which are made when nothing is half stepped."""
+
+        def load() -> None:
+            if self._ahead:
+                self._refuse_ahead(what)
+            self._catch_up_all()
+            self._place.at_once(calls())
+            if self._gathered is None:
+                self._gather()
+
+        self._in_turn(load, what)
+
+    def _in_turn(self, act: Callable[[], None], what: str) -> None:
+        """Do what errors call `what` while nobody steps; see turn.py."""
         turn, me = self._turn, get_ident()
         while True:
             if not turn.holder and not turn.flights:
@@ -969,12 +977,7 @@ class Optimizer:
                 break
             turn.wait(me, what)
         try:
-            if self._ahead:
-                self._refuse_ahead(what)
-            self._catch_up_all()
-            self._place.at_once(calls())
-            if self._gathered is None:
-                self._gather()
+            act()
         finally:
             turn.holder = turn.next
 

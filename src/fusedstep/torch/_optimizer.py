@@ -519,7 +519,8 @@ class FusedOptimizer(Optimizer):
                 self._look_who_has_state(steps, touched)
                 return
         if found_inf is None or not bool(found_inf):
-            self._step(self._request(1.0 if grad_scale is None else float(grad_scale)))
+            scale = 1.0 if grad_scale is None else float(grad_scale)
+            self._step_by(steps, touched, self._request(scale))
 
     def _take_turn(
         self, step: Callable[[Request], None], request: Request, what: str = "step"
@@ -554,7 +555,10 @@ class FusedOptimizer(Optimizer):
         return steps, touched
 
     def _step(self, request: Request) -> None:
-        steps, touched = self._standing()
+        self._step_by(*self._standing(), request)
+
+    def _step_by(self, steps: Steps, touched: bool, request: Request) -> None:
+        """Step by what `_standing` returned."""
         if steps.handed_on:
             self._step_as_torch(", ".join(steps.handed_on))
             return

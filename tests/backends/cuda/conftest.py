@@ -48,3 +48,16 @@ def no_complaint() -> Iterator[None]:
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+LATE, BY_CHANCE = 1, 2
+
+
+@pytest.fixture(params=[0] if IN_MEMORY is None else [0, LATE, BY_CHANCE])
+def mode(request: pytest.FixtureRequest) -> Iterator[int]:
+    """When a stream's work is done: at once, and over the memory of the host also late."""
+    if IN_MEMORY is not None:
+        IN_MEMORY.mode(request.param, 5)
+    yield request.param
+    if IN_MEMORY is not None:
+        IN_MEMORY.mode(0)

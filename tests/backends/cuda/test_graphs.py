@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,18 +20,6 @@ from fusedstep._core.arena import memory_of
 pytestmark = [cuda, pytest.mark.filterwarnings("error")]
 
 SIZES = [1, 5, 1024, 4097]
-
-LATE, BY_CHANCE = 1, 2
-
-
-@pytest.fixture(params=[0] if IN_MEMORY is None else [0, LATE, BY_CHANCE])
-def mode(request: pytest.FixtureRequest) -> Iterator[int]:
-    """When a stream's work is done: at once, and over the memory of the host also late."""
-    if IN_MEMORY is not None:
-        IN_MEMORY.mode(request.param, 5)
-    yield request.param
-    if IN_MEMORY is not None:
-        IN_MEMORY.mode(0)
 
 
 class Run:
@@ -75,6 +63,16 @@ class Run:
         """A step in the graph, which was recorded with these arguments."""
         self.graph.launch()
         self.wanted = self.reference.step(self.values, **request)
+
+    def go(self, launches: int) -> None:
+        """A step, and as many in a graph, each by other numbers."""
+        self.draw()
+        self.step()
+        self.record()
+        for _ in range(launches):
+            self.draw()
+            self.launch()
+        self.check()
 
     def check(self) -> None:
         with on_stream(self.stream):
@@ -126,13 +124,7 @@ def test_launches_are_the_steps_that_come(policy: str, request_: dict[str, Any],
 @pytest.mark.parametrize("base", BASES, ids=lambda base: base.name)
 def test_each_rule(base: Any) -> None:
     run = Run(base.optimizer, **base.options)
-    run.draw()
-    run.step()
-    run.record()
-    for _ in range(7):
-        run.draw()
-        run.launch()
-    run.check()
+    run.go(launches=7)
 
 
 OWN = [rules.Lion, rules.NAdam, rules.RAdam, rules.Adamax, rules.Adan, rules.Yogi]
@@ -142,13 +134,7 @@ OWN = [rules.Lion, rules.NAdam, rules.RAdam, rules.Adamax, rules.Adan, rules.Yog
 def test_each_rule_of_rules(make: Any) -> None:
     """RAdam's scalars are made otherwise from its sixth step on, Adan's from the second."""
     run = Run(make, dtypes=[np.float32])
-    run.draw()
-    run.step()
-    run.record()
-    for _ in range(9):
-        run.draw()
-        run.launch()
-    run.check()
+    run.go(launches=9)
 
 
 def test_rates_are_assigned_between_launches(mode: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import DTYPES, differing_bits, ordinary
-from device import IN_MEMORY, SIMULATED, Placed, assert_same, cuda
+from device import SIMULATED, Placed, assert_same, cuda
 
 import fusedstep as fs
 from fusedstep._arrays.dtypes import BFLOAT16
@@ -20,18 +20,6 @@ from fusedstep._core.request import PLAIN, Report, Request
 pytestmark = pytest.mark.filterwarnings("error")
 
 SIZES = [1, 7, 20] if SIMULATED else [1, 5, 0, 1024, 4097, 9000]
-
-LATE, BY_CHANCE = 1, 2
-
-
-@pytest.fixture(params=[0] if IN_MEMORY is None else [0, LATE, BY_CHANCE])
-def mode(request: pytest.FixtureRequest) -> Iterator[int]:
-    """When a stream's work is done: at once, and over the memory of the host also late."""
-    if IN_MEMORY is not None:
-        IN_MEMORY.mode(request.param, 5)
-    yield request.param
-    if IN_MEMORY is not None:
-        IN_MEMORY.mode(0)
 
 
 def gradients(rng: np.random.Generator, params: list[Any], spoiled: bool) -> list[Any]:
